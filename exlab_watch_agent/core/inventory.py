@@ -1,0 +1,81 @@
+"""What is in a run folder: the value that the tree adapter returns and every judgement starts from.
+
+Decided here: what counts as a data file, and the fingerprint by which a change is noticed. Not here: whether the
+inventory is complete (completeness.py) or acceptable (gate.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from blake3 import blake3
+
+CACHE_FOLDER = ".exlab-wizard"
+CREATION_FILE = "creation.json"
+MANIFEST_FILE = "checksums.sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One regular file. `path` is POSIX and relative to the run folder; times are nanoseconds since the epoch."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int = 0
+    inode: int = 0
+    device: int = 0
+
+
+class OddKind(StrEnum):
+    """What an entry is that is neither a regular file nor a folder."""
+
+    SYMLINK = "symlink"
+    SPECIAL = "special"
+
+
+@dataclass(frozen=True, slots=True)
+class OddEntry:
+    """A link (also a Windows junction) or a special file. It is never followed or opened."""
+
+    path: str
+    kind: OddKind
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Everything in a run folder outside the cache folder, each tuple sorted by path.
+
+    `files`: regular files. `directories`: folders at any depth. `odd`: links and special files.
+    Names that are not valid Unicode carry surrogate escapes, as `os.fsdecode` gives them.
+    """
+
+    files: tuple[FileEntry, ...]
+    directories: tuple[str, ...] = ()
+    odd: tuple[OddEntry, ...] = ()
+
+    @property
+    def files_total(self) -> int:
+        return len(self.files)
+
+    @cached_property
+    def bytes_total(self) -> int:
+        return sum(entry.size_bytes for entry in self.files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """BLAKE3 over names, sizes, mtimes and ctimes of all entries, folders and odd entries by name only.
+
+        Equal fingerprints mean "nothing moved", never "the bytes are equal".
+        """
+        hasher = blake3()
+        for entry in self.files:
+            line = f"f{entry.path}\0{entry.size_bytes}\0{entry.mtime_ns}\0{entry.ctime_ns}\0\0"
+            hasher.update(line.encode("utf-8", "surrogateescape"))
+        for path in self.directories:
+            hasher.update(f"d{path}\0\0".encode("utf-8", "surrogateescape"))
+        for odd in self.odd:
+            hasher.update(f"o{odd.path}\0{odd.kind}\0\0".encode("utf-8", "surrogateescape"))
+        return hasher.hexdigest(length=16)

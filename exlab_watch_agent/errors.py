@@ -1,0 +1,102 @@
+"""Failure kinds, the error classes that carry them, and exit codes.
+
+Classes are cut by what is to be done, not by where an error came from. Adapters turn foreign errors (errno, exit code,
+parser) into these at one border function each; nothing else in the package raises a foreign error on purpose.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class FailureKind(StrEnum):
+    """Why a push, check or verify did not come to its end; decides between another try and an operator."""
+
+    AUTH = "auth"
+    NETWORK = "network"
+    DESTINATION_FULL = "destination_full"
+    HASH_MISMATCH = "hash_mismatch"
+    LOCAL_FILE_VANISHED = "local_file_vanished"
+    BINARY_MISSING = "binary_missing"
+    UNKNOWN = "unknown"
+
+
+class ExitCode(IntEnum):
+    """What a command says to the shell."""
+
+    FINE = 0
+    FAILED = 1
+    USAGE = 2
+    NEEDS_ATTENTION = 3
+
+
+class AgentError(Exception):
+    """Base of all errors of this package. `str()` is one clear sentence for an operator."""
+
+
+class ConfigError(AgentError):
+    """The configuration cannot be used. The text lists every problem at once, one a line."""
+
+
+class StateFolderError(AgentError):
+    """The state folder cannot be used: in use by another agent, not private, or damaged beyond what can be rebuilt."""
+
+
+class StoreWriteError(AgentError):
+    """A record could not be made durable. The agent stops; nothing was acknowledged."""
+
+
+class CreationFileError(AgentError):
+    """`creation.json` cannot be read or written.
+
+    `code` is `schema_major_mismatch`, `invalid_json`, `invalid_content`, `unreadable`, `missing` or `locked`;
+    `line` and `column` are 1-based where they are known.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, line: int | None = None, column: int | None = None,
+        field: str | None = None, expected: str | None = None, found: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.line = line
+        self.column = column
+        self.field = field
+        self.expected = expected
+        self.found = found
+
+
+class SourceChangedError(AgentError):
+    """A local file is not what the inventory said: it grew, was rewritten or replaced while we worked."""
+
+
+class RunUnreadableError(AgentError):
+    """A part of a run folder cannot be read now (locked by another program, permission): a wait, never a failure."""
+
+
+class RootUnavailableError(AgentError):
+    """A watched root is missing, unreadable or was replaced: the lane waits, nothing is concluded from it."""
+
+
+class CancelledError(AgentError):
+    """The effect was told to stop and did so."""
+
+
+class TransportError(AgentError):
+    """A transport could not do what was asked, already classified.
+
+    `detail` keeps the last lines of the tool's own words for the operator.
+    """
+
+    def __init__(self, kind: FailureKind, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.detail = detail
+
+
+class DestinationUnreachableError(AgentError):
+    """The destination does not answer a probe, or is not the one that was used before. The lane waits; no attempt is consumed."""
+
+
+class DestinationOccupiedError(AgentError):
+    """The destination folder belongs to another run. Nothing was written."""

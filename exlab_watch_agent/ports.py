@@ -1,0 +1,245 @@
+"""What the inside needs of the outside: Protocols and their obligations.
+
+Handlers and the engine know only these. Every method that reaches a disk or a network is called from a worker thread,
+may be called again after a crash with the same arguments, and raises errors of `errors.py` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from exlab_watch_agent.core.creation import Creation, RunIdentity
+from exlab_watch_agent.core.inventory import FileEntry, Inventory
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now(self) -> datetime:
+        """Return the wall clock as aware UTC. It may jump."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never go back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an effect is. `bytes_done` counts what need not be moved again, skipped files included."""
+
+    bytes_done: int
+    files_done: int
+
+
+def _never() -> bool:
+    return False
+
+
+def _ignore(_: Progress) -> None:
+    return None
+
+
+def _unlimited() -> float | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The engine's hand on a running effect.
+
+    `is_cancelled` is asked at least every few hundred milliseconds; when it says True the callee raises
+    `CancelledError` and leaves nothing under a final name that is not whole. `report` may be called from any thread,
+    often. `rate_bytes_per_s` is the bandwidth limit in force at this moment, None for none: ask it again for every
+    piece, so that a limit that changes in the middle of a file holds at once.
+    """
+
+    is_cancelled: Callable[[], bool] = _never
+    report: Callable[[Progress], None] = _ignore
+    rate_bytes_per_s: Callable[[], float | None] = _unlimited
+
+
+class RunTree(Protocol):
+    """Reads run folders; never writes, never follows a link."""
+
+    def inventory(self, run_path: str) -> Inventory:
+        """Return what is in the run folder outside the cache folder.
+
+        Raises: RunUnreadableError when any part cannot be listed (a short inventory would be a lie);
+        RootUnavailableError when the run folder itself is not there.
+        """
+        ...
+
+    def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
+        """Return the regular files of the cache folder that travel to the NAS, paths relative to the run folder."""
+        ...
+
+    def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
+        """Return at most `limit_bytes` of one regular file. Raises RunUnreadableError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CreationFile:
+    """A parsed `creation.json` with the signature of the very file that was read (for "was that our own write?")."""
+
+    creation: Creation
+    signature: tuple[int, int, int]
+
+
+class CreationFiles(Protocol):
+    """Reads and changes `creation.json`. Every change holds the lock over the whole read-change-write."""
+
+    def read(self, run_path: str) -> CreationFile:
+        """Raises CreationFileError with code, line and column."""
+        ...
+
+    def set_sync_status(self, run_path: str, sync_status: str) -> tuple[int, int, int]:
+        """Make `sync_status` stand in the file, durably, all else kept; return the file's new signature.
+
+        Writes nothing when it stands there already.
+        """
+        ...
+
+    def append_override(self, run_path: str, entry: Mapping[str, Any]) -> tuple[int, int, int]:
+        """Append one entry to `validation_overrides`, durably, all else kept; return the file's new signature."""
+        ...
+
+
+class Digester(Protocol):
+    """Hashes local files. Reads each byte once, caches no file in memory."""
+
+    def digests(self, root: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str]:
+        """Return POSIX path → 64 lowercase hex SHA-256, for exactly these files.
+
+        A file that is gone is left out. Raises: SourceChangedError if a file's size, mtime, ctime or identity is not
+        the entry's before and after reading; RunUnreadableError when a file exists and cannot be read.
+        """
+        ...
+
+    def samples(self, root: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str]:
+        """Return POSIX path → xxh3_128 hex over the sampled blocks of each file (see core/sampling.py)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose destination folder it is: stands in `<destination>/.exlab-wizard/exlab-watch-agent.json`."""
+
+    job_id: str
+    equipment_id: str
+    run: str
+    identity: RunIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationLook:
+    """What a destination folder says of itself before anything is pushed.
+
+    `is_empty`: it is absent or holds nothing at all. `claim`: ours or another agent's, if one stands there.
+    `identity`: from a `creation.json` that is there, None when there is none or it cannot be read.
+    """
+
+    is_empty: bool
+    claim: Claim | None
+    identity: RunIdentity | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file at the destination. `mtime_ns` is None where the backend keeps none."""
+
+    size_bytes: int
+    mtime_ns: int | None
+
+
+class Transport(Protocol):
+    """One way to one equipment's NAS folder, the *destination root*.
+
+    `destination` is always a run's POSIX path relative to that root. Nothing at the destination is ever deleted except
+    the agent's own temporary files and probe files. No method trusts an answer that a cache on this side could have
+    given where the platform allows to ask again.
+    """
+
+    def describe(self) -> str:
+        """Return the destination root for people, without secrets."""
+        ...
+
+    def probe(self, *, expected_marker_id: str | None) -> str:
+        """Return the id in the root's marker `.exlab-watch-agent.json`; on first use (None) place a new one or adopt what is there.
+
+        Raises: DestinationUnreachableError when the root does not answer, is missing, or has no marker or another
+        id than expected. Never creates the root.
+        """
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return the free space of the root, None where it cannot be told."""
+        ...
+
+    def look(self, destination: str) -> DestinationLook:
+        """Return whose folder `destination` is."""
+        ...
+
+    def place_claim(self, destination: str, claim: Claim) -> None:
+        """Make `claim` stand at the destination, exclusively.
+
+        Raises: DestinationOccupiedError when another claim stands there.
+        """
+        ...
+
+    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+        """Return all regular files below the destination (cache folder and own temporary files left out): POSIX path → file.
+
+        An absent folder is an empty mapping.
+        """
+        ...
+
+    def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        """Copy these data files to names that do not exist at the destination; durable when it returns.
+
+        Each file appears under its final name only when whole, with the source's mtime. Names that do exist are never
+        replaced. Raises: SourceChangedError when a file is not what its entry says before or after it was read;
+        TransportError with `local_file_vanished` when one is gone.
+        """
+        ...
+
+    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        """Copy these small agent-kept files (the cache folder) over what is there, each atomically and durably."""
+        ...
+
+    def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
+        """Return the bytes of one file as the NAS has them now; None when it is not there."""
+        ...
+
+    def write_small(self, path: str, data: bytes) -> None:
+        """Make one small agent-owned file stand below the root (heartbeat, receipts), atomically and durably.
+
+        `path` is relative to the destination root; missing folders are made.
+        """
+        ...
+
+    def set_aside(self, destination: str, paths: Iterable[str]) -> None:
+        """Move these files to `.exlab-superseded/<destination>/<n>/` below the root; a name that is gone is passed over."""
+        ...
+
+    def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
+        """Return what `Digester.samples` returns, of the destination's bytes; None where ranges cannot be read.
+
+        A file that is missing is left out.
+        """
+        ...
+
+    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+        """Return POSIX path → SHA-256 of the bytes at the destination, read anew. A missing file is left out.
+
+        Raises: TransportError.
+        """
+        ...
+
+    def clear_partials(self, destination: str) -> None:
+        """Remove what an earlier, interrupted push of ours left under temporary names. Idempotent."""
+        ...
