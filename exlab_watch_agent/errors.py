@@ -54,8 +54,15 @@ class CreationFileError(AgentError):
     """
 
     def __init__(
-        self, message: str, *, code: str, line: int | None = None, column: int | None = None,
-        field: str | None = None, expected: str | None = None, found: str | None = None,
+        self,
+        message: str,
+        *,
+        code: str,
+        line: int | None = None,
+        column: int | None = None,
+        field: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code

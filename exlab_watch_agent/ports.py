@@ -6,13 +6,18 @@ may be called again after a crash with the same arguments, and raises errors of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from exlab_watch_agent.core.creation import Creation, RunIdentity
+from exlab_watch_agent.core.destination import Claim as Claim
+from exlab_watch_agent.core.destination import DestinationLook as DestinationLook
+from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import FileEntry, Inventory
+from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
+from exlab_watch_agent.core.record import Move, RunRecord
 
 
 class Clock(Protocol):
@@ -83,6 +88,30 @@ class RunTree(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SeenRun:
+    """A folder in a Runs or TestRuns folder. `creation_signature` is None where it has no `creation.json`."""
+
+    place: RunPlace
+    creation_signature: tuple[int, int, int] | None
+
+
+class RunScanner(Protocol):
+    """Walks the levels of one equipment down to its runs; never into the data."""
+
+    def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
+        """Return every folder in the equipment's Runs and TestRuns folders, sorted by path.
+
+        Raises: RootUnavailableError when the equipment's folder or any level above the runs cannot be listed: a short
+        list would make runs look deleted.
+        """
+        ...
+
+    def is_there(self, path: str) -> bool:
+        """Return whether anything stands at this path; True when that cannot be told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class CreationFile:
     """A parsed `creation.json` with the signature of the very file that was read (for "was that our own write?")."""
 
@@ -123,29 +152,6 @@ class Digester(Protocol):
     def samples(self, root: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str]:
         """Return POSIX path → xxh3_128 hex over the sampled blocks of each file (see core/sampling.py)."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Whose destination folder it is: stands in `<destination>/.exlab-wizard/exlab-watch-agent.json`."""
-
-    job_id: str
-    equipment_id: str
-    run: str
-    identity: RunIdentity
-
-
-@dataclass(frozen=True, slots=True)
-class DestinationLook:
-    """What a destination folder says of itself before anything is pushed.
-
-    `is_empty`: it is absent or holds nothing at all. `claim`: ours or another agent's, if one stands there.
-    `identity`: from a `creation.json` that is there, None when there is none or it cannot be read.
-    """
-
-    is_empty: bool
-    claim: Claim | None
-    identity: RunIdentity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +249,76 @@ class Transport(Protocol):
     def clear_partials(self, destination: str) -> None:
         """Remove what an earlier, interrupted push of ours left under temporary names. Idempotent."""
         ...
+
+
+class ManifestStore(Protocol):
+    """Keeps the manifest that the verifier wrote for each run, outside the run folder."""
+
+    def save(self, job_id: str, data: bytes) -> None:
+        """Make this the run's manifest, durably."""
+        ...
+
+    def load(self, job_id: str, *, digest: str) -> bytes | None:
+        """Return the manifest whose SHA-256 is `digest`, None when it is not there or is another."""
+        ...
+
+
+class Sealer(Protocol):
+    """Writes the agent's own files into a run's cache folder, each atomically and durably."""
+
+    def write(self, run_path: str, relative_path: str, data: bytes) -> None:
+        """Make the file stand. The cache folder must be there; nothing outside it can be named."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the audit trail to be: a move (record and move set), or another fact with its `data`."""
+
+    kind: str
+    record: RunRecord | None = None
+    move: Move | None = None
+    operator: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RunStore(Protocol):
+    """Keeps the records and the audit trail. Called by the engine's loop only."""
+
+    def get(self, job_id: str) -> RunRecord | None: ...
+
+    def by_path(self, run_path: str) -> RunRecord | None: ...
+
+    def by_identity(self, identity: RunIdentity) -> tuple[RunRecord, ...]: ...
+
+    def __iter__(self) -> Iterator[RunRecord]: ...
+
+    def __len__(self) -> int: ...
+
+    def marker_id(self, root: str) -> str | None:
+        """Return the id of the destination root's marker, None before its first use."""
+        ...
+
+    def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:
+        """Make all entries durable with one fsync, then true in memory.
+
+        Raises: StoreWriteError; then none of them is true and the engine must stop.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What the handlers of one lane work with. `marker_id` and `trail_head` ask the engine's side for its latest word."""
+
+    clock: Clock
+    tree: RunTree
+    creations: CreationFiles
+    digester: Digester
+    transport: Transport
+    manifests: ManifestStore
+    sealer: Sealer
+    equipment: EquipmentPolicy
+    policy: Policy
+    marker_id: Callable[[], str | None]
+    trail_head: Callable[[], Mapping[str, Any]]

@@ -73,9 +73,9 @@ class Inventory:
         hasher = blake3()
         for entry in self.files:
             line = f"f{entry.path}\0{entry.size_bytes}\0{entry.mtime_ns}\0{entry.ctime_ns}\0\0"
-            hasher.update(line.encode("utf-8", "surrogateescape"))
+            hasher.update(line.encode("utf-8", "surrogatepass"))
         for path in self.directories:
-            hasher.update(f"d{path}\0\0".encode("utf-8", "surrogateescape"))
+            hasher.update(f"d{path}\0\0".encode("utf-8", "surrogatepass"))
         for odd in self.odd:
-            hasher.update(f"o{odd.path}\0{odd.kind}\0\0".encode("utf-8", "surrogateescape"))
+            hasher.update(f"o{odd.path}\0{odd.kind}\0\0".encode("utf-8", "surrogatepass"))
         return hasher.hexdigest(length=16)

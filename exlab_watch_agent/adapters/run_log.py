@@ -1,0 +1,98 @@
+"""The line that a run's event leaves in its `wizard.<hostname>.log`, and the thread that writes such lines in order.
+
+The file is append-only and shared with ExLab-Wizard; it is for people. The durable record is the audit trail.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from datetime import datetime
+
+from exlab_watch_agent.adapters.clock import utc_text
+from exlab_watch_agent.core.inventory import CACHE_FOLDER
+from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.statechart import RunState
+
+log = logging.getLogger(__name__)
+
+_WARNINGS = frozenset({RunState.BLOCKED, RunState.CONFLICT})
+QUEUE_MAX = 100_000
+
+
+def level_of(move: Move) -> str:
+    if move.dest is RunState.FAILED:
+        return "ERROR"
+    return "WARNING" if move.dest in _WARNINGS or move.trigger in ("put_back", "copy_damaged") else "INFO"
+
+
+def sentence(record: RunRecord, move: Move) -> str:
+    """Return what happened in words."""
+    if move.source is RunState.SEALING and move.dest is RunState.VERIFIED:
+        return (
+            f"NAS sync complete: {record.files_total} files, {record.bytes_total} bytes, "
+            "every SHA-256 equal on both sides"
+        )
+    source = move.source or "new"
+    return f"NAS sync {source} -> {move.dest} ({move.trigger}): {move.reason}"
+
+
+def format_line(record: RunRecord, *, at: datetime, level: str, host: str, text: str) -> str:
+    """Return one line in the wizard's format; names with line breaks cannot forge a second one."""
+    leaf = os.path.basename(record.run_path)
+    line = (
+        f"{utc_text(at)} [{level:<5}] [host:{host}] [equip:{record.equipment_id}] [proj:{record.project}] "
+        f"[kind:{record.run_kind}] [run:{leaf}] {text}"
+    )
+    return line.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROL)
+
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)}
+
+
+class RunLogWriter:
+    """Appends lines to runs' logs on a thread of its own, in order. A run whose log cannot be written loses no data."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._queue: queue.Queue[tuple[RunRecord, datetime, str, str] | None] = queue.Queue(QUEUE_MAX)
+        self._thread = threading.Thread(target=self._run, name="run-log", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, record: RunRecord, move: Move) -> None:
+        """Take note of a move; never blocks."""
+        try:
+            self._queue.put_nowait((record, move.at, level_of(move), sentence(record, move)))
+        except queue.Full:
+            log.warning("the run logs are not written fast enough; a line of %s was left out", record.run_path)
+
+    def close(self) -> None:
+        """Write what is waiting, a bounded time long."""
+        self._queue.put(None)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            record, at, level, text = item
+            line = format_line(record, at=at, level=level, host=self._host, text=text)
+            log.log(logging.getLevelNamesMapping()[level], "%s", line[line.index("[equip:") :])
+            try:
+                self._append(record.run_path, line)
+            except OSError as error:
+                log.warning("the log of %s could not be written: %s", record.run_path, error.strerror)
+
+    def _append(self, run_path: str, line: str) -> None:
+        folder = os.path.join(run_path, CACHE_FOLDER)
+        if os.path.islink(folder) or not os.path.isdir(folder):
+            return  # The run is gone or was moved; its folder is not made again.
+        path = os.path.join(folder, f"wizard.{self._host}.log")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags, 0o644)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,430 @@
+"""The transport for a folder of this machine: an SMB or NFS mount, or a local disk. Needs no program.
+
+Decided here: what stands where at the destination, what proves that the share is really there, and that no name leads
+out of it. Not here: how the bytes of a file get there (mounted_copy.py), the formats of the agent's own files
+(own_files.py), whose folder it is and what is copied (core).
+
+Nothing is deleted but temporary and probe files of the agent. What is read is asked for anew (the page cache is told
+to forget it first); the attributes of a file may still come from the client's cache for a second or two, which is why
+listings only ever fail a copy and the hashes decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from exlab_watch_agent.adapters.digests import Pulse, drop_cached, hash_descriptor, new_buffer, sample_descriptor
+from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, temporary_name
+from exlab_watch_agent.adapters.transports.mounted_copy import (
+    FileCopier,
+    Folders,
+    Order,
+    classified,
+    create,
+    place_new,
+    settle,
+    write_all,
+)
+from exlab_watch_agent.adapters.transports.own_files import (
+    CLAIM_PATH,
+    CREATION_PATH,
+    MARKER_FILE,
+    OWN_FILE_BYTES_MAX,
+    PARTIAL_FOLDER,
+    PROBE_PREFIX,
+    SUPERSEDED_FOLDER,
+    claim_in,
+    claim_text,
+    identity_in,
+    marker_id_in,
+    marker_text,
+    new_marker_id,
+    require_cache_path,
+    require_data_path,
+    require_inside,
+)
+from exlab_watch_agent.adapters.tree import READ_FLAGS, read_at_most, reason, walk
+from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
+from exlab_watch_agent.errors import DestinationOccupiedError, DestinationUnreachableError, FailureKind, TransportError
+from exlab_watch_agent.ports import Control, RemoteFile
+
+_PROBE_MTIME_NS = 1_000_000_000 * 10**9
+_UNHINDERED = Control()
+
+# Nothing, a link (ELOOP), a socket (ENXIO), or something else than a folder on the way (ENOTDIR).
+_NO_FILE = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
+
+
+class MountedPathTransport:
+    """Implements ports.Transport on a mounted folder."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._keeps_times = True
+
+    def describe(self) -> str:
+        return self._root
+
+    # --- is it there -------------------------------------------------------------------------------------------------
+
+    def probe(self, *, expected_marker_id: str | None) -> str:
+        try:
+            if not stat.S_ISDIR(os.stat(self._root).st_mode):
+                raise DestinationUnreachableError(self._away("it is not a folder"))
+            found = self._marker_id()
+            if found is None and expected_marker_id is not None:
+                raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
+            if expected_marker_id not in (None, found):
+                raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is that of another place"))
+            self._exchange_a_nonce()
+            return found or self._place_marker()
+        except (OSError, TransportError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            raise DestinationUnreachableError(self._away(why)) from error
+
+    def _away(self, why: str) -> str:
+        return f"The destination {self._root} cannot be used: {why}. The share may not be mounted."
+
+    def _marker_id(self) -> str | None:
+        """Return the id in the marker, None without one. Raises: DestinationUnreachableError when it is garbled."""
+        data = self._read(Folders(self._root), MARKER_FILE, OWN_FILE_BYTES_MAX)
+        if data is None:
+            return None
+        found = marker_id_in(data)
+        if found is None:
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is damaged"))
+        return found
+
+    def _place_marker(self) -> str:
+        """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
+        temporary = self._root + "/" + PROBE_PREFIX + secrets.token_hex(8)
+        with _removed_afterwards(temporary):
+            _write_whole(temporary, marker_text(new_marker_id()))
+            with contextlib.suppress(FileExistsError):
+                place_new(temporary, f"{self._root}/{MARKER_FILE}")
+        fsync_folder(Path(self._root))
+        found = self._marker_id()
+        if found is None:
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} does not stay"))
+        return found
+
+    def _exchange_a_nonce(self) -> None:
+        """Write, read back and remove a few bytes: a `stat` can be answered by a cache while the server is gone.
+
+        A full share has answered too, and is left for the push to name. Raises: OSError.
+        """
+        nonce = secrets.token_hex(16).encode()
+        probe = self._root + "/" + PROBE_PREFIX + secrets.token_hex(8)
+        with _removed_afterwards(probe):
+            try:
+                _write_whole(probe, nonce, mtime_ns=_PROBE_MTIME_NS)
+            except OSError as error:
+                if classified(error, "").kind is FailureKind.DESTINATION_FULL:
+                    return
+                raise
+            if self._read(Folders(self._root), probe.rpartition("/")[2], OWN_FILE_BYTES_MAX) != nonce:
+                raise OSError(errno.EIO, "what was written is not what is read back")
+            self._keeps_times = abs(os.lstat(probe).st_mtime_ns - _PROBE_MTIME_NS) <= MTIME_TOLERANCE_NS
+
+    def free_bytes(self) -> int | None:
+        try:
+            usage = shutil.disk_usage(self._root)
+        except OSError:
+            return None
+        return usage.free if usage.total > 0 else None  # some network file systems do not know and say 0
+
+    # --- whose is it -------------------------------------------------------------------------------------------------
+
+    def look(self, destination: str) -> DestinationLook:
+        with self._answering("Cannot look at", destination):
+            folders = Folders(self._root)
+            claim = self._read(folders, f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
+            creation = self._read(folders, f"{destination}/{CREATION_PATH}", OWN_FILE_BYTES_MAX)
+            folder_name = destination.rpartition("/")[2]
+            return DestinationLook(
+                is_empty=self._holds_nothing(folders, destination),
+                claim=None if claim is None else claim_in(claim),
+                identity=None if creation is None else identity_in(creation, folder_name=folder_name),
+            )
+
+    def _holds_nothing(self, folders: Folders, destination: str) -> bool:
+        """Say whether nothing stands there but what a push of ours that was stopped at once leaves."""
+        names = set(_names(folders, destination)) - {PARTIAL_FOLDER}
+        return not names or (names == {CACHE_FOLDER} and not _names(folders, f"{destination}/{CACHE_FOLDER}"))
+
+    def place_claim(self, destination: str, claim: Claim) -> None:
+        with self._answering("Cannot claim", destination):
+            folders = Folders(self._root)
+            there = self._claim_at(folders, destination)
+            if there is None:
+                with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged below
+                    self._write_claim(folders, destination, claim, place_new)
+            elif there.job_id != claim.job_id and there.is_same_run(claim):
+                # Our state was lost and rebuilt: the run is the same, its job is a new one.
+                self._write_claim(folders, destination, claim, os.replace)
+            there = self._claim_at(Folders(self._root), destination)
+            if there is None or there.job_id != claim.job_id:
+                whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
+                raise DestinationOccupiedError(f"{destination!r} at {self._root} belongs to another run ({whose}).")
+            folders.touch(f"{destination}/{CACHE_FOLDER}")  # also when a stopped push placed the claim
+            FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
+
+    def _claim_at(self, folders: Folders, destination: str) -> Claim | None:
+        data = self._read(folders, f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
+        if data is None:
+            return None
+        claim = claim_in(data)
+        if claim is None:
+            text = f"{destination!r} at {self._root}: {CLAIM_PATH} cannot be read, so nobody knows whose folder it is."
+            raise DestinationOccupiedError(text)
+        return claim
+
+    def _write_claim(self, folders: Folders, destination: str, claim: Claim, put: Callable[[str, str], None]) -> None:
+        folders.make(f"{destination}/{CACHE_FOLDER}")
+        with self._partial_folder(folders, destination) as partial:
+            temporary = f"{partial}/{temporary_name('claim')}"
+            with _removed_afterwards(temporary):
+                _write_whole(temporary, claim_text(claim))
+                put(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
+
+    # --- what is there -----------------------------------------------------------------------------------------------
+
+    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+        with self._answering("Cannot list", destination):
+            folders = Folders(self._root)
+            if not folders.is_there(destination):
+                return {}
+            found = walk(folders.path(destination), leave_out=_is_ours)
+        return {
+            entry.path: RemoteFile(entry.size_bytes, entry.mtime_ns if self._keeps_times else None)
+            for entry in found.files
+        }
+
+    def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
+        with self._answering("Cannot read from", destination):
+            return self._read(Folders(self._root), f"{destination}/{require_inside(relative_path)}", limit_bytes)
+
+    def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
+        pulse = Pulse(control)
+        found = {}
+        with self._answering("Cannot read from", destination):
+            folders = Folders(self._root)
+            for entry in files:
+                pulse.moved(0)
+                with self._opened(folders, f"{destination}/{require_inside(entry.path)}") as descriptor:
+                    if descriptor is not None:
+                        found[entry.path] = sample_descriptor(descriptor, entry.size_bytes, past_cache=True)
+        return found
+
+    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+        pulse = Pulse(control)
+        buffer = new_buffer()
+        found = {}
+        with self._answering("Cannot read from", destination):
+            folders = Folders(self._root)
+            for path in paths:
+                with self._opened(folders, f"{destination}/{require_inside(path)}") as descriptor:
+                    if descriptor is None:
+                        continue
+                    size_bytes = os.fstat(descriptor).st_size
+                    found[path] = hash_descriptor(descriptor, size_bytes, buffer, pulse.moved, past_cache=True)
+                pulse.finished_file()
+        pulse.finished()
+        return found
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        with self._answering("Cannot write to", destination):
+            copier = FileCopier(source_root, control)
+            folders = Folders(self._root)
+            folders.make(destination)
+            with self._partial_folder(folders, destination) as partial:
+                copier.copy_new(
+                    [
+                        self._order(folders, destination, require_data_path(entry.path), entry, partial)
+                        for entry in files
+                    ]
+                )
+            # All folders, not only those written to now: a push that was killed made names that nobody made durable.
+            for folder in _folders_below(folders.path(destination)):
+                folders.touch(f"{destination}/{folder}")
+            folders.touch(destination)
+            copier.make_durable(map(folders.path, folders.touched))
+
+    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        with self._answering("Cannot write to", destination):
+            copier = FileCopier(source_root, control)
+            folders = Folders(self._root)
+            folders.make(destination)
+            with self._partial_folder(folders, destination) as partial:
+                copier.replace(
+                    [
+                        self._order(folders, destination, require_cache_path(entry.path), entry, partial)
+                        for entry in files
+                    ]
+                )
+            copier.make_durable(map(folders.path, folders.touched))
+
+    def _order(self, folders: Folders, destination: str, path: str, entry: FileEntry, partial: str) -> Order:
+        final = f"{destination}/{path}"
+        folder = final.rpartition("/")[0]
+        folders.make(folder)
+        folders.touch(folder)
+        return Order(entry, temporary=f"{partial}/{temporary_name('partial')}", final=folders.path(final))
+
+    @contextlib.contextmanager
+    def _partial_folder(self, folders: Folders, destination: str) -> Iterator[str]:
+        """Yield the folder for files on their way; it is gone afterwards unless something of others is in it."""
+        folders.make(f"{destination}/{PARTIAL_FOLDER}")
+        partial = folders.path(f"{destination}/{PARTIAL_FOLDER}")
+        try:
+            yield partial
+        finally:
+            with contextlib.suppress(OSError):
+                os.rmdir(partial)
+
+    def write_small(self, path: str, data: bytes) -> None:
+        with self._answering("Cannot write", path):
+            folders = Folders(self._root)
+            folder, _, name = path.rpartition("/")
+            folders.make(folder)
+            folders.touch(folder)
+            temporary = folders.path(f"{folder}/{temporary_name(name)}" if folder else temporary_name(name))
+            with _removed_afterwards(temporary):
+                _write_whole(temporary, data)
+                os.replace(temporary, folders.path(path))
+            FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
+
+    def set_aside(self, destination: str, paths: Iterable[str]) -> None:
+        with self._answering("Cannot move aside in", destination):
+            folders = Folders(self._root)
+            standing = [path for path in paths if _stands(folders, f"{destination}/{require_data_path(path)}")]
+            if not standing:
+                return
+            aside = _new_numbered_folder(folders, f"{SUPERSEDED_FOLDER}/{destination}")
+            for path in standing:
+                new_folder = f"{aside}/{path}".rpartition("/")[0]
+                folders.make(new_folder)
+                with contextlib.suppress(FileNotFoundError):  # one name of two that this share takes for the same
+                    os.rename(folders.path(f"{destination}/{path}"), folders.path(f"{aside}/{path}"))
+                folders.touch(new_folder)
+                folders.touch(f"{destination}/{path}".rpartition("/")[0])
+            FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
+
+    def clear_partials(self, destination: str) -> None:
+        with self._answering("Cannot clean up in", destination):
+            folders = Folders(self._root)
+            partial = f"{destination}/{PARTIAL_FOLDER}"
+            for name in _names(folders, partial):
+                path = folders.path(f"{partial}/{name}")
+                if is_temporary_name(name) and stat.S_ISREG(os.lstat(path).st_mode):
+                    os.unlink(path)
+            if folders.is_there(partial):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folders.path(partial))
+
+    # --- shared ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _answering(self, doing: str, path: str) -> Iterator[None]:
+        """The border: `path` must lie below the root, and what the system says becomes a TransportError."""
+        require_inside(path)
+        try:
+            yield
+        except OSError as error:
+            raise classified(error, f"{doing} {path!r} at {self._root}") from error
+
+    @contextlib.contextmanager
+    def _opened(self, folders: Folders, path: str) -> Iterator[int | None]:
+        """Yield a descriptor of one regular file; None where there is none (a link is none). Raises: OSError."""
+        descriptor = self._descriptor(folders, path)
+        try:
+            yield descriptor
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _descriptor(self, folders: Folders, path: str) -> int | None:
+        if not folders.is_there(path.rpartition("/")[0]):
+            return None
+        try:
+            descriptor = os.open(folders.path(path), READ_FLAGS)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def _read(self, folders: Folders, path: str, limit_bytes: int) -> bytes | None:
+        with self._opened(folders, path) as descriptor:
+            if descriptor is None:
+                return None
+            drop_cached(descriptor)
+            return read_at_most(descriptor, limit_bytes)
+
+
+def _is_ours(name: str, _status: os.stat_result) -> bool:
+    return name in (CACHE_FOLDER, PARTIAL_FOLDER)
+
+
+def _names(folders: Folders, relative: str) -> list[str]:
+    return os.listdir(folders.path(relative)) if folders.is_there(relative) else []
+
+
+def _folders_below(root: str) -> Iterator[str]:
+    """Yield every folder below, relative. Asks for no file's attributes, which a network share would charge for."""
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(f"{root}/{prefix}") as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield prefix + entry.name
+                    pending.append(f"{prefix}{entry.name}/")
+
+
+def _stands(folders: Folders, path: str) -> bool:
+    """Say whether anything at all has this name, a link itself included."""
+    return folders.is_there(path.rpartition("/")[0]) and os.path.lexists(folders.path(path))
+
+
+def _new_numbered_folder(folders: Folders, parent: str) -> str:
+    """Return the first numbered folder below `parent` that was not there, made now and by us alone."""
+    folders.make(parent)
+    for number in count(1):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folders.path(f"{parent}/{number}"))
+            return f"{parent}/{number}"
+    raise AssertionError("unreachable")
+
+
+def _write_whole(path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
+    descriptor = create(path)
+    try:
+        write_all(descriptor, data)
+        settle(descriptor, mtime_ns)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _removed_afterwards(temporary: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it usually has its final name by now
+            os.unlink(temporary)

@@ -1,0 +1,158 @@
+"""What every command starts from: the config, the state folder, the run that the operator means, the running agent."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from platformdirs import user_config_path, user_state_path
+
+from exlab_watch_agent.adapters.inbox import send_request
+from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME, Loaded, history_of, load, record_of
+from exlab_watch_agent.agent import LIVE_NAME
+from exlab_watch_agent.core.discovery import place_of
+from exlab_watch_agent.core.policy import Policy
+from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.errors import AgentError, RootUnavailableError
+from exlab_watch_agent.settings import Settings, load_settings
+
+APP_NAME = "exlab-watch-agent"
+REPLY_WAIT_S = 10.0
+
+
+class RunNotFoundError(AgentError):
+    """The operator's word fits no run, or several."""
+
+
+def default_config_path() -> Path:
+    return user_config_path(APP_NAME, appauthor=False) / "config.yaml"
+
+
+def operator_name() -> str:
+    """Return who gives the command, as far as the system knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"
+
+
+@dataclass
+class Context:
+    """One command's view of config and state. Nothing is read before it is asked for."""
+
+    config: Path | None = None
+    state: Path | None = None
+    _settings: Settings | None = field(default=None, repr=False)
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            self._settings = load_settings(self.config or default_config_path())
+        return self._settings
+
+    @cached_property
+    def state_dir(self) -> Path:
+        if self.state is not None:
+            return self.state.expanduser().absolute()
+        if self.config is not None or default_config_path().exists():
+            return self.settings.state_dir
+        return user_state_path(APP_NAME, appauthor=False)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy of the config; without any config the defaults, so that the state can still be looked at."""
+        if self.config is None and not default_config_path().exists():
+            return Policy()
+        return self.settings.policy()
+
+    @cached_property
+    def roots(self) -> dict[str, str]:
+        return {equipment.equipment_id: equipment_root(equipment) for equipment in self.policy.equipment}
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        return load(self.state_dir) if self.state_dir.is_dir() else Loaded()
+
+    @cached_property
+    def records(self) -> dict[str, RunRecord]:
+        return {job_id: record_of(document) for job_id, document in self.loaded.runs.items()}
+
+    def history(self, job_id: str) -> tuple[Move, ...]:
+        document = self.loaded.runs.get(job_id)
+        return history_of(document) if document is not None else ()
+
+    @cached_property
+    def holder(self) -> dict[str, Any] | None:
+        """Who works in the state folder now; None when nobody does."""
+        if not (self.state_dir / LOCK_NAME).exists():
+            return None
+        lock = FileLock(self.state_dir / LOCK_NAME, timeout=0)
+        try:
+            with lock:
+                return None
+        except Timeout:
+            pass
+        try:
+            return dict(json.loads((self.state_dir / HOLDER_NAME).read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    @cached_property
+    def live(self) -> dict[str, Any]:
+        """The running agent's live view; empty where none runs."""
+        if self.holder is None:
+            return {}
+        try:
+            return dict(json.loads((self.state_dir / LIVE_NAME).read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def find_run(self, word: str) -> tuple[str, RunRecord | None]:
+        """Return path and record (None for a run that is on the disk and not known yet) of the run that is meant.
+
+        `word`: a path, a leaf name that is unique, or a job id. Raises: RunNotFoundError.
+        """
+        if word in self.records:
+            return self.records[word].run_path, self.records[word]
+        path = os.path.abspath(os.path.expanduser(word))
+        by_path = {record.run_path: record for record in self.records.values()}
+        if path in by_path:
+            return path, by_path[path]
+        if os.path.isdir(path) and place_of(path, self.roots) is not None:
+            return path, None
+        named = sorted({p for p in (*by_path, *self._paths_on_disk()) if os.path.basename(p) == word})
+        if len(named) == 1:
+            return named[0], by_path.get(named[0])
+        if named:
+            raise RunNotFoundError(f"{word} is the name of {len(named)} runs: give the path of one, e.g. {named[0]}")
+        if os.path.isdir(path):
+            raise RunNotFoundError(
+                f"{path} is no run of a configured equipment: a run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
+            )
+        raise RunNotFoundError(f"No run is called {word}: `{APP_NAME} status` lists those that are known.")
+
+    def _paths_on_disk(self) -> list[str]:
+        found: list[str] = []
+        for equipment in self.policy.equipment:
+            try:
+                found += [seen.place.run_path for seen in DiskRunScanner().scan(equipment)]
+            except RootUnavailableError:
+                continue  # Its runs cannot be named by their leaf now; a path or a job id still works.
+        return found
+
+    def ask_agent(self, request: Mapping[str, Any]) -> str:
+        """Leave a request for the running agent; return its answer. Raises: AgentError with its refusal."""
+        answer = send_request(self.state_dir, {**request, "operator": operator_name()}, wait_s=REPLY_WAIT_S)
+        if answer is None:
+            return "the request was left for the running agent, which has not answered yet"
+        if not answer.get("ok"):
+            raise AgentError(str(answer.get("message")))
+        return str(answer.get("message"))

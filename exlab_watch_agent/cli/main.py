@@ -1,0 +1,286 @@
+"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exlab_watch_agent import __version__
+from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.adapters.durable import write_atomically
+from exlab_watch_agent.cli import checking, demo, overriding, showing, work
+from exlab_watch_agent.cli.context import Context, default_config_path
+from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
+from exlab_watch_agent.report.status import status_json
+from exlab_watch_agent.statechart import RunState
+
+app = typer.Typer(
+    name="exlab-watch-agent",
+    help="Watches instrument run folders, pushes each run to the NAS and proves with SHA-256 that every byte arrived.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+override_app = typer.Typer(
+    help="Let a run through the gate, or take that back. The same as editing creation.json, checked.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(override_app, name="override")
+
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The config file.", show_default=False)]
+StateDir = Annotated[
+    Path | None, typer.Option("--state-dir", metavar="DIR", help="The state folder, instead of the config's.")
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A path, a leaf name that is unique, or a job id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while it works.")]
+
+
+def main() -> None:
+    """Run one command and end with its exit code; no error reaches the user as a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as error:
+        code = error.exit_code
+    except typer.Abort:
+        code = ExitCode.FAILED
+    except ConfigError as error:
+        _say(error)
+        code = ExitCode.USAGE
+    except AgentError as error:
+        _say(error)
+        code = ExitCode.FAILED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing more can be said to it
+        code = ExitCode.FINE
+    except Exception as error:  # noqa: BLE001 - the last border before the user
+        code = _unexpected(error)
+    sys.exit(int(code or 0))
+
+
+def _unexpected(error: Exception) -> int:
+    show = getattr(error, "show", None)
+    if show is not None:  # a usage error of the command line library: it knows how to say itself
+        show()
+        return ExitCode.USAGE
+    if isinstance(error, OSError):
+        print(f"{error.strerror or error}: {error.filename or 'the system'}", file=sys.stderr)
+        return ExitCode.FAILED
+    raise error
+
+
+def _say(error: AgentError) -> None:
+    print(str(error).encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("demo")
+def demo_command(
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Build it in this new folder, and leave it there.")
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Build a sample instrument and a NAS folder, live through several runs, and tell the story."""
+    if config is not None or state_dir is not None:
+        raise ConfigError("demo brings its own config and state folder: leave out --config and --state-dir.")
+    return demo.tell(keep)
+
+
+@app.command()
+def init(config: Config = None, state_dir: StateDir = None) -> int:
+    """Write a commented config file. An existing one is never overwritten."""
+    path = (config or default_config_path()).expanduser()
+    if path.exists():
+        raise ConfigError(f"{path} exists and is not overwritten: edit it, or name another file with --config.")
+    text = example_config()
+    if state_dir is not None:
+        text = text.replace("state_dir: null", f"state_dir: {json.dumps(str(state_dir.expanduser().absolute()))}", 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode(), mode=0o644)
+    print(f"{path} was written: set the equipment in it, then run `exlab-watch-agent check --config {path}`.")
+    return ExitCode.FINE
+
+
+def example_config() -> str:
+    """Return the commented example: from the wheel, or from the checkout beside the package."""
+    packaged = resources.files("exlab_watch_agent") / "config" / "config.example.yaml"
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "config" / "config.example.yaml").read_text(encoding="utf-8")
+
+
+@app.command()
+def check(config: Config = None, state_dir: StateDir = None) -> int:
+    """Test config, folders and destinations, each destination with a probe file of its own."""
+    return checking.check(Context(config, state_dir))
+
+
+@app.command()
+def run(
+    once: Annotated[bool, typer.Option("--once", help="Bring all runs to rest, then end.")] = False,
+    quiet: Quiet = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Run the agent in the foreground until Ctrl-C or SIGTERM."""
+    return work.run_agent(Context(config, state_dir), is_once=once, is_quiet=quiet)
+
+
+@app.command()
+def status(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
+    """Say what is where."""
+    context = Context(config, state_dir)
+    if as_json:
+        holder = context.holder
+        _print_json(
+            status_json(
+                context.records.values(),
+                context.live,
+                is_running=holder is not None,
+                pid=(holder or {}).get("pid"),
+                version=__version__,
+            )
+        )
+    else:
+        showing.print_status(context)
+    return ExitCode.FINE
+
+
+@app.command()
+def show(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
+    """Say everything about one run: where it is, why, its findings and its history."""
+    context = Context(config, state_dir)
+    value = showing.run_in_full(context, run)
+    if as_json:
+        _print_json(value)
+    else:
+        showing.print_run(value)
+    return ExitCode.FINE
+
+
+@app.command()
+def problems(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
+    """List what needs a person, worst first, with the command that helps."""
+    found = showing.find_problems(Context(config, state_dir), now=SystemClock().now())
+    if as_json:
+        _print_json({"schema": 1, "problems": [problem.to_json() for problem in found]})
+    else:
+        showing.print_problems(found)
+    return ExitCode.NEEDS_ATTENTION if found else ExitCode.FINE
+
+
+@app.command()
+def sync(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
+    """Look at one run now and, if it is complete, bring it to the NAS."""
+    return work.sync_run(Context(config, state_dir), run)
+
+
+@app.command()
+def retry(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs that failed.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every failed run.")] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Try failed runs again, with the attempts counted anew."""
+    context = Context(config, state_dir)
+    if everything == bool(runs):
+        raise ConfigError("Name the runs to try again, or give --all.")
+    if everything:
+        failed = frozenset(r.run_path for r in context.records.values() if r.state is RunState.FAILED)
+        if not failed:
+            print("no run has failed")
+            return ExitCode.FINE
+        return work.act(context, {"command": "retry", "all": True}, run_paths=failed)
+    return max(_act_on_known(context, "retry", word) for word in runs or ())
+
+
+@app.command()
+def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
+    """Start one more verify pass over a sealed run now."""
+    return _act_on_known(Context(config, state_dir), "verify", run)
+
+
+@app.command()
+def resolve(
+    run: Run,
+    use: Annotated[str, typer.Option("--use", metavar="local", help="Which side wins: local.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail.")] = "",
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Resolve a conflict: the local data win; what differs on the NAS is moved aside there, never removed."""
+    if use != "local":
+        raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
+    return _act_on_known(Context(config, state_dir), "resolve", run, reason=reason)
+
+
+def _act_on_known(context: Context, command: str, word: str, **more: Any) -> int:
+    path, record = context.find_run(word)
+    if record is None:
+        raise AgentError(f"{path} is not known yet: `exlab-watch-agent sync {path}` looks at it.")
+    return work.act(context, {"command": command, "job_id": record.job_id, **more}, run_paths=frozenset({path}))
+
+
+@override_app.command("add")
+def override_add(
+    run: Run,
+    problem_class: Annotated[str, typer.Option("--class", metavar="CLASS", help="The gate rule to override.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands in creation.json and in the audit trail.")],
+    operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", metavar="T", help="2026-10-18T09:14:22Z, or 30d, 12h from now; else never."),
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Let a run through although it breaks a rule."""
+    context = Context(config, state_dir)
+    return overriding.add(context, run, problem_class, reason=reason, operator=operator, expires=expires)
+
+
+@override_app.command("revoke")
+def override_revoke(
+    run: Run,
+    override_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the override.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands in creation.json and in the audit trail.")],
+    operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Take an override back by a tombstone; the entry itself stays."""
+    return overriding.revoke(Context(config, state_dir), run, override_id, reason=reason, operator=operator)
+
+
+@override_app.command("list")
+def override_list(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
+    """List a run's overrides, and which of them count now."""
+    return overriding.list_all(Context(config, state_dir), run, as_json=as_json)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=True))

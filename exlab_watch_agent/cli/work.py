@@ -1,0 +1,181 @@
+"""Commands that work: `run`, and the operator's actions, by the running agent or, without one, here under the same lock."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from exlab_watch_agent.agent import Agent, leave_now, needs_attention
+from exlab_watch_agent.cli.context import Context, operator_name
+from exlab_watch_agent.core.gate import printable
+from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.engine import Requested
+from exlab_watch_agent.errors import AgentError, ExitCode
+from exlab_watch_agent.report.status import counts
+from exlab_watch_agent.statechart import RunState
+
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+BARS_EVERY_S = 0.2
+
+
+class Narrator:
+    """Tells a waiting person on stderr what happens: a line a move, and a bar for each push where there is a terminal."""
+
+    def __init__(self, *, is_quiet: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._is_quiet = is_quiet
+        self._bars: Progress | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def on_move(self, record: RunRecord, move: Move) -> None:
+        if self._is_quiet:
+            return
+        source = move.source.value if move.source is not None else "new"
+        text = f"{record.equipment_id} {printable(record.run_path.rsplit('/', 1)[-1])}: {source} -> {move.dest}"
+        self._console.print(f"{text} ({printable(move.reason)})", markup=False)
+
+    @contextmanager
+    def following(self, agent: Agent) -> Iterator[None]:
+        if self._is_quiet or not self._console.is_terminal:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bars:
+            self._bars = bars
+            self._thread = threading.Thread(target=self._follow, args=(agent, bars), daemon=True)
+            self._thread.start()
+            try:
+                yield
+            finally:
+                self._stop.set()
+                self._thread.join()
+
+    def _follow(self, agent: Agent, bars: Progress) -> None:
+        shown: dict[str, Any] = {}
+        while not self._stop.wait(BARS_EVERY_S):
+            progress = agent.engine.progress() if agent.engine is not None else {}
+            for job_id in set(shown) - set(progress):
+                bars.remove_task(shown.pop(job_id))
+            for job_id, (done, _) in progress.items():
+                record = agent.store.get(job_id)
+                if record is None or not record.bytes_total:
+                    continue
+                if job_id not in shown:
+                    name = f"{record.state} {printable(record.run_path.rsplit('/', 1)[-1])}"
+                    shown[job_id] = bars.add_task(name, total=record.bytes_total)
+                bars.update(shown[job_id], completed=done.bytes_done)
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGINT and SIGTERM while the block runs."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_agent(context: Context, *, is_once: bool, is_quiet: bool) -> int:
+    """Run the agent in the foreground; return the exit code."""
+    narrator = Narrator(is_quiet=is_quiet)
+    agent = Agent(context.settings, state_dir=context.state, is_watching=not is_once, on_move=narrator.on_move)
+    code = _drive(agent, narrator, until_rest=is_once)
+    if is_once:
+        found = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
+        print(found or "no runs were found")
+    leave_now(agent, code)
+    return code
+
+
+def _drive(agent: Agent, narrator: Narrator, *, until_rest: bool, requests: Sequence[Requested] = ()) -> int:
+    agent.open()
+    try:
+        for request in requests:
+            agent.engine.post(request)  # type: ignore[union-attr]
+        with stopping_on_signals(agent.stop), narrator.following(agent):
+            agent.run(until_rest=until_rest)
+        return ExitCode.NEEDS_ATTENTION if until_rest and needs_attention(agent) else ExitCode.FINE
+    finally:
+        agent.close()
+
+
+def act(context: Context, request: Mapping[str, Any], *, run_paths: frozenset[str]) -> int:
+    """Have an operator's command obeyed; print the answer; return the exit code. Raises: AgentError with the refusal."""
+    if context.holder is not None:
+        print(context.ask_agent(request))
+        return ExitCode.FINE
+    answers: list[Mapping[str, Any]] = []
+    narrator = Narrator()
+    agent = Agent(
+        context.settings, state_dir=context.state, only=run_paths, is_watching=False, on_move=narrator.on_move
+    )
+    order = Requested({**request, "operator": operator_name()}, answers.append)
+    code = _drive(agent, narrator, until_rest=True, requests=[order])
+    for answer in answers:
+        if not answer["ok"]:
+            raise AgentError(str(answer["message"]))
+        print(answer["message"])
+    leave_now(agent, code)
+    return code
+
+
+def sync_run(context: Context, word: str) -> int:
+    """Bring one run to rest now; a run that is not complete yet is said to be so."""
+    path, record = context.find_run(word)
+    if context.holder is not None:
+        request = {"command": "sync" if record is not None else "look", "run_path": path}
+        print(context.ask_agent(request))
+        return ExitCode.FINE
+    narrator = Narrator()
+    agent = Agent(
+        context.settings, state_dir=context.state, only=frozenset({path}), is_watching=False, on_move=narrator.on_move
+    )
+    orders: list[Requested] = []
+    if record is not None and record.state in (RunState.FAILED, RunState.QUEUED):
+        orders.append(Requested({"command": "sync", "run_path": path, "operator": operator_name()}, lambda _: None))
+    code = _drive(agent, narrator, until_rest=True, requests=orders)
+    return _say_how_it_ended(agent, path, code)
+
+
+def _say_how_it_ended(agent: Agent, path: str, code: int) -> int:
+    record = next((r for r in agent.store if r.run_path == path), None)
+    engine = agent.engine
+    assert engine is not None, "the agent was opened"
+    if record is None:
+        reason = engine.path_problems.get(path) or "it has no usable .exlab-wizard/creation.json"
+        raise AgentError(f"{printable(path)} was not synced: {printable(reason)}")
+    if record.sync_status == "synced":
+        print(f"{printable(path)}: {record.state}, {record.files_total} files, {record.bytes_total} bytes")
+        return code
+    view = engine.views.get(record.job_id)
+    lane = engine.lanes[record.equipment_id]
+    away = lane.waiting_reason or lane.root_problem or ""
+    error = record.last_error.message if record.last_error is not None else ""
+    reason = error or away or (view.reason if view is not None else "")
+    print(f"{printable(path)}: {record.state}: {printable(reason)}", file=sys.stderr)
+    leave_now(agent, code or ExitCode.FAILED)
+    return code or ExitCode.FAILED

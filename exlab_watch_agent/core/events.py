@@ -1,0 +1,135 @@
+"""What happened to a run, in the past tense. An event with a `turn` is the outcome of an effect of that turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exlab_watch_agent.core.completeness import Completeness
+from exlab_watch_agent.core.creation import Creation, OverrideEntry
+from exlab_watch_agent.core.destination import DestinationStanding
+from exlab_watch_agent.core.gate import Finding
+from exlab_watch_agent.core.manifest import Comparison
+from exlab_watch_agent.errors import FailureKind
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """The run folder was looked at. Findings carry no override marks yet: that depends on the time of the decision.
+
+    `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at.
+    """
+
+    creation: Creation
+    completeness: Completeness
+    findings: tuple[Finding, ...]
+    fingerprint: str
+    files_total: int
+    bytes_total: int
+    destination: DestinationStanding | None = None
+    destination_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """The transport says that every listed file is at the destination."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrecheckPassed:
+    """Nothing cheap speaks against the copy."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyWrong:
+    """The precheck found the copy partial or wrong; what must be replaced was already moved aside on the NAS."""
+
+    turn: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Every data file was hashed on both sides. What must be replaced was already moved aside on the NAS.
+
+    `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
+    `overrides`: as they stood in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
+    destination was not taken because of `verify.max_stream_bytes`.
+    """
+
+    turn: int
+    comparison: Comparison
+    manifest_digest: str
+    fingerprint: str
+    files_total: int
+    bytes_total: int
+    declared_mismatches: tuple[str, ...] = ()
+    overrides: tuple[OverrideEntry, ...] = ()
+    skipped_oversize: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Manifest and `creation.json` were read back from the NAS as they stand here."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunChanged:
+    """The run is not what was judged complete; noticed while an effect worked on it."""
+
+    turn: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    """An effect could not come to its end.
+
+    `is_destination_away`: the destination did not answer a probe afterwards, so no attempt is consumed.
+    `fingerprint` is set when a local file vanished: what is left, so that the vanishing itself counts as no new change.
+    """
+
+    turn: int
+    kind: FailureKind
+    message: str
+    detail: str = ""
+    is_destination_away: bool = False
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRequested:
+    """An operator asks for another try."""
+
+    operator: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalChosen:
+    """An operator says that the local data win over the NAS copy."""
+
+    operator: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditDue:
+    """It is time for another pass, or an operator asked for one."""
+
+    operator: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunVanished:
+    """The run folder is gone while its root is there and was listed whole."""
+
+
+Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
+Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished

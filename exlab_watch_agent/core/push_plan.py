@@ -1,0 +1,55 @@
+"""What a push has to do: the list made before it, not whatever a tool would find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from exlab_watch_agent.core.inventory import FileEntry
+
+MTIME_TOLERANCE_NS = 2_000_000_000
+"""FAT and some SMB servers keep times to two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushPlan:
+    """`copy`: files to copy. `set_aside`: names that stand at the destination with other content and must make room.
+
+    A file whose size and time agree is left for the verifier to judge: it moves aside what turns out to be damaged.
+    """
+
+    copy: tuple[FileEntry, ...]
+    set_aside: tuple[str, ...]
+    present_files: int
+    present_bytes: int
+
+    @property
+    def bytes_to_copy(self) -> int:
+        return sum(entry.size_bytes for entry in self.copy)
+
+
+def plan_push(files: Sequence[FileEntry], present: Mapping[str, tuple[int, int | None]]) -> PushPlan:
+    """Return what is to be copied. `present`: POSIX path → (size in bytes, mtime in ns or None)."""
+    copy: list[FileEntry] = []
+    set_aside: list[str] = []
+    present_bytes = 0
+    for entry in files:
+        there = present.get(entry.path)
+        if there is not None and _looks_equal(entry, *there):
+            present_bytes += entry.size_bytes
+            continue
+        copy.append(entry)
+        if there is not None:
+            set_aside.append(entry.path)
+    return PushPlan(tuple(copy), tuple(set_aside), len(files) - len(copy), present_bytes)
+
+
+def wrong_sizes(files: Sequence[FileEntry], present: Mapping[str, tuple[int, int | None]]) -> tuple[str, ...]:
+    """Return the paths that are missing at the destination or have another size there."""
+    return tuple(e.path for e in files if e.path not in present or present[e.path][0] != e.size_bytes)
+
+
+def _looks_equal(entry: FileEntry, size_bytes: int, mtime_ns: int | None) -> bool:
+    if size_bytes != entry.size_bytes:
+        return False
+    return mtime_ns is None or abs(mtime_ns - entry.mtime_ns) <= MTIME_TOLERANCE_NS

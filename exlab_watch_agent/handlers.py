@@ -1,0 +1,402 @@
+"""One function per effect: plain values and ports in, an outcome out. No policy, no retry, no sleep in here.
+
+Every handler that touches the destination asks it first who it is: an unmounted share is an empty folder that would
+accept writes, and whose emptiness would look like damage.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from exlab_watch_agent.core.completeness import judge as judge_completeness
+from exlab_watch_agent.core.creation import Creation
+from exlab_watch_agent.core.destination import CLAIM_FILE, Claim, DestinationStanding, standing
+from exlab_watch_agent.core.discovery import RunPlace
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
+from exlab_watch_agent.core.events import (
+    CopyWrong,
+    EffectFailed,
+    Inspected,
+    Outcome,
+    PrecheckPassed,
+    Pushed,
+    RunChanged,
+    Sealed,
+    Verified,
+)
+from exlab_watch_agent.core.gate import README_BYTES_MAX, README_FILE, Finding, evaluate
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.manifest import Outcome as Comparing
+from exlab_watch_agent.core.manifest import check_declared, compare, format_manifest, manifest_digest, parse_manifest
+from exlab_watch_agent.core.policy import CompletenessSignal
+from exlab_watch_agent.core.push_plan import plan_push, wrong_sizes
+from exlab_watch_agent.core.sampling import sample_files
+from exlab_watch_agent.errors import (
+    AgentError,
+    CreationFileError,
+    DestinationOccupiedError,
+    DestinationUnreachableError,
+    FailureKind,
+    RootUnavailableError,
+    RunUnreadableError,
+    SourceChangedError,
+    TransportError,
+)
+from exlab_watch_agent.ports import Control, Ports
+
+EXPECTED_BYTES_MAX = 64 * 1024 * 1024
+CACHE_READ_BACK_BYTES_MAX = 256 * 1024 * 1024
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Look at one run folder. `claim` is set when the look is to start a push: then the destination is looked at too.
+
+    `known_signature`: the `creation.json` that the agent itself wrote last; a look made only because that file was
+    written ends there. `judges_gate`: whether findings are wanted even while the run is not complete.
+    """
+
+    place: RunPlace
+    declared_mismatches: tuple[str, ...] = ()
+    claim: Claim | None = None
+    destination: str = ""
+    known_signature: tuple[int, int, int] | None = None
+    judges_gate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look found. `marker_id` is set when the destination was asked."""
+
+    creation: Creation
+    signature: tuple[int, int, int]
+    inspected: Inspected
+    marker_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NothingNew:
+    """The `creation.json` is the one that the agent wrote last."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotARun:
+    """There is a `creation.json`, of another level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The look could not be finished: a wait, never a failure. `code` says what to do about it.
+
+    `missing`: no run folder or no creation.json; `creation`: it cannot be used (message, line and column in the text);
+    `unreadable`: a part is locked by another program; `destination`: the NAS does not answer.
+    """
+
+    code: str
+    message: str
+
+
+LookResult = Seen | NothingNew | NotARun | Unseen
+
+
+def look(order: Look, ports: Ports) -> LookResult:
+    """Return what stands in a run folder now. Reads only."""
+    path = order.place.run_path
+    try:
+        file = ports.creations.read(path)
+        if file.creation.level != "run":
+            return NotARun()
+        if order.known_signature is not None and file.signature == order.known_signature:
+            return NothingNew()
+        inspected = _inspect(order, file.creation, ports)
+        marker_id = None
+        if order.claim is not None:
+            marker_id = ports.transport.probe(expected_marker_id=ports.marker_id())
+            inspected = _with_destination(
+                inspected, _standing(order.destination, order.claim, ports), order.destination
+            )
+        return Seen(file.creation, file.signature, inspected, marker_id)
+    except CreationFileError as error:
+        return Unseen("missing" if error.code == "missing" else "creation", str(error))
+    except RootUnavailableError as error:
+        return Unseen("missing", str(error))
+    except (RunUnreadableError, SourceChangedError) as error:
+        return Unseen("unreadable", str(error))
+    except DestinationUnreachableError as error:
+        return Unseen("destination", str(error))
+
+
+def _standing(destination: str, claim: Claim, ports: Ports) -> DestinationStanding:
+    try:
+        return standing(ports.transport.look(destination), claim)
+    except TransportError:
+        # The NAS answered, and this folder does not: the push asks again and meets the same error, classified.
+        return DestinationStanding.FREE
+
+
+def _inspect(order: Look, creation: Creation, ports: Ports) -> Inspected:
+    path = order.place.run_path
+    inventory = ports.tree.inventory(path)
+    names = {entry.path for entry in inventory.files}
+    expected = None
+    if ports.equipment.signal is CompletenessSignal.MANIFEST and ports.equipment.manifest_filename in names:
+        expected = ports.tree.read_small(path, ports.equipment.manifest_filename, limit_bytes=EXPECTED_BYTES_MAX)
+    completeness = judge_completeness(policy=ports.equipment, inventory=inventory, manifest=expected)
+    findings: tuple[Finding, ...] = ()
+    if completeness.is_complete or order.judges_gate:
+        readme = None
+        if README_FILE in names:
+            raw = ports.tree.read_small(path, README_FILE, limit_bytes=README_BYTES_MAX)
+            readme = raw.decode("utf-8", "surrogateescape")
+        findings = evaluate(
+            place=order.place,
+            creation=creation,
+            inventory=inventory,
+            readme=readme,
+            declared_mismatches=order.declared_mismatches,
+        )
+    return Inspected(
+        creation=creation,
+        completeness=completeness,
+        findings=findings,
+        fingerprint=inventory.fingerprint,
+        files_total=inventory.files_total,
+        bytes_total=inventory.bytes_total,
+    )
+
+
+def _with_destination(inspected: Inspected, where: DestinationStanding, destination: str) -> Inspected:
+    return Inspected(
+        inspected.creation,
+        inspected.completeness,
+        inspected.findings,
+        inspected.fingerprint,
+        inspected.files_total,
+        inspected.bytes_total,
+        destination=where,
+        destination_path=destination,
+    )
+
+
+# --- working ---------------------------------------------------------------------------------------------------------
+
+
+def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
+    """Carry out one working state's effect and return its outcome, whatever happens.
+
+    Raises: CancelledError only. Any error that is not of this package is our defect and is let through.
+    """
+    handlers: dict[type, Callable[..., Outcome]] = {Push: push, Precheck: precheck, Verify: verify, Seal: seal}
+    try:
+        ports.transport.probe(expected_marker_id=ports.marker_id())
+        outcome = handlers[type(effect)](effect, ports, control)
+        if isinstance(outcome, CopyWrong | Verified):
+            # A share that went away in the middle looks like missing files: ask again before that is believed.
+            ports.transport.probe(expected_marker_id=ports.marker_id())
+        return outcome
+    except DestinationUnreachableError as error:
+        return EffectFailed(effect.turn, FailureKind.NETWORK, str(error), is_destination_away=True)
+    except SourceChangedError as error:
+        return RunChanged(effect.turn, str(error))
+    except (RunUnreadableError, RootUnavailableError) as error:
+        return _local_trouble(effect, error)
+    except (DestinationOccupiedError, CreationFileError) as error:
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
+    except TransportError as error:
+        return _transport_trouble(effect, error, ports)
+
+
+def _local_trouble(effect: WorkEffect, error: AgentError) -> Outcome:
+    if isinstance(error, RootUnavailableError):
+        return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, str(error))
+    return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
+
+
+def _transport_trouble(effect: WorkEffect, error: TransportError, ports: Ports) -> Outcome:
+    if error.kind is FailureKind.LOCAL_FILE_VANISHED:
+        return _vanished(effect, str(error), ports)
+    try:
+        ports.transport.probe(expected_marker_id=ports.marker_id())
+    except DestinationUnreachableError as away:
+        return EffectFailed(effect.turn, FailureKind.NETWORK, str(away), error.detail, is_destination_away=True)
+    return EffectFailed(effect.turn, error.kind, str(error), error.detail)
+
+
+def _vanished(effect: WorkEffect, message: str, ports: Ports) -> EffectFailed:
+    try:
+        left = ports.tree.inventory(effect.run_path).fingerprint
+    except (RunUnreadableError, RootUnavailableError):
+        left = ""
+    return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, message, fingerprint=left)
+
+
+def _unchanged_inventory(effect: WorkEffect, ports: Ports) -> Inventory:
+    """Return the inventory. Raises: SourceChangedError when it is not the one that was judged complete."""
+    inventory = ports.tree.inventory(effect.run_path)
+    if inventory.fingerprint != effect.fingerprint:
+        raise SourceChangedError("the run changed since it counted as complete")
+    return inventory
+
+
+def push(effect: Push, ports: Ports, control: Control) -> Outcome:
+    """Copy what is missing at the destination; safe to repeat.
+
+    Writes only below `effect.destination`, and moves aside what stands there with another size or time.
+    """
+    transport = ports.transport
+    inventory = _unchanged_inventory(effect, ports)
+    if standing(transport.look(effect.destination), effect.claim) is DestinationStanding.OCCUPIED:
+        raise DestinationOccupiedError(f"{effect.destination} holds another run's data")
+    transport.place_claim(effect.destination, effect.claim)
+    transport.clear_partials(effect.destination)
+    plan = plan_push(inventory.files, _present(ports, effect.destination))
+    free_bytes = transport.free_bytes()
+    if free_bytes is not None and plan.bytes_to_copy > free_bytes:
+        raise TransportError(
+            FailureKind.DESTINATION_FULL,
+            f"{transport.describe()} has {free_bytes} bytes free and the run needs {plan.bytes_to_copy}: make room on the NAS.",
+        )
+    if plan.set_aside:
+        transport.set_aside(effect.destination, plan.set_aside)
+    transport.copy(effect.run_path, plan.copy, effect.destination, control=control)
+    transport.replace(effect.run_path, ports.tree.cache_files(effect.run_path), effect.destination, control=control)
+    return Pushed(effect.turn)
+
+
+def precheck(effect: Precheck, ports: Ports, control: Control) -> Outcome:
+    """Return evidence against the copy, or that there is none. What is wrong is moved aside, so that a push replaces it."""
+    inventory = _unchanged_inventory(effect, ports)
+    wrong = wrong_sizes(inventory.files, _present(ports, effect.destination))
+    what = "missing or of another size"
+    if not wrong:
+        sampled = sample_files(inventory.files)
+        there = ports.transport.samples(effect.destination, sampled, control=control)
+        if there is not None:
+            here = ports.digester.samples(effect.run_path, sampled, control=control)
+            wrong = tuple(path for path, digest in here.items() if there.get(path) != digest)
+            what = "different in sampled blocks"
+            _unchanged_inventory(effect, ports)
+    if not wrong:
+        return PrecheckPassed(effect.turn)
+    ports.transport.probe(expected_marker_id=ports.marker_id())
+    ports.transport.set_aside(effect.destination, wrong)
+    return CopyWrong(effect.turn, f"partial copy: {len(wrong)} files are {what} on the NAS (first: {wrong[0]})")
+
+
+def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
+    """Hash every data file on both sides at once and compare with the manifest, if there is one.
+
+    Before the first seal a change of the run ends it at once; after it, both sides are hashed as they are. Damaged
+    files on the NAS are moved aside when the local data are intact, so that the next push really replaces them.
+    """
+    manifest = _sealed_manifest(effect, ports)
+    inventory = ports.tree.inventory(effect.run_path)
+    listing = ports.transport.listing(effect.destination)
+    if manifest is None and inventory.fingerprint != effect.fingerprint:
+        gone = sorted(set(listing) - {entry.path for entry in inventory.files})
+        if gone:
+            return _vanished(effect, f"{len(gone)} files that were pushed are gone here (first: {gone[0]})", ports)
+        return RunChanged(effect.turn, "the run changed since it counted as complete")
+    wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
+    here, there = _digests_of_both(effect, inventory, [path for path in wanted if path in listing], ports, control)
+    # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
+    if len(here) != len(inventory.files) or ports.tree.inventory(effect.run_path).fingerprint != inventory.fingerprint:
+        return RunChanged(effect.turn, "the run changed while it was verified")
+    comparison = compare(local=here, manifest=manifest, remote=there, remote_listing=listing)
+    if comparison.outcome is Comparing.REMOTE_DIFFERS and effect.may_repair:
+        ports.transport.probe(expected_marker_id=ports.marker_id())
+        ports.transport.set_aside(effect.destination, comparison.remote_changed)
+    text = format_manifest(here)
+    if comparison.outcome is Comparing.EQUAL:
+        ports.manifests.save(effect.job_id, text)
+    creation = ports.creations.read(effect.run_path).creation
+    return Verified(
+        effect.turn,
+        comparison,
+        manifest_digest(text),
+        inventory.fingerprint,
+        inventory.files_total,
+        inventory.bytes_total,
+        _declared_mismatches(here, inventory, ports, effect.run_path),
+        creation.overrides,
+    )
+
+
+def _digests_of_both(
+    effect: Verify, inventory: Inventory, remote_paths: list[str], ports: Ports, control: Control
+) -> tuple[dict[str, str], dict[str, str]]:
+    has_ended = threading.Event()
+    remote_control = Control(
+        is_cancelled=lambda: has_ended.is_set() or control.is_cancelled(), rate_bytes_per_s=control.rate_bytes_per_s
+    )
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="remote-digests") as other:
+        there = other.submit(ports.transport.digests, effect.destination, remote_paths, control=remote_control)
+        try:
+            here = ports.digester.digests(effect.run_path, inventory.files, control=control)
+        except BaseException:
+            has_ended.set()
+            raise
+        return here, there.result()
+
+
+def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:
+    if not effect.manifest_digest:
+        return None
+    data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
+    if data is None:
+        data = ports.tree.read_small(
+            effect.run_path, f"{CACHE_FOLDER}/{MANIFEST_FILE}", limit_bytes=CACHE_READ_BACK_BYTES_MAX
+        )
+        if manifest_digest(data) != effect.manifest_digest:
+            raise TransportError(
+                FailureKind.UNKNOWN,
+                "the manifest of this sealed run is lost or was changed, here and in the state folder: "
+                "restore .exlab-wizard/checksums.sha256 from the NAS copy.",
+            )
+    return parse_manifest(data)
+
+
+def _declared_mismatches(here: dict[str, str], inventory: Inventory, ports: Ports, run_path: str) -> tuple[str, ...]:
+    if ports.equipment.signal is not CompletenessSignal.MANIFEST:
+        return ()
+    raw = ports.tree.read_small(run_path, ports.equipment.manifest_filename, limit_bytes=EXPECTED_BYTES_MAX)
+    declared = judge_completeness(policy=ports.equipment, inventory=inventory, manifest=raw).declared
+    return check_declared(declared, here)
+
+
+def seal(effect: Seal, ports: Ports, control: Control) -> Outcome:
+    """Write manifest, claim and final `creation.json` here, push the cache folder, and read all back from the NAS."""
+    _unchanged_inventory(effect, ports)
+    manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
+    if manifest is None:
+        raise TransportError(FailureKind.UNKNOWN, "the manifest that the verifier wrote is lost from the state folder")
+    anchor = {"schema": 1, **asdict(effect.claim), "manifest_sha256": effect.manifest_digest, **ports.trail_head()}
+    ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
+    ports.sealer.write(effect.run_path, CLAIM_FILE, (json.dumps(anchor, indent=2) + "\n").encode())
+    ports.creations.set_sync_status(effect.run_path, "synced")
+    cache = ports.tree.cache_files(effect.run_path)
+    ports.transport.replace(effect.run_path, cache, effect.destination, control=control)
+    for name in (MANIFEST_FILE, CREATION_FILE):
+        path = f"{CACHE_FOLDER}/{name}"
+        here = ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+        if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != here:
+            raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
+    _unchanged_inventory(effect, ports)
+    return Sealed(effect.turn)
+
+
+def write_status(effect: WriteStatus, ports: Ports) -> tuple[int, int, int]:
+    """Make `creation.json` say what the state says; return its signature. Raises: CreationFileError."""
+    return ports.creations.set_sync_status(effect.run_path, effect.sync_status)
+
+
+def _present(ports: Ports, destination: str) -> dict[str, tuple[int, int | None]]:
+    listing = ports.transport.listing(destination)
+    return {path: (file.size_bytes, file.mtime_ns) for path, file in listing.items()}

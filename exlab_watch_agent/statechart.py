@@ -1,0 +1,188 @@
+"""The one chart, loaded and checked: states, triggers, rows. Open this first.
+
+`statecharts/run_sync.yaml` is the definition; the enumerations here only give its names to type checkers, and loading
+fails if the two differ. Nothing here knows when a trigger is pulled: that is judged in core/decide.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class RunState(StrEnum):
+    """Where a run is. The names are persisted and shown."""
+
+    ACQUIRING = "acquiring"
+    BLOCKED = "blocked"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PRECHECKING = "prechecking"
+    AWAITING_VERIFY = "awaiting_verify"
+    SEALING = "sealing"
+    VERIFIED = "verified"
+    AUDITING = "auditing"
+    CLEANUP_ELIGIBLE = "cleanup_eligible"
+    CLEANING = "cleaning"
+    CLEANED = "cleaned"
+    CONFLICT = "conflict"
+    FAILED = "failed"
+
+
+class Trigger(StrEnum):
+    """What was found about a run, in the past tense. Each is a trigger of the chart."""
+
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+    CHANGED = "changed"
+    PUSH_STARTED = "push_started"
+    PUSHED = "pushed"
+    PUT_BACK = "put_back"
+    GAVE_UP = "gave_up"
+    PRECHECK_PASSED = "precheck_passed"
+    PROVEN = "proven"
+    SEALED = "sealed"
+    SEAL_FAILED = "seal_failed"
+    CONFLICT_FOUND = "conflict_found"
+    CLEANUP_ENABLED = "cleanup_enabled"
+    CLEANUP_DISABLED = "cleanup_disabled"
+    AUDIT_STARTED = "audit_started"
+    AUDIT_INTERRUPTED = "audit_interrupted"
+    COPY_DAMAGED = "copy_damaged"
+    INTERLOCKS_HELD = "interlocks_held"
+    INTERLOCK_BROKEN = "interlock_broken"
+    REMOVED = "removed"
+    REMOVAL_RESUMED = "removal_resumed"
+    AUDITED = "audited"
+    LOCAL_CHOSEN = "local_chosen"
+    DIFFERENCE_GONE = "difference_gone"
+    RETRIED = "retried"
+
+
+class ChartError(Exception):
+    """The chart file contradicts itself or the enumerations: a defect of the release, never of the data."""
+
+
+SYNC_STATUSES = frozenset({"pending", "synced", "cleaned", "failed", "blocked_by_validation", "synced_or_failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """One state of the chart. `job_state` is None where no job is shown; `sync_status` may be `synced_or_failed`."""
+
+    state: RunState
+    meaning: str
+    is_working: bool
+    sync_status: str
+    job_state: str | None
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One allowed transition."""
+
+    source: RunState
+    trigger: Trigger
+    dest: RunState
+    why: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The chart as values. `rows` keep the order of the file."""
+
+    name: str
+    initial: RunState
+    states: dict[RunState, StateSpec]
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def version(self) -> str:
+        """SHA-256 of the chart's canonical JSON, first 16 hex digits: changes with every word of it."""
+        canonical = json.dumps(
+            {
+                "chart": self.name,
+                "initial": self.initial,
+                "states": [
+                    [s.state, s.meaning, s.is_working, s.sync_status, s.job_state, s.is_final]
+                    for s in self.states.values()
+                ],
+                "rows": [[r.source, r.trigger, r.dest, r.why] for r in self.rows],
+            },
+            separators=(",", ":"),
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @cached_property
+    def working(self) -> frozenset[RunState]:
+        """The states that own an effect."""
+        return frozenset(s.state for s in self.states.values() if s.is_working)
+
+    @cached_property
+    def _destinations(self) -> dict[tuple[RunState, Trigger], RunState]:
+        return {(row.source, row.trigger): row.dest for row in self.rows}
+
+    def destination(self, state: RunState, trigger: Trigger) -> RunState | None:
+        """Return where `trigger` leads from `state`, None where the chart does not allow it."""
+        return self._destinations.get((state, trigger))
+
+    def sync_status(self, state: RunState, *, is_sealed: bool) -> str:
+        """Return what `creation.json` says in this state."""
+        status = self.states[state].sync_status
+        if status == "synced_or_failed":
+            return "synced" if is_sealed else "failed"
+        return status
+
+
+def parse_chart(text: str) -> Chart:
+    """Return the checked chart. Raises: ChartError naming the first contradiction."""
+    raw: dict[str, Any] = yaml.safe_load(text)
+    if set(raw["states"]) != {state.value for state in RunState}:
+        raise ChartError(f"the chart's states and RunState differ: {set(raw['states']) ^ set(RunState)}")
+    states = {RunState(name): _state(RunState(name), spec) for name, spec in raw["states"].items()}
+    rows = tuple(_row(entry) for entry in raw["rows"])
+    if {row.trigger for row in rows} != set(Trigger):
+        raise ChartError(f"the chart's triggers and Trigger differ: {set(Trigger) ^ {row.trigger for row in rows}}")
+    if len({(row.source, row.trigger) for row in rows}) != len(rows):
+        raise ChartError("a state has the same trigger twice")
+    return Chart(name=raw["chart"], initial=RunState(raw["initial"]), states=states, rows=rows)
+
+
+def _state(state: RunState, spec: dict[str, Any]) -> StateSpec:
+    if spec["kind"] not in ("working", "resting") or spec["sync_status"] not in SYNC_STATUSES:
+        raise ChartError(f"{state}: unknown kind or sync_status")
+    return StateSpec(
+        state=state,
+        meaning=spec["meaning"],
+        is_working=spec["kind"] == "working",
+        sync_status=spec["sync_status"],
+        job_state=spec["job_state"],
+        is_final=bool(spec.get("final", False)),
+    )
+
+
+def _row(entry: dict[str, str]) -> Row:
+    try:
+        return Row(RunState(entry["from"]), Trigger(entry["trigger"]), RunState(entry["to"]), entry["why"])
+    except ValueError as error:
+        raise ChartError(f"unknown name in the chart: {error}") from error
+
+
+def chart_text() -> str:
+    """Return the chart file's text: from the wheel, or from the checkout beside the package."""
+    packaged = resources.files("exlab_watch_agent") / "statecharts" / "run_sync.yaml"
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parent.parent / "statecharts" / "run_sync.yaml").read_text(encoding="utf-8")
+
+
+CHART = parse_chart(chart_text())
