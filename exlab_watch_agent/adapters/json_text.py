@@ -210,6 +210,9 @@ class Edit:
 
 def splice(text: str, edits: Sequence[Edit]) -> str:
     """Return the text with these edits, which do not overlap, and not one other character changed."""
-    for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
-        text = text[: edit.start] + edit.replacement + text[edit.end :]
-    return text
+    pieces: list[str] = []
+    index = 0
+    for edit in sorted(edits, key=lambda edit: edit.start):
+        pieces += [text[index : edit.start], edit.replacement]
+        index = edit.end
+    return "".join([*pieces, text[index:]])

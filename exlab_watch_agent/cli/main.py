@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+import traceback
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,7 +75,14 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError):
         print(f"{error.strerror or error}: {error.filename or 'the system'}", file=sys.stderr)
         return ExitCode.FAILED
-    raise error
+    with tempfile.NamedTemporaryFile("w", prefix="exlab-watch-agent-", suffix=".txt", delete=False) as report:
+        report.write("".join(traceback.format_exception(error)))
+    print(
+        f"A defect of exlab-watch-agent stopped the command ({type(error).__name__}); no data were touched by that. "
+        f"Please report it with the file {report.name}.",
+        file=sys.stderr,
+    )
+    return ExitCode.FAILED
 
 
 def _say(error: AgentError) -> None:

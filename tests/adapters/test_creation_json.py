@@ -681,6 +681,18 @@ def test_a_splice_that_changes_nothing_is_never_written(run: Path, monkeypatch: 
         JsonCreationFiles().set_sync_status(str(run), "synced")
 
 
+def test_a_splice_that_would_change_the_order_of_keys_is_never_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, '{"schema_version": "1.8", "x": {"a": 1, "b": 2}}')
+    real = json_text.splice
+    monkeypatch.setattr(
+        json_text, "splice", lambda text, edits: real(text, edits).replace('"a": 1, "b": 2', '"b": 2, "a": 1')
+    )
+    with pytest.raises(SpliceDefectError):
+        JsonCreationFiles().set_sync_status(str(run), "synced")
+
+
 # Changing any document -----------------------------------------------------------------------------------------------
 
 
