@@ -72,6 +72,7 @@ class Agent:
         state_dir: Path | None = None,
         only: frozenset[str] | None = None,
         is_watching: bool = True,
+        is_choosy: bool = False,
         on_move: Callable[[RunRecord, Move], None] | None = None,
         transport_factory: Callable[[EquipmentPolicy], Transport] = make_transport,
     ) -> None:
@@ -83,6 +84,7 @@ class Agent:
         self._host = socket.gethostname()
         self._only = only
         self._is_watching = is_watching
+        self._is_choosy = is_choosy
         self._extra_on_move = on_move
         self._transport_factory = transport_factory
         self._run_log = RunLogWriter(self._host)
@@ -120,7 +122,7 @@ class Agent:
                 trail_head=self._trail_head,
                 on_move=self._on_move,
                 on_pass=self._on_pass,
-                only=self._only,
+                only=frozenset(record.run_path for record in self.store) if self._is_choosy else self._only,
             )
         except BaseException:
             self.close()

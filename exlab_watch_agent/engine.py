@@ -232,7 +232,7 @@ class Engine:
         trail_head: Callable[[], Mapping[str, Any]],
         on_move: Callable[[RunRecord, Move], None] = lambda *_: None,
         on_pass: Callable[[], None] = lambda: None,
-        only: frozenset[str] | None = None,
+        only: Iterable[str] | None = None,
         make_executor: Callable[[str], Executor] = _threads,
     ) -> None:
         self._store = store
@@ -241,7 +241,7 @@ class Engine:
         self._now_local = now_local
         self._on_move = on_move
         self._on_pass = on_pass
-        self._only = only
+        self._only = None if only is None else set(only)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._timers = Timers()
         self.lanes: dict[str, Lane] = {}
@@ -1031,6 +1031,8 @@ class Engine:
             for job_id in failed:
                 self._decide(job_id, RetryRequested(operator))
             return f"{len(failed)} failed runs were put back into the queue"
+        if command == "enqueue":
+            return self._enqueue(str(request.get("run_path")))
         if command == "look":
             self._want_look(str(request.get("run_path")), is_about_creation=False)
             return "the run is looked at"
@@ -1045,6 +1047,18 @@ class Engine:
             case "resolve":
                 return self._resolve(record, operator, str(request.get("reason") or ""))
         raise AgentError(f"{command} is no command that this agent knows.")
+
+    def _enqueue(self, run_path: str) -> str:
+        """Look after this run from now on, also where this engine does not look after all that it finds."""
+        if place_of(run_path, self._roots) is None:
+            raise AgentError(f"{run_path} is no run of a configured equipment.")
+        if self._only is not None:
+            self._only.add(run_path)
+        record = self._record_at(run_path)
+        if record is not None and record.state is RunState.FAILED:
+            self._decide(record.job_id, RetryRequested("program"))
+        self._want_look(run_path)
+        return record.job_id if record is not None else ""
 
     def _requested_run(self, request: Mapping[str, Any]) -> RunRecord:
         record = self._record(str(request.get("job_id"))) or self._record_at(str(request.get("run_path")))

@@ -49,7 +49,7 @@ class StoreWriteError(AgentError):
 class CreationFileError(AgentError):
     """`creation.json` cannot be read or written.
 
-    `code` is `schema_major_mismatch`, `invalid_json`, `invalid_content`, `unreadable`, `missing` or `locked`;
+    `code` is `schema_major_mismatch`, `invalid_json`, `invalid_content`, `unreadable`, `missing`, `locked` or `unwritable`;
     `line` and `column` are 1-based where they are known.
     """
 

@@ -472,14 +472,14 @@ def _read_text(path: Path) -> str:
     if len(data) > CONFIG_SIZE_MAX:
         raise ConfigError(f"The config file {path} is larger than 1 MiB; is it the right file? Else {init}.")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: the file is not UTF-8 text; save it as UTF-8.") from None
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class _Problem:
     """One thing that is wrong: where, and what is allowed there."""
 
     path: KeyPath
@@ -489,12 +489,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class _Unusable:
-    """Stands where YAML has something that no setting can be: a date, a base-60 number, a value with a foreign tag."""
+    """Stands where YAML has what no setting can be: a date, a base-60 number (1:30), a value with a foreign tag.
 
-    what: str
+    A value of no known type, so that the check of its block refuses it together with all else.
+    """
 
 
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+_YAML_TAG = "tag:yaml.org,2002:"
+_MERGE = _YAML_TAG + "merge"
 
 
 class _Document:
@@ -508,7 +510,7 @@ class _Document:
         self._root = root
         self._plain: dict[int, Any] = {}
         self._constructor = yaml.constructor.SafeConstructor()
-        self.problems: list[Problem] = []
+        self.problems: list[_Problem] = []
 
     @classmethod
     def parse(cls, text: str, *, source: str) -> _Document:
@@ -522,7 +524,7 @@ class _Document:
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(f"{source}:{line}: not valid YAML: a control character that is not allowed.") from None
-        if root is not None and not isinstance(root, yaml.MappingNode) and root.tag != "tag:yaml.org,2002:null":
+        if root is not None and not isinstance(root, yaml.MappingNode) and root.tag != _YAML_TAG + "null":
             raise ConfigError(f"{source}:1: the file must be a mapping with the block `equipment`; see {_EXAMPLE}.")
         if root is not None and _expanded_node_count(root) > _NODES_MAX:
             raise ConfigError(f"{source}: its aliases (*name) stand for too much or for themselves; write them out.")
@@ -554,14 +556,18 @@ class _Document:
 
     def _check_keys(self, node: yaml.MappingNode, path: KeyPath) -> None:
         seen: dict[str, int] = {}
-        for key_node, _ in node.value:
+        for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(Problem(path, "has a key that is not plain text", line))
+            if key_node.tag == _MERGE and not all(
+                isinstance(source, yaml.MappingNode) for source in _merged(value_node)
+            ):
+                self.problems.append(_Problem((*path, "<<"), "must be an alias of a block, or a list of such", line))
+            elif not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(_Problem(path, "has a key that is not plain text", line))
             elif key_node.value in seen:
                 first = seen[key_node.value]
                 sentence = f"stands twice, first on line {first}; keep one of the two"
-                self.problems.append(Problem((*path, key_node.value), sentence, line))
+                self.problems.append(_Problem((*path, key_node.value), sentence, line))
             else:
                 seen[key_node.value] = line
 
@@ -572,10 +578,10 @@ class _Document:
         return self._plain[id(node)]
 
     def _built(self, node: yaml.Node, path: KeyPath) -> Any:
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and node.tag == _YAML_TAG + "map":
             self._check_keys(node, path)
             return {key: self._value(value, (*path, key)) for key, (_, value) in _members(node).items()}
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.SequenceNode) and node.tag == _YAML_TAG + "seq":
             return [self._value(item, (*path, position)) for position, item in enumerate(node.value)]
         return self._scalar(node)
 
@@ -587,15 +593,15 @@ class _Document:
             "int": self._constructor.construct_yaml_int,
             "float": self._constructor.construct_yaml_float,
         }
-        kind = node.tag.rpartition(":")[2] if node.tag.startswith("tag:yaml.org,2002:") else ""
-        if kind not in construct:
-            return _Unusable("a date or a tagged value")
+        kind = node.tag.removeprefix(_YAML_TAG)
+        if not isinstance(node, yaml.ScalarNode) or kind not in construct:
+            return _Unusable()
         if kind in ("int", "float") and ":" in node.value:
-            return _Unusable("a base-60 number")
+            return _Unusable()
         try:
             return construct[kind](node)
         except (ValueError, KeyError, IndexError, OverflowError):
-            return _Unusable("a value that cannot be read as its type")
+            return _Unusable()
 
 
 def _members(node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
@@ -606,14 +612,17 @@ def _members(node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
     merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for key_node, value_node in node.value:
-        if key_node.tag == _MERGE_TAG:
-            sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
-            for source in sources:
+        if key_node.tag == _MERGE:
+            for source in _merged(value_node):
                 if isinstance(source, yaml.MappingNode):
                     merged = {**_members(source), **merged}
         elif isinstance(key_node, yaml.ScalarNode):
             own[key_node.value] = (key_node, value_node)
     return {**merged, **own}
+
+
+def _merged(value_node: yaml.Node) -> list[yaml.Node]:
+    return list(value_node.value) if isinstance(value_node, yaml.SequenceNode) else [value_node]
 
 
 def _expanded_node_count(root: yaml.Node) -> int:
@@ -660,7 +669,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def _checked(content: dict[str, Any], document: _Document | None, *, source: str) -> Settings:
     problems = document.problems if document else []
-    problems.extend(Problem((key,), _unknown_key(key, _TOP_LEVEL)) for key in content if key not in _TOP_LEVEL)
+    problems.extend(_Problem((key,), _unknown_key(key, _TOP_LEVEL)) for key in content if key not in _TOP_LEVEL)
 
     def block(name: str, model: type[Model]) -> Model:
         # A block without content is one whose members are all commented out.
@@ -676,7 +685,9 @@ def _checked(content: dict[str, Any], document: _Document | None, *, source: str
     verify = block("verify", VerifyBlock)
     entries, notes = _entries(content.get("equipment"), paths, problems)
     equipment = [_validated(EquipmentBlock, entry, path, problems) for path, entry in entries]
-    problems.extend(_overlaps([_Lane.of(path, entry) for path, entry in entries], agent))
+    raw_agent = content.get("agent")
+    state_dir = _accepted(_local_path, raw_agent.get("state_dir")) if isinstance(raw_agent, Mapping) else None
+    problems.extend(_overlaps([_Lane.of(path, entry) for path, entry in entries], state_dir))
     if problems:
         raise ConfigError(_report(problems, document, source))
     if not sync.enabled:
@@ -694,14 +705,14 @@ def _checked(content: dict[str, Any], document: _Document | None, *, source: str
 
 
 def _entries(
-    equipment: object, paths: PathsBlock, problems: list[Problem]
+    equipment: object, paths: PathsBlock, problems: list[_Problem]
 ) -> tuple[list[tuple[KeyPath, object]], list[str]]:
     """Return the entries that are ours, each with its place in the file, and notes about those that are not."""
-    if equipment is None or equipment == []:
-        problems.append(Problem(("equipment",), f"names no instrument; add at least one entry, as in {_EXAMPLE}"))
+    if equipment is None or equipment in ([], ()):
+        problems.append(_Problem(("equipment",), f"names no instrument; add at least one entry, as in {_EXAMPLE}"))
         return [], []
     if not isinstance(equipment, list | tuple):
-        problems.append(Problem(("equipment",), "must be a list, one entry for each instrument"))
+        problems.append(_Problem(("equipment",), "must be a list, one entry for each instrument"))
         return [], []
     ours: list[tuple[KeyPath, object]] = []
     notes: list[str] = []
@@ -716,11 +727,11 @@ def _entries(
             entry = {**entry, "local_root": paths.local_root}
         ours.append((("equipment", position), entry))
     if not ours:
-        problems.append(Problem(("equipment",), "names no instrument that syncs from here: all have sync_mode stage"))
+        problems.append(_Problem(("equipment",), "names no instrument that syncs from here: all have sync_mode stage"))
     return ours, notes
 
 
-def _validated(model: type[Model], content: object, path: KeyPath, problems: list[Problem]) -> Model | None:
+def _validated(model: type[Model], content: object, path: KeyPath, problems: list[_Problem]) -> Model | None:
     """Return the block, or None and add to `problems`."""
     try:
         return model.model_validate(content)
@@ -741,9 +752,9 @@ _SENTENCES = {
     "int_parsing_size": "must be a smaller number",
     "float_type": "must be a number, without quotes",
     "finite_number": "must be a finite number",
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be {expected}",
     "list_type": "must be a list",
     "too_short": "must have at least {min_length} entry",
@@ -771,23 +782,23 @@ _MEANINGS = {
 _PASSWORD = "is refused: only key-based ssh; name the key in ssh_key_path"  # noqa: S105
 
 
-def _problems_of(found: Any, block: KeyPath, content: object) -> list[Problem]:
+def _problems_of(found: Any, block: KeyPath, content: object) -> list[_Problem]:
     """Return one error of the library in our words; a transport whose type is misspelt yields one for each odd key."""
     inside, transport_type = _without_tag(found["loc"])
     path, kind, key = (*block, *inside), found["type"], str((*block, *inside)[-1])
     if kind == "extra_forbidden":
         if key == "password" and transport_type == "rsync_ssh":
-            return [Problem(path, _PASSWORD)]
-        return [Problem(path, _unknown_key(key, _known_keys(path[:-1], transport_type)))]
+            return [_Problem(path, _PASSWORD)]
+        return [_Problem(path, _unknown_key(key, _known_keys(path[:-1], transport_type)))]
     if kind == "missing":
-        return [Problem(path, _missing(key))]
+        return [_Problem(path, _missing(key))]
     if kind == "union_tag_not_found":
         return _untyped_transport(path, content)
     if kind == "union_tag_invalid":
         hint = "; for other storage make a remote with `rclone config` and use rclone"
-        return [Problem((*path, "type"), f"must be {_one_of(_TRANSPORTS)}{hint}")]
+        return [_Problem((*path, "type"), f"must be {_one_of(_TRANSPORTS)}{hint}")]
     template = _SENTENCES.get(kind, "is not a value that can stand here")
-    return [Problem(path, template.format_map(found.get("ctx", {})))]
+    return [_Problem(path, template.format_map(found.get("ctx", {})))]
 
 
 def _without_tag(location: KeyPath) -> tuple[KeyPath, str | None]:
@@ -797,13 +808,13 @@ def _without_tag(location: KeyPath) -> tuple[KeyPath, str | None]:
     return location, None
 
 
-def _untyped_transport(path: KeyPath, content: object) -> list[Problem]:
+def _untyped_transport(path: KeyPath, content: object) -> list[_Problem]:
     transport = content.get("transport") if isinstance(content, Mapping) else None
     known = {key for model in _TRANSPORTS.values() for key in _keys(model)}
     odd = [str(key) for key in transport if key not in known] if isinstance(transport, Mapping) else []
-    problems = [Problem((*path, key), _unknown_key(key, sorted(known))) for key in odd]
+    problems = [_Problem((*path, key), _unknown_key(key, sorted(known))) for key in odd]
     if not any(_nearest(key, sorted(known)) == "type" for key in odd):
-        problems.append(Problem((*path, "type"), _missing("type")))
+        problems.append(_Problem((*path, "type"), _missing("type")))
     return problems
 
 
@@ -844,7 +855,7 @@ def _keys(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _report(problems: Sequence[Problem], document: _Document | None, source: str) -> str:
+def _report(problems: Sequence[_Problem], document: _Document | None, source: str) -> str:
     """Return the problems one a line, in the order of the file."""
     placed = []
     for problem in problems:
@@ -905,7 +916,7 @@ def _accepted(check: Callable[[str], str], value: object) -> str | None:
         return None
 
 
-def _overlaps(lanes: Sequence[_Lane], agent: AgentBlock) -> Iterator[Problem]:
+def _overlaps(lanes: Sequence[_Lane], state_dir: str | None) -> Iterator[_Problem]:
     """Yield one problem for each pair of places that must lie apart and does not; compares names, asks no disk."""
     first_with_id: dict[str, _Lane] = {}
     roots: dict[str, _Lane] = {}
@@ -913,10 +924,9 @@ def _overlaps(lanes: Sequence[_Lane], agent: AgentBlock) -> Iterator[Problem]:
     for lane in lanes:
         if lane.equipment_id and first_with_id.setdefault(lane.equipment_id, lane) is not lane:
             other = _dotted(first_with_id[lane.equipment_id].path)
-            yield Problem((*lane.path, "id"), f"is the id of {other} too; every instrument needs its own")
-            continue
+            yield _Problem((*lane.path, "id"), f"is the id of {other} too; every instrument needs its own")
         if lane.run_root:
-            roots[os.path.normcase(lane.run_root)] = lane
+            roots.setdefault(os.path.normcase(lane.run_root), lane)
         if lane.mounted_path:
             destinations.setdefault(os.path.normcase(lane.mounted_path), lane)
     for root, lane in roots.items():
@@ -926,19 +936,19 @@ def _overlaps(lanes: Sequence[_Lane], agent: AgentBlock) -> Iterator[Problem]:
                 sentence = (
                     f"its runs (<local_root>/<id>) would lie inside those of {other} and belong to two instruments"
                 )
-                yield Problem((*lane.path, "local_root"), sentence)
+                yield _Problem((*lane.path, "local_root"), sentence)
             if above in destinations:
                 sentence = f"contains the local runs of {_dotted(lane.path)}; a copy must lie apart from them"
-                yield Problem((*destinations[above].path, "transport", "path"), sentence)
+                yield _Problem((*destinations[above].path, "transport", "path"), sentence)
     for destination, lane in destinations.items():
         for above in (destination, *_folders_above(destination)):
             if above in roots:
                 sentence = f"lies among the local runs of {_dotted(roots[above].path)}; a copy must lie apart from them"
-                yield Problem((*lane.path, "transport", "path"), sentence)
-    if agent.state_dir is not None:
-        state_dir = os.path.normcase(agent.state_dir)
+                yield _Problem((*lane.path, "transport", "path"), sentence)
+    if state_dir is not None:
+        state_dir = os.path.normcase(state_dir)
         if any(above in roots or above in destinations for above in (state_dir, *_folders_above(state_dir))):
-            yield Problem(("agent", "state_dir"), "must lie outside the runs and outside their copies")
+            yield _Problem(("agent", "state_dir"), "must lie outside the runs and outside their copies")
 
 
 def _folders_above(path: str) -> Iterator[str]:

@@ -46,7 +46,8 @@ def imports_of(path: Path) -> list[str]:
     return found
 
 
-MODULES = sorted(PACKAGE.rglob("*.py"))
+# The package's own face loads the client when it is asked for; every other module only takes the version from it.
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
 def name_of(path: Path) -> str:

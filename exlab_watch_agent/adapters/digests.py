@@ -18,10 +18,10 @@ import stat
 import threading
 from collections.abc import Callable, Sequence
 from io import FileIO
-from time import monotonic
 
 import xxhash
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.tree import READ_FLAGS, is_inside, reason
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
@@ -29,12 +29,15 @@ from exlab_watch_agent.errors import CancelledError, RunUnreadableError, SourceC
 from exlab_watch_agent.ports import Control, Progress
 
 BUFFER_BYTES = 256 * 1024
+_FETCH_AHEAD_BYTES = 2 * 1024 * 1024
 _DROP_EVERY_BYTES = 64 * 1024 * 1024
 _REPORT_EVERY_S = 0.2
 # A link (ELOOP), a socket (ENXIO), or something else than a folder on the way (ENOTDIR).
 _NOT_A_FILE_ANY_MORE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
+_monotonic_s = SystemClock().monotonic_s
 _FADVISE = getattr(os, "posix_fadvise", None)
 _SEQUENTIAL = getattr(os, "POSIX_FADV_SEQUENTIAL", 0)
+_WILLNEED = getattr(os, "POSIX_FADV_WILLNEED", 0)
 _DONTNEED = getattr(os, "POSIX_FADV_DONTNEED", 0)
 
 
@@ -46,7 +49,7 @@ class Pulse:
         self._lock = threading.Lock()
         self._bytes = 0
         self._files = 0
-        self._report_due_s = monotonic() + _REPORT_EVERY_S
+        self._report_due_s = _monotonic_s() + _REPORT_EVERY_S
 
     def moved(self, size_bytes: int) -> None:
         """Count bytes. Raises: CancelledError."""
@@ -54,7 +57,7 @@ class Pulse:
             raise CancelledError("stopped as asked")
         with self._lock:
             self._bytes += size_bytes
-            if monotonic() >= self._report_due_s:
+            if _monotonic_s() >= self._report_due_s:
                 self._report()
 
     def finished_file(self) -> None:
@@ -66,7 +69,7 @@ class Pulse:
             self._report()
 
     def _report(self) -> None:
-        self._report_due_s = monotonic() + _REPORT_EVERY_S
+        self._report_due_s = _monotonic_s() + _REPORT_EVERY_S
         self._control.report(Progress(bytes_done=self._bytes, files_done=self._files))
 
 
@@ -75,25 +78,33 @@ def drop_cached(descriptor: int, offset: int = 0, size_bytes: int = 0) -> None:
 
     `size_bytes` of 0 means up to the end. Clean pages go at once; for dirty ones the writing back begins.
     """
+    _advise(descriptor, offset, size_bytes, _DONTNEED)
+
+
+def fetch_anew(descriptor: int) -> None:
+    """Forget what is cached of a file and begin to read its start, without waiting for it."""
+    _advise(descriptor, 0, 0, _DONTNEED)
+    _advise(descriptor, 0, _FETCH_AHEAD_BYTES, _WILLNEED)
+
+
+def _advise(descriptor: int, offset: int, size_bytes: int, advice: int) -> None:
     if _FADVISE is not None:
         with contextlib.suppress(OSError):  # advice only: some file systems do not take it
-            _FADVISE(descriptor, offset, size_bytes, _DONTNEED)
+            _FADVISE(descriptor, offset, size_bytes, advice)
 
 
 def hash_descriptor(
-    descriptor: int, size_bytes: int, buffer: memoryview, moved: Callable[[int], None], *, past_cache: bool = False
+    descriptor: int, size_bytes: int, buffer: memoryview, moved: Callable[[int], None], *, drops_behind: bool = False
 ) -> str:
     """Return the SHA-256 (64 lowercase hex) of an open file from its current position to its end.
 
-    `size_bytes` is what is expected, not a limit: it only chooses the cheap way for small files. `past_cache`: the
-    bytes are asked for anew, and do not stay in the page cache behind us.
+    `size_bytes` is what is expected, not a limit: it only chooses the cheap way for small files. `drops_behind`:
+    the bytes do not stay in the page cache once they were hashed.
     """
-    if past_cache:
-        drop_cached(descriptor)
     hasher = _hash_small(descriptor, size_bytes, moved) if size_bytes < len(buffer) else None
     if hasher is None:
-        hasher = _hash_large(descriptor, buffer, moved, past_cache=past_cache)
-    if past_cache:
+        hasher = _hash_large(descriptor, buffer, moved, drops_behind=drops_behind)
+    if drops_behind:
         drop_cached(descriptor)
     return hasher.hexdigest()
 
@@ -109,11 +120,9 @@ def _hash_small(descriptor: int, size_bytes: int, moved: Callable[[int], None]) 
 
 
 def _hash_large(
-    descriptor: int, buffer: memoryview, moved: Callable[[int], None], *, past_cache: bool
+    descriptor: int, buffer: memoryview, moved: Callable[[int], None], *, drops_behind: bool
 ) -> hashlib._Hash:
-    if _FADVISE is not None:
-        with contextlib.suppress(OSError):
-            _FADVISE(descriptor, 0, 0, _SEQUENTIAL)
+    _advise(descriptor, 0, 0, _SEQUENTIAL)
     hasher = hashlib.sha256()
     done = dropped = 0
     with FileIO(descriptor, closefd=False) as file:
@@ -121,7 +130,7 @@ def _hash_large(
             hasher.update(buffer[:size])
             moved(size)
             done += size
-            if past_cache and done - dropped >= _DROP_EVERY_BYTES:
+            if drops_behind and done - dropped >= _DROP_EVERY_BYTES:
                 drop_cached(descriptor, dropped, done - dropped)
                 dropped = done
     return hasher

@@ -61,12 +61,14 @@ def _parse(data: bytes) -> tuple[int, dict[str, dict[str, Any]]] | None:
 class SlotStorage(Storage):
     """The storage behind TinyDB. `write` is durable when it returns and never touches the newest good slot."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, content: dict[str, dict[str, Any]]) -> None:
+        """`content`: what the caller has read from the slots and brought up to date."""
         self._folder = folder
+        self._content = content
         self._generation = read_slots(folder).generation
 
     def read(self) -> dict[str, dict[str, Any]] | None:
-        return read_slots(self._folder).content
+        return self._content
 
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         body = json.dumps(data, separators=(",", ":")).encode()

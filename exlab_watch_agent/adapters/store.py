@@ -52,8 +52,7 @@ class LiveTable(Table):
 
     def __init__(self, storage: Any, name: str, **options: Any) -> None:
         super().__init__(storage, name, **options)
-        content = storage.read() or {}
-        self._live: dict[Any, Any] = dict(content.get(name, {}))
+        self._live: dict[Any, Any] = dict(storage.read().get(name, {}))
 
     def _read_table(self) -> dict[Any, Any]:
         return self._live
@@ -70,7 +69,7 @@ class StateDatabase(TinyDB):
 
     def checkpoint(self) -> None:
         """Write all tables to the next slot."""
-        self.storage.write({name: dict(table._read_table()) for name, table in self._tables.items()})
+        self.storage.write({name: self.table(name)._read_table() for name in ("runs", "facts")})
 
 
 @dataclass
@@ -198,11 +197,8 @@ class RunStore:
         if loaded.is_torn:
             self._cut_torn_tail(loaded.head.end_bytes)
         self._trail.open(loaded.head)
-        self._database = StateDatabase(self._folder, storage=SlotStorage)
-        self._database.drop_tables()
-        runs, facts = self._table("runs"), self._table("facts")
-        runs._live.update(loaded.runs)
-        facts._live.update(loaded.facts)
+        content = {"runs": loaded.runs, "facts": loaded.facts}
+        self._database = StateDatabase(self._folder, content, storage=SlotStorage)
         for document in loaded.runs.values():
             self._index(record_of(document))
         self.notices = tuple(loaded.notices)

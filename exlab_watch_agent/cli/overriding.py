@@ -92,7 +92,9 @@ def list_all(context: Context, word: str, *, as_json: bool) -> int:
     for row in listed:
         what = row["problem_class"] or f"revokes {row['revokes']}"
         until = f", until {row['expires_at']}" if row["expires_at"] else ""
-        line = f"{row['standing']:<9} {row['id'] or '(no id yet)'}  {what}  by {row['operator']} at {row['recorded_at']}{until}: {row['reason']}"
+        entry_id = row["id"] or "(no id yet)"
+        who = f"by {row['operator']} at {row['recorded_at']}{until}"
+        line = f"{row['standing']:<9} {entry_id}  {what}  {who}: {row['reason']}"
         print(printable(line))
     return ExitCode.FINE
 

@@ -104,7 +104,8 @@ def _not_running(context: Context) -> str:
 def _findings_json(findings: tuple[Finding, ...], *, is_synced: bool = False) -> list[dict[str, Any]]:
     listed = [finding.to_json() for finding in findings[:SHOWN_FINDINGS_MAX]]
     for entry in listed:
-        entry["synced_under_prior_policy"] = is_synced
+        is_refusal = entry["tier"] == "hard" and not entry["override_active"]
+        entry["synced_under_prior_policy"] = is_synced and is_refusal
     return listed
 
 

@@ -87,8 +87,6 @@ def _covers(window: Window, now: time, *, today: int, yesterday: int) -> bool:
 def _edges_after(limit: BandwidthLimit, at_local: datetime) -> list[datetime]:
     """Return, in order, every later moment at which the answer can change: edges of windows, changes of the clocks."""
     edges = {edge for window in limit.windows for edge in (window.start, window.end)}
-    # Midnight matters too: the weekday changes there, and with it the windows of the day.
-    edges.add(time.min)
     days = [at_local.date() + timedelta(days=offset) for offset in range(_HORIZON_DAYS + 1)]
     if at_local.tzinfo is None:
         walls = (datetime.combine(day, edge) for day in days for edge in edges)

@@ -122,8 +122,8 @@ def test_a_window_in_the_hour_that_comes_twice_holds_both_times():
     at = berlin(25, 0, month=10)
     for _ in range(4):
         at = next_change(limit, at)
-        changes.append(at.astimezone(UTC).strftime("%H:%M"))
-    assert changes == ["00:15", "00:45", "01:15", "01:45"]
+        changes.append(at.astimezone(UTC).strftime("%d %H:%M"))
+    assert changes == ["25 00:15", "25 00:45", "25 01:15", "25 01:45"]
 
 
 def test_local_times_without_a_zone_are_taken_as_the_wall_clock():

@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import TypeVar
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.digests import Pulse, drop_cached, open_now, open_source, require_unchanged, unreadable
 from exlab_watch_agent.adapters.durable import fsync_folder
 from exlab_watch_agent.adapters.tree import is_link, reason
@@ -48,6 +48,7 @@ _CREATE_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_monotonic_s = SystemClock().monotonic_s
 _SENDFILE = getattr(os, "sendfile", None)
 _TIMES_BY_HANDLE = os.utime in os.supports_fd
 
@@ -123,7 +124,7 @@ class Throttle:
         self._check = check
         self._lock = threading.Lock()
         self._ahead_bytes = 0.0
-        self._at_s = monotonic()
+        self._at_s = _monotonic_s()
 
     def take(self, wanted_bytes: int) -> int:
         """Return how many of the wanted bytes may be moved now, at least one; waits until some may.
@@ -138,7 +139,7 @@ class Throttle:
                     self._ahead_bytes = 0.0
                     return wanted_bytes
                 rate = max(rate, 1.0)
-                now_s = monotonic()
+                now_s = _monotonic_s()
                 self._ahead_bytes = max(0.0, self._ahead_bytes - (now_s - self._at_s) * rate)
                 self._at_s = now_s
                 allowed_ahead = rate / _PIECES_PER_S

@@ -17,11 +17,19 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
-from exlab_watch_agent.adapters.digests import Pulse, drop_cached, hash_descriptor, new_buffer, sample_descriptor
+from exlab_watch_agent.adapters.digests import (
+    Pulse,
+    drop_cached,
+    fetch_anew,
+    hash_descriptor,
+    new_buffer,
+    sample_descriptor,
+)
 from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, temporary_name
 from exlab_watch_agent.adapters.transports.mounted_copy import (
     FileCopier,
@@ -60,6 +68,7 @@ from exlab_watch_agent.ports import Control, RemoteFile
 
 _PROBE_MTIME_NS = 1_000_000_000 * 10**9
 _UNHINDERED = Control()
+_FILES_AHEAD = 8
 
 # Nothing, a link (ELOOP), a socket (ENXIO), or something else than a folder on the way (ENOTDIR).
 _NO_FILE = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
@@ -232,15 +241,36 @@ class MountedPathTransport:
         found = {}
         with self._answering("Cannot read from", destination):
             folders = Folders(self._root)
-            for path in paths:
-                with self._opened(folders, f"{destination}/{require_inside(path)}") as descriptor:
-                    if descriptor is None:
-                        continue
-                    size_bytes = os.fstat(descriptor).st_size
-                    found[path] = hash_descriptor(descriptor, size_bytes, buffer, pulse.moved, past_cache=True)
-                pulse.finished_file()
+            with contextlib.closing(self._opened_ahead(folders, destination, paths)) as opened:
+                for path, descriptor in opened:
+                    try:
+                        size_bytes = os.fstat(descriptor).st_size
+                        found[path] = hash_descriptor(descriptor, size_bytes, buffer, pulse.moved, drops_behind=True)
+                    finally:
+                        os.close(descriptor)
+                    pulse.finished_file()
         pulse.finished()
         return found
+
+    def _opened_ahead(
+        self, folders: Folders, destination: str, paths: Iterable[str]
+    ) -> Generator[tuple[str, int], None, None]:
+        """Yield each file that is there with its descriptor, to be closed by the caller; the next ones are on their way."""
+        waiting: deque[tuple[str, int]] = deque()
+        try:
+            for path in paths:
+                descriptor = self._descriptor(folders, f"{destination}/{require_inside(path)}")
+                if descriptor is None:
+                    continue
+                waiting.append((path, descriptor))
+                fetch_anew(descriptor)
+                if len(waiting) > _FILES_AHEAD:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, descriptor in waiting:
+                os.close(descriptor)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

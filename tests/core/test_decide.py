@@ -1,0 +1,688 @@
+"""The rules of a run's life: what each event means in each state, as tables, and what holds for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+
+from exlab_watch_agent.core.completeness import Completeness
+from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
+from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
+from exlab_watch_agent.core.destination import DestinationStanding
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WriteStatus
+from exlab_watch_agent.core.events import (
+    AuditDue,
+    CopyWrong,
+    EffectFailed,
+    Inspected,
+    LocalChosen,
+    PrecheckPassed,
+    Pushed,
+    RetryRequested,
+    RunChanged,
+    RunVanished,
+    Sealed,
+    Verified,
+)
+from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
+from exlab_watch_agent.core.manifest import Comparison, Outcome
+from exlab_watch_agent.core.policy import CleanupPolicy, Policy
+from exlab_watch_agent.core.record import LastError, RunRecord
+from exlab_watch_agent.errors import FailureKind
+from exlab_watch_agent.statechart import CHART, RunState, Trigger
+
+NOW = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
+EARLIER = NOW - timedelta(hours=24)
+POLICY = Policy(retry_schedule_s=(30, 120, 480, 1800, 7200))
+IDENTITY = RunIdentity("2026-04-17T14:32:00Z", "asmith", "8c7e", "Run_2026-04-17T14-32")
+TURN = 7
+
+WITH_A_PUSH = [RunState.RUNNING, RunState.PRECHECKING, RunState.AWAITING_VERIFY]
+HARD = Finding(
+    Rule.RESERVED_FILESYSTEM_NAME,
+    Rule.RESERVED_FILESYSTEM_NAME.tier,
+    "/r",
+    "CON",
+    OffendingKind.FILE_NAME,
+    "CON",
+    "bad",
+)
+SOFT = replace(HARD, rule=Rule.MISSING_REQUIRED_FIELD, tier=Rule.MISSING_REQUIRED_FIELD.tier)
+OVERRIDE = OverrideEntry(0, "a", problem_class="reserved_filesystem_name", operator="asmith")
+
+
+def record(state: RunState | str = RunState.ACQUIRING, *, sealed: bool = False, **changes: Any) -> RunRecord:
+    """A run in the middle of its life: judged complete as fingerprint "f", and sealed long ago if asked for."""
+    made = RunRecord(
+        job_id="job",
+        run_path="/data/EQ/P/Runs/Run_2026-04-17T14-32",
+        equipment_id="EQ",
+        project="P",
+        run_kind="experimental",
+        identity=IDENTITY,
+        entered_at=EARLIER,
+        state=RunState(state),
+        turn=TURN,
+        destination="P/Runs/Run_2026-04-17T14-32",
+        fingerprint="f",
+        files_total=2,
+        bytes_total=10,
+    )
+    if sealed:
+        made = replace(made, sealed_at=EARLIER, verified_at=EARLIER, verify_passes=1, manifest_digest="m" * 64)
+    return replace(made, **changes)
+
+
+def inspected(
+    *,
+    fingerprint: str = "f",
+    complete: bool = True,
+    findings: tuple[Finding, ...] = (),
+    overrides: tuple[OverrideEntry, ...] = (),
+    sync_status: str = "pending",
+    destination: DestinationStanding | None = None,
+) -> Inspected:
+    creation = Creation("1.8", 8, "run", "experimental", IDENTITY, True, "P", sync_status, overrides)
+    completeness = Completeness(complete, "" if complete else "no data files yet")
+    place = "P/Runs/Run_2026-04-17T14-32" if destination is not None else ""
+    return Inspected(creation, completeness, findings, fingerprint, 2, 10, destination, place)
+
+
+def verified(outcome: Outcome = Outcome.EQUAL, *, turn: int = TURN, **changes: Any) -> Verified:
+    names = {
+        Outcome.REMOTE_DIFFERS: {"remote_changed": ("a.bin",)},
+        Outcome.LOCAL_DIFFERS: {"local_changed": ("a.bin",)},
+        Outcome.BOTH_DIFFER: {"local_changed": ("a.bin",), "remote_changed": ("a.bin",)},
+        Outcome.LOCAL_GONE: {"local_missing": ("a.bin",)},
+    }.get(outcome, {})
+    return replace(Verified(turn, Comparison(outcome, **names), "d" * 64, "f", 2, 10), **changes)
+
+
+def failed(kind: FailureKind = FailureKind.NETWORK, *, turn: int = TURN, **changes: Any) -> EffectFailed:
+    return replace(EffectFailed(turn, kind, "the link broke"), **changes)
+
+
+def step(before: RunRecord, event: Any, *, policy: Policy = POLICY) -> Step:
+    return decide(before, event, now=NOW, policy=policy)
+
+
+def moved(before: RunRecord, event: Any, *, policy: Policy = POLICY) -> tuple[str | None, str]:
+    """The trigger that was picked (None for none) and the state afterwards."""
+    after = step(before, event, policy=policy)
+    return (after.move.trigger if after.move else None), after.record.state.value
+
+
+def statuses(after: Step) -> list[str]:
+    return [effect.sync_status for effect in after.effects if isinstance(effect, WriteStatus)]
+
+
+def work(after: Step) -> list[Any]:
+    return [effect for effect in after.effects if not isinstance(effect, WriteStatus)]
+
+
+# --- every event in every state --------------------------------------------------------------------------------------
+
+INSPECTIONS = [
+    inspected(fingerprint=f, complete=c, findings=p, overrides=o, destination=d, sync_status=s)
+    for f, c, p, o, d, s in product(
+        ("f", "g"),
+        (True, False),
+        ((), (HARD,), (SOFT,)),
+        ((), (OVERRIDE,), (OVERRIDE, OverrideEntry(1, "b", revokes="a"))),
+        (None, *DestinationStanding),
+        ("pending", "synced", "failed"),
+    )
+]
+OUTCOMES = [
+    Pushed(TURN),
+    PrecheckPassed(TURN),
+    CopyWrong(TURN, "partial copy"),
+    Sealed(TURN),
+    RunChanged(TURN, "changed"),
+    *(verified(outcome) for outcome in Outcome),
+    verified(declared_mismatches=("a.bin",)),
+    verified(skipped_oversize=("a.bin",)),
+    verified(Outcome.REMOTE_DIFFERS, skipped_oversize=("a.bin",)),
+    *(failed(kind) for kind in FailureKind),
+    *(failed(kind, is_destination_away=True) for kind in FailureKind),
+    failed(FailureKind.LOCAL_FILE_VANISHED, fingerprint="g"),
+]
+OTHERS = [
+    RetryRequested("op"),
+    LocalChosen("op"),
+    AuditDue(),
+    AuditDue("op", "by hand"),
+    RunVanished(),
+]
+EVERY_EVENT = [*INSPECTIONS, *OUTCOMES, *OTHERS]
+EVERY_RECORD = [
+    record(state, sealed=sealed, attempts=attempts, mismatches=mismatches)
+    for state, sealed, (attempts, mismatches) in product(RunState, (False, True), ((0, 0), (1, 1), (4, 0)))
+]
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_no_event_in_any_state_picks_a_trigger_that_the_chart_does_not_have(state):
+    for before in EVERY_RECORD:
+        if before.state is not state:
+            continue
+        for event in EVERY_EVENT:
+            after = step(before, event)  # IllegalTransition would end the test
+            assert after.record.turn == before.turn + (1 if after.move else 0)
+            assert after.record is before or after.move is not None, "a record changes only by a move"
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_a_working_state_owns_one_effect_of_its_own_turn_and_a_resting_one_none(state):
+    for before in EVERY_RECORD:
+        for event in EVERY_EVENT if before.state is state else ():
+            after = step(before, event)
+            if after.move is None:
+                assert [w for w in work(after) if before.state is not RunState.CONFLICT] == []
+            elif after.record.is_working:
+                (effect,) = work(after)
+                assert effect.turn == after.record.turn
+                assert (effect.job_id, effect.run_path) == ("job", before.run_path)
+            else:
+                assert work(after) == []
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_a_run_that_says_synced_afterwards_was_proven_or_said_so_before(state):
+    for before in EVERY_RECORD:
+        for event in EVERY_EVENT if before.state is state else ():
+            after = step(before, event).record
+            if after.sync_status == "synced" and before.sync_status != "synced":
+                is_proof = isinstance(event, Sealed) or (
+                    isinstance(event, Verified) and event.comparison.outcome is Outcome.EQUAL
+                )
+                # A sealed run that was healed or reopened keeps its seal: the conflict shows it, nothing is called new.
+                assert is_proof or (after.state is RunState.CONFLICT and before.is_sealed), (before, event)
+
+
+def test_a_pass_is_counted_only_by_an_equal_comparison():
+    for before, event in product(EVERY_RECORD, OUTCOMES):
+        after = step(before, event).record
+        if after.verify_passes > before.verify_passes or after.verified_at == NOW:
+            assert isinstance(event, Verified), (before, event)
+            assert event.comparison.outcome is Outcome.EQUAL
+            assert not event.skipped_oversize
+
+
+def test_while_the_nas_is_away_no_attempt_is_consumed_and_no_run_fails():
+    for before, kind in product(EVERY_RECORD, FailureKind):
+        after = step(before, failed(kind, is_destination_away=True)).record
+        assert after.attempts == before.attempts
+        assert after.mismatches == before.mismatches
+        assert after.state is not RunState.FAILED or before.state is RunState.FAILED
+
+
+def test_only_an_operator_takes_the_seal_from_a_run():
+    for before, event in product(EVERY_RECORD, EVERY_EVENT):
+        if before.is_sealed and not isinstance(event, LocalChosen):
+            assert step(before, event).record.is_sealed
+
+
+def test_a_reason_and_a_time_stand_with_every_move():
+    for before, event in product(EVERY_RECORD, EVERY_EVENT):
+        after = step(before, event)
+        if after.move is not None:
+            assert after.move.reason
+            assert (after.move.at, after.record.entered_at) == (NOW, NOW)
+            assert (after.move.source, after.move.dest) == (before.state, after.record.state)
+            assert after.move.operator == getattr(event, "operator", None)
+
+
+# --- staleness -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", [TURN - 1, TURN + 1, 0])
+def test_the_outcome_of_another_turn_changes_nothing(turn):
+    for before, event in product(EVERY_RECORD, OUTCOMES):
+        after = step(before, replace(event, turn=turn))
+        assert after.record is before
+        assert after.effects == ()
+        assert after.move is None
+
+
+def test_an_outcome_counts_once():
+    after = step(record("running"), Pushed(TURN)).record
+    assert step(after, Pushed(TURN)).record is after
+
+
+# --- looks -----------------------------------------------------------------------------------------------------------
+
+LOOKS = [
+    # state, sealed, what was seen, trigger, state afterwards
+    ("acquiring", False, inspected(complete=False), None, "acquiring"),
+    ("acquiring", False, inspected(), "admitted", "queued"),
+    ("acquiring", False, inspected(findings=(HARD,)), "refused", "blocked"),
+    ("acquiring", False, inspected(findings=(SOFT,)), "admitted", "queued"),
+    ("acquiring", False, inspected(findings=(HARD,), overrides=(OVERRIDE,)), "admitted", "queued"),
+    ("acquiring", False, inspected(findings=(HARD,), complete=False), None, "acquiring"),
+    ("blocked", False, inspected(findings=(HARD,)), None, "blocked"),
+    ("blocked", False, inspected(findings=(HARD,), overrides=(OVERRIDE,)), "admitted", "queued"),
+    ("blocked", False, inspected(), "admitted", "queued"),
+    ("blocked", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("queued", False, inspected(), None, "queued"),
+    ("queued", False, inspected(findings=(HARD,)), "refused", "blocked"),
+    ("queued", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("queued", False, inspected(complete=False), "changed", "acquiring"),
+    ("queued", True, inspected(fingerprint="g"), "conflict_found", "conflict"),
+    ("queued", True, inspected(complete=False), None, "queued"),
+    ("queued", False, inspected(destination=DestinationStanding.FREE), "push_started", "running"),
+    ("queued", False, inspected(destination=DestinationStanding.OURS), "push_started", "running"),
+    ("queued", False, inspected(destination=DestinationStanding.OCCUPIED), "conflict_found", "conflict"),
+    ("queued", True, inspected(destination=DestinationStanding.OURS), "push_started", "running"),
+    ("queued", False, inspected(findings=(HARD,), destination=DestinationStanding.OURS), "refused", "blocked"),
+    ("queued", False, inspected(fingerprint="g", destination=DestinationStanding.OURS), "changed", "acquiring"),
+    ("running", False, inspected(), None, "running"),
+    ("running", False, inspected(findings=(HARD,)), "refused", "blocked"),
+    ("running", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("running", True, inspected(fingerprint="g"), "put_back", "queued"),
+    ("prechecking", False, inspected(findings=(HARD,)), None, "prechecking"),
+    ("prechecking", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("prechecking", True, inspected(fingerprint="g"), "put_back", "queued"),
+    ("awaiting_verify", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("awaiting_verify", True, inspected(fingerprint="g"), "conflict_found", "conflict"),
+    ("sealing", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("sealing", True, inspected(fingerprint="g"), "conflict_found", "conflict"),
+    ("verified", True, inspected(), None, "verified"),
+    ("verified", True, inspected(findings=(HARD,)), None, "verified"),
+    ("verified", True, inspected(fingerprint="g"), "audit_started", "auditing"),
+    ("cleanup_eligible", True, inspected(fingerprint="g"), "audit_started", "auditing"),
+    ("auditing", True, inspected(fingerprint="g"), None, "auditing"),
+    ("conflict", True, inspected(fingerprint="g"), None, "conflict"),
+    ("failed", False, inspected(), None, "failed"),
+    ("failed", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("cleaning", True, inspected(fingerprint="g", complete=False), None, "cleaning"),
+    ("cleaned", True, inspected(fingerprint="g", complete=False), None, "cleaned"),
+]
+
+
+@pytest.mark.parametrize(("state", "sealed", "event", "trigger", "after"), LOOKS)
+def test_what_a_look_at_a_run_leads_to(state, sealed, event, trigger, after):
+    sync_status = CHART.sync_status(RunState(state), is_sealed=sealed)
+    event = replace(event, creation=replace(event.creation, sync_status=sync_status))
+    assert moved(record(state, sealed=sealed), event) == (trigger, after)
+
+
+def test_a_revoked_and_an_expired_override_let_nothing_through():
+    tombstone = OverrideEntry(1, "b", revokes="a")
+    expired = replace(OVERRIDE, expires_at="2026-04-17T14:32:00Z")
+    garbled = replace(OVERRIDE, expires_at="next week")
+    for overrides in ((OVERRIDE, tombstone), (expired,), (garbled,)):
+        event = inspected(findings=(HARD,), overrides=overrides)
+        assert moved(record("acquiring"), event) == ("refused", "blocked")
+        assert moved(record("queued"), event) == ("refused", "blocked")
+
+
+def test_an_override_that_is_revoked_while_the_push_runs_stops_it():
+    before = record("running")
+    after = step(before, inspected(findings=(HARD,), overrides=(OVERRIDE, OverrideEntry(1, "b", revokes="a"))))
+    assert after.record.state is RunState.BLOCKED
+    assert statuses(after) == ["blocked_by_validation"]
+    assert step(after.record, Pushed(TURN)).record is after.record, "the push that was stopped counts no longer"
+
+
+def test_admission_keeps_what_was_seen_and_begins_to_count_anew():
+    before = record("acquiring", fingerprint="", attempts=3, mismatches=1, last_error=LastError("network", "x"))
+    after = step(before, inspected()).record
+    assert (after.fingerprint, after.files_total, after.bytes_total, after.enqueued_at) == ("f", 2, 10, NOW)
+    assert (after.attempts, after.mismatches, after.last_error) == (0, 0, None)
+
+
+def test_a_refusal_names_the_worst_finding():
+    after = step(record("acquiring"), inspected(findings=(HARD,))).record
+    assert after.last_error is not None
+    assert after.last_error.kind == "reserved_filesystem_name"
+
+
+def test_a_change_forgets_what_was_judged():
+    before = record("running", attempts=2, mismatches=1, declared_mismatches=("a",), wait_s=30, next_attempt_at=NOW)
+    after = step(before, RunChanged(TURN, "grew")).record
+    assert (after.fingerprint, after.attempts, after.mismatches, after.declared_mismatches) == ("", 0, 0, ())
+    assert (after.wait_s, after.next_attempt_at) == (0.0, None)
+
+
+def test_a_push_goes_where_the_look_before_it_looked():
+    after = step(record("queued", destination=""), inspected(destination=DestinationStanding.FREE))
+    (effect,) = work(after)
+    assert isinstance(effect, Push)
+    assert effect.destination == "P/Runs/Run_2026-04-17T14-32"
+    assert effect.claim.run == "P/Runs/Run_2026-04-17T14-32"
+    assert effect.fingerprint == "f"
+
+
+# --- the straight way ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_from_noticed_to_verified():
+    run = record("acquiring", fingerprint="", turn=0)
+    path = []
+    for make_event in (
+        lambda turn: inspected(),
+        lambda turn: inspected(destination=DestinationStanding.FREE),
+        Pushed,
+        PrecheckPassed,
+        lambda turn: verified(turn=turn),
+        Sealed,
+    ):
+        after = step(run, make_event(run.turn))
+        run = after.record
+        path.append((run.state.value, [type(effect) for effect in after.effects]))
+    assert path == [
+        ("queued", []),
+        ("running", [Push]),
+        ("prechecking", [Precheck]),
+        ("awaiting_verify", [Verify]),
+        ("sealing", [Seal]),
+        ("verified", []),
+    ]
+    assert (run.verify_passes, run.verified_at, run.sealed_at, run.manifest_digest) == (1, NOW, NOW, "d" * 64)
+
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+VERIFIES = [
+    ("awaiting_verify", False, verified(), "proven", "sealing"),
+    ("awaiting_verify", False, verified(Outcome.REMOTE_DIFFERS), "put_back", "queued"),
+    ("awaiting_verify", False, verified(Outcome.LOCAL_DIFFERS), "changed", "acquiring"),
+    ("awaiting_verify", False, verified(Outcome.BOTH_DIFFER), "changed", "acquiring"),
+    ("awaiting_verify", False, verified(Outcome.LOCAL_GONE), "gave_up", "failed"),
+    ("awaiting_verify", True, verified(), "proven", "sealing"),
+    ("awaiting_verify", True, verified(Outcome.LOCAL_DIFFERS), "conflict_found", "conflict"),
+    ("awaiting_verify", True, verified(Outcome.BOTH_DIFFER), "conflict_found", "conflict"),
+    ("awaiting_verify", False, verified(skipped_oversize=("a",)), "gave_up", "failed"),
+    ("awaiting_verify", False, verified(declared_mismatches=("a",)), "put_back", "queued"),
+    ("auditing", True, verified(), "proven", "verified"),
+    ("auditing", True, verified(Outcome.REMOTE_DIFFERS), "copy_damaged", "queued"),
+    ("auditing", True, verified(Outcome.LOCAL_DIFFERS), "conflict_found", "conflict"),
+    ("auditing", True, verified(Outcome.LOCAL_GONE), "conflict_found", "conflict"),
+    ("auditing", True, verified(Outcome.BOTH_DIFFER), "conflict_found", "conflict"),
+    ("auditing", True, verified(skipped_oversize=("a",)), "audit_interrupted", "verified"),
+    ("conflict", True, verified(), "difference_gone", "verified"),
+    ("conflict", True, verified(Outcome.LOCAL_DIFFERS), None, "conflict"),
+    ("conflict", True, verified(skipped_oversize=("a",)), None, "conflict"),
+    ("conflict", False, verified(), None, "conflict"),
+    ("queued", True, verified(), None, "queued"),
+    ("verified", True, verified(Outcome.REMOTE_DIFFERS), None, "verified"),
+]
+
+
+@pytest.mark.parametrize(("state", "sealed", "event", "trigger", "after"), VERIFIES)
+def test_what_a_comparison_of_both_sides_leads_to(state, sealed, event, trigger, after):
+    assert moved(record(state, sealed=sealed), event) == (trigger, after)
+
+
+def test_an_equal_comparison_of_an_unsealed_run_seals_what_was_compared():
+    event = verified(fingerprint="g", files_total=3, bytes_total=30)
+    (effect,) = work(step(record("awaiting_verify"), event))
+    assert isinstance(effect, Seal)
+    assert (effect.fingerprint, effect.manifest_digest) == ("g", "d" * 64)
+
+
+def test_hashes_that_the_instrument_declared_otherwise_pass_only_with_an_active_override():
+    override = OverrideEntry(0, "a", problem_class="manifest_hash_mismatch")
+    event = verified(declared_mismatches=("a.bin",))
+    assert moved(record("awaiting_verify"), event)[0] == "put_back"
+    assert moved(record("awaiting_verify"), replace(event, overrides=(override,)))[0] == "proven"
+    revoked = (override, OverrideEntry(1, "b", revokes="a"))
+    assert moved(record("awaiting_verify"), replace(event, overrides=revoked))[0] == "put_back"
+    assert step(record("awaiting_verify"), event).record.declared_mismatches == ("a.bin",)
+
+
+def test_a_damaged_copy_is_healed_by_a_push_and_the_passes_before_it_are_void():
+    healing = step(record("auditing", sealed=True, attempts=4), verified(Outcome.REMOTE_DIFFERS))
+    assert healing.record.state is RunState.QUEUED
+    assert healing.record.is_sealed
+    assert (healing.record.verify_passes, healing.record.attempts) == (0, 0)
+    assert statuses(healing) == ["pending"]
+    running = step(healing.record, inspected(destination=DestinationStanding.OURS)).record
+    again = step(step(running, Pushed(running.turn)).record, PrecheckPassed(running.turn + 1))
+    (effect,) = work(again)
+    assert effect.manifest_digest == "m" * 64, "after a seal both sides are compared with the manifest"
+
+
+def test_a_conflict_is_looked_at_again_without_touching_either_side():
+    after = step(record("conflict", sealed=True), AuditDue())
+    (effect,) = work(after)
+    assert isinstance(effect, Verify)
+    assert after.move is None
+    assert (effect.may_repair, effect.turn) == (False, TURN)
+    assert step(record("conflict"), AuditDue()).effects == (), "an unsealed conflict has no manifest to compare with"
+
+
+def test_repair_is_allowed_everywhere_but_in_a_conflict():
+    audit = step(record("verified", sealed=True), AuditDue())
+    (effect,) = work(audit)
+    assert effect.may_repair
+
+
+@pytest.mark.parametrize(
+    ("age", "passes_before", "age_min_s", "counted"),
+    [
+        (timedelta(seconds=59), 1, 3600, 1),
+        (timedelta(seconds=61), 1, 3600, 2),
+        (timedelta(seconds=1), 1, 0, 2),
+        (timedelta(seconds=1), 0, 3600, 1),
+        (timedelta(hours=-2), 1, 3600, 2),  # the clock was set back
+    ],
+)
+def test_passes_that_are_less_than_a_minute_apart_count_once(age, passes_before, age_min_s, counted):
+    before = record("auditing", sealed=True, verified_at=NOW - age, verify_passes=passes_before)
+    policy = replace(POLICY, cleanup=CleanupPolicy(age_min_s=age_min_s))
+    assert step(before, verified(), policy=policy).record.verify_passes == counted
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", WITH_A_PUSH)
+@pytest.mark.parametrize("kind", [FailureKind.NETWORK, FailureKind.UNKNOWN, FailureKind.DESTINATION_FULL])
+def test_what_may_pass_waits_longer_each_time_and_fails_at_the_fifth(state, kind):
+    waits = []
+    run = record(state)
+    for _ in range(4):
+        run = step(replace(run, state=RunState(state)), failed(kind, turn=run.turn)).record
+        waits.append((run.state.value, run.wait_s, run.attempts))
+        assert run.next_attempt_at == NOW + timedelta(seconds=run.wait_s)
+    assert waits == [("queued", 30, 1), ("queued", 120, 2), ("queued", 480, 3), ("queued", 1800, 4)]
+    last = step(replace(run, state=RunState(state)), failed(kind, turn=run.turn)).record
+    assert (last.state, last.attempts, last.next_attempt_at) == (RunState.FAILED, 5, None)
+    assert last.last_error == LastError(kind, "the link broke")
+
+
+@pytest.mark.parametrize("state", WITH_A_PUSH)
+@pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.LOCAL_FILE_VANISHED, FailureKind.BINARY_MISSING])
+def test_what_needs_a_person_fails_at_once(state, kind):
+    assert moved(record(state), failed(kind)) == ("gave_up", "failed")
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [
+        ("prechecking", CopyWrong(TURN, "partial copy")),
+        ("awaiting_verify", verified(Outcome.REMOTE_DIFFERS)),
+        ("running", failed(FailureKind.HASH_MISMATCH)),
+    ],
+)
+def test_a_wrong_copy_is_pushed_once_more_at_once_and_then_fails(state, event):
+    first = step(record(state), event)
+    assert (first.record.state, first.record.mismatches, first.record.wait_s) == (RunState.QUEUED, 1, 0)
+    second = step(replace(first.record, state=RunState(state)), replace(event, turn=first.record.turn))
+    assert (second.record.state, second.record.mismatches) == (RunState.FAILED, 2)
+    assert second.record.last_error is not None
+    assert second.record.last_error.kind == "hash_mismatch"
+
+
+def test_a_vanished_file_is_no_new_change_when_what_is_left_is_looked_at():
+    run = step(record("awaiting_verify"), failed(FailureKind.LOCAL_FILE_VANISHED, fingerprint="left")).record
+    assert moved(run, inspected(fingerprint="left", complete=False)) == (None, "failed")
+    assert moved(run, inspected(fingerprint="f"))[0] == "changed"
+
+
+def test_a_push_that_fails_because_the_nas_is_away_waits_for_the_lane_and_not_for_a_backoff():
+    run = step(record("running", attempts=4), failed(is_destination_away=True)).record
+    assert (run.state, run.attempts, run.wait_s, run.next_attempt_at) == (RunState.QUEUED, 4, 0, None)
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_an_audit_that_cannot_be_done_proves_and_disproves_nothing(kind):
+    before = record("auditing", sealed=True, verify_passes=3)
+    after = step(before, failed(kind)).record
+    assert (after.state, after.verify_passes, after.verified_at) == (RunState.VERIFIED, 3, EARLIER)
+
+
+def test_an_audit_that_met_a_moving_run_ends_and_is_repeated():
+    before = record("auditing", sealed=True)
+    assert moved(before, RunChanged(TURN, "it changed while it was verified")) == ("audit_interrupted", "verified")
+
+
+def test_a_run_folder_that_is_gone_fails_a_queued_run_and_no_other():
+    for state in RunState:
+        trigger, after = moved(record(state), RunVanished())
+        assert (trigger, after) == (("gave_up", "failed") if state is RunState.QUEUED else (None, state.value))
+
+
+# --- sealing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_seal_that_fails_is_tried_again_after_a_wait_and_never_gives_up():
+    run = record("sealing")
+    waits = []
+    for _ in range(7):
+        after = step(run, failed(turn=run.turn))
+        run = after.record
+        (effect,) = work(after)
+        assert isinstance(effect, Seal)
+        assert effect.wait_s == run.wait_s
+        waits.append(run.wait_s)
+    assert waits == [30, 120, 480, 1800, 7200, 7200, 7200]
+    assert run.state is RunState.SEALING
+
+
+def test_a_seal_that_fails_because_the_nas_is_away_consumes_no_attempt():
+    after = step(record("sealing", attempts=2), failed(is_destination_away=True)).record
+    assert (after.state, after.attempts) == (RunState.SEALING, 2)
+
+
+@pytest.mark.parametrize("event", [RunChanged(TURN, "grew"), inspected(fingerprint="g", sync_status="synced")])
+def test_a_seal_that_is_undone_takes_synced_back(event):
+    after = step(record("sealing"), event)
+    assert after.record.state is RunState.ACQUIRING
+    assert "pending" in statuses(after)
+
+
+def test_a_sealed_run_that_changed_while_it_was_sealed_anew_is_a_conflict():
+    after = step(record("sealing", sealed=True), RunChanged(TURN, "grew")).record
+    assert (after.state, after.is_sealed) == (RunState.CONFLICT, True)
+    assert after.last_error is not None
+    assert after.last_error.kind == LOCAL_CHANGED
+
+
+def test_the_first_seal_keeps_its_time():
+    assert step(record("sealing", sealed=True), Sealed(TURN)).record.sealed_at == EARLIER
+    assert step(record("sealing", attempts=2, mismatches=1), Sealed(TURN)).record.sealed_at == NOW
+
+
+# --- statuses in creation.json ---------------------------------------------------------------------------------------
+
+STATUSES = [
+    # state, sealed, event, what is written
+    ("acquiring", False, inspected(findings=(HARD,)), ["blocked_by_validation"]),
+    ("acquiring", False, inspected(), []),
+    ("acquiring", False, inspected(sync_status="synced", complete=False), ["pending"]),
+    ("acquiring", False, inspected(sync_status="failed", complete=False), []),
+    ("acquiring", False, inspected(sync_status="failed"), ["pending"]),
+    ("blocked", False, inspected(sync_status="blocked_by_validation"), ["pending"]),
+    ("blocked", False, inspected(findings=(HARD,), sync_status="pending"), ["blocked_by_validation"]),
+    ("running", False, Pushed(TURN), []),
+    ("running", False, failed(FailureKind.AUTH), ["failed"]),
+    ("running", False, failed(), []),
+    ("awaiting_verify", False, verified(), []),
+    ("sealing", False, Sealed(TURN), []),  # the seal itself wrote it, on both sides
+    ("auditing", True, verified(), []),
+    ("auditing", True, verified(Outcome.REMOTE_DIFFERS), ["pending"]),
+    ("auditing", True, verified(Outcome.LOCAL_DIFFERS), []),
+    ("verified", True, inspected(sync_status="pending"), ["synced"]),
+    ("verified", True, inspected(sync_status="synced"), []),
+    ("conflict", True, inspected(sync_status="pending", fingerprint="g"), ["synced"]),
+    ("conflict", False, inspected(sync_status="pending"), ["failed"]),
+    ("conflict", True, LocalChosen("op"), ["pending"]),
+    ("failed", False, RetryRequested("op"), ["pending"]),
+    ("failed", False, inspected(sync_status="pending"), ["failed"]),
+    ("queued", False, RunVanished(), ["failed"]),
+]
+
+
+@pytest.mark.parametrize(("state", "sealed", "event", "written"), STATUSES)
+def test_creation_json_is_made_to_say_what_the_state_says(state, sealed, event, written):
+    assert statuses(step(record(state, sealed=sealed), event)) == written
+
+
+# --- operators -------------------------------------------------------------------------------------------------------
+
+
+def test_retry_arms_a_failed_run_anew_and_no_other():
+    before = record("failed", attempts=5, mismatches=2, last_error=LastError("network", "x"))
+    after = step(before, RetryRequested("asmith", "the cable is back")).record
+    assert (after.state, after.attempts, after.mismatches, after.last_error) == (RunState.QUEUED, 0, 0, None)
+    for state in set(RunState) - {RunState.FAILED}:
+        assert moved(record(state), RetryRequested("asmith")) == (None, state.value)
+
+
+def test_resolving_a_conflict_starts_the_proof_over():
+    after = step(record("conflict", sealed=True, verify_passes=3), LocalChosen("asmith"))
+    assert after.record.state is RunState.QUEUED
+    assert (after.record.is_sealed, after.record.verify_passes, after.record.manifest_digest) == (False, 0, "")
+    assert after.record.verified_at is None
+    assert after.move is not None
+    assert after.move.operator == "asmith"
+
+
+def test_an_audit_starts_only_where_a_run_is_sealed_and_at_rest():
+    auditable = {RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE}
+    for state in RunState:
+        trigger, _ = moved(record(state, sealed=True), AuditDue())
+        assert (trigger == "audit_started") is (state in auditable)
+
+
+# --- start-up --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ("running", Push),
+        ("prechecking", Precheck),
+        ("awaiting_verify", Verify),
+        ("sealing", Seal),
+        ("auditing", Verify),
+    ],
+)
+def test_start_up_issues_a_working_states_effect_again_and_nothing_else(state, kind):
+    (effect,) = entry_effects(record(state, sealed=state == "auditing"))
+    assert type(effect) is kind
+    assert effect.turn == TURN
+
+
+@pytest.mark.parametrize("state", sorted(set(RunState) - CHART.working))
+def test_start_up_issues_nothing_for_a_resting_state(state):
+    assert entry_effects(record(state)) == ()
+
+
+def test_a_first_verify_compares_with_no_manifest_and_a_later_one_with_the_sealed():
+    (first,) = entry_effects(record("awaiting_verify", manifest_digest="x" * 64))
+    (later,) = entry_effects(record("awaiting_verify", sealed=True))
+    assert (first.manifest_digest, later.manifest_digest) == ("", "m" * 64)
+
+
+def test_judging_asks_no_machine():
+    judgement = judge(record("running"), Pushed(TURN), now=NOW, policy=POLICY)
+    assert judgement is not None
+    assert judgement.trigger is Trigger.PUSHED

@@ -1,0 +1,133 @@
+"""The chart as values: loaded, checked, and refused where it contradicts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from exlab_watch_agent.statechart import CHART, ChartError, RunState, Trigger, chart_text, parse_chart
+
+
+def changed_chart(change: Callable[[dict[str, Any]], None]) -> str:
+    raw = yaml.safe_load(chart_text())
+    change(raw)
+    return yaml.safe_dump(raw, sort_keys=False)
+
+
+def test_the_chart_file_names_every_state_and_every_trigger_once():
+    assert list(CHART.states) == list(RunState)
+    assert {row.trigger for row in CHART.rows} == set(Trigger)
+
+
+def test_a_run_begins_as_acquiring():
+    assert CHART.initial is RunState.ACQUIRING
+
+
+def test_the_working_states_are_those_that_own_an_effect():
+    assert {state.value for state in CHART.working} == {
+        "running",
+        "prechecking",
+        "awaiting_verify",
+        "sealing",
+        "auditing",
+        "cleaning",
+    }
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_every_state_and_every_row_says_what_it_means(state):
+    assert CHART.states[state].meaning
+    assert all(row.why for row in CHART.rows if row.source is state)
+
+
+# The tables of SPEC 7, written down once more: the chart must not drift away from them.
+SYNC_STATUS = {
+    "acquiring": "pending",
+    "blocked": "blocked_by_validation",
+    "queued": "pending",
+    "running": "pending",
+    "prechecking": "pending",
+    "awaiting_verify": "pending",
+    "sealing": "pending",
+    "verified": "synced",
+    "auditing": "synced",
+    "cleanup_eligible": "synced",
+    "cleaning": "synced",
+    "cleaned": "cleaned",
+    "failed": "failed",
+}
+JOB_STATE = {
+    "acquiring": "queued",
+    "blocked": None,
+    "queued": "queued",
+    "running": "running",
+    "prechecking": "awaiting_verify",
+    "awaiting_verify": "awaiting_verify",
+    "sealing": "awaiting_verify",
+    "verified": "verified",
+    "auditing": "verified",
+    "cleanup_eligible": "cleanup_eligible",
+    "cleaning": "cleanup_eligible",
+    "cleaned": "cleaned",
+    "conflict": "failed",
+    "failed": "failed",
+}
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+@pytest.mark.parametrize(("state", "status"), SYNC_STATUS.items())
+def test_creation_json_says_what_the_specification_says(state, status, is_sealed):
+    assert CHART.sync_status(RunState(state), is_sealed=is_sealed) == status
+
+
+def test_a_conflict_says_synced_only_of_a_run_that_was_sealed():
+    assert CHART.sync_status(RunState.CONFLICT, is_sealed=True) == "synced"
+    assert CHART.sync_status(RunState.CONFLICT, is_sealed=False) == "failed"
+
+
+def test_job_states_are_those_of_the_specification():
+    assert {state.value: spec.job_state for state, spec in CHART.states.items()} == JOB_STATE
+
+
+def test_only_cleaned_is_final():
+    assert [state for state, spec in CHART.states.items() if spec.is_final] == [RunState.CLEANED]
+
+
+def test_the_version_is_that_of_the_content_and_changes_with_every_word():
+    assert parse_chart(chart_text()).version == CHART.version
+    assert parse_chart("# a comment more\n" + chart_text()).version == CHART.version
+    for change in (
+        lambda raw: raw["rows"][0].update(why="for another reason"),
+        lambda raw: raw["states"]["failed"].update(meaning="something else"),
+        lambda raw: raw["rows"].reverse(),
+        lambda raw: raw["rows"][0].update(to="blocked"),
+    ):
+        assert parse_chart(changed_chart(change)).version != CHART.version
+
+
+CONTRADICTIONS = {
+    "a state is missing": lambda raw: raw["states"].pop("cleaned"),
+    "a state is unknown": lambda raw: raw["states"].update(dreaming=raw["states"]["failed"]),
+    "a row begins in an unknown state": lambda raw: raw["rows"][0].update({"from": "dreaming"}),
+    "a row ends in an unknown state": lambda raw: raw["rows"][0].update(to="dreaming"),
+    "a trigger is unknown": lambda raw: raw["rows"][0].update(trigger="dreamt"),
+    "a trigger has no row": lambda raw: raw["rows"].pop([r["trigger"] for r in raw["rows"]].index("pushed")),
+    "one trigger leads to two states": lambda raw: raw["rows"].append(raw["rows"][0] | {"to": "failed"}),
+    "a row stands there twice": lambda raw: raw["rows"].append(dict(raw["rows"][0])),
+    "a kind is unknown": lambda raw: raw["states"]["failed"].update(kind="sleeping"),
+    "a sync_status is unknown": lambda raw: raw["states"]["failed"].update(sync_status="done"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_chart_that_contradicts_itself_is_refused(name):
+    with pytest.raises(ChartError):
+        parse_chart(changed_chart(lambda raw: CONTRADICTIONS[name](raw) and None))
+
+
+def test_an_unknown_initial_state_is_refused():
+    with pytest.raises((ChartError, ValueError)):
+        parse_chart(changed_chart(lambda raw: raw.update(initial="dreaming")))
