@@ -354,7 +354,7 @@ class Agent:
             if is_known and now_s - self._nas_heartbeats.get(lane_id, -NAS_HEARTBEAT_EVERY_S) >= NAS_HEARTBEAT_EVERY_S:
                 self._nas_heartbeats[lane_id] = now_s
                 with suppress(RuntimeError):  # the executor is closed while the agent stops
-                    lane.executor.submit(self._beat_on_nas, lane, data)
+                    lane.eyes.submit(self._beat_on_nas, lane, data)
 
     def _beat_on_nas(self, lane: Lane, data: bytes) -> None:
         try:

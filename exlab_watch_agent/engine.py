@@ -66,12 +66,13 @@ REREAD_WAITS_S = (0.3, 1.0, 3.0)
 """A half-written creation.json is read again after these before it becomes a problem."""
 UNREADABLE_WAIT_S = 5.0
 STATUS_RETRY_S = 60.0
+BACKGROUND_LOOKS_MAX = 1
 LOOK_DUTY = 10
 """A run that keeps changing is looked at for at most one part in this many of a worker's time."""
 SETTLED_STATES = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CLEANED})
 AUDITABLE = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CONFLICT})
 STOP_WAIT_S = 20.0
-THREADS_PER_LANE = 4
+THREADS = 3
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ class _Scanned:
     equipment_id: str
     seen: tuple[SeenRun, ...] = ()
     error: str | None = None
+    is_full: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,17 @@ class LaneSetup:
 
 @dataclass
 class Lane:
-    """All work of one equipment. Its executor is its own, so that a hanging mount holds up no other lane."""
+    """All work of one equipment. Its executors are its own, so that a hanging mount holds up no other lane.
+
+    `eyes` look, scan and probe; `hands` push, hash and seal, so that ten-hour pushes never make the lane blind.
+    """
 
     equipment: EquipmentPolicy
     root: str
     scanner: RunScanner
     ports: Ports
-    executor: Executor
+    eyes: Executor
+    hands: Executor
     marker_key: str
     marker_id: str | None = None
     ready: deque[str] = field(default_factory=deque)
@@ -176,6 +182,9 @@ class Lane:
     root_problem: str | None = None
     is_scanning: bool = False
     scan_again: bool = False
+    scan_is_full: bool = False
+    backlog: dict[str, None] = field(default_factory=dict)
+    background_looks: int = 0
     last_scan_at: datetime | None = None
     last_success_at: datetime | None = None
     orphans: dict[str, RunPlace] = field(default_factory=dict)
@@ -212,10 +221,11 @@ class _LookState:
     is_running: bool = False
     again: bool = False
     not_before_s: float = 0.0
+    is_background: bool = False
 
 
-def _threads(lane_id: str) -> Executor:
-    return ThreadPoolExecutor(max_workers=THREADS_PER_LANE, thread_name_prefix=f"lane-{lane_id}")
+def _threads(name: str) -> Executor:
+    return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=name)
 
 
 class Engine:
@@ -270,8 +280,9 @@ class Engine:
         lane_id = setup.equipment.equipment_id
         ports = setup.make_ports(lambda: self.lanes[lane_id].marker_id, trail_head)
         key = f"{lane_id} {ports.transport.describe()}"
+        eyes, hands = make_executor(f"{lane_id}-eyes"), make_executor(f"{lane_id}-hands")
         self.lanes[lane_id] = Lane(
-            setup.equipment, setup.root, setup.scanner, ports, make_executor(lane_id), key, self._store.marker_id(key)
+            setup.equipment, setup.root, setup.scanner, ports, eyes, hands, key, self._store.marker_id(key)
         )
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -358,8 +369,9 @@ class Engine:
         for task in self._tasks.values():
             task.cancel.set()
         closers = [
-            threading.Thread(target=lane.executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+            threading.Thread(target=executor.shutdown, kwargs={"cancel_futures": True}, daemon=True)
             for lane in self.lanes.values()
+            for executor in (lane.eyes, lane.hands)
         ]
         for closer in closers:
             closer.start()
@@ -375,7 +387,7 @@ class Engine:
         if any(state.is_running or state.again for state in self._looks.values()):
             return False
         for lane in self.lanes.values():
-            if lane.is_scanning or lane.scan_again or lane.pushing is not None:
+            if lane.is_scanning or lane.scan_again or lane.backlog or lane.pushing is not None:
                 return False
             is_away = lane.waiting_since is not None or lane.root_problem is not None
             if not is_away and (lane.ready or lane.audits or lane.auditing):
@@ -411,7 +423,7 @@ class Engine:
         run_paths, equipment_ids = runs_to_look_at(others, self._roots)
         for run_path in run_paths:
             self._want_look(run_path)
-        self._want_scan(equipment_ids)
+        self._want_scan(equipment_ids, is_full=False)
 
     def _fire(self, kind: TimerKind, key: str) -> None:
         match kind:
@@ -436,19 +448,22 @@ class Engine:
 
     # --- scans -------------------------------------------------------------------------------------------------------
 
-    def _want_scan(self, equipment_ids: Iterable[str]) -> None:
+    def _want_scan(self, equipment_ids: Iterable[str], *, is_full: bool = True) -> None:
+        """Reconcile lanes with the disk; a scan that is not full only looks for runs that came, went or were edited."""
         for equipment_id in equipment_ids:
             lane = self.lanes[equipment_id]
+            lane.scan_is_full |= is_full
             if lane.is_scanning:
                 lane.scan_again = True
                 continue
             lane.is_scanning = True
-            self._submit(lane, self._scan, lane)
+            self._see(lane, self._scan, lane, lane.scan_is_full)
+            lane.scan_is_full = False
 
-    def _scan(self, lane: Lane) -> None:
+    def _scan(self, lane: Lane, is_full: bool) -> None:
         equipment_id = lane.equipment.equipment_id
         try:
-            self.post(_Scanned(equipment_id, lane.scanner.scan(lane.equipment)))
+            self.post(_Scanned(equipment_id, lane.scanner.scan(lane.equipment), is_full=is_full))
         except RootUnavailableError as error:
             self.post(_Scanned(equipment_id, error=str(error)))
         except Exception as error:  # a defect must not leave the lane scanning for ever
@@ -461,7 +476,7 @@ class Engine:
         self._timers.set(TimerKind.SCAN, message.equipment_id, due_s=self._clock.monotonic_s() + self._policy.rescan_s)
         if lane.scan_again:
             lane.scan_again = False
-            self._want_scan((message.equipment_id,))
+            self._want_scan((message.equipment_id,), is_full=lane.scan_is_full)
         if message.error is not None:
             if lane.root_problem != message.error:
                 log.warning("%s: %s", message.equipment_id, message.error)
@@ -472,20 +487,24 @@ class Engine:
         lane.last_scan_at = self._clock.now()
         lane.orphans = {}
         for seen in message.seen:
-            self._on_seen(lane, seen)
+            self._on_seen(lane, seen, is_full=message.is_full)
         self._find_vanished(lane, {seen.place.run_path for seen in message.seen})
 
-    def _on_seen(self, lane: Lane, seen: SeenRun) -> None:
+    def _on_seen(self, lane: Lane, seen: SeenRun, *, is_full: bool) -> None:
         path = seen.place.run_path
         if seen.creation_signature is None:
             if looks_like_run(seen.place.leaf):
                 lane.orphans[path] = seen.place
             return
         record = self._record_at(path)
-        view = self.views.get(record.job_id) if record is not None and record.state in SETTLED_STATES else None
+        view = self.views.get(record.job_id) if record is not None else None
+        is_known = view is not None and view.signature == seen.creation_signature
         # A sealed run's data are looked at by its audits; its creation.json whenever it is another one.
-        if view is None or view.signature != seen.creation_signature:
+        is_settled = record is not None and record.state in SETTLED_STATES
+        if not is_known:
             self._want_look(path)
+        elif is_full and not is_settled:
+            lane.backlog[path] = None
 
     def _find_vanished(self, lane: Lane, paths: set[str]) -> None:
         for record in self._store:
@@ -524,9 +543,20 @@ class Engine:
                 )
             )
 
+    def _look_at_backlog(self, lane: Lane) -> None:
+        """Look at what a full scan asks for a few at a time, so that a run that is being written now goes before them."""
+        while lane.backlog and lane.background_looks < BACKGROUND_LOOKS_MAX:
+            path = next(iter(lane.backlog))
+            del lane.backlog[path]
+            self._want_look(path)
+            state = self._looks.get(path)
+            if state is not None and state.is_running and not state.is_background:
+                state.is_background = True
+                lane.background_looks += 1
+
     def _look(self, order: Look) -> None:
         lane = self.lanes[order.place.equipment_id]
-        self._submit(lane, self._do_look, order, lane)
+        self._see(lane, self._do_look, order, lane)
 
     def _do_look(self, order: Look, lane: Lane) -> None:
         began_s = self._clock.monotonic_s()
@@ -561,6 +591,9 @@ class Engine:
     def _end_look(self, path: str, message: _Looked) -> None:
         state = self._looks[path]
         state.is_running = False
+        if state.is_background:
+            state.is_background = False
+            self.lanes[message.order.place.equipment_id].background_looks -= 1
         state.not_before_s = message.ended_s + LOOK_DUTY * (message.ended_s - message.began_s)
         if state.again:
             state.again = False
@@ -791,7 +824,7 @@ class Engine:
             lane.pushing = effect.job_id
         task = _Task(effect.turn, threading.Event(), lane, began_s=self._clock.monotonic_s())
         self._tasks[effect.job_id] = task
-        self._submit(lane, self._work, effect, task, lane)
+        self._submit(lane.hands, self._work, effect, task, lane)
 
     def _work(self, effect: WorkEffect, task: _Task, lane: Lane) -> None:
         def report(progress: Progress) -> None:
@@ -847,7 +880,7 @@ class Engine:
         self._status_running.add(job_id)
         lane = self.lanes[record.equipment_id]
         effect = WriteStatus(job_id, record.run_path, record.equipment_id, self._status_wanted[job_id])
-        self._submit(lane, self._do_write_status, effect, lane)
+        self._see(lane, self._do_write_status, effect, lane)
 
     def _do_write_status(self, effect: WriteStatus, lane: Lane) -> None:
         try:
@@ -875,9 +908,12 @@ class Engine:
         elif message.job_id in self._status_wanted:
             self._write_status(message.job_id)
 
-    def _submit(self, lane: Lane, function: Callable[..., None], *arguments: Any) -> None:
+    def _see(self, lane: Lane, function: Callable[..., None], *arguments: Any) -> None:
+        self._submit(lane.eyes, function, *arguments)
+
+    def _submit(self, executor: Executor, function: Callable[..., None], *arguments: Any) -> None:
         if not self._stopping.is_set():
-            lane.executor.submit(function, *arguments)
+            executor.submit(function, *arguments)
 
     # --- lanes -------------------------------------------------------------------------------------------------------
 
@@ -897,6 +933,8 @@ class Engine:
         ):
             self._last_lane = lane_id
             self._start_next(self.lanes[lane_id])
+        for lane in self.lanes.values():
+            self._look_at_backlog(lane)
         if not any(lane.auditing for lane in self.lanes.values()):
             for lane_id, lane in self.lanes.items():
                 if lane.audits and lane_id not in away:
@@ -948,7 +986,7 @@ class Engine:
         lane.waiting_reason = reason
 
     def _probe(self, lane: Lane) -> None:
-        self._submit(lane, self._do_probe, lane)
+        self._see(lane, self._do_probe, lane)
 
     def _do_probe(self, lane: Lane) -> None:
         equipment_id = lane.equipment.equipment_id

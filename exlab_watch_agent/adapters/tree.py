@@ -69,7 +69,8 @@ def walk(root: str, *, leave_out: Callable[[str, os.stat_result], bool] = _nothi
     pending = [""]
     while pending:
         prefix = pending.pop()
-        for name, status in _entries(f"{root}/{prefix}", found):
+        # No slash at the end: with one the system would follow a link that took the folder's place.
+        for name, status in _entries(f"{root}/{prefix}"[:-1], found):
             if not prefix and leave_out(name, status):
                 continue
             path = prefix + name

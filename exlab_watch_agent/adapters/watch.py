@@ -26,12 +26,13 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 
 log = logging.getLogger(__name__)
+
+_IS_LINUX: bool = sys.platform.startswith("linux")
 
 EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
@@ -40,7 +41,7 @@ EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
     FileDeletedEvent,
     FileMovedEvent,
-    FileClosedEvent if sys.platform.startswith("linux") else FileModifiedEvent,
+    FileClosedEvent if _IS_LINUX else FileModifiedEvent,
 ]
 
 RUN_CHILD_DEPTH = 4
@@ -48,6 +49,17 @@ RUN_CHILD_DEPTH = 4
 STOP_WAIT_S = 5.0
 OBSERVER_TIMEOUT_S = 0.05
 """On Windows nothing is delivered until the queue is quiet for this long; the default of a second starves us."""
+
+
+def make_observer() -> BaseObserver:
+    """Return an observer that is not started: on Linux one that watches only the levels that matter."""
+    if _IS_LINUX:
+        from exlab_watch_agent.adapters.inotify_levels import LevelObserver
+
+        return LevelObserver(timeout=OBSERVER_TIMEOUT_S)
+    from watchdog.observers import Observer
+
+    return Observer(timeout=OBSERVER_TIMEOUT_S)
 
 
 class _Handler(FileSystemEventHandler):
@@ -116,7 +128,7 @@ class Watcher:
         self._begin()
 
     def _begin(self) -> None:
-        observer = Observer(timeout=OBSERVER_TIMEOUT_S)
+        observer = make_observer()
         observer.start()
         self._observer = observer
         self._missing = dict(self._roots)

@@ -216,7 +216,9 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
 
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:
     """A change before the first seal starts the run over; after it, both versions matter and an operator must choose."""
-    if record.state is RunState.AUDITING or record.state not in WORKING_ON_A_PUSH:
+    if record.state is RunState.AUDITING:
+        return Judgement(Trigger.AUDIT_INTERRUPTED, message)
+    if record.state not in WORKING_ON_A_PUSH:
         return None
     if not record.is_sealed:
         return Judgement(Trigger.CHANGED, message, AFRESH)
