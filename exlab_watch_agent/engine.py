@@ -23,6 +23,7 @@ from typing import Any
 from exlab_watch_agent.core.bandwidth import rate_bytes_per_s
 from exlab_watch_agent.core.completeness import settled
 from exlab_watch_agent.core.decide import claim_of, decide, verify_effect, work_effect
+from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.discovery import RunPlace, destination_of, looks_like_run, place_of, runs_to_look_at
 from exlab_watch_agent.core.effects import Effect, Seal, Verify, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import (
@@ -62,9 +63,12 @@ log = logging.getLogger(__name__)
 BATCH_MAX = 256
 PROBE_FIRST_S = 5.0
 PROBE_MAX_S = 60.0
+ASK_FULLY_EVERY_S = 10.0
 REREAD_WAITS_S = (0.3, 1.0, 3.0)
 """A half-written creation.json is read again after these before it becomes a problem."""
 UNREADABLE_WAIT_S = 5.0
+PROBLEM_WAIT_S = 60.0
+MISSING_WAIT_S = 60.0
 STATUS_RETRY_S = 60.0
 BACKGROUND_LOOKS_MAX = 1
 LOOK_DUTY = 10
@@ -179,6 +183,7 @@ class Lane:
     waiting_since: datetime | None = None
     waiting_reason: str = ""
     probe_wait_s: float = PROBE_FIRST_S
+    asked_fully_s: float = -ASK_FULLY_EVERY_S
     root_problem: str | None = None
     is_scanning: bool = False
     scan_again: bool = False
@@ -481,14 +486,19 @@ class Engine:
             if lane.root_problem != message.error:
                 log.warning("%s: %s", message.equipment_id, message.error)
             lane.root_problem = message.error
-            self._timers.set(TimerKind.SCAN, message.equipment_id, due_s=self._clock.monotonic_s() + PROBE_MAX_S / 2)
+            self._timers.set(TimerKind.SCAN, message.equipment_id, due_s=self._clock.monotonic_s() + PROBE_FIRST_S)
             return
         lane.root_problem = None
         lane.last_scan_at = self._clock.now()
         lane.orphans = {}
         for seen in message.seen:
             self._on_seen(lane, seen, is_full=message.is_full)
-        self._find_vanished(lane, {seen.place.run_path for seen in message.seen})
+        # A run that is gone from its place may be the one that is new in another: that is to be known first.
+        has_strangers = any(
+            seen.creation_signature is not None and self._record_at(seen.place.run_path) is None
+            for seen in message.seen
+        )
+        self._find_vanished(lane, {seen.place.run_path for seen in message.seen}, may_have_moved=has_strangers)
 
     def _on_seen(self, lane: Lane, seen: SeenRun, *, is_full: bool) -> None:
         path = seen.place.run_path
@@ -506,14 +516,14 @@ class Engine:
         elif is_full and not is_settled:
             lane.backlog[path] = None
 
-    def _find_vanished(self, lane: Lane, paths: set[str]) -> None:
+    def _find_vanished(self, lane: Lane, paths: set[str], *, may_have_moved: bool) -> None:
         for record in self._store:
             if record.equipment_id != lane.equipment.equipment_id or record.run_path in paths:
                 continue
             if record.state in (RunState.ACQUIRING, RunState.BLOCKED, RunState.QUEUED) and self._is_mine(record):
                 view = self.views.setdefault(record.job_id, View())
                 view.problem = f"{record.run_path} is gone: put it back, or ignore this if it was removed on purpose"
-                if record.state is RunState.QUEUED and lane.pushing != record.job_id:
+                if record.state is RunState.QUEUED and lane.pushing != record.job_id and not may_have_moved:
                     self._decide(record.job_id, RunVanished())
 
     # --- looks -------------------------------------------------------------------------------------------------------
@@ -610,18 +620,26 @@ class Engine:
                 self._rereads[path] = rereads + 1
                 self._timers.set(TimerKind.LOOK, path, due_s=now_s + REREAD_WAITS_S[rereads])
                 return
-            self._rereads.pop(path)
             self.path_problems[path] = result.message
-        elif result.code == "unreadable":
+            # A permission or a lock that is mended leaves no event.
+            self._timers.set_earlier(TimerKind.LOOK, path, due_s=now_s + PROBLEM_WAIT_S)
+        self._rereads.pop(path, None)
+        if result.code == "missing":
+            self.path_problems.pop(path, None)
+        if result.code == "unreadable":
             self._timers.set_earlier(TimerKind.LOOK, path, due_s=now_s + UNREADABLE_WAIT_S)
         if record is not None:
             view = self.views.setdefault(record.job_id, View())
+            if result.code == "missing" and view.reason != result.message:
+                self._want_scan((record.equipment_id,), is_full=False)  # only a whole scan can say that it is gone
             view.reason = result.message
             view.is_settling = False
 
     def _on_seen_run(self, lane: Lane, message: _Looked, seen: Seen, record: RunRecord | None) -> None:
         if seen.marker_id is not None:
             self._remember_marker(lane, seen.marker_id)
+            if message.order.asks_nas_fully:
+                lane.asked_fully_s = message.ended_s
         if record is None:
             record = self._register(message.order.place, seen)
         if record.identity != seen.creation.identity and not record.is_sealed:
@@ -639,8 +657,18 @@ class Engine:
         view.findings = mark_overrides(seen.inspected.findings, seen.creation.overrides, now=now)
         view.reason = completeness.reason
         view.is_settling = seen.inspected.completeness.is_complete and not completeness.is_complete
-        self._decide(record.job_id, replace(seen.inspected, completeness=completeness))
+        inspected = replace(seen.inspected, completeness=completeness)
+        if inspected.destination is not None and self._has_twin_at(record, inspected.destination_path):
+            inspected = replace(inspected, destination=DestinationStanding.OCCUPIED)
+        self._decide(record.job_id, inspected)
         self._plan_next_look(message.order.place.run_path, view, seen, quiet_s)
+
+    def _has_twin_at(self, record: RunRecord, destination: str) -> bool:
+        """Whether another job has this destination: a copied folder claims to be the run that it was copied from."""
+        return any(
+            twin.job_id != record.job_id and (twin.equipment_id, twin.destination) == (record.equipment_id, destination)
+            for twin in self._store.by_identity(record.identity)
+        )
 
     def _observe_quiet(self, view: View, message: _Looked, fingerprint: str) -> float:
         """Return for how long the run is known to have been as it is: only our own two looks count, no file's times."""
@@ -695,7 +723,6 @@ class Engine:
     def _move_path(self, record: RunRecord, place: RunPlace) -> RunRecord:
         log.info("%s was moved to %s", record.run_path, place.run_path)
         moved = replace(record, run_path=place.run_path, project=place.project, turn=record.turn + 1)
-        self._looks.pop(record.run_path, None)
         self.path_problems.pop(record.run_path, None)
         saved = self._save(moved, Entry("moved", data={"from": record.run_path, "to": place.run_path}))
         work = work_effect(saved)
@@ -919,6 +946,8 @@ class Engine:
 
     def _make_ready(self, record: RunRecord, *, wait_s: float) -> None:
         if wait_s > 0:
+            with suppress(ValueError):  # an earlier turn in the queue must not cut the wait short
+                self.lanes[record.equipment_id].ready.remove(record.job_id)
             self._timers.set(TimerKind.READY, record.job_id, due_s=self._clock.monotonic_s() + wait_s)
         elif record.job_id not in self.lanes[record.equipment_id].ready:
             self.lanes[record.equipment_id].ready.append(record.job_id)
@@ -956,6 +985,7 @@ class Engine:
                 claim=claim_of(record),
                 destination=destination_of(place, self._policy.layout),
                 judges_gate=True,
+                asks_nas_fully=self._clock.monotonic_s() - lane.asked_fully_s >= ASK_FULLY_EVERY_S,
             )
             self._look(order)
             return
@@ -972,6 +1002,10 @@ class Engine:
             return
         if isinstance(message.result, Unseen) and message.result.code == "destination":
             lane.ready.appendleft(job_id)
+        elif isinstance(message.result, Unseen) and message.result.code == "missing":
+            # Whether the run was moved, removed, or its root went away is the scan's to say.
+            self._timers.set(TimerKind.READY, job_id, due_s=self._clock.monotonic_s() + MISSING_WAIT_S)
+            self._want_scan((lane.equipment.equipment_id,), is_full=False)
         else:
             self._timers.set(TimerKind.READY, job_id, due_s=self._clock.monotonic_s() + UNREADABLE_WAIT_S)
 

@@ -29,14 +29,13 @@ from exlab_watch_agent.core.events import (
     Verified,
 )
 from exlab_watch_agent.core.gate import README_BYTES_MAX, README_FILE, Finding, evaluate
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, FileEntry, Inventory
 from exlab_watch_agent.core.manifest import Outcome as Comparing
 from exlab_watch_agent.core.manifest import check_declared, compare, format_manifest, manifest_digest, parse_manifest
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.push_plan import plan_push, wrong_sizes
 from exlab_watch_agent.core.sampling import sample_files
 from exlab_watch_agent.errors import (
-    AgentError,
     CreationFileError,
     DestinationOccupiedError,
     DestinationUnreachableError,
@@ -60,7 +59,8 @@ class Look:
     """Look at one run folder. `claim` is set when the look is to start a push: then the destination is looked at too.
 
     `known_signature`: the `creation.json` that the agent itself wrote last; a look made only because that file was
-    written ends there. `judges_gate`: whether findings are wanted even while the run is not complete.
+    written ends there. `judges_gate`: whether findings are wanted even while the run is not complete. `asks_nas_fully`:
+    whether the NAS must write and read back something, or its marker is enough because it did so a moment ago.
     """
 
     place: RunPlace
@@ -69,6 +69,7 @@ class Look:
     destination: str = ""
     known_signature: tuple[int, int, int] | None = None
     judges_gate: bool = False
+    asks_nas_fully: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,11 @@ def look(order: Look, ports: Ports) -> LookResult:
         inspected = _inspect(order, file.creation, ports)
         marker_id = None
         if order.claim is not None:
-            marker_id = ports.transport.probe(expected_marker_id=ports.marker_id())
+            marker_id = ports.marker_id()
+            if order.asks_nas_fully or marker_id is None:
+                marker_id = ports.transport.probe(expected_marker_id=marker_id)
+            else:
+                ports.transport.require_marker(expected_marker_id=marker_id)
             inspected = _with_destination(
                 inspected, _standing(order.destination, order.claim, ports), order.destination
             )
@@ -195,28 +200,20 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
     """
     handlers: dict[type, Callable[..., Outcome]] = {Push: push, Precheck: precheck, Verify: verify, Seal: seal}
     try:
-        ports.transport.probe(expected_marker_id=ports.marker_id())
+        ports.transport.require_marker(expected_marker_id=ports.marker_id())
         outcome = handlers[type(effect)](effect, ports, control)
-        if isinstance(outcome, CopyWrong | Verified):
-            # A share that went away in the middle looks like missing files: ask again before that is believed.
-            ports.transport.probe(expected_marker_id=ports.marker_id())
+        # A share that went away in the middle looks like missing files: ask again before anything is believed.
+        ports.transport.require_marker(expected_marker_id=ports.marker_id())
         return outcome
     except DestinationUnreachableError as error:
         return EffectFailed(effect.turn, FailureKind.NETWORK, str(error), is_destination_away=True)
     except SourceChangedError as error:
         return RunChanged(effect.turn, str(error))
-    except (RunUnreadableError, RootUnavailableError) as error:
-        return _local_trouble(effect, error)
-    except (DestinationOccupiedError, CreationFileError) as error:
+    except (RunUnreadableError, RootUnavailableError, DestinationOccupiedError, CreationFileError) as error:
+        # A run folder that is not there was moved, removed, or its root is away: the next look and the scan tell which.
         return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
     except TransportError as error:
         return _transport_trouble(effect, error, ports)
-
-
-def _local_trouble(effect: WorkEffect, error: AgentError) -> Outcome:
-    if isinstance(error, RootUnavailableError):
-        return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, str(error))
-    return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
 
 
 def _transport_trouble(effect: WorkEffect, error: TransportError, ports: Ports) -> Outcome:
@@ -248,13 +245,20 @@ def _unchanged_inventory(effect: WorkEffect, ports: Ports) -> Inventory:
 def push(effect: Push, ports: Ports, control: Control) -> Outcome:
     """Copy what is missing at the destination; safe to repeat.
 
-    Writes only below `effect.destination`, and moves aside what stands there with another size or time.
+    Writes only below `effect.destination`, and moves aside what stands there with another size or time. The cache folder
+    follows with the seal, when it can say what was proven; until then the claim says whose the copy is.
     """
     transport = ports.transport
     inventory = _unchanged_inventory(effect, ports)
-    if standing(transport.look(effect.destination), effect.claim) is DestinationStanding.OCCUPIED:
+    look_there = transport.look(effect.destination)
+    if standing(look_there, effect.claim) is DestinationStanding.OCCUPIED:
         raise DestinationOccupiedError(f"{effect.destination} holds another run's data")
     transport.place_claim(effect.destination, effect.claim)
+    if ports.creations.read(effect.run_path).creation.sync_status != "pending":
+        ports.creations.set_sync_status(effect.run_path, "pending")
+    if not look_there.is_empty:
+        # A sealed copy that is about to change must stop saying "synced" before its first file moves.
+        transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
     transport.clear_partials(effect.destination)
     plan = plan_push(inventory.files, _present(ports, effect.destination))
     free_bytes = transport.free_bytes()
@@ -266,8 +270,13 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
     if plan.set_aside:
         transport.set_aside(effect.destination, plan.set_aside)
     transport.copy(effect.run_path, plan.copy, effect.destination, control=control)
-    transport.replace(effect.run_path, ports.tree.cache_files(effect.run_path), effect.destination, control=control)
     return Pushed(effect.turn)
+
+
+def _travelling(effect: Push, ports: Ports) -> tuple[FileEntry, ...]:
+    """Return the cache folder's files but the claim: one that came with a copied folder is another run's."""
+    claim_path = f"{CACHE_FOLDER}/{CLAIM_FILE}"
+    return tuple(entry for entry in ports.tree.cache_files(effect.run_path) if entry.path != claim_path)
 
 
 def precheck(effect: Precheck, ports: Ports, control: Control) -> Outcome:

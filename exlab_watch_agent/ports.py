@@ -182,6 +182,20 @@ class Transport(Protocol):
         """
         ...
 
+    def require_marker(self, *, expected_marker_id: str | None) -> None:
+        """Return when the root's marker is the expected one now: the cheap question before and after each piece of work.
+
+        Raises: DestinationUnreachableError as `probe` does; also when nothing is expected yet.
+        """
+        ...
+
+    def round_trip(self) -> None:
+        """Write a probe file of our own into the root, read it back, compare and remove it; leaves nothing, places no marker.
+
+        Raises: DestinationUnreachableError.
+        """
+        ...
+
     def free_bytes(self) -> int | None:
         """Return the free space of the root, None where it cannot be told."""
         ...

@@ -26,7 +26,7 @@ T = TypeVar("T")
 CACHE = ".exlab-wizard"
 PROJECT = "PROJ-0042 Cortex pilot"
 SENTINEL = "acquisition_complete.flag"
-WAIT_S = 30.0
+WAIT_S = 20.0
 POLL_S = 0.02
 SECRET = "s3cr3t-t0ken"
 
@@ -92,6 +92,7 @@ class Lab:
         self.state = home / "state"
         self.config = home / "config.yaml"
         self.equipment = list(equipment) or [Equipment()]
+        self._leaves = 0
         self.settings: dict[str, Any] = {
             "equipment": [one.to_config(self) for one in self.equipment],
             # A block of ExLab-Wizard that the agent passes over; what is in it must never be seen again.
@@ -106,11 +107,15 @@ class Lab:
     def save_config(self) -> None:
         self.config.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
 
+    def new_leaf(self) -> str:
+        self._leaves += 1
+        return f"Run_2026-04-17T{self._leaves // 60:02d}-{self._leaves % 60:02d}"
+
     # --- the instrument ----------------------------------------------------------------------------------------------
 
     def new_run(
         self,
-        leaf: str = "Run_2026-04-17T14-32",
+        leaf: str = "",
         files: Mapping[str, bytes] | None = None,
         *,
         equipment: str | None = None,
@@ -118,7 +123,8 @@ class Lab:
         parent: str = "Runs",
         **members: Any,
     ) -> Path:
-        """Make a run as ExLab-Wizard does: first the folder, the data, and creation.json last."""
+        """Make a run as an instrument and ExLab-Wizard do: the data, and creation.json last. Without a `leaf`, a new one."""
+        leaf = leaf or self.new_leaf()
         run = self.local / (equipment or self.equipment[0].id) / project / parent / leaf
         (run / CACHE).mkdir(parents=True)
         put(run, {"image.tif": leaf.encode() * 1000} if files is None else files)

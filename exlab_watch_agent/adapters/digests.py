@@ -136,13 +136,11 @@ def _hash_large(
     return hasher
 
 
-def sample_descriptor(descriptor: int, size_bytes: int, *, past_cache: bool = False) -> str:
+def sample_descriptor(descriptor: int, size_bytes: int) -> str:
     """Return xxh3_128 (32 lowercase hex) over the blocks that `sample_offsets(size_bytes)` names.
 
     A file that ends before gives another digest: what is not there is left out.
     """
-    if past_cache:
-        drop_cached(descriptor)
     hasher = xxhash.xxh3_128()
     for offset in sample_offsets(size_bytes):
         os.lseek(descriptor, offset, os.SEEK_SET)
@@ -150,8 +148,6 @@ def sample_descriptor(descriptor: int, size_bytes: int, *, past_cache: bool = Fa
         while wanted > 0 and (piece := os.read(descriptor, wanted)):
             hasher.update(piece)
             wanted -= len(piece)
-    if past_cache:
-        drop_cached(descriptor)
     return hasher.hexdigest()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent.adapters.clock import SystemClock, pause
-from exlab_watch_agent.adapters.durable import is_temporary_name, read_bounded, write_atomically
+from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, read_bounded, write_atomically
 
 INBOX_NAME = "inbox"
 REPLIES_NAME = "replies"
@@ -58,6 +58,9 @@ class Inbox:
                 path.unlink()
                 if isinstance(request, dict):
                     taken.append((name, request))
+        if taken:
+            with suppress(OSError):
+                fsync_folder(self._inbox)  # A power cut must not bring them back either.
         return taken
 
     def reply(self, name: str, answer: Mapping[str, Any]) -> None:

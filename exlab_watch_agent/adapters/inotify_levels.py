@@ -40,6 +40,13 @@ class LevelWatchGroup(InotifyWatchGroup):
     def __repr__(self) -> str:
         return f"<LevelWatchGroup {self.path!r}>"
 
+    def on_queue_overflow(self) -> None:
+        """Leave the watches as they are: the watcher hears of the overflow and replaces the whole observer.
+
+        watchdog takes all watches away and sets them again. Each one that goes queues an event, so that more watches
+        than the queue is long would overflow it again, for ever.
+        """
+
     def _add_all_callbacks(self, path: bytes) -> None:
         # The names that watchdog's walk found a moment ago are reported by the kernel once more: asking again for a
         # watch that stands makes watchdog warn. A folder that was replaced has lost its entry here before its

@@ -5,13 +5,16 @@ The file is append-only and shared with ExLab-Wizard; it is for people. The dura
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
+import stat
 import threading
+from contextlib import suppress
 from datetime import datetime
 
-from exlab_watch_agent.adapters.clock import utc_text
+from exlab_watch_agent.adapters.clock import SystemClock, utc_text
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.statechart import RunState
@@ -20,6 +23,16 @@ log = logging.getLogger(__name__)
 
 _WARNINGS = frozenset({RunState.BLOCKED, RunState.CONFLICT})
 QUEUE_MAX = 100_000
+CLOSE_WAIT_S = 10.0
+# O_NONBLOCK: the open of a fifo would wait for a reader for ever.
+_APPEND = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_APPEND
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 def level_of(move: Move) -> str:
@@ -49,7 +62,10 @@ def format_line(record: RunRecord, *, at: datetime, level: str, host: str, text:
     return line.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROL)
 
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)}
+# Also what only Unicode takes for a line's end, and the terminal's eight-bit control characters.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+    code: f"\\u{code:04x}" for code in (0x2028, 0x2029)
+}
 
 
 class RunLogWriter:
@@ -71,9 +87,13 @@ class RunLogWriter:
             log.warning("the run logs are not written fast enough; a line of %s was left out", record.run_path)
 
     def close(self) -> None:
-        """Write what is waiting, a bounded time long."""
-        self._queue.put(None)
-        self._thread.join(10)
+        """Write what is waiting, a bounded time long. May be called twice, and without a start."""
+        if not self._thread.is_alive():
+            return
+        deadline_s = SystemClock().monotonic_s() + CLOSE_WAIT_S
+        with suppress(queue.Full):
+            self._queue.put(None, timeout=CLOSE_WAIT_S)
+        self._thread.join(max(0.0, deadline_s - SystemClock().monotonic_s()))
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -90,9 +110,12 @@ class RunLogWriter:
         if os.path.islink(folder) or not os.path.isdir(folder):
             return  # The run is gone or was moved; its folder is not made again.
         path = os.path.join(folder, f"wizard.{self._host}.log")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags, 0o644)
+        descriptor = os.open(path, _APPEND, 0o644)
         try:
-            os.write(descriptor, line.encode() + b"\n")
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
+            data = line.encode() + b"\n"
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, "a line was written in part")
         finally:
             os.close(descriptor)

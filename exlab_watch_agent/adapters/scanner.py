@@ -53,6 +53,14 @@ def equipment_root(equipment: EquipmentPolicy) -> str:
 def _folders(path: str, *, may_be_absent: bool = False) -> Iterator[str]:
     """Yield the names of real folders in `path`; links are never followed. Raises: RootUnavailableError."""
     try:
+        # `path` itself may be a link, which the listing would follow.
+        is_linked = is_link(os.lstat(path))
+        if is_linked and may_be_absent:
+            return
+        if is_linked:
+            raise RootUnavailableError(
+                f"{path} is a link, and links are not followed: let local_root name the folder that it leads to."
+            )
         with os.scandir(path) as entries:
             names = [entry.name for entry in entries if _is_folder(entry)]
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -76,9 +84,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _creation_signature(place: RunPlace) -> tuple[int, int, int] | None:
+    cache_folder = os.path.join(place.run_path, CACHE_FOLDER)
     try:
-        status = os.lstat(os.path.join(place.run_path, CACHE_FOLDER, CREATION_FILE))
-    except OSError:
+        status = os.lstat(os.path.join(cache_folder, CREATION_FILE))
+        is_linked = is_link(os.lstat(cache_folder))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    # Something that is no regular file is still looked at, so that the operator is told.
+    except OSError:
+        return (0, 0, 0)
+    # Something that is no regular file or cannot be asked is still looked at, so that the operator is told.
+    if is_linked:
+        return (0, 0, 0)
     return (status.st_mtime_ns, status.st_size, status.st_ino) if stat.S_ISREG(status.st_mode) else (0, 0, 0)

@@ -6,9 +6,12 @@ import hashlib
 import os
 from pathlib import Path
 
-from exlab_watch_agent.adapters.durable import write_atomically
+from exlab_watch_agent.adapters.durable import fsync_folder, is_link, write_atomically
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.errors import RunUnreadableError
+
+_SEPARATORS = frozenset("/\\:\0")
+"""What could lead elsewhere on some platform; none of our own names has one."""
 
 
 class FolderManifestStore:
@@ -18,9 +21,12 @@ class FolderManifestStore:
         self._folder = folder
 
     def save(self, job_id: str, data: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fsync_folder(self._folder.parent)
         path = self._path(job_id)
         if path.exists() and path.read_bytes() == data:
+            fsync_folder(self._folder)  # A stop may have come between its placing and its name's durability.
             return
         write_atomically(path, data, mode=0o600)
 
@@ -39,11 +45,11 @@ class CacheFolderSealer:
     """Implements ports.Sealer."""
 
     def write(self, run_path: str, relative_path: str, data: bytes) -> None:
-        if os.path.basename(relative_path) != relative_path:
+        if relative_path in ("", ".", "..") or not _SEPARATORS.isdisjoint(relative_path):
             raise ValueError("only a plain name in the cache folder can be written")
         folder = Path(run_path, CACHE_FOLDER)
         try:
-            if folder.is_symlink():
+            if is_link(os.lstat(folder)):
                 raise RunUnreadableError(f"{folder} is a link: nothing is written through it")
             write_atomically(folder / relative_path, data, mode=0o644)
         except OSError as error:

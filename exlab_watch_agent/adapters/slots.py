@@ -35,9 +35,11 @@ def read_slots(folder: Path) -> SlotReport:
     damaged: list[Path] = []
     for name in SLOT_NAMES:
         path = folder / name
-        if not path.exists():
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
             continue
-        parsed = _parse(path.read_bytes())
+        parsed = _parse(data)
         if parsed is None:
             damaged.append(path)
         elif parsed[0] > generation:
@@ -50,12 +52,18 @@ def _parse(data: bytes) -> tuple[int, dict[str, dict[str, Any]]] | None:
     try:
         header = json.loads(header_line)
         generation, length, digest = int(header["generation"]), int(header["length"]), str(header["blake3"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return None
-    if len(body) != length or blake3(body).hexdigest() != digest:
+    if generation <= 0 or len(body) != length or _digest(generation, body) != digest:
         return None
-    content: dict[str, dict[str, Any]] = json.loads(body)
-    return generation, content
+    content = json.loads(body)
+    is_tables = isinstance(content, dict) and all(isinstance(table, dict) for table in content.values())
+    return (generation, content) if is_tables else None
+
+
+def _digest(generation: int, body: bytes) -> str:
+    """Return the BLAKE3 over number and body: a slot must not pass for a newer one either."""
+    return str(blake3(b"%d\n" % generation + body).hexdigest())
 
 
 class SlotStorage(Storage):
@@ -73,7 +81,7 @@ class SlotStorage(Storage):
     def write(self, data: dict[str, dict[str, Any]]) -> None:
         body = json.dumps(data, separators=(",", ":")).encode()
         generation = self._generation + 1
-        header = {"generation": generation, "length": len(body), "blake3": blake3(body).hexdigest()}
+        header = {"generation": generation, "length": len(body), "blake3": _digest(generation, body)}
         path = self._folder / SLOT_NAMES[generation % 2]
         write_atomically(path, json.dumps(header).encode() + b"\n" + body, mode=0o600)
         self._generation = generation

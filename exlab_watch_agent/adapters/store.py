@@ -12,19 +12,21 @@ import os
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from tinydb import TinyDB
 from tinydb.table import Document, Table
 
-from exlab_watch_agent.adapters.audit_trail import AuditTrail, ChainBrokenError, TrailHead, read_tail
+from exlab_watch_agent.adapters.audit_trail import AuditTrail, ChainBrokenError, TrailHead, check_head, read_tail
 from exlab_watch_agent.adapters.clock import utc_text_exact
-from exlab_watch_agent.adapters.durable import fsync_folder, write_atomically
+from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, write_atomically
 from exlab_watch_agent.adapters.slots import SlotStorage, read_slots
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -38,10 +40,14 @@ HOLDER_NAME = "agent.json"
 EVIDENCE_NAME = "evidence"
 CHECKPOINT_LINES_MIN = 2000
 HISTORY_MAX = 500
+LOCK_WAIT_S = 0.3
+"""A command that asks whether an agent runs holds the lock for a moment; an agent holds it for good."""
 STORE_SCHEMA = 1
 
 _RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
 _MOVE: TypeAdapter[Move] = TypeAdapter(Move)
+_RECORD_MEMBERS = frozenset(member.name for member in fields(RunRecord))
+_IDENTITY_MEMBERS = frozenset(member.name for member in fields(RunIdentity))
 
 
 class LiveTable(Table):
@@ -85,41 +91,53 @@ class Loaded:
 
 
 def load(folder: Path) -> Loaded:
-    """Return the state of the folder without changing anything in it.
+    """Return the state of the folder without changing anything in it; safe while an agent writes there.
 
-    Raises: StateFolderError when neither the slots nor the trail can be trusted.
+    Raises: StateFolderError when neither the slots nor the trail can be trusted or read.
     """
-    report = read_slots(folder)
-    trail = folder / TRAIL_NAME
-    loaded = Loaded(damaged=report.damaged)
-    loaded.notices += [f"{path.name} is damaged; the state was rebuilt without it." for path in report.damaged]
-    size_bytes = trail.stat().st_size if trail.exists() else 0
-    if report.content is not None:
-        loaded.runs = dict(report.content.get("runs", {}))
-        loaded.facts = dict(report.content.get("facts", {}))
-        _check_schema(loaded.facts, folder)
-        seq, digest, end_bytes = loaded.facts["head"]["trail"]
-        loaded.head = TrailHead(seq, digest, end_bytes)
-        if size_bytes < end_bytes:
-            raise StateFolderError(
-                f"{trail} is shorter than the state says ({size_bytes} < {end_bytes} bytes): its end was cut. "
-                "Restore the file from a backup, or move the state folder away to start anew; no data were touched."
-            )
     try:
-        for fact, head in read_tail(trail, loaded.head):
-            _replay(loaded, fact)
-            loaded.head = head
+        return _loaded(folder)
     except ChainBrokenError as error:
         raise StateFolderError(
             f"{folder / TRAIL_NAME}: {error} Keep the file as evidence and restore it from a backup, or move the state "
             "folder away to start anew; no data were touched."
         ) from error
+    except OSError as error:
+        raise StateFolderError(f"{folder} cannot be read ({error.strerror}): mend that, then start again.") from error
+
+
+def _loaded(folder: Path) -> Loaded:
+    report = read_slots(folder)
+    trail = folder / TRAIL_NAME
+    loaded = Loaded(damaged=report.damaged)
+    size_bytes = trail.stat().st_size if trail.exists() else 0
+    if report.content is not None:
+        loaded.runs = dict(report.content.get("runs", {}))
+        loaded.facts = dict(report.content.get("facts", {}))
+        _check_schema(loaded.facts, folder)
+        loaded.head = TrailHead(*loaded.facts["head"]["trail"])
+        if size_bytes < loaded.head.end_bytes:
+            raise StateFolderError(
+                f"{trail} is shorter than the state says ({size_bytes} < {loaded.head.end_bytes} bytes): its end was cut. "
+                "Restore the file from a backup, or move the state folder away to start anew; no data were touched."
+            )
+        check_head(trail, loaded.head)
+    for fact, head in read_tail(trail, loaded.head):
+        _replay(loaded, fact, head.seq)
+        loaded.head = head
+    if report.damaged and loaded.head.seq == 0:
+        raise StateFolderError(
+            f"{', '.join(path.name for path in report.damaged)} in {folder} is damaged and {TRAIL_NAME} is missing or empty: "
+            "restore the folder from a backup, or move it away to start anew; no data were touched."
+        )
     loaded.is_torn = size_bytes > loaded.head.end_bytes
+    source = "the other one" if report.content is not None else f"{TRAIL_NAME} alone"
+    loaded.notices += [f"{path.name} is damaged; the state was rebuilt from {source}." for path in report.damaged]
     return loaded
 
 
 def _check_schema(facts: Mapping[str, Any], folder: Path) -> None:
-    schema = facts["head"]["schema"]
+    schema = facts.get("head", {}).get("schema")
     if schema != STORE_SCHEMA:
         raise StateFolderError(
             f"{folder} was written by another version of the agent (schema {schema}, this one knows {STORE_SCHEMA}): "
@@ -127,7 +145,16 @@ def _check_schema(facts: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _replay(loaded: Loaded, fact: Mapping[str, Any]) -> None:
+def _replay(loaded: Loaded, fact: Mapping[str, Any], seq: int) -> None:
+    try:
+        _replay_known(loaded, fact)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateFolderError(
+            f"Line {seq} of {TRAIL_NAME} cannot be read by this version: install the version that wrote it."
+        ) from error
+
+
+def _replay_known(loaded: Loaded, fact: Mapping[str, Any]) -> None:
     if fact["kind"] == "destination_bound":
         loaded.facts.setdefault("markers", {})[fact["data"]["root"]] = fact["data"]["marker_id"]
     record = fact.get("record")
@@ -142,17 +169,30 @@ def _replay(loaded: Loaded, fact: Mapping[str, Any]) -> None:
 
 def record_of(document: Mapping[str, Any]) -> RunRecord:
     """Return the record of a document. Raises: StateFolderError for a state or member that this version does not know."""
+    raw = document["record"]
+    # The adapter passes over what it does not know, and the next write would drop it.
+    unknown = {*(raw.keys() - _RECORD_MEMBERS), *(raw.get("identity", {}).keys() - _IDENTITY_MEMBERS)}
     try:
-        return _RECORD.validate_python(document["record"])
+        record = _RECORD.validate_python(raw)
     except ValidationError as error:
+        unknown |= {".".join(map(str, problem["loc"])) for problem in error.errors()}
+    if unknown:
         raise StateFolderError(
-            f"The stored run {document['record'].get('job_id', '?')} cannot be read by this version "
-            f"({error.error_count()} unknown or wrong members): install the version that wrote it."
-        ) from error
+            f"The stored run {raw.get('job_id', '?')} cannot be read by this version (unknown or wrong: "
+            f"{', '.join(sorted(unknown))}): install the version that wrote it."
+        )
+    return record
 
 
 def history_of(document: Mapping[str, Any]) -> tuple[Move, ...]:
-    return tuple(_MOVE.validate_python(move) for move in document["history"])
+    """Return a document's moves, oldest first. Raises: StateFolderError for a state that this version does not know."""
+    try:
+        return tuple(_MOVE.validate_python(move) for move in document["history"])
+    except ValidationError as error:
+        raise StateFolderError(
+            f"The history of the stored run {document['record'].get('job_id', '?')} cannot be read by this version: "
+            "install the version that wrote it."
+        ) from error
 
 
 class RunStore:
@@ -160,7 +200,8 @@ class RunStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = FileLock(folder / LOCK_NAME, timeout=0)
+        # Not bound to a thread: whoever closes the store lets the folder go.
+        self._lock = FileLock(folder / LOCK_NAME, timeout=LOCK_WAIT_S, thread_local=False)
         self._trail = AuditTrail(folder / TRAIL_NAME)
         self._database: StateDatabase | None = None
         self._records: dict[str, RunRecord] = {}
@@ -175,32 +216,43 @@ class RunStore:
 
         Raises: StateFolderError when another agent holds the folder or its content cannot be trusted.
         """
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.name == "posix":
-            self._folder.chmod(0o700)
         try:
+            _make_private_folder(self._folder)
             self._lock.acquire()
         except Timeout:
             raise StateFolderError(
                 f"Another agent works in {self._folder} ({holder_text(self._folder)}): stop it first, or give another --state-dir."
             ) from None
+        except OSError as error:
+            raise StateFolderError(f"{self._folder} cannot be used as state folder ({error.strerror}).") from error
         try:
             self._load()
+        except OSError as error:
+            self.close()
+            raise StateFolderError(
+                f"{self._folder} cannot be brought in order ({error.strerror}): make room or mend the disk, then start again."
+            ) from error
         except BaseException:
-            self._lock.release()
+            self.close()
             raise
 
     def _load(self) -> None:
         loaded = load(self._folder)
+        # Read all before anything is changed: a folder of another version is left as it is.
+        records = [record_of(document) for document in loaded.runs.values()]
         for path in loaded.damaged:
             self._set_aside(path)
         if loaded.is_torn:
-            self._cut_torn_tail(loaded.head.end_bytes)
+            loaded.notices.append(self._cut_torn_tail(loaded.head.end_bytes))
         self._trail.open(loaded.head)
+        self._remove_leftovers()
         content = {"runs": loaded.runs, "facts": loaded.facts}
         self._database = StateDatabase(self._folder, content, storage=SlotStorage)
-        for document in loaded.runs.values():
-            self._index(record_of(document))
+        for index in (self._records, self._by_path, self._by_identity):
+            index.clear()
+        for record in records:
+            self._index(record)
+        self._lines_since_checkpoint = 0
         self.notices = tuple(loaded.notices)
 
     def _table(self, name: str) -> LiveTable:
@@ -210,24 +262,41 @@ class RunStore:
         return table
 
     def _set_aside(self, path: Path) -> None:
-        evidence = self._folder / EVIDENCE_NAME
-        evidence.mkdir(exist_ok=True, mode=0o700)
-        number = len(list(evidence.iterdir())) + 1
-        path.rename(evidence / f"{number:04d}-{path.name}")
+        evidence = self._evidence()
+        # One above the highest: a number that an operator has taken away must not lead to another file's name.
+        used = [int(name[:4]) for name in os.listdir(evidence) if name[:4].isdecimal()]
+        path.rename(evidence / f"{max(used, default=0) + 1:04d}-{path.name}")
         fsync_folder(evidence)
         fsync_folder(self._folder)
 
-    def _cut_torn_tail(self, end_bytes: int) -> None:
-        """Keep what a crash left of an unacknowledged line as evidence, then cut it off."""
-        trail = self._folder / TRAIL_NAME
-        evidence = self._folder / EVIDENCE_NAME
-        evidence.mkdir(exist_ok=True, mode=0o700)
-        with trail.open("r+b") as file:
+    def _cut_torn_tail(self, end_bytes: int) -> str:
+        """Keep what a crash left of an unacknowledged commit as evidence, then cut it off; return a notice of it."""
+        with (self._folder / TRAIL_NAME).open("r+b") as file:
             file.seek(end_bytes)
-            write_atomically(evidence / f"torn-after-{end_bytes}.bin", file.read(), mode=0o600)
+            torn = file.read()
+            # By content: after a stop before the cut the same file is written again, and no other is ever replaced.
+            name = f"torn-after-{end_bytes}-{blake3(torn).hexdigest()[:8]}.bin"
+            write_atomically(self._evidence() / name, torn, mode=0o600)
             file.truncate(end_bytes)
             file.flush()
             os.fsync(file.fileno())
+        return (
+            f"{TRAIL_NAME} ended in {len(torn)} bytes of a commit that was never acknowledged; "
+            f"they were moved to {EVIDENCE_NAME}/{name}."
+        )
+
+    def _evidence(self) -> Path:
+        evidence = self._folder / EVIDENCE_NAME
+        evidence.mkdir(exist_ok=True, mode=0o700)
+        fsync_folder(self._folder)
+        return evidence
+
+    def _remove_leftovers(self) -> None:
+        """Remove the temporary files of an agent that was killed while it wrote one."""
+        for name in os.listdir(self._folder):
+            if is_temporary_name(name):
+                with suppress(OSError):
+                    (self._folder / name).unlink()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -264,14 +333,15 @@ class RunStore:
 
     def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:
         """Make the entries durable with one fsync, then true in memory. Raises: StoreWriteError, and nothing is true."""
+        # In proportion to the number of runs, so that the cost of a checkpoint, spread over the moves, stays flat. Before
+        # the commit point: a checkpoint that fails after it would call lines untrue that stand in the trail.
+        if self._lines_since_checkpoint > max(CHECKPOINT_LINES_MIN, len(self._records)):
+            self.checkpoint()
         facts = [self._fact(entry, at) for entry in entries]
         self._trail.append(facts)
         for entry, fact in zip(entries, facts, strict=True):
             self._apply(entry, fact)
         self._lines_since_checkpoint += len(facts)
-        # In proportion to the number of runs, so that the cost of a checkpoint, spread over the moves, stays flat.
-        if self._lines_since_checkpoint > max(CHECKPOINT_LINES_MIN, len(self._records)):
-            self.checkpoint()
 
     def _fact(self, entry: Entry, at: datetime) -> dict[str, Any]:
         fact: dict[str, Any] = {
@@ -333,6 +403,19 @@ class RunStore:
         self._trail.close()
         self._database = None
         self._lock.release()
+
+
+def _make_private_folder(folder: Path) -> None:
+    """Make the folder stand durably, with what lies above it, for this account alone. Raises: OSError."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next(number for number, path in enumerate(missing) if path.exists())]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True, mode=0o700)
+        fsync_folder(path.parent)
+    with suppress(PermissionError):  # A folder above that we may not read was made durable by whoever made this one.
+        fsync_folder(folder.parent)  # Also one that stands: its maker may have been killed in between.
+    if os.name == "posix":
+        folder.chmod(0o700)
 
 
 def holder_text(folder: Path) -> str:

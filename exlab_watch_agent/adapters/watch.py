@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from watchdog.events import (
 )
 from watchdog.observers.api import BaseObserver
 
+from exlab_watch_agent.adapters.durable import is_link
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ EVENTS: list[type[FileSystemEvent]] = [
     FileClosedEvent if _IS_LINUX else FileModifiedEvent,
 ]
 
+_INBOX = "inbox"  # No equipment id: those are upper case.
 RUN_CHILD_DEPTH = 4
 """`<project>/Runs/<leaf>/<name>`: below that only `.exlab-wizard/creation.json` is of interest."""
 STOP_WAIT_S = 5.0
@@ -74,7 +77,10 @@ class _Handler(FileSystemEventHandler):
         for path in (event.dest_path, event.src_path):
             text = os.fsdecode(path) if path else ""
             if text and (self._is_inbox or self._is_of_interest(text)):
-                self._on_path(text)
+                try:
+                    self._on_path(text)
+                except Exception:
+                    log.exception("an event of %s was not passed on", text)
 
     def _is_of_interest(self, path: str) -> bool:
         if not path.startswith(self._prefix):
@@ -93,8 +99,11 @@ class _Overflow(logging.Handler):
         self._on_overflow = on_overflow
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "overflow" in record.getMessage().lower():
-            self._on_overflow()
+        try:
+            if "overflow" in record.getMessage().lower():
+                self._on_overflow()
+        except Exception:  # noqa: BLE001  # it would end the thread that reads inotify
+            self.handleError(record)
 
 
 class Watcher:
@@ -119,48 +128,87 @@ class Watcher:
         self._on_inbox = on_inbox
         self._on_lost = on_lost
         self._observer: BaseObserver | None = None
-        self._missing: dict[str, str] = {}
-        self._overflow = _Overflow(lambda: on_lost(None))
+        # Key → identity of the folder that is watched: a watch follows a folder that is renamed or mounted over.
+        self._watched: dict[str, tuple[int, int]] = {}
+        self._said: dict[str, str] = {}
+        self._is_started = False
+        self._has_overflowed = threading.Event()
+        self._overflow = _Overflow(self._on_overflow)
         self.restarts = 0
 
     def start(self) -> None:
         logging.getLogger("watchdog.observers").addHandler(self._overflow)
+        self._is_started = True
         self._begin()
 
-    def _begin(self) -> None:
-        observer = make_observer()
-        observer.start()
+    def _on_overflow(self) -> None:
+        self._has_overflowed.set()
+        self._on_lost(None)
+
+    def _begin(self) -> bool:
+        """Start an observer over all that is there; return whether there is one."""
+        self._watched = {}
+        try:
+            observer = make_observer()
+            observer.start()
+        except OSError as error:
+            self._say("", f"nothing can be watched ({error}): the scans alone serve")
+            return False
+        self._said.pop("", None)
         self._observer = observer
-        self._missing = dict(self._roots)
         self._add_missing()
-        handler = _Handler(str(self._inbox), lambda _: self._on_inbox(), is_inbox=True)
-        observer.schedule(handler, str(self._inbox), recursive=False, event_filter=EVENTS)
+        return True
+
+    @property
+    def _folders(self) -> dict[str, str]:
+        return {**self._roots, _INBOX: str(self._inbox)}
 
     def _add_missing(self) -> list[str]:
-        """Watch the roots that are there now; return those that were added."""
+        """Watch the folders that are there now and not watched yet; return the keys of the roots among them."""
         added: list[str] = []
-        for key, root in list(self._missing.items()):
-            if not os.path.isdir(root):
+        for key, folder in self._folders.items():
+            identity = _identity(folder)
+            if key in self._watched or identity is None:
                 continue
+            is_inbox = key == _INBOX
             try:
                 assert self._observer is not None
-                handler = _Handler(root, self._on_path, is_inbox=False)
-                self._observer.schedule(handler, root, recursive=True, event_filter=EVENTS)
+                handler = _Handler(folder, self._on_inbox_path if is_inbox else self._on_path, is_inbox=is_inbox)
+                self._observer.schedule(handler, folder, recursive=not is_inbox, event_filter=EVENTS)
             except OSError as error:
-                log.warning("%s cannot be watched (%s): the scan alone serves it", root, error)
+                self._say(key, f"{folder} cannot be watched ({error}): the scan alone serves it")
                 continue
-            del self._missing[key]
-            added.append(key)
+            self._said.pop(key, None)
+            self._watched[key] = identity
+            if not is_inbox:
+                added.append(key)
         return added
 
+    def _on_inbox_path(self, _: str) -> None:
+        self._on_inbox()
+
+    def _say(self, key: str, text: str) -> None:
+        """Warn once, not at every look."""
+        if self._said.get(key) != text:
+            self._said[key] = text
+            log.warning("%s", text)
+
     def supervise(self) -> None:
-        """Replace what died; watch roots that came (back)."""
-        observer = self._observer
-        if observer is None:
+        """Replace what died; watch folders that came (back)."""
+        if not self._is_started:
             return
-        is_healthy = observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
-        gone = [key for key, root in self._roots.items() if key not in self._missing and not os.path.isdir(root)]
-        if not is_healthy or gone:
+        if self._observer is None:
+            if self._begin():
+                self._on_lost(None)
+            return
+        gone = [
+            folder
+            for key, folder in self._folders.items()
+            if self._watched.get(key, _identity(folder)) != _identity(folder)
+        ]
+        # After an overflow folders may be there that nobody watches, and others under another name.
+        if gone or self._has_overflowed.is_set() or not _is_healthy(self._observer):
+            self._has_overflowed.clear()
             log.warning("the file watcher is replaced%s", f" ({', '.join(gone)} went away)" if gone else "")
             self.restarts += 1
             self._end_observer()
@@ -173,7 +221,7 @@ class Watcher:
     @property
     def is_degraded(self) -> bool:
         """True while a root is not watched, so that only scans see it."""
-        return bool(self._missing)
+        return not self._watched.keys() >= self._roots.keys()
 
     def _end_observer(self) -> None:
         observer, self._observer = self._observer, None
@@ -185,8 +233,28 @@ class Watcher:
         stopper.join(STOP_WAIT_S)
 
     def stop(self) -> None:
+        self._is_started = False
         logging.getLogger("watchdog.observers").removeHandler(self._overflow)
         self._end_observer()
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    """Return what tells this folder from another under its name; None where no folder is that can be listed."""
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return None
+    # watchdog takes a folder that may not be read for a watched one.
+    if not stat.S_ISDIR(status.st_mode) or is_link(status) or not os.access(folder, os.R_OK | os.X_OK):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_healthy(observer: BaseObserver) -> bool:
+    """Return whether all threads live: the dispatcher, one emitter a folder, and the one that reads inotify for them."""
+    reader: threading.Thread | None = getattr(observer, "_inotify_fd", None)
+    threads = [observer, *observer.emitters, *([reader] if reader is not None else [])]
+    return all(thread.is_alive() for thread in threads)
 
 
 def _stop(observer: BaseObserver) -> None:

@@ -11,6 +11,7 @@ from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.cli.showing import human_bytes
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import AgentError, ExitCode
+from exlab_watch_agent.settings import linked_overlaps
 
 Line = tuple[bool, str]
 
@@ -19,6 +20,8 @@ def check(context: Context) -> int:
     """Print the findings; return 0 when all is well, 1 when something is not. Raises: ConfigError."""
     settings = context.settings
     lines: list[Line] = [(True, f"config {settings.path}: {len(context.policy.equipment)} equipment")]
+    lines += [(True, note) for note in settings.notes]
+    lines += [(False, text) for text in linked_overlaps(context.policy)]
     lines += _check_state_dir(context)
     for equipment in context.policy.equipment:
         lines += _check_root(equipment)

@@ -22,6 +22,7 @@ from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.handlers import Look, LookResult, Seen, Unseen, look
 from exlab_watch_agent.ports import Ports
 from exlab_watch_agent.report.status import Problem, Severity, counts, history_json, problems, run_json, sentence
+from exlab_watch_agent.statechart import RunState
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 SHOWN_FINDINGS_MAX = 100
@@ -84,6 +85,8 @@ def run_in_full(context: Context, word: str) -> dict[str, Any]:
     }
     value = run_json(record, context.live)
     value["why"] = printable(sentence(record, fresh, now=now))
+    if isinstance(result, Unseen) and record.state is not RunState.ACQUIRING:
+        value["why"] += f"; its folder cannot be looked at now: {printable(why)}"
     value["progress"] = context.live.get("progress", {}).get(record.job_id)
     value["last_error_detail"] = printable(record.last_error.detail) if record.last_error is not None else ""
     value["history"] = history_json(context.history(record.job_id))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-BLOCK_BYTES = 64 * 1024
+BLOCK_BYTES = 16 * 1024
 BLOCKS_PER_FILE = 8
-FILES_MAX = 64
+FILES_MAX = 32
 
 T = TypeVar("T")
 

@@ -338,11 +338,10 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def settle(descriptor: int, mtime_ns: int | None = None) -> None:
-    """Make the written file durable, and let the next read ask the server for it."""
+    """Make the written file durable. What the page cache keeps of it serves the precheck; the verifier drops that first."""
     if mtime_ns is not None and _TIMES_BY_HANDLE:
         _keep_time(descriptor, mtime_ns)
     os.fsync(descriptor)
-    drop_cached(descriptor)
 
 
 def _keep_time(where: int | str, mtime_ns: int) -> None:
@@ -389,7 +388,7 @@ def _make_durable(folder: str) -> None:
 class Folders:
     """The folders below one root, each looked at once: no link is walked through, neither to read nor to write.
 
-    `touched` are those whose names changed, with everything above them up to the root. For one operation, one thread.
+    `touched` are those whose names changed, and which must therefore be made durable. For one operation, one thread.
     """
 
     def __init__(self, root: str) -> None:
@@ -423,15 +422,20 @@ class Folders:
         self.make(parent)
         try:
             os.mkdir(self.path(relative))
+            self.touch(parent)
         except FileExistsError:
             if not self.is_there(relative):
                 text = f"{self.path(relative)!r} is a link or a file where a folder must be: move it away, then retry."
                 raise TransportError(FailureKind.UNKNOWN, text) from None
         self._real.add(relative)
-        self.touch(parent)
 
     def touch(self, relative: str) -> None:
-        """Note that names in this folder changed, or may have changed in a push that was stopped."""
+        """Note that names in this folder changed."""
+        self.touched.add(relative)
+
+    def touch_up_to_root(self, relative: str) -> None:
+        """Note that this folder and all above it may have been made by a push that was stopped before they were durable."""
         while relative not in self.touched:
             self.touched.add(relative)
             relative = relative.rpartition("/")[0]
+        self.touched.add("")

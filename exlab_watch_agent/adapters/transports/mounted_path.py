@@ -87,19 +87,41 @@ class MountedPathTransport:
     # --- is it there -------------------------------------------------------------------------------------------------
 
     def probe(self, *, expected_marker_id: str | None) -> str:
-        try:
-            if not stat.S_ISDIR(os.stat(self._root).st_mode):
-                raise DestinationUnreachableError(self._away("it is not a folder"))
-            found = self._marker_id()
-            if found is None and expected_marker_id is not None:
-                raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
-            if expected_marker_id not in (None, found):
-                raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is that of another place"))
+        with self._asked():
+            found = self._expected_marker(expected_marker_id)
             self._exchange_a_nonce()
             return found or self._place_marker()
+
+    def require_marker(self, *, expected_marker_id: str | None) -> None:
+        with self._asked():
+            if expected_marker_id is None or self._expected_marker(expected_marker_id) is None:
+                raise DestinationUnreachableError(self._away("it was never asked who it is"))
+
+    def round_trip(self) -> None:
+        with self._asked():
+            self._require_folder()
+            self._exchange_a_nonce()
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, TransportError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise DestinationUnreachableError(self._away(why)) from error
+
+    def _require_folder(self) -> None:
+        if not stat.S_ISDIR(os.stat(self._root).st_mode):
+            raise DestinationUnreachableError(self._away("it is not a folder"))
+
+    def _expected_marker(self, expected_marker_id: str | None) -> str | None:
+        self._require_folder()
+        found = self._marker_id()
+        if found is None and expected_marker_id is not None:
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
+        if expected_marker_id not in (None, found):
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is that of another place"))
+        return found
 
     def _away(self, why: str) -> str:
         return f"The destination {self._root} cannot be used: {why}. The share may not be mounted."
@@ -185,8 +207,8 @@ class MountedPathTransport:
             if there is None or there.job_id != claim.job_id:
                 whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
                 raise DestinationOccupiedError(f"{destination!r} at {self._root} belongs to another run ({whose}).")
-            folders.touch(f"{destination}/{CACHE_FOLDER}")  # also when a stopped push placed the claim
-            FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
+            # Its bytes are durable; its name becomes so with the folders that `copy` makes durable after the data. Should
+            # a power cut take the name and leave data, the folder counts as occupied, and an operator is asked.
 
     def _claim_at(self, folders: Folders, destination: str) -> Claim | None:
         data = self._read(folders, f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
@@ -232,7 +254,7 @@ class MountedPathTransport:
                 pulse.moved(0)
                 with self._opened(folders, f"{destination}/{require_inside(entry.path)}") as descriptor:
                     if descriptor is not None:
-                        found[entry.path] = sample_descriptor(descriptor, entry.size_bytes, past_cache=True)
+                        found[entry.path] = sample_descriptor(descriptor, entry.size_bytes)
         return found
 
     def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
@@ -289,7 +311,7 @@ class MountedPathTransport:
             # All folders, not only those written to now: a push that was killed made names that nobody made durable.
             for folder in _folders_below(folders.path(destination)):
                 folders.touch(f"{destination}/{folder}")
-            folders.touch(destination)
+            folders.touch_up_to_root(destination)
             copier.make_durable(map(folders.path, folders.touched))
 
     def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
@@ -329,7 +351,7 @@ class MountedPathTransport:
             folders = Folders(self._root)
             folder, _, name = path.rpartition("/")
             folders.make(folder)
-            folders.touch(folder)
+            folders.touch_up_to_root(folder)
             temporary = folders.path(f"{folder}/{temporary_name(name)}" if folder else temporary_name(name))
             with _removed_afterwards(temporary):
                 _write_whole(temporary, data)
@@ -348,7 +370,7 @@ class MountedPathTransport:
                 folders.make(new_folder)
                 with contextlib.suppress(FileNotFoundError):  # one name of two that this share takes for the same
                     os.rename(folders.path(f"{destination}/{path}"), folders.path(f"{aside}/{path}"))
-                folders.touch(new_folder)
+                folders.touch_up_to_root(new_folder)
                 folders.touch(f"{destination}/{path}".rpartition("/")[0])
             FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
 

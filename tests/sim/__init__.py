@@ -1,0 +1,1 @@
+"""A seeded simulator of the real core, engine, handlers and store over a world in memory. Begin in simulation.py."""

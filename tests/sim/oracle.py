@@ -1,0 +1,283 @@
+"""What must never happen, and what must be true in the end: told from the truth of the world, not from what the agent says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from exlab_watch_agent.adapters.transports.own_files import CLAIM_PATH, claim_in
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
+from exlab_watch_agent.core.events import CopyWrong, EffectFailed, Outcome, PrecheckPassed, Pushed, Sealed, Verified
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
+from exlab_watch_agent.core.manifest import Outcome as Comparing
+from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.errors import FailureKind
+from exlab_watch_agent.ports import Entry
+from exlab_watch_agent.statechart import RunState, Trigger
+from tests.sim.ports import sha256
+from tests.sim.world import Nas, SimRun, Violation, World, status_in
+
+OUTCOME_OF = {
+    Trigger.PUSHED: Pushed,
+    Trigger.PRECHECK_PASSED: PrecheckPassed,
+    Trigger.SEALED: Sealed,
+    Trigger.DIFFERENCE_GONE: Verified,
+    Trigger.COPY_DAMAGED: Verified,
+}
+EFFECT_STATES = {
+    Push: {RunState.RUNNING},
+    Precheck: {RunState.PRECHECKING},
+    Verify: {RunState.AWAITING_VERIFY, RunState.AUDITING, RunState.CONFLICT},
+    Seal: {RunState.SEALING},
+}
+HAVE_A_COPY = frozenset(
+    {RunState.PRECHECKING, RunState.AWAITING_VERIFY, RunState.SEALING, RunState.VERIFIED, RunState.AUDITING}
+)
+NAS_TROUBLES = (FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.HASH_MISMATCH, FailureKind.AUTH)
+
+
+def digest_of(content: Iterable[tuple[str, bytes]]) -> str:
+    """The digest of the manifest that these data files have."""
+    return manifest_digest(format_manifest({path: sha256(data) for path, data in content}))
+
+
+@dataclass
+class Window:
+    """One effect while it is carried out. `equal`: the content that was the same on both sides at some moment in it."""
+
+    effect: WorkEffect
+    nas: Nas
+    run: SimRun | None
+    was_always_away: bool
+    began_with: frozenset[tuple[str, bytes]] | None
+    equal: set[str] = field(default_factory=set)
+
+
+class Oracle:
+    """Watches every effect, every commit and every write."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.acknowledged: dict[str, RunRecord] = {}
+        self.markers: dict[str, str] = {}
+        self.windows: list[Window] = []
+        self._outcomes: dict[tuple[str, int], Outcome] = {}
+        self._proven: dict[str, set[str]] = {}
+        self._sealed: dict[str, str] = {}
+        self._not_before: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # --- effects -----------------------------------------------------------------------------------------------------
+
+    def effect_begins(self, effect: WorkEffect) -> Window:
+        record = self.acknowledged.get(effect.job_id)
+        if record is None or record.turn < effect.turn:
+            raise Violation(f"{effect} was begun before the move that asks for it was durable")
+        if record.turn == effect.turn and record.state not in EFFECT_STATES[type(effect)]:
+            raise Violation(f"{type(effect).__name__} was begun for a run that is {record.state}")
+        if any(window.effect.job_id == effect.job_id for window in self.windows):
+            raise Violation(f"two effects of one run at the same time: {effect}")
+        nas, run = self._world.nas[effect.equipment_id], self._world.runs.get(effect.run_path)
+        window = Window(effect, nas, run, nas.state != "up", run.content if run is not None else None)
+        self.windows.append(window)
+        self._note_equality(window)
+        return window
+
+    def world_changes(self) -> None:
+        """Called before anything changes: what holds now held at some moment of every effect that is under way."""
+        for window in self.windows:
+            self._note_equality(window)
+
+    def _note_equality(self, window: Window) -> None:
+        if window.nas.state == "up":
+            window.was_always_away = False
+        run = window.run
+        if not isinstance(window.effect, Verify) or run is None or not run.files:
+            return
+        there = window.nas.below(window.effect.destination)
+        if all(path in there and there[path].data == file.data for path, file in run.files.items()):
+            window.equal.add(digest_of(run.content))
+
+    def effect_ends(self, window: Window, outcome: Outcome | None) -> None:
+        self._note_equality(window)
+        self.windows.remove(window)
+        if outcome is None:
+            return
+        effect, job_id = window.effect, window.effect.job_id
+        is_away = window.nas.state != "up"
+        self._outcomes[(job_id, effect.turn)] = outcome
+        if window.was_always_away and not (isinstance(outcome, EffectFailed) and outcome.is_destination_away):
+            raise Violation(f"{effect} was carried out while the NAS was away: {outcome}")
+        if isinstance(outcome, Verified) and outcome.comparison.outcome is Comparing.EQUAL:
+            if outcome.manifest_digest not in window.equal:
+                raise Violation(f"{effect} found both sides equal, and at no moment they were")
+            self._proven.setdefault(job_id, set()).add(outcome.manifest_digest)
+        elif is_away and isinstance(outcome, Verified | CopyWrong):
+            raise Violation(f"what a NAS that is away does not show was believed to be damage: {outcome}")
+        if is_away and isinstance(outcome, EffectFailed) and not outcome.is_destination_away:
+            if outcome.kind in NAS_TROUBLES:
+                raise Violation(f"the NAS is away, and that counts as an attempt: {outcome}")
+        if isinstance(outcome, Sealed):
+            self._check_seal(window)
+
+    def _check_seal(self, window: Window) -> None:
+        effect = window.effect
+        assert isinstance(effect, Seal)
+        digest = effect.manifest_digest
+        if window.run is None or digest_of(window.run.content) != digest:
+            raise Violation("sealed, and the local data are not those of the manifest")
+        if digest not in self._proven.get(effect.job_id, ()):
+            raise Violation("sealed, and never proven")
+        cache = f"{effect.destination}/{CACHE_FOLDER}"
+        manifest = window.nas.real.get(f"{cache}/{MANIFEST_FILE}")
+        if manifest is None or manifest_digest(manifest.data) != digest:
+            raise Violation("sealed, and the NAS has another manifest")
+        if window.nas.creation_status(effect.destination) != "synced":
+            raise Violation("sealed, and the NAS does not say synced")
+        self._sealed[effect.job_id] = digest
+
+    # --- writes ------------------------------------------------------------------------------------------------------
+
+    def _window_of(self, kinds: tuple[type, ...], nas: Nas, path: str) -> Window | None:
+        for window in reversed(self.windows):
+            if isinstance(window.effect, kinds) and window.nas is nas:
+                if path.startswith(window.effect.destination + "/"):
+                    return window
+        return None
+
+    def status_is_written(self, run: SimRun, sync_status: str) -> None:
+        """The agent is about to write a status into a local `creation.json`."""
+        if sync_status != "synced":
+            return
+        sealing = [w for w in self.windows if isinstance(w.effect, Seal) and w.run is run]
+        if sealing:
+            window = sealing[-1]
+            assert isinstance(window.effect, Seal)
+            content = window.began_with
+            if content is None or digest_of(content) != window.effect.manifest_digest:
+                raise Violation("synced was written for data that were another before the seal began")
+            if window.effect.manifest_digest not in self._proven.get(window.effect.job_id, ()):
+                raise Violation("synced was written for data that were never proven")
+            return
+        if not any(r.run_path == run.path and r.is_sealed for r in self.acknowledged.values()):
+            raise Violation(f"synced was written to {run.path}, which was never sealed")
+
+    def nas_is_written(self, nas: Nas, path: str, data: bytes) -> None:
+        """The agent is about to write or to move aside a file at a destination."""
+        window = self._window_of((Push, Precheck, Verify, Seal), nas, path)
+        if window is None:
+            raise Violation(f"{path} was written outside the destination of any effect")
+        destination = window.effect.destination
+        name = path[len(destination) + 1 :]
+        if name == f"{CACHE_FOLDER}/{CREATION_FILE}":
+            if status_in(data) == "synced" and not isinstance(window.effect, Seal):
+                raise Violation("a creation.json that says synced was pushed without a seal")
+            return
+        if name.startswith(CACHE_FOLDER + "/") or nas.creation_status(destination) != "synced":
+            return
+        if isinstance(window.effect, Push):
+            raise Violation(f"{path} is changed while the creation.json beside it says synced")
+        if isinstance(window.effect, Verify) and not window.effect.may_repair:
+            raise Violation(f"{path} was moved aside in a conflict, where neither side may be touched")
+
+    # --- commits -----------------------------------------------------------------------------------------------------
+
+    def committed(self, entries: Sequence[Entry]) -> None:
+        """These entries are durable and acknowledged now."""
+        for entry in entries:
+            if entry.kind == "destination_bound":
+                self.markers[entry.data["root"]] = entry.data["marker_id"]
+            if entry.record is not None:
+                self._check_entry(entry, self.acknowledged.get(entry.record.job_id))
+                self.acknowledged[entry.record.job_id] = entry.record
+
+    def _check_entry(self, entry: Entry, before: RunRecord | None) -> None:
+        after, move = entry.record, entry.move
+        assert after is not None
+        if move is None or before is None:
+            return
+        self.count(move.trigger)
+        outcome = self._outcomes.get((before.job_id, before.turn))
+        kind = OUTCOME_OF.get(Trigger(move.trigger))
+        if kind is not None and not isinstance(outcome, kind):
+            raise Violation(f"{move.trigger} in turn {before.turn} follows from no work of that turn ({outcome})")
+        if after.attempts > before.attempts and isinstance(outcome, EffectFailed) and outcome.is_destination_away:
+            raise Violation("an attempt was counted while the NAS was away")
+        if move.trigger == Trigger.PROVEN and after.manifest_digest not in self._proven.get(after.job_id, ()):
+            raise Violation("proven, and no comparison found that")
+        if move.trigger == Trigger.SEALED and self._sealed.get(after.job_id) != after.manifest_digest:
+            raise Violation("verified, and the NAS was sealed with another manifest")
+        if move.trigger == Trigger.GAVE_UP and after.last_error is not None:
+            is_vanished = after.last_error.kind == FailureKind.LOCAL_FILE_VANISHED
+            if is_vanished and after.identity.created_by not in self._world.taken_from:
+                raise Violation(f"{after.run_path} failed as vanished, and nobody took anything away: {move.reason}")
+        self._check_wait(move.trigger, after)
+
+    def _check_wait(self, trigger: str, after: RunRecord) -> None:
+        job_id, now_s = after.job_id, self._world.clock.mono_s
+        if trigger == Trigger.PUSH_STARTED and now_s < self._not_before.pop(job_id, 0.0) - 1e-6:
+            raise Violation(f"{job_id} is pushed again before its wait is over")
+        if trigger == Trigger.PUT_BACK:
+            self._not_before[job_id] = now_s + after.wait_s
+        elif trigger != Trigger.PUSH_STARTED:
+            self._not_before.pop(job_id, None)
+
+    def waits_are_void(self) -> None:
+        """An operator asked, or the agent was started again with a wall clock that may have jumped."""
+        self._not_before.clear()
+
+    def _check_claims(self) -> None:
+        """Whoever has a copy at a destination holds the claim there: so no two runs share one."""
+        for record in self.acknowledged.values():
+            if record.state not in HAVE_A_COPY:
+                continue
+            claim = self._world.nas[record.equipment_id].real.get(f"{record.destination}/{CLAIM_PATH}")
+            holder = claim_in(claim.data) if claim is not None else None
+            if holder is None or holder.job_id != record.job_id:
+                raise Violation(f"{record.destination} of {record.job_id} is claimed by {holder}")
+
+    # --- at every step -----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        for run in self._world.runs.values():
+            there = {path: file.data for path, file in run.files.items()}
+            if there != run.truth:
+                raise Violation(f"data of {run.path} were lost here: {set(run.truth) - set(there)}")
+        self._check_claims()
+        for nas in self._world.nas.values():
+            if lost := nas.lost():
+                raise Violation(f"content was lost on the NAS: {lost}")
+            for destination, runs in nas.owners.items():
+                if len(runs) > 1:
+                    raise Violation(f"{destination} holds data of runs {[run.number for run in runs]}")
+
+    def store_was_read(self, records: dict[str, RunRecord], in_flight: Sequence[Entry]) -> None:
+        """After a kill: what is there is what was acknowledged, and a beginning of what was on its way."""
+        expected = dict(self.acknowledged)
+        if records == expected:
+            return
+        for entry in in_flight:
+            if entry.record is not None:
+                expected[entry.record.job_id] = entry.record
+            if records == expected:
+                self.acknowledged = dict(records)
+                return
+        raise Violation("the store is not what was acknowledged")
+
+
+def manifest_matches(nas: Nas, destination: str, run: SimRun) -> bool:
+    """Whether the copy is whole: every byte, the manifest, and a `creation.json` that says synced."""
+    there = nas.below(destination)
+    manifest = nas.real.get(f"{destination}/{CACHE_FOLDER}/{MANIFEST_FILE}")
+    return (
+        all(path in there and there[path].data == file.data for path, file in run.files.items())
+        and manifest is not None
+        and manifest_digest(manifest.data) == digest_of(run.content)
+        and nas.creation_status(destination) == "synced"
+        and json.loads(run.creation_text)["sync_status"] == "synced"
+    )

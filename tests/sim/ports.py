@@ -1,0 +1,476 @@
+"""The ports over the world in memory. Every call may be the last (a kill), may meet a fault, and lets the world go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from exlab_watch_agent.adapters.seal import FolderManifestStore
+from exlab_watch_agent.adapters.transports.own_files import (
+    CLAIM_PATH,
+    CREATION_PATH,
+    SUPERSEDED_FOLDER,
+    claim_in,
+    claim_text,
+    identity_in,
+    require_cache_path,
+    require_data_path,
+)
+from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
+from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.discovery import place_of
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
+from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.errors import (
+    CancelledError,
+    CreationFileError,
+    DestinationOccupiedError,
+    DestinationUnreachableError,
+    FailureKind,
+    RootUnavailableError,
+    RunUnreadableError,
+    SourceChangedError,
+    TransportError,
+)
+from exlab_watch_agent.ports import Control, CreationFile, RemoteFile, SeenRun
+from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, World
+
+Signature = tuple[int, int, int]
+
+
+def signature(file: LocalFile) -> Signature:
+    return (file.ctime_ns, len(file.data), file.inode)
+
+
+def entry(path: str, file: LocalFile) -> FileEntry:
+    return FileEntry(path, len(file.data), file.mtime_ns, file.ctime_ns, file.inode, 1)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def run_at(world: World, run_path: str) -> SimRun:
+    run = world.runs.get(run_path)
+    if run is None or run.equipment_id in world.roots_away:
+        raise RootUnavailableError(f"{run_path} is not there")
+    return run
+
+
+class MemoryTree:
+    """Implements ports.RunTree."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def inventory(self, run_path: str) -> Inventory:
+        self._world.port("inventory")
+        run = run_at(self._world, run_path)
+        if run.is_locked:
+            raise RunUnreadableError(f"{run_path} is locked")
+        folders = sorted({path.rpartition("/")[0] for path in run.files if "/" in path})
+        return Inventory(tuple(entry(path, file) for path, file in sorted(run.files.items())), tuple(folders))
+
+    def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
+        self._world.port("cache_files")
+        cache = run_at(self._world, run_path).cache
+        return tuple(entry(f"{CACHE_FOLDER}/{name}", file) for name, file in sorted(cache.items()))
+
+    def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
+        self._world.port("read_small")
+        run = run_at(self._world, run_path)
+        folder, _, name = relative_path.rpartition("/")
+        file = run.cache.get(name) if folder == CACHE_FOLDER else run.files.get(relative_path)
+        if file is None or run.is_locked:
+            raise RunUnreadableError(f"{relative_path} cannot be read")
+        return file.data[:limit_bytes]
+
+
+class MemoryScanner:
+    """Implements ports.RunScanner."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
+        self._world.port("scan")
+        if equipment.equipment_id in self._world.roots_away:
+            raise RootUnavailableError(f"{equipment.equipment_id} is not there")
+        roots = {equipment.equipment_id: f"{LOCAL_ROOT}/{equipment.equipment_id}"}
+        seen = []
+        for path, run in sorted(self._world.runs.items()):
+            place = place_of(path, roots)
+            if place is not None:
+                creation = run.cache.get(CREATION_FILE)
+                seen.append(SeenRun(place, signature(creation) if creation is not None else None))
+        return tuple(seen)
+
+    def is_there(self, path: str) -> bool:
+        run = self._world.runs.get(path)
+        return run is not None and run.equipment_id not in self._world.roots_away
+
+
+class MemoryCreations:
+    """Implements ports.CreationFiles. What cannot be parsed is never overwritten."""
+
+    def __init__(self, world: World, wrote: Callable[[SimRun, str], None]) -> None:
+        self._world = world
+        self._wrote = wrote
+
+    def read(self, run_path: str) -> CreationFile:
+        self._world.port("read creation")
+        run, members = self._parsed(run_path)
+        return CreationFile(_creation(members), signature(run.cache[CREATION_FILE]))
+
+    def set_sync_status(self, run_path: str, sync_status: str) -> Signature:
+        self._world.port("set_sync_status")
+        run, members = self._parsed(run_path)
+        if members.get("sync_status", "pending") != sync_status:
+            if self._world.fate.happens(self._world.fate.p_fault / 4):
+                raise CreationFileError(f"{run_path} is locked by another program", code="locked")
+            self._wrote(run, sync_status)
+            members["sync_status"] = sync_status
+            self._world.put_cache(run, CREATION_FILE, json.dumps(members).encode())
+        written = signature(run.cache[CREATION_FILE])
+        self._world.port("set_sync_status done")
+        return written
+
+    def append_override(self, run_path: str, entry: Mapping[str, Any]) -> Signature:
+        raise AssertionError("the engine appends no overrides")
+
+    def _parsed(self, run_path: str) -> tuple[SimRun, dict[str, Any]]:
+        try:
+            run = run_at(self._world, run_path)
+            members: dict[str, Any] = json.loads(run.cache[CREATION_FILE].data)
+        except (RootUnavailableError, KeyError):
+            raise CreationFileError(f"{run_path} has no creation.json", code="missing") from None
+        except ValueError:
+            raise CreationFileError(f"{run_path}: invalid JSON", code="invalid_json", line=1, column=1) from None
+        return run, members
+
+
+def _creation(members: Mapping[str, Any]) -> Creation:
+    overrides = tuple(
+        OverrideEntry(
+            index,
+            entry["id"],
+            problem_class=entry.get("problem_class"),
+            revokes=entry.get("revokes"),
+            operator=entry["operator"],
+            expires_at=entry.get("expires_at"),
+        )
+        for index, entry in enumerate(members["validation_overrides"])
+    )
+    identity = identity_in(json.dumps(members).encode(), folder_name="")
+    assert identity is not None
+    status = members.get("sync_status", "pending")
+    return Creation("1.8", 8, "run", "experimental", identity, True, "P", status, overrides)
+
+
+class MemoryDigester:
+    """Implements ports.Digester; a file that moved while it was read raises, as on a real disk."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def digests(self, root: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str]:
+        return self._read(root, files, control, "hash")
+
+    def samples(self, root: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str]:
+        return self._read(root, files, control, "sample")
+
+    def _read(self, root: str, files: Sequence[FileEntry], control: Control, what: str) -> dict[str, str]:
+        found = {}
+        for wanted in files:
+            data = source_bytes(self._world, root, wanted)
+            if data is None:
+                continue
+            self._world.port(f"{what} {wanted.path}")
+            _stop_if_cancelled(control)
+            if source_bytes(self._world, root, wanted) is None:
+                raise SourceChangedError(f"{wanted.path} changed while it was read")
+            found[wanted.path] = sha256(data)
+        return found
+
+
+def source_bytes(world: World, root: str, wanted: FileEntry) -> bytes | None:
+    """The bytes of a local file that is what its entry says; None when it is gone."""
+    run = world.runs.get(root)
+    if run is None or run.equipment_id in world.roots_away or run.is_locked:
+        raise RunUnreadableError(f"{root} cannot be read")
+    folder, _, name = wanted.path.rpartition("/")
+    file = run.cache.get(name) if folder == CACHE_FOLDER else run.files.get(wanted.path)
+    if file is None:
+        return None
+    if entry(wanted.path, file) != wanted:
+        raise SourceChangedError(f"{wanted.path} changed")
+    return file.data
+
+
+def _stop_if_cancelled(control: Control) -> None:
+    if control.is_cancelled():
+        raise CancelledError("told to stop")
+
+
+class MemorySealer:
+    """Implements ports.Sealer."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def write(self, run_path: str, relative_path: str, data: bytes) -> None:
+        self._world.port(f"seal {relative_path}")
+        try:
+            run = run_at(self._world, run_path)
+        except RootUnavailableError as error:
+            raise RunUnreadableError(str(error)) from error
+        self._world.put_cache(run, relative_path, data)
+
+
+class KillableManifestStore(FolderManifestStore):
+    """The real one, in which the agent may die before and after the write."""
+
+    def __init__(self, world: World, folder: Any) -> None:
+        super().__init__(folder)
+        self._world = world
+
+    def save(self, job_id: str, data: bytes) -> None:
+        self._world.port("save manifest")
+        super().save(job_id, data)
+        self._world.port("saved manifest")
+
+
+# What can happen to one call of the transport.
+FAULTS = ("drop", "drop_after", "truncate", "corrupt", "skip", "partial", "slow", "away", "unmounted", "full", "auth")
+
+
+def scripted(words: str) -> Callable[[str], str]:
+    """One word for each call of `copy`, in order; all other calls and all later ones are ok."""
+    waiting = words.split()
+
+    def fault(method: str) -> str:
+        return waiting.pop(0) if method == "copy" and waiting else "ok"
+
+    return fault
+
+
+class FaultyTransport:
+    """Implements ports.Transport over one `Nas`. `faults`: a script such as "ok drop corrupt", or method → fault."""
+
+    def __init__(
+        self, world: World, nas: Nas, faults: str | Callable[[str], str], wrote: Callable[[Nas, str, bytes], None]
+    ) -> None:
+        self._world = world
+        self._nas = nas
+        self._fault = scripted(faults) if isinstance(faults, str) else faults
+        self._wrote = wrote
+
+    def describe(self) -> str:
+        return self._nas.name
+
+    # --- what goes wrong ---------------------------------------------------------------------------------------------
+
+    def _call(self, method: str) -> str:
+        """Every call begins here. Returns the fault that the method itself has to play out."""
+        self._world.port(method)
+        self._answer()
+        fault = self._fault(method)
+        if fault in ("away", "unmounted"):
+            self._world.touch()
+            self._nas.state = "dead" if fault == "away" else "unmounted"
+            self._answer()
+        if fault == "drop":
+            raise TransportError(FailureKind.NETWORK, "the connection was lost")
+        if fault == "full":
+            raise TransportError(FailureKind.DESTINATION_FULL, "no space left")
+        if fault == "auth":
+            raise TransportError(FailureKind.AUTH, "the login was refused")
+        return fault
+
+    def _answer(self) -> None:
+        if self._nas.state == "dead":
+            raise TransportError(FailureKind.NETWORK, "the NAS does not answer")
+
+    @staticmethod
+    def _end(fault: str) -> None:
+        if fault == "drop_after":
+            raise TransportError(FailureKind.NETWORK, "the answer was lost")
+
+    # --- is it there, whose is it ------------------------------------------------------------------------------------
+
+    def probe(self, *, expected_marker_id: str | None) -> str:
+        self._world.port("probe")
+        if self._nas.state == "dead":
+            raise DestinationUnreachableError("the NAS does not answer")
+        if self._nas.state == "unmounted":
+            raise DestinationUnreachableError("the marker is missing")
+        if self._nas.marker_id is None and expected_marker_id is None:
+            self._nas.marker_id = f"marker-of-{self._nas.name}"
+        if expected_marker_id not in (None, self._nas.marker_id):
+            raise DestinationUnreachableError("the marker is another one")
+        assert self._nas.marker_id is not None
+        return self._nas.marker_id
+
+    def require_marker(self, *, expected_marker_id: str | None) -> None:
+        if expected_marker_id is None:
+            raise DestinationUnreachableError("it was never asked who it is")
+        self.probe(expected_marker_id=expected_marker_id)
+
+    def round_trip(self) -> None:
+        self.probe(expected_marker_id=None)
+
+    def require_marker(self, *, expected_marker_id: str | None) -> None:
+        if expected_marker_id is None:
+            raise DestinationUnreachableError("nobody has seen the marker yet")
+        self.probe(expected_marker_id=expected_marker_id)
+
+    def round_trip(self) -> None:
+        raise AssertionError("the engine leaves no probe files but by probe()")
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def look(self, destination: str) -> DestinationLook:
+        fault = self._call("look")
+        files = self._nas.files
+        claim = files.get(f"{destination}/{CLAIM_PATH}")
+        creation = files.get(f"{destination}/{CREATION_PATH}")
+        self._end(fault)
+        return DestinationLook(
+            is_empty=not any(path.startswith(destination + "/") for path in files),
+            claim=claim_in(claim.data) if claim is not None else None,
+            identity=_identity(creation) if creation is not None else None,
+        )
+
+    def place_claim(self, destination: str, claim: Claim) -> None:
+        fault = self._call("place_claim")
+        path = f"{destination}/{CLAIM_PATH}"
+        file = self._nas.files.get(path)
+        there = claim_in(file.data) if file is not None else None
+        if there is not None and there.job_id != claim.job_id and not there.is_same_run(claim):
+            raise DestinationOccupiedError(f"{destination} belongs to {there.job_id}")
+        if there is None or there.job_id != claim.job_id:
+            self._nas.files[path] = NasFile(claim_text(claim), 0)
+        self._end(fault)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+        fault = self._call("listing")
+        prefix = destination + "/"
+        found = {
+            path[len(prefix) :]: RemoteFile(len(file.data), file.mtime_ns)
+            for path, file in sorted(self._nas.files.items())
+            if path.startswith((prefix,)) and not path.startswith(f"{prefix}{CACHE_FOLDER}/")
+        }
+        self._end(fault)
+        return found
+
+    def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
+        self._end(self._call("read_small"))
+        file = self._nas.files.get(f"{destination}/{relative_path}")
+        return file.data[:limit_bytes] if file is not None else None
+
+    def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
+        if self._call("samples") == "skip":
+            return None  # ranges cannot be read here
+        return self._digests(destination, [wanted.path for wanted in files], control)
+
+    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+        fault = self._call("digests")
+        found = self._digests(destination, paths, control)
+        if fault == "corrupt" and found:
+            found[sorted(found)[0]] = sha256(b"misread")
+        self._end(fault)
+        return found
+
+    def _digests(self, destination: str, paths: Sequence[str], control: Control) -> dict[str, str]:
+        found = {}
+        for path in paths:
+            self._world.port(f"read back {path}")
+            _stop_if_cancelled(control)
+            self._answer()
+            file = self._nas.files.get(f"{destination}/{path}")
+            if file is not None:
+                found[path] = sha256(file.data)
+        return found
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        fault = self._call("copy")
+        for position, wanted in enumerate(files):
+            data = source_bytes(self._world, source_root, wanted)
+            if data is None:
+                raise TransportError(FailureKind.LOCAL_FILE_VANISHED, f"{wanted.path} is gone")
+            self._world.port(f"copy {wanted.path}")
+            _stop_if_cancelled(control)
+            if source_bytes(self._world, source_root, wanted) is None:
+                raise SourceChangedError(f"{wanted.path} vanished while it was copied")
+            self._answer()
+            is_last = position == len(files) - 1
+            if fault == "partial" and is_last:
+                raise TransportError(FailureKind.NETWORK, "the copy died in the middle")
+            if fault == "skip" and is_last:
+                continue
+            if is_last and fault == "truncate":
+                data = data[:-1]
+            if is_last and fault == "corrupt":
+                data = data[:-1] + b"?"
+            self._put(destination, require_data_path(wanted.path), data, wanted.mtime_ns, source_root)
+        self._end(fault)
+
+    def _put(self, destination: str, name: str, data: bytes, mtime_ns: int, source_root: str) -> None:
+        path = f"{destination}/{name}"
+        if path in self._nas.files:
+            raise TransportError(FailureKind.UNKNOWN, f"{path} exists")
+        self._world.touch()
+        if self._nas.state == "up":
+            self._wrote(self._nas, path, data)
+            self._nas.owners.setdefault(destination, set()).add(self._world.runs[source_root])
+            self._nas.remember(path, data)
+        self._nas.files[path] = NasFile(data, mtime_ns)
+
+    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        fault = self._call("replace")
+        for wanted in files:
+            data = source_bytes(self._world, source_root, wanted)
+            if data is None:
+                raise TransportError(FailureKind.LOCAL_FILE_VANISHED, f"{wanted.path} is gone")
+            self._world.port(f"replace {wanted.path}")
+            _stop_if_cancelled(control)
+            self._answer()
+            path = f"{destination}/{require_cache_path(wanted.path)}"
+            if self._nas.state == "up":
+                self._wrote(self._nas, path, data)
+            self._nas.files[path] = NasFile(data, wanted.mtime_ns)
+        self._end(fault)
+
+    def write_small(self, path: str, data: bytes) -> None:
+        raise AssertionError("the engine writes no such files")
+
+    def set_aside(self, destination: str, paths: Iterable[str]) -> None:
+        fault = self._call("set_aside")
+        files = self._nas.files
+        standing = [path for path in paths if f"{destination}/{require_data_path(path)}" in files]
+        number = 1
+        while any(path.startswith(f"{SUPERSEDED_FOLDER}/{destination}/{number}/") for path in files):
+            number += 1
+        for path in standing:
+            self._world.port(f"set aside {path}")
+            self._world.touch()
+            if self._nas.state == "up":
+                self._wrote(self._nas, f"{destination}/{path}", b"")
+            moved = self._nas.files.pop(f"{destination}/{path}", None)
+            if moved is not None:
+                self._nas.files[f"{SUPERSEDED_FOLDER}/{destination}/{number}/{path}"] = moved
+        self._end(fault)
+
+    def clear_partials(self, destination: str) -> None:
+        self._end(self._call("clear_partials"))
+
+
+def _identity(creation: NasFile) -> RunIdentity | None:
+    return identity_in(creation.data, folder_name="")

@@ -1,0 +1,530 @@
+"""One seeded life of the agent: the real core, engine, handlers and store in a world in memory that goes wrong.
+
+Nothing runs in parallel and nothing waits. Calls that the engine hands to its executors wait in a list; every step runs
+one of them, turns the engine's loop over, lets the environment act, moves the clock to the next timer, or kills the
+agent. Inside a call, at every port, the same can happen once more (`_port`), which is how calls overlap.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from exlab_watch_agent import engine as engine_module
+from exlab_watch_agent import handlers as handlers_module
+from exlab_watch_agent.adapters import store as store_module
+from exlab_watch_agent.adapters.audit_trail import AuditTrail
+from exlab_watch_agent.adapters.store import RunStore
+from exlab_watch_agent.adapters.transports.own_files import CLAIM_PATH, claim_in
+from exlab_watch_agent.core.effects import WorkEffect
+from exlab_watch_agent.core.events import Outcome
+from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.engine import Engine, LaneSetup, Noticed, Requested, ScanWanted
+from exlab_watch_agent.errors import AgentError, StoreWriteError
+from exlab_watch_agent.ports import Control, Entry, Ports
+from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.timers import TimerKind
+from tests.sim.environment import Environment
+from tests.sim.oracle import Oracle, manifest_matches
+from tests.sim.ports import (
+    FAULTS,
+    FaultyTransport,
+    KillableManifestStore,
+    MemoryCreations,
+    MemoryDigester,
+    MemoryScanner,
+    MemorySealer,
+    MemoryTree,
+)
+from tests.sim.world import EXPECTED, LOCAL_ROOT, SENTINEL, Fate, Killed, Nas, SimRun, Violation, World, status_in
+
+DEPTH_MAX = 3
+LOOP_TURNS_MAX = 20_000
+LANES = ("EQ_A", "EQ_B")
+HOUR_S = 3600.0
+
+
+@dataclass
+class Call:
+    """A call that waits in an executor."""
+
+    function: Callable[..., None]
+    arguments: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return self.function.__name__.strip("_")
+
+
+class InlineExecutor:
+    """Stands in for the one extra thread of a verify: runs the call at once, a kill included."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def __enter__(self) -> InlineExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:  # as a real executor does; a kill is no Exception
+            future.set_exception(error)
+        return future
+
+
+class Simulation:
+    """One life. `script`: faults of the copies in order, for a life without any other trouble."""
+
+    def __init__(self, seed: int, folder: Path, *, script: str | None = None, layout: Layout | None = None) -> None:
+        self.seed = seed
+        self._folder = folder
+        self.fate = Fate(seed)
+        self.random = self.fate.random
+        self.world = World(self.fate)
+        self.clock = self.world.clock
+        self.oracle = Oracle(self.world)
+        self.world.port = self._port
+        self.world.notice = self._notice
+        self.world.touch = self.oracle.world_changes
+        self.world.nas = {lane: Nas(f"nas of {lane}") for lane in LANES}
+        self.policy = self._policy(layout)
+        self.environment = Environment(self.world, self.policy, self._operate)
+        self._script = script
+        self.fate.is_calm = script is not None
+        self.trace: deque[str] = deque(maxlen=3000)
+        self._calls: list[Call] = []
+        self._events: list[str] = []
+        self._depth = 0
+        self._is_in_loop = False
+        self._jobs = 0
+        self._in_flight: Sequence[Entry] = ()
+        self.store: RunStore | None = None
+        self.engine: Engine | None = None
+
+    def _policy(self, layout: Layout | None) -> Policy:
+        signal = self.random.choice((CompletenessSignal.MANIFEST, CompletenessSignal.CREATION_JSON))
+        return Policy(
+            equipment=(
+                EquipmentPolicy(
+                    "EQ_A",
+                    "A",
+                    LOCAL_ROOT,
+                    MountedPathTarget("/mnt/a"),
+                    CompletenessSignal.SENTINEL_FILE,
+                    sentinel_filename=SENTINEL,
+                ),
+                EquipmentPolicy(
+                    "EQ_B", "B", LOCAL_ROOT, MountedPathTarget("/mnt/b"), signal, manifest_filename=EXPECTED
+                ),
+            ),
+            rescan_s=HOUR_S,
+            audit_interval_s=6 * HOUR_S,
+            layout=layout or self.random.choice(list(Layout)),
+            pushes_max=self.random.choice((1, 2)),
+        )
+
+    # --- the agent's life --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start an agent on what is left in the state folder."""
+        self.store = _WatchedStore(self._folder / "state", self)
+        self.store.open()
+        self.oracle.store_was_read({record.job_id: record for record in self.store}, self._in_flight)
+        self._in_flight = ()
+        self.oracle.waits_are_void()
+        self.engine = Engine(
+            store=self.store,
+            lanes=[self._lane(equipment) for equipment in self.policy.equipment],
+            policy=self.policy,
+            clock=self.clock,
+            now_local=self.clock.now,
+            trail_head=lambda: {"audit_seq": self.store.head.seq if self.store is not None else 0},
+            make_executor=lambda _: self,  # type: ignore[arg-type,return-value]
+        )
+        self._in_loop(self.engine.begin)
+
+    def _lane(self, equipment: EquipmentPolicy) -> LaneSetup:
+        nas = self.world.nas[equipment.equipment_id]
+
+        def make_ports(marker_id: Callable[[], str | None], trail_head: Callable[[], Any]) -> Ports:
+            return Ports(
+                clock=self.clock,
+                tree=MemoryTree(self.world),
+                creations=MemoryCreations(self.world, self.oracle.status_is_written),
+                digester=MemoryDigester(self.world),
+                transport=FaultyTransport(self.world, nas, self._script or self._fault, self.oracle.nas_is_written),
+                manifests=KillableManifestStore(self.world, self._folder / "state" / "manifests"),
+                sealer=MemorySealer(self.world),
+                equipment=equipment,
+                policy=self.policy,
+                marker_id=marker_id,
+                trail_head=trail_head,
+            )
+
+        root = f"{LOCAL_ROOT}/{equipment.equipment_id}"
+        return LaneSetup(equipment, root, MemoryScanner(self.world), make_ports)
+
+    def _fault(self, method: str) -> str:
+        return self.random.choice(FAULTS) if self.fate.happens(self.fate.p_fault) else "ok"
+
+    def die(self, why: str) -> None:
+        """The process is gone: no call ends, nothing is written any more; only what is on the disks is left."""
+        self._log(f"KILLED at {why}")
+        self.oracle.count("killed")
+        assert self.store is not None
+        self.store.close()  # the system closes files and drops locks
+        self.store = self.engine = None
+        self._calls.clear()
+        self._events.clear()
+        self.oracle.windows.clear()
+        self._depth = 0
+        self._is_in_loop = False
+
+    # --- executor ----------------------------------------------------------------------------------------------------
+
+    def submit(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Implements Executor.submit as far as the engine uses it. A fast thread may be done before it returns."""
+        call = Call(function, arguments)
+        if self._depth < DEPTH_MAX and self.fate.happens(self.fate.p_at_once):
+            self._run(call)
+        else:
+            self._calls.append(call)
+
+    def _run(self, call: Call) -> None:
+        self._log(f"run {call}")
+        self._depth += 1
+        call.function(*call.arguments)
+        self._depth -= 1
+
+    def carry_out(self, effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
+        """The real one, watched."""
+        window = self.oracle.effect_begins(effect)
+        self._log(f"begin {type(effect).__name__} {effect.run_path[-30:]} turn {effect.turn}")
+        outcome: Outcome | None = None
+        try:
+            outcome = _REAL_CARRY_OUT(effect, ports, control)
+        except AgentError:
+            self.oracle.effect_ends(window, None)
+            raise
+        except Exception as error:
+            raise Violation(f"{effect} ended with {error!r}") from error
+        self.oracle.effect_ends(window, outcome)
+        self._log(f"end {type(effect).__name__} {effect.run_path[-30:]}: {outcome}"[:300])
+        return outcome
+
+    # --- one step ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        try:
+            if self.engine is None:
+                if self.random.random() < 0.5:
+                    self.start()
+                else:
+                    self._environment_acts()
+            elif self.fate.happens(self.fate.p_kill):
+                self.die("a step")
+            else:
+                self._something_happens()
+        except Killed as killed:
+            self.die(str(killed))
+        self.oracle.check()
+
+    def _something_happens(self) -> None:
+        draw = self.random.random()
+        if draw < self.fate.p_environment:
+            self._environment_acts()
+        elif draw < 0.5 and self._calls:
+            self._run(self._calls.pop(self.random.randrange(len(self._calls))))
+        elif draw < 0.9:
+            self._turn_over()
+            if self._events and self.random.random() < 0.5:
+                self._deliver()
+        else:
+            self._let_time_pass()
+
+    def _port(self, name: str) -> None:
+        """At every call of a port: the process may end here, and the rest of the world goes on meanwhile."""
+        if self.fate.happens(self.fate.p_kill):
+            raise Killed(name)
+        if self._depth <= DEPTH_MAX and self.fate.happens(self.fate.p_breathe):
+            self._depth += 1
+            draw = self.random.random()
+            if draw < 0.4:
+                self._environment_acts()
+            elif draw < 0.7 and self._calls:
+                self._run(self._calls.pop(self.random.randrange(len(self._calls))))
+            elif not self._is_in_loop:
+                self._turn_over()
+            self._depth -= 1
+
+    def _turn_over(self) -> None:
+        assert self.engine is not None
+        if self._is_in_loop:
+            return
+        messages = self.engine._waiting_messages()
+        if len(messages) > 1 and self.random.random() < 0.3:
+            keep = self.random.randrange(1, len(messages))
+            for message in messages[keep:]:
+                self.engine.post(message)
+            del messages[keep:]
+        self._in_loop(lambda: self.engine.turn_over(messages))  # type: ignore[union-attr]
+
+    def _in_loop(self, action: Callable[[], None]) -> None:
+        self._is_in_loop = True
+        try:
+            action()
+        except StoreWriteError as error:
+            raise Killed("a store that cannot write, at which the engine stops") from error
+        self._is_in_loop = False
+
+    def _environment_acts(self) -> None:
+        done = self.environment.act()
+        if done:
+            self._log(f"environment: {done}")
+            self.oracle.count(done.split()[0])
+
+    def _let_time_pass(self) -> None:
+        assert self.engine is not None
+        due_s = self.engine._timers.next_due_s()
+        until_due = max(0.0, (due_s if due_s is not None else self.clock.mono_s) - self.clock.mono_s)
+        seconds = self.random.choice((0.2, 5.0, until_due, until_due, self.random.uniform(0, 4000)))
+        self._log(f"{seconds:.1f} s pass")
+        self.clock.advance(seconds)
+
+    # --- events and commands -----------------------------------------------------------------------------------------
+
+    def _notice(self, path: str) -> None:
+        """What a watcher would say, unless it is lost; perhaps twice, later, and in another order."""
+        if self.engine is None or self.random.random() < self.fate.p_event_lost:
+            return
+        self._events.append(path)
+        if self.random.random() < 0.1:
+            self._events.append(path)
+
+    def _deliver(self) -> None:
+        assert self.engine is not None
+        path = self._events.pop(self.random.randrange(len(self._events)))
+        self.engine.post(Noticed((path,)))
+
+    def _operate(self, request: dict[str, Any]) -> None:
+        if self.engine is not None:
+            self.oracle.waits_are_void()
+            self.engine.post(Requested(request, lambda _: None))
+
+    def _log(self, text: str) -> None:
+        self.trace.append(f"{'  ' * self._depth}{self.clock.mono_s:10.1f} {text}")
+
+    # --- the store ---------------------------------------------------------------------------------------------------
+
+    def write_trail(self, trail: AuditTrail, data: bytes) -> None:
+        """The one write of a commit: it may be torn by a kill, or the disk may be full."""
+        if self.fate.happens(self.fate.p_kill * 2):
+            _REAL_WRITE(trail, data[: self.random.randrange(len(data) + 1)])
+            raise Killed("the write of the trail")
+        if self.fate.happens(self.fate.p_kill / 2):
+            _REAL_WRITE(trail, data[: self.random.randrange(len(data) + 1)])
+            raise OSError(28, "No space left on device")
+        _REAL_WRITE(trail, data)
+
+    def commit(self, entries: Sequence[Entry], at: datetime) -> None:
+        self._in_flight = list(entries)
+        try:
+            RunStore.commit(self.store, entries, at=at)  # type: ignore[arg-type]
+        except StoreWriteError:
+            self._in_flight = ()
+            raise
+        self._in_flight = ()
+        for entry in entries:
+            if entry.move is not None and entry.record is not None:
+                self._log(
+                    f"{entry.record.run_path[-30:]} {entry.move.source} -> {entry.move.dest} "
+                    f"({entry.move.trigger}: {entry.move.reason}) turn {entry.record.turn}"
+                )
+        self.oracle.committed(entries)
+        if self.fate.happens(self.fate.p_kill):
+            raise Killed("the moment after a commit")
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """All faults end. Time passes, an operator does what is asked of one, and everything must come to rest."""
+        self.fate.is_calm = True
+        self.environment.come_to_an_end()
+        if self.engine is None:
+            self.start()
+        self._log("CALM")
+        self.run_for(20 * HOUR_S)
+        for command in ("resolve", "retry"):
+            for record in sorted(self.oracle.acknowledged.values(), key=lambda r: r.job_id):
+                if (record.state, command) in ((RunState.CONFLICT, "resolve"), (RunState.FAILED, "retry")):
+                    self._operate({"command": command, "job_id": record.job_id, "operator": "asmith"})
+            self.run_for(14 * HOUR_S)
+        self.check_end()
+
+    def run_for(self, seconds: float) -> None:
+        """Let the agent work undisturbed for so long, from timer to timer."""
+        assert self.engine is not None
+        end_s = self.clock.mono_s + seconds
+        for _ in range(LOOP_TURNS_MAX):
+            while self._calls:
+                self._run(self._calls.pop(0))
+            if not self.engine._inbox.empty() or self._events:
+                for path in self._events:
+                    self.engine.post(Noticed((path,)))
+                self._events.clear()
+                self._in_loop(self.engine.turn_over)
+                continue
+            due_s = self.engine._timers.next_due_s()
+            if self._calls:
+                continue
+            if due_s is None or due_s > end_s:
+                self.clock.advance(max(0.0, end_s - self.clock.mono_s))
+                self.oracle.check()
+                return
+            self.clock.advance(max(0.0, due_s - self.clock.mono_s))
+            self._in_loop(self.engine.turn_over)
+        raise Violation("the agent does not come to rest")
+
+    def ending(self) -> str:
+        """What is where, for whoever looks at a life that failed."""
+        records = [
+            f"{record.job_id[-4:]} {record.state} turn {record.turn} {record.run_path} at {record.destination!r} "
+            f"sealed {record.is_sealed} {record.last_error}"
+            for record in self.oracle.acknowledged.values()
+        ]
+        runs = [f"run {run.number} {run.path}" for run in self.world.runs.values()]
+        nas = [f"{nas.name} is {nas.state}" for nas in self.world.nas.values()]
+        return "\n".join([*records, *runs, *nas])
+
+    def check_end(self) -> None:
+        assert self.engine is not None
+        records = {record.run_path: record for record in self.oracle.acknowledged.values()}
+        if not self.engine.is_at_rest():
+            raise Violation("the engine is not at rest")
+        for run in self.world.runs.values():
+            record = records.get(run.path)
+            if record is None:
+                raise Violation(f"{run.path} was never noticed")
+            self._check_run(run, record)
+        for record in records.values():
+            # A seal never gives up, and a folder that somebody removed meanwhile does not come back.
+            is_gone = record.state is RunState.SEALING and record.run_path not in self.world.runs
+            if record.is_working and not is_gone:
+                raise Violation(f"{record.run_path} is still {record.state}")
+
+    def _check_run(self, run: SimRun, record: RunRecord) -> None:
+        nas = self.world.nas[run.equipment_id]
+        self.oracle.count(f"ends {record.state}")
+        if record.state is RunState.VERIFIED:
+            if not manifest_matches(nas, record.destination, run):
+                raise Violation(f"{run.path} is verified, and its copy is not whole")
+            return
+        if status_of(run) != record.sync_status:
+            raise Violation(f"{run.path} is {record.state}, and its creation.json says {status_of(run)}")
+        if record.state is RunState.BLOCKED and not self.environment.is_admitted(run):
+            return
+        if record.state is RunState.CONFLICT and record.last_error is not None:
+            if record.last_error.kind == "destination_occupied" and self._is_taken(record):
+                return
+        raise Violation(f"{run.path} is complete, and ends as {record.state}: {record.last_error}")
+
+    def _is_taken(self, record: RunRecord) -> bool:
+        """Whether the destination that the run must have holds data of another."""
+        claimed = record.last_error.message.removesuffix(" holds another run's data") if record.last_error else ""
+        nas = self.world.nas[record.equipment_id]
+        mine = self.world.runs[record.run_path]
+        claim = nas.real.get(f"{claimed}/{CLAIM_PATH}")
+        holder = claim_in(claim.data) if claim is not None else None
+        is_claimed = holder is not None and holder.job_id != record.job_id
+        return is_claimed or any(run is not mine for run in nas.owners.get(claimed, ()))
+
+
+def status_of(run: SimRun) -> str:
+    return status_in(run.creation_text)
+
+
+class _WatchedStore(RunStore):
+    """The real store; the simulation stands at its commits."""
+
+    def __init__(self, folder: Path, simulation: Simulation) -> None:
+        super().__init__(folder)
+        self._simulation = simulation
+
+    def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:
+        self._simulation.commit(entries, at)
+
+
+_REAL_CARRY_OUT = engine_module.carry_out
+_REAL_WRITE = AuditTrail._write
+
+
+class _NoErrors(logging.Handler):
+    """An internal error that the engine only logs is a violation here."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            error = record.exc_info[1] if record.exc_info else None
+            raise Violation(f"logged as an internal error: {record.getMessage()} {error!r}") from error
+
+
+@contextmanager
+def in_place(simulation: Simulation) -> Iterator[None]:
+    """Put the simulation where the machine was: no fsync, no threads, job ids in order, frequent checkpoints."""
+
+    def new_id() -> SimpleNamespace:
+        simulation._jobs += 1
+        return SimpleNamespace(hex=f"{simulation._jobs:032x}")
+
+    package = logging.getLogger("exlab_watch_agent")
+    handler, was = _NoErrors(), (package.level, package.propagate)
+    package.addHandler(handler)
+    package.propagate = False
+    try:
+        with ExitStack() as stack:
+            for target, name, stand_in in (
+                (engine_module, "carry_out", simulation.carry_out),
+                (engine_module, "uuid", SimpleNamespace(uuid4=new_id)),
+                (handlers_module, "ThreadPoolExecutor", InlineExecutor),
+                (store_module, "CHECKPOINT_LINES_MIN", 20),
+                (AuditTrail, "_write", lambda trail, data: simulation.write_trail(trail, data)),
+            ):
+                stack.enter_context(patch.object(target, name, stand_in))
+            stack.enter_context(patch("os.fsync", lambda _: None))
+            yield
+    finally:
+        if simulation.store is not None:
+            with suppress(Exception):
+                simulation.store.close()
+        package.removeHandler(handler)
+        package.level, package.propagate = was
+
+
+def simulate(seed: int, folder: Path, *, steps: int = 300) -> dict[str, int]:
+    """Live one seeded life to its end and return what happened how often. Raises: AssertionError with the last steps."""
+    simulation = Simulation(seed, folder)
+    with in_place(simulation):
+        try:
+            for _ in range(steps):
+                simulation.step()
+            simulation.settle()
+        except (Violation, Exception) as error:
+            last = "\n".join(simulation.trace)
+            raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}\n{last}\n{simulation.ending()}") from error
+    return simulation.oracle.counts
+
+
+__all__ = ["ScanWanted", "Simulation", "TimerKind", "in_place", "simulate"]

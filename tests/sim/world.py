@@ -1,0 +1,247 @@
+"""The world around the agent, in memory: clock, instrument disks, NAS folders, and the chance by which things go wrong.
+
+What is true is here (the oracle reads it); what the agent may see of it goes through ports.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from exlab_watch_agent.adapters.transports.own_files import SUPERSEDED_FOLDER
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+
+LOCAL_ROOT = "/data/lab"
+SENTINEL = "acquisition_complete.flag"
+EXPECTED = "files.json"
+BAD_NAME = "CON"  # reserved on Windows: a hard finding
+
+
+class Killed(BaseException):  # noqa: N818 - an end, not an error
+    """The process ends here, as by kill -9: nothing may catch this."""
+
+
+class Violation(BaseException):  # noqa: N818 - must pass every `except Exception` of the code under test
+    """The oracle found that something happened which must never happen."""
+
+
+class FakeClock:
+    """Implements ports.Clock: the wall clock jumps, the monotonic one only advances, and only when told."""
+
+    def __init__(self) -> None:
+        self.wall = datetime(2026, 4, 17, 14, 0, tzinfo=UTC)
+        self.mono_s = 1000.0
+
+    def now(self) -> datetime:
+        return self.wall
+
+    def monotonic_s(self) -> float:
+        return self.mono_s
+
+    def advance(self, seconds: float) -> None:
+        self.wall += timedelta(seconds=seconds)
+        self.mono_s += seconds
+
+
+@dataclass
+class LocalFile:
+    """One file on the instrument's disk."""
+
+    data: bytes
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(eq=False)
+class SimRun:
+    """A run folder: `files` are data, `cache` is `.exlab-wizard/`. `truth`: what the instrument wrote and did not take away."""
+
+    number: int
+    path: str
+    equipment_id: str
+    files: dict[str, LocalFile] = field(default_factory=dict)
+    cache: dict[str, LocalFile] = field(default_factory=dict)
+    truth: dict[str, bytes] = field(default_factory=dict)
+    is_locked: bool = False
+    spoiled_text: bytes | None = None
+
+    @property
+    def content(self) -> frozenset[tuple[str, bytes]]:
+        """The data files as they are now: equal contents are equal whatever their times."""
+        return frozenset((path, file.data) for path, file in self.files.items())
+
+    @property
+    def author(self) -> str:
+        """`created_by`: every run has its own, and a copied folder that of its original."""
+        text = self.spoiled_text or self.creation_text
+        return str(json.loads(text)["created_by"])
+
+    @property
+    def creation_text(self) -> bytes:
+        return self.cache[CREATION_FILE].data
+
+
+@dataclass
+class NasFile:
+    data: bytes
+    mtime_ns: int
+
+
+class Nas:
+    """One destination root. While it is not mounted, an empty folder of the local disk stands in its place: `ghost`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.real: dict[str, NasFile] = {}
+        self.ghost: dict[str, NasFile] = {}
+        self.marker_id: str | None = None
+        self.state = "up"  # up | dead | unmounted
+        self.ever: dict[str, set[bytes]] = {}
+        self.owners: dict[str, set[SimRun]] = {}
+
+    @property
+    def files(self) -> dict[str, NasFile]:
+        return self.ghost if self.state == "unmounted" else self.real
+
+    def below(self, destination: str) -> dict[str, NasFile]:
+        """The real data files below a destination, by their path relative to it."""
+        prefix = destination + "/"
+        cache = f"{prefix}{CACHE_FOLDER}/"
+        return {
+            path[len(prefix) :]: file
+            for path, file in self.real.items()
+            if path.startswith(prefix) and not path.startswith(cache)
+        }
+
+    def remember(self, path: str, data: bytes) -> None:
+        """Note that this content stands under this data name: from now on it must not be lost."""
+        self.ever.setdefault(path, set()).add(data)
+
+    def rot(self, path: str, data: bytes) -> None:
+        """The medium changed a file in place: the only way in which content is ever lost here."""
+        self.ever.get(path, set()).discard(self.real[path].data)
+        self.real[path] = NasFile(data, self.real[path].mtime_ns)
+        self.remember(path, data)
+
+    def lost(self) -> list[str]:
+        """Names of which some content that stood there is neither there nor among the superseded."""
+        kept: dict[str, set[bytes]] = {}
+        for path, file in self.real.items():
+            if path.startswith(SUPERSEDED_FOLDER + "/"):
+                original = _superseded_name(path, self.ever)
+                kept.setdefault(original, set()).add(file.data)
+            else:
+                kept.setdefault(path, set()).add(file.data)
+        return [path for path, contents in self.ever.items() if contents - kept.get(path, set())]
+
+    def creation_status(self, destination: str) -> str | None:
+        """What the `creation.json` at the destination says, None where there is none."""
+        file = self.real.get(f"{destination}/{CACHE_FOLDER}/{CREATION_FILE}")
+        return status_in(file.data) if file is not None else None
+
+
+def _superseded_name(path: str, known: dict[str, set[bytes]]) -> str:
+    """`.exlab-superseded/<destination>/<n>/<rest>` → `<destination>/<rest>`: whichever split names a known file."""
+    parts = path.split("/")[1:]
+    for at, part in enumerate(parts):
+        name = "/".join(parts[:at] + parts[at + 1 :])
+        if part.isdigit() and name in known:
+            return name
+    raise Violation(f"{path} is not what was moved aside from anywhere")
+
+
+def status_in(data: bytes) -> str:
+    return str(json.loads(data).get("sync_status", "pending"))
+
+
+class Fate:
+    """Chance. One seed gives one life; each life has its own inclinations, so that some are calm in some respects."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.is_calm = False
+        pick = self.random.choice
+        self.p_kill = pick((0, 0, 0.002, 0.01))
+        self.p_fault = pick((0, 0.02, 0.1, 0.25))
+        self.p_breathe = pick((0, 0.05, 0.2))
+        self.p_at_once = pick((0, 0.1, 0.5))
+        self.p_environment = pick((0.05, 0.15, 0.3))
+        self.p_event_lost = pick((0, 0.2, 1.0))
+        self.inclinations = {name: pick((0, 1, 1, 3)) for name in WEIGHTS}
+
+    def happens(self, probability: float) -> bool:
+        return not self.is_calm and self.random.random() < probability
+
+
+# What the environment may do, and how often relative to each other before a life's own inclinations.
+WEIGHTS = {
+    "begin_run": 6,
+    "write_file": 6,
+    "append_file": 3,
+    "overwrite_file": 3,
+    "remove_file": 1,
+    "complete_run": 10,
+    "bad_name": 1,
+    "touch_signal": 1,
+    "override": 3,
+    "spoil_creation": 2,
+    "move_run": 2,
+    "copy_run": 1,
+    "remove_run": 0.3,
+    "lock_run": 1,
+    "rot": 2,
+    "nas_trouble": 2,
+    "nas_back": 5,
+    "root_trouble": 1,
+    "jump_clock": 1,
+    "operate": 4,
+}
+
+
+@dataclass
+class World:
+    """Everything outside the agent. `touch` is called before anything of it changes, `notice` when a watcher would see it."""
+
+    fate: Fate
+    clock: FakeClock = field(default_factory=FakeClock)
+    runs: dict[str, SimRun] = field(default_factory=dict)
+    nas: dict[str, Nas] = field(default_factory=dict)
+    roots_away: set[str] = field(default_factory=set)
+    paths_used: set[str] = field(default_factory=set)
+    taken_from: set[str] = field(default_factory=set)
+    touch: Callable[[], None] = lambda: None
+    notice: Callable[[str], None] = lambda _: None
+    port: Callable[[str], None] = lambda _: None
+    serial: int = 0
+
+    def next_serial(self) -> int:
+        self.serial += 1
+        return self.serial
+
+    def stamp(self, data: bytes) -> LocalFile:
+        """A file written now. Two writes never share a ctime and an inode, as on a real disk."""
+        serial = self.next_serial()
+        now_ns = int(self.clock.wall.timestamp()) * 10**9
+        return LocalFile(data, now_ns, now_ns + serial, serial)
+
+    def put(self, run: SimRun, name: str, data: bytes) -> None:
+        """The instrument writes a data file."""
+        self.touch()
+        run.files[name] = self.stamp(data)
+        run.truth[name] = data
+        self.notice(f"{run.path}/{name}")
+
+    def take(self, run: SimRun, name: str) -> None:
+        """The instrument removes a data file."""
+        self.touch()
+        del run.files[name], run.truth[name]
+        self.taken_from.add(run.author)
+        self.notice(f"{run.path}/{name}")
+
+    def put_cache(self, run: SimRun, name: str, data: bytes) -> None:
+        run.cache[name] = self.stamp(data)
+        self.notice(f"{run.path}/{CACHE_FOLDER}/{name}")
