@@ -94,6 +94,7 @@ class Agent:
         self.engine: Engine | None = None
         self._last: dict[str, float] = {}
         self._inbox_has_news = True
+        self._is_stopping = False
         self._live_text = ""
         self._nas_heartbeats: dict[str, float] = {}
 
@@ -132,6 +133,8 @@ class Agent:
         """Work until `stop`, or until all runs rest. Raises: StoreWriteError."""
         assert self.engine is not None, "open() comes first"
         log.info("agent %s started, chart %s, pid %d", __version__, CHART.version, os.getpid())
+        if self._is_stopping:  # asked while the parts were put together
+            self.engine.stop()
         if self._is_watching:
             self._watcher = Watcher(
                 {lane_id: lane.root for lane_id, lane in self.engine.lanes.items()},
@@ -148,6 +151,7 @@ class Agent:
                 self._watcher.stop()
 
     def stop(self) -> None:
+        self._is_stopping = True
         if self.engine is not None:
             self.engine.stop()
 
@@ -156,6 +160,7 @@ class Agent:
         try:
             if self.engine is not None:
                 self._publish(force=True)
+                self._beat_here()
                 self.store.checkpoint()
         finally:
             if self.engine is not None:
@@ -341,12 +346,16 @@ class Agent:
             "audit": {"seq": self.store.head.seq, "blake3": self.store.head.digest},
         }
 
-    def _beat(self) -> None:
+    def _beat_here(self) -> bytes:
         data = (json.dumps(self.heartbeat(), indent=2) + "\n").encode()
         try:
             write_atomically(self.state_dir / HEARTBEAT_NAME, data, mode=0o600)
         except OSError as error:
             log.warning("the heartbeat cannot be written: %s", error.strerror)
+        return data
+
+    def _beat(self) -> None:
+        data = self._beat_here()
         assert self.engine is not None, "open() comes first"
         for lane_id, lane in self.engine.lanes.items():
             is_known = lane.marker_id is not None and lane.waiting_since is None

@@ -517,10 +517,13 @@ class Engine:
             lane.backlog[path] = None
 
     def _find_vanished(self, lane: Lane, paths: set[str], *, may_have_moved: bool) -> None:
-        for record in self._store:
-            if record.equipment_id != lane.equipment.equipment_id or record.run_path in paths:
+        for stored in self._store:
+            if stored.equipment_id != lane.equipment.equipment_id or stored.run_path in paths:
                 continue
+            record = self._record(stored.job_id) or stored  # it may have been moved in this very pass
             if record.state in (RunState.ACQUIRING, RunState.BLOCKED, RunState.QUEUED) and self._is_mine(record):
+                if lane.scanner.is_there(record.run_path):  # it came, or was moved here, after the scan had passed
+                    continue
                 view = self.views.setdefault(record.job_id, View())
                 view.problem = f"{record.run_path} is gone: put it back, or ignore this if it was removed on purpose"
                 if record.state is RunState.QUEUED and lane.pushing != record.job_id and not may_have_moved:
@@ -808,6 +811,9 @@ class Engine:
             task.cancel.set()
         self._next_work.pop(after.job_id, None)
         lane.parked.pop(after.job_id, None)
+        if before.state is RunState.QUEUED:
+            with suppress(ValueError):  # a second turn in the queue would cut short the wait after a failure
+                lane.ready.remove(after.job_id)
         if before.state is RunState.RUNNING and task is None:
             self._free_slot(lane, after.job_id)
         if before.state is RunState.AUDITING and lane.auditing == after.job_id:
@@ -946,8 +952,6 @@ class Engine:
 
     def _make_ready(self, record: RunRecord, *, wait_s: float) -> None:
         if wait_s > 0:
-            with suppress(ValueError):  # an earlier turn in the queue must not cut the wait short
-                self.lanes[record.equipment_id].ready.remove(record.job_id)
             self._timers.set(TimerKind.READY, record.job_id, due_s=self._clock.monotonic_s() + wait_s)
         elif record.job_id not in self.lanes[record.equipment_id].ready:
             self.lanes[record.equipment_id].ready.append(record.job_id)

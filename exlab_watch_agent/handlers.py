@@ -389,7 +389,8 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Outcome:
     anchor = {"schema": 1, **asdict(effect.claim), "manifest_sha256": effect.manifest_digest, **ports.trail_head()}
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
     ports.sealer.write(effect.run_path, CLAIM_FILE, (json.dumps(anchor, indent=2) + "\n").encode())
-    ports.creations.set_sync_status(effect.run_path, "synced")
+    written = ports.creations.set_sync_status(effect.run_path, "synced")
+    ports.transport.clear_partials(effect.destination)  # a seal that was killed leaves some, too
     cache = ports.tree.cache_files(effect.run_path)
     ports.transport.replace(effect.run_path, cache, effect.destination, control=control)
     for name in (MANIFEST_FILE, CREATION_FILE):
@@ -397,6 +398,9 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Outcome:
         here = ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
         if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != here:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
+    if ports.creations.read(effect.run_path).signature != written:
+        # Equal on both sides is not enough: what another program saved meanwhile need not say "synced".
+        raise TransportError(FailureKind.UNKNOWN, "creation.json was saved by another program while the run was sealed")
     _unchanged_inventory(effect, ports)
     return Sealed(effect.turn)
 

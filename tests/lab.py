@@ -218,6 +218,13 @@ class Lab:
             assert (fact["seq"], fact["prev"]) == (number, previous)
             previous = blake3(line).hexdigest()
 
+    def assert_chain_holds_but_for_a_torn_end(self) -> None:
+        """The same of the whole lines: a line that was being written when the agent was killed was never acknowledged."""
+        previous = "0" * 64
+        for line in (self.state / "audit.jsonl").read_bytes().split(b"\n")[:-1]:
+            assert json.loads(line)["prev"] == previous
+            previous = blake3(line).hexdigest()
+
     def assert_log_is_clean(self) -> None:
         for text in (self.log(), (self.state / "audit.jsonl").read_text(encoding="utf-8")):
             assert "Traceback" not in text
@@ -264,6 +271,12 @@ class AgentProcess:
             self.process = subprocess.Popen(
                 _python(lab.argv("run"), as_user=as_user), stdout=output, stderr=output, cwd=lab.home
             )
+
+    def __enter__(self) -> AgentProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     @property
     def pid(self) -> int:

@@ -109,6 +109,7 @@ class LevelObserver(BaseObserver):
         super().__init__(LevelEmitter, timeout=timeout, inotify_fd=self._inotify_fd)
 
     def on_thread_stop(self) -> None:
-        super().on_thread_stop()
+        # First the descriptor: taking the watches away one by one would queue an event for each, and overflow it.
         self._inotify_fd.stop()
+        super().on_thread_stop()
         self._inotify_fd.join()

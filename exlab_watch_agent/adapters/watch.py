@@ -208,10 +208,10 @@ class Watcher:
         ]
         # After an overflow folders may be there that nobody watches, and others under another name.
         if gone or self._has_overflowed.is_set() or not _is_healthy(self._observer):
-            self._has_overflowed.clear()
             log.warning("the file watcher is replaced%s", f" ({', '.join(gone)} went away)" if gone else "")
             self.restarts += 1
             self._end_observer()
+            self._has_overflowed.clear()
             self._begin()
             self._on_lost(None)
             return

@@ -112,15 +112,16 @@ def run_agent(context: Context, *, is_once: bool, is_quiet: bool) -> int:
 
 
 def _drive(agent: Agent, narrator: Narrator, *, until_rest: bool, requests: Sequence[Requested] = ()) -> int:
-    agent.open()
-    try:
-        for request in requests:
-            agent.engine.post(request)  # type: ignore[union-attr]
-        with stopping_on_signals(agent.stop), narrator.following(agent):
-            agent.run(until_rest=until_rest)
-        return ExitCode.NEEDS_ATTENTION if until_rest and needs_attention(agent) else ExitCode.FINE
-    finally:
-        agent.close()
+    with stopping_on_signals(agent.stop):
+        agent.open()
+        try:
+            for request in requests:
+                agent.engine.post(request)  # type: ignore[union-attr]
+            with narrator.following(agent):
+                agent.run(until_rest=until_rest)
+            return ExitCode.NEEDS_ATTENTION if until_rest and needs_attention(agent) else ExitCode.FINE
+        finally:
+            agent.close()
 
 
 def act(context: Context, request: Mapping[str, Any], *, run_paths: frozenset[str]) -> int:
@@ -135,6 +136,8 @@ def act(context: Context, request: Mapping[str, Any], *, run_paths: frozenset[st
     )
     order = Requested({**request, "operator": operator_name()}, answers.append)
     code = _drive(agent, narrator, until_rest=True, requests=[order])
+    if not answers:
+        raise AgentError("It was stopped before the command was obeyed: give it again.")
     for answer in answers:
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))

@@ -15,7 +15,7 @@ from tests.sim.world import BAD_NAME, EXPECTED, LOCAL_ROOT, SENTINEL, WEIGHTS, L
 
 RUNS_MAX = 7
 PROJECTS = ("P-A", "P B")
-MINUTES = range(3)
+MINUTES = range(5)
 
 
 class Environment:
@@ -73,20 +73,16 @@ class Environment:
         self._world.put_cache(run, CREATION_FILE, json.dumps(members).encode())
 
     def _free_path(self, equipment_id: str) -> str | None:
+        """A path where no run ever was: a new run in the place of an old one is not told apart from an edited one."""
         free = [
             path
             for project in PROJECTS
             for minute in MINUTES
             if (path := f"{LOCAL_ROOT}/{equipment_id}/{project}/Runs/Run_2026-04-17T14-{minute:02d}")
             not in self._world.runs
-            and path not in self._used_paths()
+            and path not in self._world.paths_used
         ]
         return self._random.choice(free) if free else None
-
-    def _used_paths(self) -> set[str]:
-        """A new run is never made where another once was: whoever does that gets a conflict or a mixed history."""
-        self._world.paths_used.update(self._world.runs)
-        return self._world.paths_used
 
     def write_file(self, run: SimRun) -> bool | None:
         if len(run.files) >= 5:
@@ -190,6 +186,7 @@ class Environment:
         self._world.touch()
         old = run.path
         del self._world.runs[old]
+        self._world.paths_used.add(old)
         run.path = path
         self._world.runs[path] = run
         self._world.notice(old)
@@ -219,6 +216,7 @@ class Environment:
         self._world.touch()
         self._world.taken_from.add(run.author)
         del self._world.runs[run.path]
+        self._world.paths_used.add(run.path)
         self._world.notice(run.path)
 
     def lock_run(self, run: SimRun) -> None:

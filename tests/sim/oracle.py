@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -45,13 +44,16 @@ def digest_of(content: Iterable[tuple[str, bytes]]) -> str:
 
 @dataclass
 class Window:
-    """One effect while it is carried out. `equal`: the content that was the same on both sides at some moment in it."""
+    """One effect while it is carried out.
+
+    `seen`: the manifest digests of the local data at any moment of it; `equal`: those while both sides were the same.
+    """
 
     effect: WorkEffect
     nas: Nas
     run: SimRun | None
     was_always_away: bool
-    began_with: frozenset[tuple[str, bytes]] | None
+    seen: set[str] = field(default_factory=set)
     equal: set[str] = field(default_factory=set)
 
 
@@ -83,7 +85,7 @@ class Oracle:
         if any(window.effect.job_id == effect.job_id for window in self.windows):
             raise Violation(f"two effects of one run at the same time: {effect}")
         nas, run = self._world.nas[effect.equipment_id], self._world.runs.get(effect.run_path)
-        window = Window(effect, nas, run, nas.state != "up", run.content if run is not None else None)
+        window = Window(effect, nas, run, nas.state != "up")
         self.windows.append(window)
         self._note_equality(window)
         return window
@@ -97,11 +99,13 @@ class Oracle:
         if window.nas.state == "up":
             window.was_always_away = False
         run = window.run
-        if not isinstance(window.effect, Verify) or run is None or not run.files:
+        if not isinstance(window.effect, Verify | Seal) or run is None or not run.files:
             return
+        digest = digest_of(run.content)
+        window.seen.add(digest)
         there = window.nas.below(window.effect.destination)
         if all(path in there and there[path].data == file.data for path, file in run.files.items()):
-            window.equal.add(digest_of(run.content))
+            window.equal.add(digest)
 
     def effect_ends(self, window: Window, outcome: Outcome | None) -> None:
         self._note_equality(window)
@@ -158,9 +162,8 @@ class Oracle:
         if sealing:
             window = sealing[-1]
             assert isinstance(window.effect, Seal)
-            content = window.began_with
-            if content is None or digest_of(content) != window.effect.manifest_digest:
-                raise Violation("synced was written for data that were another before the seal began")
+            if window.effect.manifest_digest not in window.seen:
+                raise Violation("synced was written, and at no moment of the seal the data were those of the manifest")
             if window.effect.manifest_digest not in self._proven.get(window.effect.job_id, ()):
                 raise Violation("synced was written for data that were never proven")
             return
@@ -270,14 +273,15 @@ class Oracle:
         raise Violation("the store is not what was acknowledged")
 
 
-def manifest_matches(nas: Nas, destination: str, run: SimRun) -> bool:
-    """Whether the copy is whole: every byte, the manifest, and a `creation.json` that says synced."""
+def what_is_wrong(nas: Nas, destination: str, run: SimRun) -> list[str]:
+    """What keeps the copy from being whole: every byte, the manifest, and both files that must say synced."""
     there = nas.below(destination)
+    wrong = [p for p, file in run.files.items() if p not in there or there[p].data != file.data]
     manifest = nas.real.get(f"{destination}/{CACHE_FOLDER}/{MANIFEST_FILE}")
-    return (
-        all(path in there and there[path].data == file.data for path, file in run.files.items())
-        and manifest is not None
-        and manifest_digest(manifest.data) == digest_of(run.content)
-        and nas.creation_status(destination) == "synced"
-        and json.loads(run.creation_text)["sync_status"] == "synced"
-    )
+    if manifest is None or manifest_digest(manifest.data) != digest_of(run.content):
+        wrong.append("the manifest")
+    if nas.creation_status(destination) != "synced":
+        wrong.append("creation.json on the NAS")
+    if status_in(run.creation_text) != "synced":
+        wrong.append("creation.json here")
+    return wrong

@@ -35,7 +35,7 @@ from exlab_watch_agent.ports import Control, Entry, Ports
 from exlab_watch_agent.statechart import RunState
 from exlab_watch_agent.timers import TimerKind
 from tests.sim.environment import Environment
-from tests.sim.oracle import Oracle, manifest_matches
+from tests.sim.oracle import Oracle, what_is_wrong
 from tests.sim.ports import (
     FAULTS,
     FaultyTransport,
@@ -105,7 +105,7 @@ class Simulation:
         self.environment = Environment(self.world, self.policy, self._operate)
         self._script = script
         self.fate.is_calm = script is not None
-        self.trace: deque[str] = deque(maxlen=3000)
+        self.trace: deque[str] = deque(maxlen=150)
         self._calls: list[Call] = []
         self._events: list[str] = []
         self._depth = 0
@@ -430,8 +430,8 @@ class Simulation:
         nas = self.world.nas[run.equipment_id]
         self.oracle.count(f"ends {record.state}")
         if record.state is RunState.VERIFIED:
-            if not manifest_matches(nas, record.destination, run):
-                raise Violation(f"{run.path} is verified, and its copy is not whole")
+            if wrong := what_is_wrong(nas, record.destination, run):
+                raise Violation(f"{run.path} is verified, and its copy is not whole: {wrong}")
             return
         if status_of(run) != record.sync_status:
             raise Violation(f"{run.path} is {record.state}, and its creation.json says {status_of(run)}")

@@ -435,7 +435,7 @@ class Folders:
 
     def touch_up_to_root(self, relative: str) -> None:
         """Note that this folder and all above it may have been made by a push that was stopped before they were durable."""
-        while relative not in self.touched:
+        while relative:
             self.touched.add(relative)
             relative = relative.rpartition("/")[0]
         self.touched.add("")

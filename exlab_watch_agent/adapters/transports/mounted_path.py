@@ -298,6 +298,7 @@ class MountedPathTransport:
 
     def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
         with self._answering("Cannot write to", destination):
+            self._require_apart(source_root)
             copier = FileCopier(source_root, control)
             folders = Folders(self._root)
             folders.make(destination)
@@ -313,6 +314,16 @@ class MountedPathTransport:
                 folders.touch(f"{destination}/{folder}")
             folders.touch_up_to_root(destination)
             copier.make_durable(map(folders.path, folders.touched))
+
+    def _require_apart(self, source_root: str) -> None:
+        """Refuse a root that leads back to the run by a link or a bind mount: both "copies" would be the same bytes."""
+        here, there = os.path.realpath(source_root), os.path.realpath(self._root)
+        parents = [here]
+        while os.path.dirname(parents[-1]) != parents[-1]:
+            parents.append(os.path.dirname(parents[-1]))
+        if there == here or there.startswith(here + os.sep) or any(os.path.samefile(there, p) for p in parents[:4]):
+            text = f"The destination {self._root} leads to the run's own folder {source_root}: give another transport path."
+            raise TransportError(FailureKind.AUTH, text)
 
     def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
         with self._answering("Cannot write to", destination):

@@ -32,8 +32,12 @@ from contract import (  # noqa: E402
     tree,
 )
 
+from exlab_watch_agent.adapters import digests  # noqa: E402
 from exlab_watch_agent.adapters.creation_json import JsonCreationFiles  # noqa: E402
-from exlab_watch_agent.adapters.transports import mounted_copy  # noqa: E402
+from exlab_watch_agent.adapters.transports import (  # noqa: E402
+    mounted_copy,
+    mounted_path,
+)
 from exlab_watch_agent.adapters.transports.mounted_copy import Throttle, classified, place_new  # noqa: E402
 from exlab_watch_agent.adapters.transports.mounted_path import MountedPathTransport  # noqa: E402
 from exlab_watch_agent.adapters.transports.own_files import identity_in  # noqa: E402
@@ -237,7 +241,7 @@ def is_cached(path: Path) -> bool:
         os.close(descriptor)
 
 
-def test_what_was_copied_or_hashed_is_not_answered_by_the_page_cache(
+def test_what_is_hashed_is_not_answered_by_the_page_cache(
     run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not hasattr(os, "RWF_NOWAIT"):
@@ -245,19 +249,19 @@ def test_what_was_copied_or_hashed_is_not_answered_by_the_page_cache(
     listed = fill(run, {"small.bin": b"a" * 5000, "large.bin": os.urandom(3_000_000)})
     transport.copy(str(run), listed, RUN, control=FREE)
     names = ["small.bin", "large.bin"]
-    assert not any(is_cached(there / name) for name in names)
     for name in names:
         (there / name).read_bytes()
     if not is_cached(there / "large.bin"):
         pytest.skip("this file system does not tell what is cached")
-    seen: list[bool] = []
-    read = os.lseek
-    monkeypatch.setattr(os, "lseek", lambda *a: seen.append(is_cached(there / "large.bin")) or read(*a))
-    transport.samples(RUN, [entry for entry in listed if entry.path == "large.bin"], control=FREE)
-    assert not seen[0]
-    for name in names:
-        (there / name).read_bytes()
+    was_dropped: list[bool] = []
+
+    def drop_only(descriptor: int) -> None:
+        digests.drop_cached(descriptor)
+        was_dropped.append(not is_cached(there / names[len(was_dropped)]))
+
+    monkeypatch.setattr(mounted_path, "fetch_anew", drop_only)
     transport.digests(RUN, names, control=FREE)
+    assert was_dropped == [True, True]
     assert not any(is_cached(there / name) for name in names)
 
 
@@ -747,3 +751,33 @@ class TestThrottle:
         with pytest.raises(CancelledError):
             pass_bytes(Throttle(lambda: 10.0, check), 10**6)
         assert clock.now_s < 1.2
+
+
+def test_a_root_that_leads_back_to_the_runs_own_folders_is_refused(run: Path, tmp_path: Path) -> None:
+    listed = fill(run, {"a.bin": b"a"})
+    for place in (run, run.parent, run.parent.parent):
+        link = tmp_path / f"link-to-{place.name}"
+        link.symlink_to(place)
+        with pytest.raises(TransportError, match="own folder") as caught:
+            MountedPathTransport(str(link)).copy(str(run), listed, "P/Runs/R", control=FREE)
+        assert caught.value.kind is FailureKind.AUTH
+    assert os.listdir(run) == ["a.bin"]
+
+
+def test_a_round_trip_leaves_nothing_and_places_no_marker(root: Path, transport: MountedPathTransport) -> None:
+    transport.round_trip()
+    assert os.listdir(root) == []
+    with pytest.raises(DestinationUnreachableError):
+        MountedPathTransport(str(root / "absent")).round_trip()
+
+
+def test_the_marker_is_required_before_and_after_each_piece_of_work(root: Path, transport: MountedPathTransport) -> None:
+    with pytest.raises(DestinationUnreachableError):
+        transport.require_marker(expected_marker_id=None)
+    marker_id = transport.probe(expected_marker_id=None)
+    transport.require_marker(expected_marker_id=marker_id)
+    with pytest.raises(DestinationUnreachableError):
+        transport.require_marker(expected_marker_id="0" * 32)
+    (root / ".exlab-watch-agent.json").unlink()
+    with pytest.raises(DestinationUnreachableError):
+        transport.require_marker(expected_marker_id=marker_id)

@@ -1,0 +1,163 @@
+"""A stop at any moment is harmless: kill -9 in a loop, SIGTERM and Ctrl-C in the middle of a push."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from lab import CACHE, AgentProcess, Equipment, Lab, hashes, until
+
+SEED = 20260417
+KILLS = 24
+KILL_DELAYS_S = (0.005, 0.4)
+RUN_BYTES = 1_500_000
+OWN_NAMES = re.compile(r"\.exlab-watch-agent\.json|\.exlab-watch-agent/[^/]+\.json|.*/\.exlab-wizard/[^/]+")
+
+
+def until_it_holds_the_state_folder(agent: AgentProcess) -> None:
+    """Wait until the process is past its start, where it begins to work."""
+    said = agent.lab.state / "agent.json"
+
+    def holds() -> bool:
+        assert agent.process.poll() is None, agent.said()
+        return said.exists() and f'"pid": {agent.pid},' in said.read_text(encoding="utf-8")
+
+    until(holds, "the agent holds the state folder")
+
+
+def test_killed_at_random_moments_it_loses_nothing_and_leaves_no_debris(tmp_path: Path) -> None:
+    print(f"seed {SEED}")
+    chance = random.Random(SEED)
+    lab = Lab(tmp_path, Equipment("SCOPE_01"), Equipment("SCOPE_02", upload_mbps=80), settle_seconds=0.05)
+    runs = []
+    for number in range(KILLS):
+        if number % 2 == 0:
+            files = {f"{part}/data {part}.bin": chance.randbytes(RUN_BYTES // 3) for part in range(3)}
+            runs.append(lab.new_run(files=files, equipment=f"SCOPE_0{1 + number // 2 % 2}"))
+        agent = AgentProcess(lab)
+        try:
+            until_it_holds_the_state_folder(agent)
+            time.sleep(chance.uniform(*KILL_DELAYS_S))
+        finally:
+            agent.kill()
+        lab.assert_chain_holds_but_for_a_torn_end()
+    was_interrupted = {fact["record"]["state"] for fact in lab.trail() if "record" in fact}
+    assert {"running", "verified"} <= was_interrupted  # else the kills did not fall where they are to fall
+
+    said = lab.cli("run", "--once", "--quiet")
+    assert (said.code, said.out) == (0, f"{len(runs)} verified\n")
+    for run in runs:
+        lab.assert_whole(run)
+        assert len({fact["record"]["job_id"] for fact in lab.facts(run)}) == 1
+    assert lab.debris() == []
+    wanted = {(lab.copy_of(run) / name).relative_to(lab.nas).as_posix() for run in runs for name in hashes(run)}
+    for path in lab.nas.rglob("*"):
+        name = path.relative_to(lab.nas).as_posix()
+        if path.is_file() and name not in wanted and not name.split("/")[1] == ".exlab-superseded":
+            assert OWN_NAMES.fullmatch(name.split("/", 1)[1]), name
+    lab.assert_chain_holds()
+    lab.assert_log_is_clean()
+    for run in runs:
+        assert not [name for name in os.listdir(run / CACHE) if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_within_three_seconds_in_the_middle_of_a_limited_push(tmp_path: Path, number: int) -> None:
+    lab = Lab(tmp_path, Equipment(upload_mbps=8))
+    run = lab.new_run(files={"big.bin": os.urandom(4_000_000)})
+    with AgentProcess(lab) as agent:
+        agent.until_up()
+        shown = until(lambda: bytes_done_in_the_middle(lab), "progress is seen")
+        assert 0 < shown["bytes_done"] < shown["bytes_total"] == 4_000_000
+        assert shown["state"] == "running"
+        began = time.monotonic()
+        assert agent.stop(number) == 0
+        assert time.monotonic() - began < 3
+        assert "Traceback" not in agent.said()
+    assert lab.record(run)["state"] == "running"
+    assert lab.record(run)["attempts"] == 0
+    assert lab.cli("status", "--json").json["agent"]["running"] is False
+    lab.settings["equipment"][0]["transport"].pop("bandwidth")
+    lab.save_config()
+    assert lab.cli("run", "--once").code == 0
+    lab.assert_whole(run)
+    assert lab.debris() == []
+    lab.assert_log_is_clean()
+
+
+def bytes_done_in_the_middle(lab: Lab) -> dict[str, int]:
+    runs = lab.cli("status", "--json").json["runs"]
+    return runs[0] if runs and 0 < runs[0]["bytes_done"] < runs[0]["bytes_total"] else {}
+
+
+def test_a_push_keeps_to_the_limit_of_its_equipment(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, Equipment(upload_mbps=8))  # one MiB a second
+    run = lab.new_run(files={"a.bin": os.urandom(1_500_000), "b.bin": os.urandom(1_000_000)})
+    assert lab.cli("run", "--once").code == 0
+    at = {fact["move"]["dest"]: fact["at"] for fact in lab.facts(run)}
+    from datetime import datetime
+
+    took_s = (datetime.fromisoformat(at["prechecking"]) - datetime.fromisoformat(at["running"])).total_seconds()
+    assert took_s > 1.5, took_s
+    lab.assert_whole(run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_well_at_any_moment_of_its_life(tmp_path: Path, number: int) -> None:
+    chance = random.Random(SEED)
+    lab = Lab(tmp_path, settle_seconds=0.05)
+    for _ in range(5):
+        lab.new_run(files={"a.bin": chance.randbytes(500_000)})
+        agent = AgentProcess(lab)
+        until_it_holds_the_state_folder(agent)
+        time.sleep(chance.uniform(0, 0.3))
+        began = time.monotonic()
+        assert agent.stop(number) == 0, agent.said()
+        assert time.monotonic() - began < 3
+        assert "Traceback" not in agent.said()
+    said = lab.cli("run", "--once", "--quiet")
+    assert (said.code, said.out) == (0, "5 verified\n")
+    lab.assert_chain_holds()
+    lab.assert_log_is_clean()
+
+
+def test_a_signal_before_it_has_begun_ends_it_without_a_word_of_python(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    for delay_s in (0.05, 0.12, 0.2, 0.3, 0.4):
+        agent = AgentProcess(lab)
+        time.sleep(delay_s)
+        agent.stop(signal.SIGINT)
+        assert "Traceback" not in agent.said()
+    assert lab.cli("run", "--once").code == 0
+
+
+def test_a_torn_line_at_the_end_of_the_trail_is_cut_off_and_kept_as_evidence(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    lab.cli("run", "--once")
+    with (lab.state / "audit.jsonl").open("ab") as trail:
+        trail.write(b'{"at": "2026')
+    assert lab.cli("status").code == 0
+    assert lab.cli("run", "--once").code == 0
+    lab.assert_chain_holds()
+    assert [path.read_bytes() for path in (lab.state / "evidence").iterdir()] == [b'{"at": "2026']
+    assert lab.record(run)["state"] == "verified"
+
+
+def test_a_trail_that_was_changed_is_refused_with_one_clear_sentence(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.new_run()
+    lab.cli("run", "--once")
+    trail = lab.state / "audit.jsonl"
+    lines = trail.read_bytes().splitlines(keepends=True)
+    trail.write_bytes(b"".join(lines[:-2] + lines[-1:]))
+    for words in (["run", "--once"], ["status"], ["problems"]):
+        said = lab.cli(*words)
+        assert said.code == 1
+        assert "audit.jsonl" in said.err
+        assert "no data were touched" in said.err
