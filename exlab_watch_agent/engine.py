@@ -22,6 +22,7 @@ from typing import Any
 
 from exlab_watch_agent.core.bandwidth import rate_bytes_per_s
 from exlab_watch_agent.core.completeness import settled
+from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.decide import claim_of, decide, verify_effect, work_effect
 from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.discovery import RunPlace, destination_of, looks_like_run, place_of, runs_to_look_at
@@ -670,8 +671,12 @@ class Engine:
         """Whether another job has this destination: a copied folder claims to be the run that it was copied from."""
         return any(
             twin.job_id != record.job_id and (twin.equipment_id, twin.destination) == (record.equipment_id, destination)
-            for twin in self._store.by_identity(record.identity)
+            for twin in self._twins(record.identity)
         )
+
+    def _twins(self, identity: RunIdentity) -> list[RunRecord]:
+        """Return the known runs of this identity as they are now: one may have been moved in this very pass."""
+        return [self._fresh.get(stored.job_id, stored) for stored in self._store.by_identity(identity)]
 
     def _observe_quiet(self, view: View, message: _Looked, fingerprint: str) -> float:
         """Return for how long the run is known to have been as it is: only our own two looks count, no file's times."""
@@ -705,7 +710,7 @@ class Engine:
     def _register(self, place: RunPlace, seen: Seen) -> RunRecord:
         """Return the record of a run at a path where none was known: one that was moved there, or a new one."""
         lane = self.lanes[place.equipment_id]
-        for twin in self._store.by_identity(seen.creation.identity):
+        for twin in self._twins(seen.creation.identity):
             if twin.equipment_id == place.equipment_id and not lane.scanner.is_there(twin.run_path):
                 return self._move_path(twin, place)
         now = self._clock.now()

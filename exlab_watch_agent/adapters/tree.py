@@ -37,7 +37,8 @@ def is_inside(relative_path: str) -> bool:
     """Say whether a relative POSIX path can only name something below the folder it is joined to."""
     if _ON_WINDOWS and ("\\" in relative_path or ":" in relative_path):
         return False
-    return "\0" not in relative_path and all(part not in ("", ".", "..") for part in relative_path.split("/"))
+    parts = relative_path.split("/")
+    return not ("" in parts or "." in parts or ".." in parts or "\0" in relative_path)
 
 
 def is_link(status: os.stat_result) -> bool:

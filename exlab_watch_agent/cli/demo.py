@@ -197,7 +197,7 @@ class _Story:
             status = json.loads((copy / CACHE_FOLDER / CREATION_FILE).read_text(encoding="utf-8"))["sync_status"]
             lines = (copy / CACHE_FOLDER / MANIFEST_FILE).read_text(encoding="utf-8").count("\n")
             word = "equal" if same else "DIFFERENT"
-            self._say(f"  {run.name}: hashed once more by this story, not by the agent: {word}; ")
+            self._say(f"  {run.name}: hashed once more by this story, not by the agent: {word};")
             self._say(f"      the NAS copy says {status!r} and carries a manifest of {lines} files")
         lines = (self._state / "audit.jsonl").read_text(encoding="utf-8").count("\n")
         self._say(f"  {lines} facts stand in the audit trail, each chained to the one before.")

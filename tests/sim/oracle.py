@@ -162,6 +162,7 @@ class Oracle:
         if sealing:
             window = sealing[-1]
             assert isinstance(window.effect, Seal)
+            self._note_equality(window)
             if window.effect.manifest_digest not in window.seen:
                 raise Violation("synced was written, and at no moment of the seal the data were those of the manifest")
             if window.effect.manifest_digest not in self._proven.get(window.effect.job_id, ()):

@@ -771,7 +771,9 @@ def test_a_round_trip_leaves_nothing_and_places_no_marker(root: Path, transport:
         MountedPathTransport(str(root / "absent")).round_trip()
 
 
-def test_the_marker_is_required_before_and_after_each_piece_of_work(root: Path, transport: MountedPathTransport) -> None:
+def test_the_marker_is_required_before_and_after_each_piece_of_work(
+    root: Path, transport: MountedPathTransport
+) -> None:
     with pytest.raises(DestinationUnreachableError):
         transport.require_marker(expected_marker_id=None)
     marker_id = transport.probe(expected_marker_id=None)
