@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text
 from exlab_watch_agent.adapters.creation_json import JsonCreationFiles
 from exlab_watch_agent.adapters.digests import LocalDigester
-from exlab_watch_agent.adapters.durable import write_atomically
+from exlab_watch_agent.adapters.durable import remove_temporaries, write_atomically
 from exlab_watch_agent.adapters.inbox import Inbox
 from exlab_watch_agent.adapters.run_log import RunLogWriter
 from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 LIVE_NAME = "live.json"
 HEARTBEAT_NAME = "heartbeat.json"
 LOG_FOLDER = "logs"
+MANIFESTS_FOLDER = "manifests"
 LIVE_EVERY_S = 0.5
 SUPERVISE_EVERY_S = 5.0
 INBOX_EVERY_S = 1.0
@@ -52,10 +54,14 @@ HEARTBEAT_EVERY_S = 30.0
 NAS_HEARTBEAT_EVERY_S = 3600.0
 
 
-def make_transport(equipment: EquipmentPolicy) -> Transport:
-    """Return the transport that an equipment's target asks for. Raises: ConfigError for one that is not built in yet."""
+def make_transport(equipment: EquipmentPolicy, *, state_dir: Path | None = None) -> Transport:
+    """Return the transport that an equipment's target asks for, for the agent of that state folder if one is given.
+
+    Raises: ConfigError for a transport that is not built in yet.
+    """
+    owner = f"{socket.gethostname()} {state_dir} {equipment.equipment_id}" if state_dir is not None else ""
     if isinstance(equipment.target, MountedPathTarget):
-        return MountedPathTransport(equipment.target.path)
+        return MountedPathTransport(equipment.target.path, owner=owner)
     raise ConfigError(
         f"equipment {equipment.equipment_id}: only the transport mounted_path is in this version; mount the share and "
         "use `transport: {type: mounted_path, path: ...}`."
@@ -74,7 +80,7 @@ class Agent:
         is_watching: bool = True,
         is_choosy: bool = False,
         on_move: Callable[[RunRecord, Move], None] | None = None,
-        transport_factory: Callable[[EquipmentPolicy], Transport] = make_transport,
+        transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
     ) -> None:
         self.state_dir = state_dir or settings.state_dir
         self.settings = settings
@@ -86,7 +92,7 @@ class Agent:
         self._is_watching = is_watching
         self._is_choosy = is_choosy
         self._extra_on_move = on_move
-        self._transport_factory = transport_factory
+        self._transport_factory = transport_factory or partial(make_transport, state_dir=self.state_dir)
         self._run_log = RunLogWriter(self._host)
         self._inbox = Inbox(self.state_dir)
         self._watcher: Watcher | None = None
@@ -111,6 +117,8 @@ class Agent:
             self._open_log()
             for notice in self.store.notices:
                 log.warning("%s", notice)
+            for folder in (self.state_dir, self.state_dir / MANIFESTS_FOLDER):
+                remove_temporaries(folder)  # The lock is ours, so they are those of an agent that was killed.
             self._say_who_holds()
             self._inbox.prepare()
             self._run_log.start()
@@ -183,7 +191,7 @@ class Agent:
                 creations=JsonCreationFiles(),
                 digester=LocalDigester(),
                 transport=transport,
-                manifests=FolderManifestStore(self.state_dir / "manifests"),
+                manifests=FolderManifestStore(self.state_dir / MANIFESTS_FOLDER),
                 sealer=CacheFolderSealer(),
                 equipment=equipment,
                 policy=self.policy,

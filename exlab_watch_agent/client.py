@@ -254,7 +254,7 @@ class NASSyncClient:
     def _make_transport(self, equipment: EquipmentPolicy) -> Transport:
         push = self._push_factory(equipment) if self._push_factory is not None else None
         hashes = self._hash_factory(equipment) if self._hash_factory is not None else None
-        transport = make_transport(equipment)
+        transport = make_transport(equipment, state_dir=self._agent.state_dir)
         if push is None and hashes is None:
             return transport
         return cast("Transport", _CallableTransport(transport, push, hashes))

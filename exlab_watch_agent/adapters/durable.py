@@ -47,6 +47,19 @@ def temporary_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(8)}.tmp"
 
 
+def remove_temporaries(folder: Path, *, of: str = "") -> None:
+    """Remove what writers that were killed left in a folder, of one name or of all names.
+
+    Only for who knows that nobody writes there now. What cannot be removed stays: it does no harm.
+    """
+    prefix = f".{of}." if of else "."
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if is_temporary_name(name) and name.startswith(prefix):
+                with suppress(OSError):
+                    os.unlink(folder / name)
+
+
 def is_temporary_name(name: str) -> bool:
     """Return whether `temporary_name` makes such names: one that is found was left by a stop and is never pushed."""
     return _TEMPORARY.fullmatch(name) is not None

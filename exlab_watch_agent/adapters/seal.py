@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from exlab_watch_agent.adapters.durable import fsync_folder, is_link, write_atomically
+from exlab_watch_agent.adapters.durable import fsync_folder, is_link, remove_temporaries, write_atomically
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.errors import RunUnreadableError
 
@@ -51,6 +51,7 @@ class CacheFolderSealer:
         try:
             if is_link(os.lstat(folder)):
                 raise RunUnreadableError(f"{folder} is a link: nothing is written through it")
+            remove_temporaries(folder, of=relative_path)
             write_atomically(folder / relative_path, data, mode=0o644)
         except OSError as error:
             raise RunUnreadableError(f"{folder / relative_path} cannot be written ({error.strerror})") from error

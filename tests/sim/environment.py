@@ -202,6 +202,7 @@ class Environment:
         copied.files = {name: self._copied(file) for name, file in run.files.items()}
         copied.cache = {name: self._copied(file) for name, file in run.cache.items()}
         copied.truth = dict(run.truth)
+        self._world.note_change(copied)
         self._world.touch()
         self._world.runs[path] = copied
         self._world.notice(path)
@@ -268,7 +269,7 @@ class Environment:
 
     def jump_clock(self) -> None:
         days = self._random.choice((-400, -1, -1 / 24, 1 / 24, 1, 400))
-        self._world.clock.wall += timedelta(days=days)
+        self._world.clock.jump(days)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -301,7 +302,7 @@ class Environment:
         """What the gate must say now, worked out by hand: the one bad name, or an override that is in force."""
         if BAD_NAME not in run.files:
             return True
-        entries = json.loads(run.creation_text)["validation_overrides"]
+        entries = json.loads(run.spoiled_text or run.creation_text)["validation_overrides"]
         revoked = {entry["revokes"] for entry in entries if "revokes" in entry}
         for entry in entries:
             expires_at = parse_time(entry["expires_at"]) if "expires_at" in entry else None

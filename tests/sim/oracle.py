@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from exlab_watch_agent.adapters.transports.own_files import CLAIM_PATH, claim_in
@@ -60,15 +60,20 @@ class Window:
 class Oracle:
     """Watches every effect, every commit and every write."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, settle_s: float) -> None:
         self._world = world
+        self.settle_s = settle_s
         self.acknowledged: dict[str, RunRecord] = {}
         self.markers: dict[str, str] = {}
         self.windows: list[Window] = []
         self._outcomes: dict[tuple[str, int], Outcome] = {}
         self._proven: dict[str, set[str]] = {}
         self._sealed: dict[str, str] = {}
-        self._not_before: dict[str, float] = {}
+        self._sealed_files: dict[str, dict[str, bytes]] = {}
+        self._not_before: dict[str, tuple[float, int]] = {}
+        self.looking: list[str] = []
+        self.was_admitted: dict[str, bool] = {}
+        self.is_admitted: Callable[[SimRun], bool] = lambda _: True
         self.counts: dict[str, int] = {}
 
     def count(self, what: str) -> None:
@@ -94,6 +99,22 @@ class Oracle:
         """Called before anything changes: what holds now held at some moment of every effect that is under way."""
         for window in self.windows:
             self._note_equality(window)
+        for path in self.looking:
+            self._note_admission(path)
+
+    def look_begins(self, path: str) -> None:
+        self.was_admitted[path] = False
+        self.looking.append(path)
+        self._note_admission(path)
+
+    def look_ends(self, path: str) -> None:
+        self._note_admission(path)
+        self.looking.remove(path)
+
+    def _note_admission(self, path: str) -> None:
+        """Would the gate let the run through at any moment of the look before its push?"""
+        run = self._world.runs.get(path)
+        self.was_admitted[path] |= run is not None and self.is_admitted(run)
 
     def _note_equality(self, window: Window) -> None:
         if window.nas.state == "up":
@@ -144,6 +165,7 @@ class Oracle:
         if window.nas.creation_status(effect.destination) != "synced":
             raise Violation("sealed, and the NAS does not say synced")
         self._sealed[effect.job_id] = digest
+        self._sealed_files[effect.job_id] = {path: file.data for path, file in window.run.files.items()}
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
@@ -182,12 +204,22 @@ class Oracle:
             if status_in(data) == "synced" and not isinstance(window.effect, Seal):
                 raise Violation("a creation.json that says synced was pushed without a seal")
             return
+        self._check_moved_aside(window, nas, path, name)
         if name.startswith(CACHE_FOLDER + "/") or nas.creation_status(destination) != "synced":
             return
         if isinstance(window.effect, Push):
             raise Violation(f"{path} is changed while the creation.json beside it says synced")
         if isinstance(window.effect, Verify) and not window.effect.may_repair:
             raise Violation(f"{path} was moved aside in a conflict, where neither side may be touched")
+
+    def _check_moved_aside(self, window: Window, nas: Nas, path: str, name: str) -> None:
+        """After a seal, a copy that is as it was proven makes room for other data only when an operator said so."""
+        record = self.acknowledged[window.effect.job_id]
+        proven = self._sealed_files.get(record.job_id, {}).get(name)
+        if not record.is_sealed or proven is None or path not in nas.real or nas.real[path].data != proven:
+            return
+        if window.run is not None and name in window.run.files and window.run.files[name].data != proven:
+            raise Violation(f"{path}, proven and sealed, makes room for other data without an operator's word")
 
     # --- commits -----------------------------------------------------------------------------------------------------
 
@@ -216,24 +248,41 @@ class Oracle:
             raise Violation("proven, and no comparison found that")
         if move.trigger == Trigger.SEALED and self._sealed.get(after.job_id) != after.manifest_digest:
             raise Violation("verified, and the NAS was sealed with another manifest")
+        self._check_start(Trigger(move.trigger), before, after)
         if move.trigger == Trigger.GAVE_UP and after.last_error is not None:
             is_vanished = after.last_error.kind == FailureKind.LOCAL_FILE_VANISHED
             if is_vanished and after.identity.created_by not in self._world.taken_from:
                 raise Violation(f"{after.run_path} failed as vanished, and nobody took anything away: {move.reason}")
         self._check_wait(move.trigger, after)
 
+    def _check_start(self, trigger: Trigger, before: RunRecord, after: RunRecord) -> None:
+        run = self._world.runs.get(after.run_path)
+        if trigger is Trigger.ADMITTED and before.state is RunState.ACQUIRING and run is not None:
+            if run.stood_for_s(after.fingerprint, self._world.clock.mono_s) < self.settle_s:
+                raise Violation(f"{after.run_path} counted as complete before it was quiet")
+        if trigger is Trigger.PUSH_STARTED and run is not None and not self.was_admitted[after.run_path]:
+            raise Violation(f"{after.run_path} is pushed, and the gate does not let it through")
+
     def _check_wait(self, trigger: str, after: RunRecord) -> None:
         job_id, now_s = after.job_id, self._world.clock.mono_s
-        if trigger == Trigger.PUSH_STARTED and now_s < self._not_before.pop(job_id, 0.0) - 1e-6:
+        if trigger == Trigger.PUSH_STARTED and now_s < self._not_before.pop(job_id, (0.0, 0))[0] - 0.01:
             raise Violation(f"{job_id} is pushed again before its wait is over")
         if trigger == Trigger.PUT_BACK:
-            self._not_before[job_id] = now_s + after.wait_s
+            self._not_before[job_id] = (now_s + after.wait_s, self._world.clock.jumps)
         elif trigger != Trigger.PUSH_STARTED:
             self._not_before.pop(job_id, None)
 
     def waits_are_void(self) -> None:
-        """An operator asked, or the agent was started again with a wall clock that may have jumped."""
+        """An operator does not want to wait."""
         self._not_before.clear()
+
+    def agent_starts(self) -> None:
+        """A wait outlives the agent, unless the wall clock jumped: then it may be shorter."""
+        self._not_before = {
+            job_id: (due_s, jumps)
+            for job_id, (due_s, jumps) in self._not_before.items()
+            if jumps == self._world.clock.jumps
+        }
 
     def _check_claims(self) -> None:
         """Whoever has a copy at a destination holds the claim there: so no two runs share one."""

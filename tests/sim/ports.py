@@ -35,17 +35,13 @@ from exlab_watch_agent.errors import (
     TransportError,
 )
 from exlab_watch_agent.ports import Control, CreationFile, RemoteFile, SeenRun
-from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, World
+from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, World, entry
 
 Signature = tuple[int, int, int]
 
 
 def signature(file: LocalFile) -> Signature:
     return (file.ctime_ns, len(file.data), file.inode)
-
-
-def entry(path: str, file: LocalFile) -> FileEntry:
-    return FileEntry(path, len(file.data), file.mtime_ns, file.ctime_ns, file.inode, 1)
 
 
 def sha256(data: bytes) -> str:
@@ -70,8 +66,7 @@ class MemoryTree:
         run = run_at(self._world, run_path)
         if run.is_locked:
             raise RunUnreadableError(f"{run_path} is locked")
-        folders = sorted({path.rpartition("/")[0] for path in run.files if "/" in path})
-        return Inventory(tuple(entry(path, file) for path, file in sorted(run.files.items())), tuple(folders))
+        return run.inventory()
 
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         self._world.port("cache_files")
@@ -155,13 +150,13 @@ def _creation(members: Mapping[str, Any]) -> Creation:
     overrides = tuple(
         OverrideEntry(
             index,
-            entry["id"],
-            problem_class=entry.get("problem_class"),
-            revokes=entry.get("revokes"),
-            operator=entry["operator"],
-            expires_at=entry.get("expires_at"),
+            given["id"],
+            problem_class=given.get("problem_class"),
+            revokes=given.get("revokes"),
+            operator=given["operator"],
+            expires_at=given.get("expires_at"),
         )
-        for index, entry in enumerate(members["validation_overrides"])
+        for index, given in enumerate(members["validation_overrides"])
     )
     identity = identity_in(json.dumps(members).encode(), folder_name="")
     assert identity is not None

@@ -31,6 +31,7 @@ from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, L
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.engine import Engine, LaneSetup, Noticed, Requested, ScanWanted
 from exlab_watch_agent.errors import AgentError, StoreWriteError
+from exlab_watch_agent.handlers import Look, LookResult
 from exlab_watch_agent.ports import Control, Entry, Ports
 from exlab_watch_agent.statechart import RunState
 from exlab_watch_agent.timers import TimerKind
@@ -96,13 +97,14 @@ class Simulation:
         self.random = self.fate.random
         self.world = World(self.fate)
         self.clock = self.world.clock
-        self.oracle = Oracle(self.world)
+        self.policy = self._policy(layout)
+        self.oracle = Oracle(self.world, settle_s=self.policy.settle_s)
         self.world.port = self._port
         self.world.notice = self._notice
         self.world.touch = self.oracle.world_changes
         self.world.nas = {lane: Nas(f"nas of {lane}") for lane in LANES}
-        self.policy = self._policy(layout)
         self.environment = Environment(self.world, self.policy, self._operate)
+        self.oracle.is_admitted = self.environment.is_admitted
         self._script = script
         self.fate.is_calm = script is not None
         self.trace: deque[str] = deque(maxlen=150)
@@ -145,7 +147,7 @@ class Simulation:
         self.store.open()
         self.oracle.store_was_read({record.job_id: record for record in self.store}, self._in_flight)
         self._in_flight = ()
-        self.oracle.waits_are_void()
+        self.oracle.agent_starts()
         self.engine = Engine(
             store=self.store,
             lanes=[self._lane(equipment) for equipment in self.policy.equipment],
@@ -191,6 +193,7 @@ class Simulation:
         self._calls.clear()
         self._events.clear()
         self.oracle.windows.clear()
+        self.oracle.looking.clear()
         self._depth = 0
         self._is_in_loop = False
 
@@ -225,6 +228,16 @@ class Simulation:
         self.oracle.effect_ends(window, outcome)
         self._log(f"end {type(effect).__name__} {effect.run_path[-30:]}: {outcome}"[:300])
         return outcome
+
+    def look(self, order: Look, ports: Ports) -> LookResult:
+        """The real one, watched where it is to start a push."""
+        if order.claim is None:
+            return _REAL_LOOK(order, ports)
+        path = order.place.run_path
+        self.oracle.look_begins(path)
+        result = _REAL_LOOK(order, ports)
+        self.oracle.look_ends(path)
+        return result
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
@@ -469,6 +482,7 @@ class _WatchedStore(RunStore):
 
 
 _REAL_CARRY_OUT = engine_module.carry_out
+_REAL_LOOK = engine_module.look
 _REAL_WRITE = AuditTrail._write
 
 
@@ -497,6 +511,7 @@ def in_place(simulation: Simulation) -> Iterator[None]:
         with ExitStack() as stack:
             for target, name, stand_in in (
                 (engine_module, "carry_out", simulation.carry_out),
+                (engine_module, "look", simulation.look),
                 (engine_module, "uuid", SimpleNamespace(uuid4=new_id)),
                 (handlers_module, "ThreadPoolExecutor", InlineExecutor),
                 (store_module, "CHECKPOINT_LINES_MIN", 20),

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from exlab_watch_agent.adapters.transports.own_files import SUPERSEDED_FOLDER
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
 
 LOCAL_ROOT = "/data/lab"
 SENTINEL = "acquisition_complete.flag"
@@ -34,6 +34,7 @@ class FakeClock:
     def __init__(self) -> None:
         self.wall = datetime(2026, 4, 17, 14, 0, tzinfo=UTC)
         self.mono_s = 1000.0
+        self.jumps = 0
 
     def now(self) -> datetime:
         return self.wall
@@ -45,6 +46,10 @@ class FakeClock:
         self.wall += timedelta(seconds=seconds)
         self.mono_s += seconds
 
+    def jump(self, days: float) -> None:
+        self.wall += timedelta(days=days)
+        self.jumps += 1
+
 
 @dataclass
 class LocalFile:
@@ -54,6 +59,10 @@ class LocalFile:
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+
+def entry(path: str, file: LocalFile) -> FileEntry:
+    return FileEntry(path, len(file.data), file.mtime_ns, file.ctime_ns, file.inode, 1)
 
 
 @dataclass(eq=False)
@@ -68,6 +77,16 @@ class SimRun:
     truth: dict[str, bytes] = field(default_factory=dict)
     is_locked: bool = False
     spoiled_text: bytes | None = None
+    changed: list[tuple[float, str]] = field(default_factory=list)
+
+    def inventory(self) -> Inventory:
+        folders = sorted({path.rpartition("/")[0] for path in self.files if "/" in path})
+        return Inventory(tuple(entry(path, file) for path, file in sorted(self.files.items())), tuple(folders))
+
+    def stood_for_s(self, fingerprint: str, now_s: float) -> float:
+        """For how long, at the longest, the data stood with this fingerprint and nothing moved."""
+        ends = [at for at, _ in self.changed[1:]] + [now_s]
+        return max((end - at for (at, seen), end in zip(self.changed, ends, strict=True) if seen == fingerprint), default=0)
 
     @property
     def content(self) -> frozenset[tuple[str, bytes]]:
@@ -233,6 +252,7 @@ class World:
         self.touch()
         run.files[name] = self.stamp(data)
         run.truth[name] = data
+        self.note_change(run)
         self.notice(f"{run.path}/{name}")
 
     def take(self, run: SimRun, name: str) -> None:
@@ -240,7 +260,11 @@ class World:
         self.touch()
         del run.files[name], run.truth[name]
         self.taken_from.add(run.author)
+        self.note_change(run)
         self.notice(f"{run.path}/{name}")
+
+    def note_change(self, run: SimRun) -> None:
+        run.changed.append((self.clock.mono_s, run.inventory().fingerprint))
 
     def put_cache(self, run: SimRun, name: str, data: bytes) -> None:
         run.cache[name] = self.stamp(data)

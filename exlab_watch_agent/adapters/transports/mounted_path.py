@@ -17,10 +17,13 @@ import os
 import secrets
 import shutil
 import stat
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+
+from blake3 import blake3
 
 from exlab_watch_agent.adapters.digests import (
     Pulse,
@@ -75,10 +78,16 @@ _NO_FILE = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
 
 
 class MountedPathTransport:
-    """Implements ports.Transport on a mounted folder."""
+    """Implements ports.Transport on a mounted folder.
 
-    def __init__(self, root: str) -> None:
+    `owner`: who asks, unlike anybody else who may ask this root. Then the probe file has the same name each time, and
+    what a kill has left of it is taken away by the owner's next probe.
+    """
+
+    def __init__(self, root: str, *, owner: str = "") -> None:
         self._root = root
+        self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
+        self._probing = threading.Lock()
         self._keeps_times = True
 
     def describe(self) -> str:
@@ -138,8 +147,7 @@ class MountedPathTransport:
 
     def _place_marker(self) -> str:
         """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
-        temporary = self._root + "/" + PROBE_PREFIX + secrets.token_hex(8)
-        with _removed_afterwards(temporary):
+        with self._own_probe() as temporary:
             _write_whole(temporary, marker_text(new_marker_id()))
             with contextlib.suppress(FileExistsError):
                 place_new(temporary, f"{self._root}/{MARKER_FILE}")
@@ -155,8 +163,7 @@ class MountedPathTransport:
         A full share has answered too, and is left for the push to name. Raises: OSError.
         """
         nonce = secrets.token_hex(16).encode()
-        probe = self._root + "/" + PROBE_PREFIX + secrets.token_hex(8)
-        with _removed_afterwards(probe):
+        with self._own_probe() as probe:
             try:
                 _write_whole(probe, nonce, mtime_ns=_PROBE_MTIME_NS)
             except OSError as error:
@@ -166,6 +173,15 @@ class MountedPathTransport:
             if self._read(Folders(self._root), probe.rpartition("/")[2], OWN_FILE_BYTES_MAX) != nonce:
                 raise OSError(errno.EIO, "what was written is not what is read back")
             self._keeps_times = abs(os.lstat(probe).st_mtime_ns - _PROBE_MTIME_NS) <= MTIME_TOLERANCE_NS
+
+    @contextlib.contextmanager
+    def _own_probe(self) -> Iterator[str]:
+        """Yield the path of the probe file, which is not there now and will not be there afterwards."""
+        path = f"{self._root}/{self._probe_name}"
+        with self._probing, _removed_afterwards(path):
+            with contextlib.suppress(OSError):  # usually there is none; one that stays is said by what follows
+                os.unlink(path)
+            yield path
 
     def free_bytes(self) -> int | None:
         try:
@@ -321,7 +337,7 @@ class MountedPathTransport:
         parents = [here]
         while os.path.dirname(parents[-1]) != parents[-1]:
             parents.append(os.path.dirname(parents[-1]))
-        if there == here or there.startswith(here + os.sep) or any(os.path.samefile(there, p) for p in parents[:4]):
+        if there == here or there.startswith(here + os.sep) or any(_is_same_folder(there, p) for p in parents[:4]):
             text = f"The destination {self._root} leads to the run's own folder {source_root}: give another transport path."
             raise TransportError(FailureKind.AUTH, text)
 
@@ -363,6 +379,9 @@ class MountedPathTransport:
             folder, _, name = path.rpartition("/")
             folders.make(folder)
             folders.touch_up_to_root(folder)
+            for left in _names(folders, folder) if folder else ():  # by a write that was killed
+                if left.startswith(f".{name}.") and is_temporary_name(left):
+                    os.unlink(folders.path(f"{folder}/{left}"))
             temporary = folders.path(f"{folder}/{temporary_name(name)}" if folder else temporary_name(name))
             with _removed_afterwards(temporary):
                 _write_whole(temporary, data)
@@ -438,6 +457,14 @@ class MountedPathTransport:
                 return None
             drop_cached(descriptor)
             return read_at_most(descriptor, limit_bytes)
+
+
+def _is_same_folder(one: str, other: str) -> bool:
+    """Say whether both paths lead to one folder. One that is gone is no other's: whoever opens it says whose loss it is."""
+    try:
+        return os.path.samefile(one, other)
+    except FileNotFoundError:
+        return False
 
 
 def _is_ours(name: str, _status: os.stat_result) -> bool:
