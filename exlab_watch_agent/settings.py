@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import time
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import platformdirs
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -32,6 +30,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from exlab_watch_agent.config_text import Document, KeyPath, Problem, read_text
 from exlab_watch_agent.core.bandwidth import BandwidthLimit, Window
 from exlab_watch_agent.core.policy import (
     CleanupPolicy,
@@ -46,18 +45,9 @@ from exlab_watch_agent.core.policy import (
 )
 from exlab_watch_agent.errors import ConfigError
 
-CONFIG_SIZE_MAX = 1 << 20
-
-# Belong to other parts of ExLab-Wizard; their content is never looked at.
-FOREIGN_BLOCKS = frozenset({"lims", "readme", "operators", "plugins", "orchestrator"})
-
 _YEAR_HOURS = 24 * 366
 _CACHE_FOLDER = ".exlab-wizard"
-_NODES_MAX = 600_000  # more than a file of the largest size can hold, so that only aliases reach it
 _KEY_SHOWN_MAX = 60
-
-# A place in the file: keys and list positions from the top.
-KeyPath = tuple[str | int, ...]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -423,7 +413,7 @@ def load_settings(path: Path) -> Settings:
 
     Raises: ConfigError, one sentence when there is no usable file, else one line for each problem in it.
     """
-    return parse_settings(_read_text(path), source=str(path))
+    return parse_settings(read_text(path), source=str(path))
 
 
 def parse_settings(text: str, *, source: str) -> Settings:
@@ -432,7 +422,7 @@ def parse_settings(text: str, *, source: str) -> Settings:
     Raises: ConfigError with one line for each problem: file, line, key, and what is allowed there.
     """
     try:
-        document = _Document.parse(text, source=source)
+        document = Document.parse(text, source=source)
         return _checked(document.content(), document, source=source)
     except RecursionError:
         raise ConfigError(f"{source}: blocks are nested too deeply; write the file flatter.") from None
@@ -447,229 +437,15 @@ def settings_from_mapping(config: Mapping[str, Any], *, source: str = "config") 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The file: bytes, text, YAML.
-
-
-def _read_text(path: Path) -> str:
-    """Return the text of the file. Raises ConfigError, one sentence with the next step."""
-    init = "write one with `exlab-watch-agent init`, or name another with --config"
-    try:
-        # Asked before opening: to open a pipe would wait for ever for somebody to write into it.
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise ConfigError(f"{path} is a folder and not a config file; name a file with --config.")
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"{path} is not a regular file; name a config file with --config.")
-        with open(path, "rb") as file:
-            data = file.read(CONFIG_SIZE_MAX + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"There is no config file {path}; {init}.") from None
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "not a possible file name"
-        raise ConfigError(
-            f"The config file {path} cannot be read ({reason}); make it readable for the agent's user, or {init}."
-        ) from None
-    if len(data) > CONFIG_SIZE_MAX:
-        raise ConfigError(f"The config file {path} is larger than 1 MiB; is it the right file? Else {init}.")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: the file is not UTF-8 text; save it as UTF-8.") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """One thing that is wrong: where, and what is allowed there."""
-
-    path: KeyPath
-    sentence: str
-    line: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Unusable:
-    """Stands where YAML has what no setting can be: a date, a base-60 number (1:30), a value with a foreign tag.
-
-    A value of no known type, so that the check of its block refuses it together with all else.
-    """
-
-
-_YAML_TAG = "tag:yaml.org,2002:"
-_MERGE = _YAML_TAG + "merge"
-
-
-class _Document:
-    """The nodes of a YAML file: its content as plain values, and the line on which a key stands.
-
-    Our own walk over the nodes, because PyYAML's keeps the last of two equal keys, stops at the first odd value, and
-    forgets the lines.
-    """
-
-    def __init__(self, root: yaml.Node | None) -> None:
-        self._root = root
-        self._plain: dict[int, Any] = {}
-        self._constructor = yaml.constructor.SafeConstructor()
-        self.problems: list[_Problem] = []
-
-    @classmethod
-    def parse(cls, text: str, *, source: str) -> _Document:
-        """Raises: ConfigError with the place at which the text stops being YAML."""
-        try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-            raise ConfigError(f"{place}: not valid YAML: {_without_values(error.problem)}.") from None
-        except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1
-            raise ConfigError(f"{source}:{line}: not valid YAML: a control character that is not allowed.") from None
-        if root is not None and not isinstance(root, yaml.MappingNode) and root.tag != _YAML_TAG + "null":
-            raise ConfigError(f"{source}:1: the file must be a mapping with the block `equipment`; see {_EXAMPLE}.")
-        if root is not None and _expanded_node_count(root) > _NODES_MAX:
-            raise ConfigError(f"{source}: its aliases (*name) stand for too much or for themselves; write them out.")
-        return cls(root)
-
-    def content(self) -> dict[str, Any]:
-        """Return the blocks that we read, as plain values; foreign blocks are left out unread."""
-        if not isinstance(self._root, yaml.MappingNode):
-            return {}
-        self._check_keys(self._root, ())
-        return {
-            key: None if key in FOREIGN_BLOCKS else self._value(value, (key,))
-            for key, (_, value) in _members(self._root).items()
-        }
-
-    def line(self, path: KeyPath) -> int:
-        """Return the 1-based line of the last part of the path that the file has."""
-        node, line = self._root, 1
-        for part in path:
-            if isinstance(node, yaml.MappingNode) and part in (members := _members(node)):
-                key_node, node = members[str(part)]
-                line = key_node.start_mark.line + 1
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-                node = node.value[part]
-                line = node.start_mark.line + 1
-            else:
-                break
-        return line
-
-    def _check_keys(self, node: yaml.MappingNode, path: KeyPath) -> None:
-        seen: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if key_node.tag == _MERGE and not all(
-                isinstance(source, yaml.MappingNode) for source in _merged(value_node)
-            ):
-                self.problems.append(_Problem((*path, "<<"), "must be an alias of a block, or a list of such", line))
-            elif not isinstance(key_node, yaml.ScalarNode):
-                self.problems.append(_Problem(path, "has a key that is not plain text", line))
-            elif key_node.value in seen:
-                first = seen[key_node.value]
-                sentence = f"stands twice, first on line {first}; keep one of the two"
-                self.problems.append(_Problem((*path, key_node.value), sentence, line))
-            else:
-                seen[key_node.value] = line
-
-    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
-        # A node that aliases share is built once, so that an alias costs nothing here.
-        if id(node) not in self._plain:
-            self._plain[id(node)] = self._built(node, path)
-        return self._plain[id(node)]
-
-    def _built(self, node: yaml.Node, path: KeyPath) -> Any:
-        if isinstance(node, yaml.MappingNode) and node.tag == _YAML_TAG + "map":
-            self._check_keys(node, path)
-            return {key: self._value(value, (*path, key)) for key, (_, value) in _members(node).items()}
-        if isinstance(node, yaml.SequenceNode) and node.tag == _YAML_TAG + "seq":
-            return [self._value(item, (*path, position)) for position, item in enumerate(node.value)]
-        return self._scalar(node)
-
-    def _scalar(self, node: yaml.Node) -> Any:
-        construct: dict[str, Callable[[Any], Any]] = {
-            "str": self._constructor.construct_yaml_str,
-            "null": self._constructor.construct_yaml_null,
-            "bool": self._constructor.construct_yaml_bool,
-            "int": self._constructor.construct_yaml_int,
-            "float": self._constructor.construct_yaml_float,
-        }
-        kind = node.tag.removeprefix(_YAML_TAG)
-        if not isinstance(node, yaml.ScalarNode) or kind not in construct:
-            return _Unusable()
-        if kind in ("int", "float") and ":" in node.value:
-            return _Unusable()
-        try:
-            return construct[kind](node)
-        except (ValueError, KeyError, IndexError, OverflowError):
-            return _Unusable()
-
-
-def _members(node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-    """Return key → (key node, value node); merged keys (`<<`) only where the mapping has none of its own.
-
-    A key is taken as its text: `on` and `123` are keys like any other.
-    """
-    merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-    own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-    for key_node, value_node in node.value:
-        if key_node.tag == _MERGE:
-            for source in _merged(value_node):
-                if isinstance(source, yaml.MappingNode):
-                    merged = {**_members(source), **merged}
-        elif isinstance(key_node, yaml.ScalarNode):
-            own[key_node.value] = (key_node, value_node)
-    return {**merged, **own}
-
-
-def _merged(value_node: yaml.Node) -> list[yaml.Node]:
-    return list(value_node.value) if isinstance(value_node, yaml.SequenceNode) else [value_node]
-
-
-def _expanded_node_count(root: yaml.Node) -> int:
-    """Return how many nodes there are once every alias is written out; more than allowed for one that holds itself."""
-    counts: dict[int, int] = {}
-    open_nodes: set[int] = set()
-
-    def count(node: yaml.Node) -> int:
-        if id(node) in open_nodes:
-            return _NODES_MAX + 1
-        if id(node) not in counts:
-            open_nodes.add(id(node))
-            counts[id(node)] = 1 + sum(count(child) for child in _children(node))
-            open_nodes.discard(id(node))
-        return counts[id(node)]
-
-    return count(root)
-
-
-def _children(node: yaml.Node) -> Iterator[yaml.Node]:
-    if isinstance(node, yaml.SequenceNode):
-        yield from node.value
-    elif isinstance(node, yaml.MappingNode):
-        for pair in node.value:
-            yield from pair
-
-
-def _without_values(yaml_problem: str | None) -> str:
-    """Return the YAML library's own words without what they quote of the file: `*hunter2` is a password without quotes."""
-    words = yaml_problem or "it cannot be read"
-    if "undefined alias" in words:
-        return "a value that begins with * must be in quotes"
-    return re.sub(r"'(?!<)[^']{2,}'|\"[^\"]{2,}\"", "…", words)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # The content: every block by itself, then what lies between blocks.
-
-_EXAMPLE = "the example that `exlab-watch-agent init` writes"
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _checked(content: dict[str, Any], document: _Document | None, *, source: str) -> Settings:
+def _checked(content: dict[str, Any], document: Document | None, *, source: str) -> Settings:
     problems = document.problems if document else []
-    problems.extend(_Problem((key,), _unknown_key(key, _TOP_LEVEL)) for key in content if key not in _TOP_LEVEL)
+    problems.extend(Problem((key,), _unknown_key(key, _TOP_LEVEL)) for key in content if key not in _TOP_LEVEL)
 
     def block(name: str, model: type[Model]) -> Model:
         # A block without content is one whose members are all commented out.
@@ -705,14 +481,14 @@ def _checked(content: dict[str, Any], document: _Document | None, *, source: str
 
 
 def _entries(
-    equipment: object, paths: PathsBlock, problems: list[_Problem]
+    equipment: object, paths: PathsBlock, problems: list[Problem]
 ) -> tuple[list[tuple[KeyPath, object]], list[str]]:
     """Return the entries that are ours, each with its place in the file, and notes about those that are not."""
     if equipment is None or equipment in ([], ()):
-        problems.append(_Problem(("equipment",), f"names no instrument; add at least one entry, as in {_EXAMPLE}"))
+        problems.append(Problem(("equipment",), f"names no instrument; add at least one entry, as in {EXAMPLE}"))
         return [], []
     if not isinstance(equipment, list | tuple):
-        problems.append(_Problem(("equipment",), "must be a list, one entry for each instrument"))
+        problems.append(Problem(("equipment",), "must be a list, one entry for each instrument"))
         return [], []
     ours: list[tuple[KeyPath, object]] = []
     notes: list[str] = []
@@ -727,11 +503,11 @@ def _entries(
             entry = {**entry, "local_root": paths.local_root}
         ours.append((("equipment", position), entry))
     if not ours:
-        problems.append(_Problem(("equipment",), "names no instrument that syncs from here: all have sync_mode stage"))
+        problems.append(Problem(("equipment",), "names no instrument that syncs from here: all have sync_mode stage"))
     return ours, notes
 
 
-def _validated(model: type[Model], content: object, path: KeyPath, problems: list[_Problem]) -> Model | None:
+def _validated(model: type[Model], content: object, path: KeyPath, problems: list[Problem]) -> Model | None:
     """Return the block, or None and add to `problems`."""
     try:
         return model.model_validate(content)
@@ -782,23 +558,23 @@ _MEANINGS = {
 _PASSWORD = "is refused: only key-based ssh; name the key in ssh_key_path"  # noqa: S105
 
 
-def _problems_of(found: Any, block: KeyPath, content: object) -> list[_Problem]:
+def _problems_of(found: Any, block: KeyPath, content: object) -> list[Problem]:
     """Return one error of the library in our words; a transport whose type is misspelt yields one for each odd key."""
     inside, transport_type = _without_tag(found["loc"])
     path, kind, key = (*block, *inside), found["type"], str((*block, *inside)[-1])
     if kind == "extra_forbidden":
         if key == "password" and transport_type == "rsync_ssh":
-            return [_Problem(path, _PASSWORD)]
-        return [_Problem(path, _unknown_key(key, _known_keys(path[:-1], transport_type)))]
+            return [Problem(path, _PASSWORD)]
+        return [Problem(path, _unknown_key(key, _known_keys(path[:-1], transport_type)))]
     if kind == "missing":
-        return [_Problem(path, _missing(key))]
+        return [Problem(path, _missing(key))]
     if kind == "union_tag_not_found":
         return _untyped_transport(path, content)
     if kind == "union_tag_invalid":
         hint = "; for other storage make a remote with `rclone config` and use rclone"
-        return [_Problem((*path, "type"), f"must be {_one_of(_TRANSPORTS)}{hint}")]
+        return [Problem((*path, "type"), f"must be {_one_of(_TRANSPORTS)}{hint}")]
     template = _SENTENCES.get(kind, "is not a value that can stand here")
-    return [_Problem(path, template.format_map(found.get("ctx", {})))]
+    return [Problem(path, template.format_map(found.get("ctx", {})))]
 
 
 def _without_tag(location: KeyPath) -> tuple[KeyPath, str | None]:
@@ -808,13 +584,13 @@ def _without_tag(location: KeyPath) -> tuple[KeyPath, str | None]:
     return location, None
 
 
-def _untyped_transport(path: KeyPath, content: object) -> list[_Problem]:
+def _untyped_transport(path: KeyPath, content: object) -> list[Problem]:
     transport = content.get("transport") if isinstance(content, Mapping) else None
     known = {key for model in _TRANSPORTS.values() for key in _keys(model)}
     odd = [str(key) for key in transport if key not in known] if isinstance(transport, Mapping) else []
-    problems = [_Problem((*path, key), _unknown_key(key, sorted(known))) for key in odd]
+    problems = [Problem((*path, key), _unknown_key(key, sorted(known))) for key in odd]
     if not any(_nearest(key, sorted(known)) == "type" for key in odd):
-        problems.append(_Problem((*path, "type"), _missing("type")))
+        problems.append(Problem((*path, "type"), _missing("type")))
     return problems
 
 
@@ -855,7 +631,7 @@ def _keys(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _report(problems: Sequence[_Problem], document: _Document | None, source: str) -> str:
+def _report(problems: Sequence[Problem], document: Document | None, source: str) -> str:
     """Return the problems one a line, in the order of the file."""
     placed = []
     for problem in problems:
@@ -916,7 +692,7 @@ def _accepted(check: Callable[[str], str], value: object) -> str | None:
         return None
 
 
-def _overlaps(lanes: Sequence[_Lane], state_dir: str | None) -> Iterator[_Problem]:
+def _overlaps(lanes: Sequence[_Lane], state_dir: str | None) -> Iterator[Problem]:
     """Yield one problem for each pair of places that must lie apart and does not; compares names, asks no disk."""
     first_with_id: dict[str, _Lane] = {}
     roots: dict[str, _Lane] = {}
@@ -924,7 +700,7 @@ def _overlaps(lanes: Sequence[_Lane], state_dir: str | None) -> Iterator[_Proble
     for lane in lanes:
         if lane.equipment_id and first_with_id.setdefault(lane.equipment_id, lane) is not lane:
             other = _dotted(first_with_id[lane.equipment_id].path)
-            yield _Problem((*lane.path, "id"), f"is the id of {other} too; every instrument needs its own")
+            yield Problem((*lane.path, "id"), f"is the id of {other} too; every instrument needs its own")
         if lane.run_root:
             roots.setdefault(os.path.normcase(lane.run_root), lane)
         if lane.mounted_path:
@@ -936,19 +712,19 @@ def _overlaps(lanes: Sequence[_Lane], state_dir: str | None) -> Iterator[_Proble
                 sentence = (
                     f"its runs (<local_root>/<id>) would lie inside those of {other} and belong to two instruments"
                 )
-                yield _Problem((*lane.path, "local_root"), sentence)
+                yield Problem((*lane.path, "local_root"), sentence)
             if above in destinations:
                 sentence = f"contains the local runs of {_dotted(lane.path)}; a copy must lie apart from them"
-                yield _Problem((*destinations[above].path, "transport", "path"), sentence)
+                yield Problem((*destinations[above].path, "transport", "path"), sentence)
     for destination, lane in destinations.items():
         for above in (destination, *_folders_above(destination)):
             if above in roots:
                 sentence = f"lies among the local runs of {_dotted(roots[above].path)}; a copy must lie apart from them"
-                yield _Problem((*lane.path, "transport", "path"), sentence)
+                yield Problem((*lane.path, "transport", "path"), sentence)
     if state_dir is not None:
         state_dir = os.path.normcase(state_dir)
         if any(above in roots or above in destinations for above in (state_dir, *_folders_above(state_dir))):
-            yield _Problem(("agent", "state_dir"), "must lie outside the runs and outside their copies")
+            yield Problem(("agent", "state_dir"), "must lie outside the runs and outside their copies")
 
 
 def _folders_above(path: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ LAYERS: dict[str, int] = {
     "adapters": 3,
     "timers": 3,
     "engine": 4,
+    "config_text": 4,
     "settings": 4,
     "report": 5,
     "agent": 6,

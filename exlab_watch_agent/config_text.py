@@ -1,0 +1,232 @@
+"""A config file as text: bytes, YAML nodes, and the line on which each key stands.
+
+Decided here: which files are read at all, and what of YAML is taken. Not here: what a setting may say (settings.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exlab_watch_agent.errors import ConfigError
+
+CONFIG_SIZE_MAX = 1 << 20
+_NODES_MAX = 600_000  # more than a file of the largest size can hold, so that only aliases reach it
+
+KeyPath = tuple[str | int, ...]
+"""A place in the file: keys and list positions from the top."""
+
+
+def read_text(path: Path) -> str:
+    """Return the text of the file. Raises ConfigError, one sentence with the next step."""
+    init = "write one with `exlab-watch-agent init`, or name another with --config"
+    try:
+        # Asked before opening: to open a pipe would wait for ever for somebody to write into it.
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise ConfigError(f"{path} is a folder and not a config file; name a file with --config.")
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{path} is not a regular file; name a config file with --config.")
+        with open(path, "rb") as file:
+            data = file.read(CONFIG_SIZE_MAX + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"There is no config file {path}; {init}.") from None
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "not a possible file name"
+        raise ConfigError(
+            f"The config file {path} cannot be read ({reason}); make it readable for the agent's user, or {init}."
+        ) from None
+    if len(data) > CONFIG_SIZE_MAX:
+        raise ConfigError(f"The config file {path} is larger than 1 MiB; is it the right file? Else {init}.")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: the file is not UTF-8 text; save it as UTF-8.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where, and what is allowed there."""
+
+    path: KeyPath
+    sentence: str
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Stands where YAML has what no setting can be: a date, a base-60 number (1:30), a value with a foreign tag.
+
+    A value of no known type, so that the check of its block refuses it together with all else.
+    """
+
+
+_YAML_TAG = "tag:yaml.org,2002:"
+_MERGE = _YAML_TAG + "merge"
+
+
+class Document:
+    """The nodes of a YAML file: its content as plain values, and the line on which a key stands.
+
+    Our own walk over the nodes, because PyYAML's keeps the last of two equal keys, stops at the first odd value, and
+    forgets the lines.
+    """
+
+    def __init__(self, root: yaml.Node | None) -> None:
+        self._root = root
+        self._plain: dict[int, Any] = {}
+        self._constructor = yaml.constructor.SafeConstructor()
+        self.problems: list[Problem] = []
+
+    @classmethod
+    def parse(cls, text: str, *, source: str) -> Document:
+        """Raises: ConfigError with the place at which the text stops being YAML."""
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+            raise ConfigError(f"{place}: not valid YAML: {_without_values(error.problem)}.") from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(f"{source}:{line}: not valid YAML: a control character that is not allowed.") from None
+        if root is not None and not isinstance(root, yaml.MappingNode) and root.tag != _YAML_TAG + "null":
+            raise ConfigError(f"{source}:1: the file must be a mapping with the block `equipment`; see {_EXAMPLE}.")
+        if root is not None and _expanded_node_count(root) > _NODES_MAX:
+            raise ConfigError(f"{source}: its aliases (*name) stand for too much or for themselves; write them out.")
+        return cls(root)
+
+    def content(self) -> dict[str, Any]:
+        """Return the blocks that we read, as plain values; foreign blocks are left out unread."""
+        if not isinstance(self._root, yaml.MappingNode):
+            return {}
+        self._check_keys(self._root, ())
+        return {
+            key: None if key in FOREIGN_BLOCKS else self._value(value, (key,))
+            for key, (_, value) in _members(self._root).items()
+        }
+
+    def line(self, path: KeyPath) -> int:
+        """Return the 1-based line of the last part of the path that the file has."""
+        node, line = self._root, 1
+        for part in path:
+            if isinstance(node, yaml.MappingNode) and part in (members := _members(node)):
+                key_node, node = members[str(part)]
+                line = key_node.start_mark.line + 1
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+            else:
+                break
+        return line
+
+    def _check_keys(self, node: yaml.MappingNode, path: KeyPath) -> None:
+        seen: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag == _MERGE and not all(
+                isinstance(source, yaml.MappingNode) for source in _merged(value_node)
+            ):
+                self.problems.append(Problem((*path, "<<"), "must be an alias of a block, or a list of such", line))
+            elif not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem(path, "has a key that is not plain text", line))
+            elif key_node.value in seen:
+                first = seen[key_node.value]
+                sentence = f"stands twice, first on line {first}; keep one of the two"
+                self.problems.append(Problem((*path, key_node.value), sentence, line))
+            else:
+                seen[key_node.value] = line
+
+    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+        # A node that aliases share is built once, so that an alias costs nothing here.
+        if id(node) not in self._plain:
+            self._plain[id(node)] = self._built(node, path)
+        return self._plain[id(node)]
+
+    def _built(self, node: yaml.Node, path: KeyPath) -> Any:
+        if isinstance(node, yaml.MappingNode) and node.tag == _YAML_TAG + "map":
+            self._check_keys(node, path)
+            return {key: self._value(value, (*path, key)) for key, (_, value) in _members(node).items()}
+        if isinstance(node, yaml.SequenceNode) and node.tag == _YAML_TAG + "seq":
+            return [self._value(item, (*path, position)) for position, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        construct: dict[str, Callable[[Any], Any]] = {
+            "str": self._constructor.construct_yaml_str,
+            "null": self._constructor.construct_yaml_null,
+            "bool": self._constructor.construct_yaml_bool,
+            "int": self._constructor.construct_yaml_int,
+            "float": self._constructor.construct_yaml_float,
+        }
+        kind = node.tag.removeprefix(_YAML_TAG)
+        if not isinstance(node, yaml.ScalarNode) or kind not in construct:
+            return Unusable()
+        if kind in ("int", "float") and ":" in node.value:
+            return Unusable()
+        try:
+            return construct[kind](node)
+        except (ValueError, KeyError, IndexError, OverflowError):
+            return Unusable()
+
+
+def _members(node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    """Return key → (key node, value node); merged keys (`<<`) only where the mapping has none of its own.
+
+    A key is taken as its text: `on` and `123` are keys like any other.
+    """
+    merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for key_node, value_node in node.value:
+        if key_node.tag == _MERGE:
+            for source in _merged(value_node):
+                if isinstance(source, yaml.MappingNode):
+                    merged = {**_members(source), **merged}
+        elif isinstance(key_node, yaml.ScalarNode):
+            own[key_node.value] = (key_node, value_node)
+    return {**merged, **own}
+
+
+def _merged(value_node: yaml.Node) -> list[yaml.Node]:
+    return list(value_node.value) if isinstance(value_node, yaml.SequenceNode) else [value_node]
+
+
+def _expanded_node_count(root: yaml.Node) -> int:
+    """Return how many nodes there are once every alias is written out; more than allowed for one that holds itself."""
+    counts: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def count(node: yaml.Node) -> int:
+        if id(node) in open_nodes:
+            return _NODES_MAX + 1
+        if id(node) not in counts:
+            open_nodes.add(id(node))
+            counts[id(node)] = 1 + sum(count(child) for child in _children(node))
+            open_nodes.discard(id(node))
+        return counts[id(node)]
+
+    return count(root)
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        yield from node.value
+    elif isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+
+
+def _without_values(yaml_problem: str | None) -> str:
+    """Return the YAML library's own words without what they quote of the file: `*hunter2` is a password without quotes."""
+    words = yaml_problem or "it cannot be read"
+    if "undefined alias" in words:
+        return "a value that begins with * must be in quotes"
+    return re.sub(r"'(?!<)[^']{2,}'|\"[^\"]{2,}\"", "…", words)
