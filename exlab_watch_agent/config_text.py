@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ import yaml
 from exlab_watch_agent.errors import ConfigError
 
 CONFIG_SIZE_MAX = 1 << 20
+EXAMPLE = "the example that `exlab-watch-agent init` writes"
+FOREIGN_BLOCKS = frozenset({"lims", "readme", "operators", "plugins", "orchestrator"})
+"""Belong to other parts of ExLab-Wizard; their content is never looked at."""
 _NODES_MAX = 600_000  # more than a file of the largest size can hold, so that only aliases reach it
 
 KeyPath = tuple[str | int, ...]
@@ -99,7 +102,7 @@ class Document:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(f"{source}:{line}: not valid YAML: a control character that is not allowed.") from None
         if root is not None and not isinstance(root, yaml.MappingNode) and root.tag != _YAML_TAG + "null":
-            raise ConfigError(f"{source}:1: the file must be a mapping with the block `equipment`; see {_EXAMPLE}.")
+            raise ConfigError(f"{source}:1: the file must be a mapping with the block `equipment`; see {EXAMPLE}.")
         if root is not None and _expanded_node_count(root) > _NODES_MAX:
             raise ConfigError(f"{source}: its aliases (*name) stand for too much or for themselves; write them out.")
         return cls(root)
