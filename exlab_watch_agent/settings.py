@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from exlab_watch_agent.config_text import Document, KeyPath, Problem, read_text
+from exlab_watch_agent.config_text import EXAMPLE, FOREIGN_BLOCKS, Document, KeyPath, Problem, read_text
 from exlab_watch_agent.core.bandwidth import BandwidthLimit, Window
 from exlab_watch_agent.core.policy import (
     CleanupPolicy,
