@@ -151,9 +151,12 @@ class Agent:
                 on_inbox=self._on_inbox,
                 on_lost=lambda key: self._post(ScanWanted(None if key is None else (key,))),
             )
-            self._watcher.start()
         try:
+            if self._watcher is not None:
+                self._watcher.start()
             self.engine.run(until_rest=until_rest)
+            if until_rest and self._only is None and not self._is_stopping:
+                self._beat_on_all()  # the hourly one would hardly ever fall into so short a life
         finally:
             if self._watcher is not None:
                 self._watcher.stop()
@@ -171,8 +174,7 @@ class Agent:
                 self._beat_here()
                 self.store.checkpoint()
         finally:
-            if self.engine is not None:
-                self._run_log.close()
+            self._run_log.close()
             with suppress(OSError):
                 (self.state_dir / HOLDER_NAME).unlink()
             log.info("agent stopped")
@@ -372,6 +374,13 @@ class Agent:
                 self._nas_heartbeats[lane_id] = now_s
                 with suppress(RuntimeError):  # the executor is closed while the agent stops
                     lane.eyes.submit(self._beat_on_nas, lane, data)
+
+    def _beat_on_all(self) -> None:
+        assert self.engine is not None, "open() comes first"
+        data = self._beat_here()
+        for lane in self.engine.lanes.values():
+            if lane.marker_id is not None and lane.waiting_since is None:
+                self._beat_on_nas(lane, data)
 
     def _beat_on_nas(self, lane: Lane, data: bytes) -> None:
         try:

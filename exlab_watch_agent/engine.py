@@ -351,6 +351,9 @@ class Engine:
         for record in self._store:
             if self._is_mine(record):
                 self._resume(record, now)
+            lane = self.lanes.get(record.equipment_id)
+            if lane is not None and record.verified_at is not None:
+                lane.last_success_at = max(record.verified_at, lane.last_success_at or record.verified_at)
         self._want_scan(self.lanes)
 
     def _is_mine(self, record: RunRecord) -> bool:
@@ -771,8 +774,10 @@ class Engine:
         job_id = self._fresh_paths.get(run_path)
         if job_id is not None:
             return self._fresh[job_id]
-        record = self._store.by_path(run_path)
-        return self._record(record.job_id) if record is not None else None
+        stored = self._store.by_path(run_path)
+        record = self._record(stored.job_id) if stored is not None else None
+        # A run that was moved away in this very pass leaves its place to another.
+        return record if record is not None and record.run_path == run_path else None
 
     def _save(self, record: RunRecord, entry: Entry) -> RunRecord:
         """Put a line of the trail beside the others of this pass; it is true for this pass, and durable at its end."""
@@ -832,7 +837,7 @@ class Engine:
             self._timers.set(TimerKind.AUDIT, after.job_id, due_s=self._clock.monotonic_s() + wait_s)
         elif after.state in AUDITABLE:
             self._plan_audit(after, self._clock.now())
-        if after.state is RunState.VERIFIED and before.state in (RunState.SEALING, RunState.AUDITING):
+        if move.trigger in (Trigger.SEALED, Trigger.PROVEN, Trigger.DIFFERENCE_GONE):
             lane.last_success_at = move.at
 
     # --- effects -----------------------------------------------------------------------------------------------------

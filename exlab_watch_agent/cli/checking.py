@@ -40,7 +40,7 @@ def _check_state_dir(context: Context) -> Iterator[Line]:
     parent = folder
     while not parent.exists():
         parent = parent.parent
-    if os.access(parent, os.W_OK):
+    if parent.is_dir() and os.access(parent, os.W_OK):
         yield True, f"state folder {folder}"
     else:
         yield False, f"state folder {folder} cannot be written: give another --state-dir or agent.state_dir"

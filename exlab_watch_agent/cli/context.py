@@ -19,9 +19,10 @@ from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME, Loaded, history_of, load, record_of
 from exlab_watch_agent.agent import LIVE_NAME
 from exlab_watch_agent.core.discovery import place_of
+from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.errors import AgentError, RootUnavailableError
+from exlab_watch_agent.errors import AgentError, RootUnavailableError, StateFolderError
 from exlab_watch_agent.settings import Settings, load_settings
 
 APP_NAME = "exlab-watch-agent"
@@ -79,7 +80,11 @@ class Context:
 
     @cached_property
     def loaded(self) -> Loaded:
-        return load(self.state_dir) if self.state_dir.is_dir() else Loaded()
+        if self.state_dir.is_dir():
+            return load(self.state_dir)
+        if self.state_dir.exists():
+            raise StateFolderError(f"{self.state_dir} is not a folder: give another --state-dir or agent.state_dir.")
+        return Loaded()
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:
@@ -132,12 +137,16 @@ class Context:
         if len(named) == 1:
             return named[0], by_path.get(named[0])
         if named:
-            raise RunNotFoundError(f"{word} is the name of {len(named)} runs: give the path of one, e.g. {named[0]}")
+            raise RunNotFoundError(
+                f"{printable(word)} is the name of {len(named)} runs: give the path of one, e.g. {printable(named[0])}"
+            )
         if os.path.isdir(path):
             raise RunNotFoundError(
-                f"{path} is no run of a configured equipment: a run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
+                f"{printable(path)} is no run of a configured equipment: a run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
             )
-        raise RunNotFoundError(f"No run is called {word}: `{APP_NAME} status` lists those that are known.")
+        raise RunNotFoundError(
+            f"No run is called {printable(word) or repr(word)}: `{APP_NAME} status` lists those that are known."
+        )
 
     def _paths_on_disk(self) -> list[str]:
         found: list[str] = []

@@ -17,8 +17,9 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.durable import write_atomically
 from exlab_watch_agent.cli import checking, demo, overriding, showing, work
 from exlab_watch_agent.cli.context import Context, default_config_path
+from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.report.status import status_json
+from exlab_watch_agent.report.status import shell_name, status_json
 from exlab_watch_agent.statechart import RunState
 
 app = typer.Typer(
@@ -86,7 +87,9 @@ def _unexpected(error: Exception) -> int:
 
 
 def _say(error: AgentError) -> None:
-    print(str(error).encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    text = str(error).encode("utf-8", "backslashreplace").decode()
+    # A name may hold what would steer the terminal; a config's errors are several lines.
+    print("".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text), file=sys.stderr)
 
 
 def _version(value: bool) -> None:
@@ -250,7 +253,9 @@ def resolve(
 def _act_on_known(context: Context, command: str, word: str, **more: Any) -> int:
     path, record = context.find_run(word)
     if record is None:
-        raise AgentError(f"{path} is not known yet: `exlab-watch-agent sync {path}` looks at it.")
+        raise AgentError(
+            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_name(path)}` looks at it."
+        )
     return work.act(context, {"command": command, "job_id": record.job_id, **more}, run_paths=frozenset({path}))
 
 

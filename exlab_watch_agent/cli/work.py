@@ -41,7 +41,10 @@ class Narrator:
             return
         source = move.source.value if move.source is not None else "new"
         text = f"{record.equipment_id} {printable(record.run_path.rsplit('/', 1)[-1])}: {source} -> {move.dest}"
-        self._console.print(f"{text} ({printable(move.reason)})", markup=False)
+        try:
+            self._console.print(f"{text} ({printable(move.reason)})", markup=False)
+        except (OSError, SystemExit):  # rich ends the program when the reader of its words has gone; the agent works on
+            self._is_quiet = True
 
     @contextmanager
     def following(self, agent: Agent) -> Iterator[None]:

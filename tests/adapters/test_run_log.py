@@ -241,10 +241,12 @@ def test_a_writer_that_hangs_holds_up_neither_the_engine_nor_the_end(
 ) -> None:
     monkeypatch.setattr(run_log, "CLOSE_WAIT_S", 0.2)
     monkeypatch.setattr(run_log, "QUEUE_MAX", 10)
-    hangs = threading.Event()
-    monkeypatch.setattr(RunLogWriter, "_append", lambda *_: hangs.wait(20))
+    is_hanging, hangs = threading.Event(), threading.Event()
+    monkeypatch.setattr(RunLogWriter, "_append", lambda *_: (is_hanging.set(), hangs.wait(20)))
     writer = RunLogWriter("labpc-04")
     writer.start()
+    writer.put(a_record(run), a_move())
+    is_hanging.wait(5)
     began = time.monotonic()
     for _ in range(50):
         writer.put(a_record(run), a_move())

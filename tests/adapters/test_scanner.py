@@ -58,7 +58,7 @@ def test_runs_and_test_runs_of_all_projects_are_found_in_order_with_the_signatur
 ) -> None:
     runs = [
         make_run(root / project / parent / leaf)
-        for project in ("PROJ-0042 Übersicht", "A b", "zz")
+        for project in ("PROJ-0042 Übersicht", "A", "A b", "zz")
         for parent, leaf in (("TestRuns", TEST_RUN), ("Runs", RUN), ("Runs", "Run_2025-01-01T00-00"))
     ]
     assert scan(root) == {str(run.relative_to(root)): signature(run) for run in runs}

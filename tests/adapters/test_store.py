@@ -245,6 +245,34 @@ def test_runs_are_found_by_path_and_identity_also_after_moves_and_after_a_restar
         look(store)
 
 
+def test_a_path_that_another_run_has_taken_stays_with_it_when_the_first_one_moves(folder: Path) -> None:
+    first = a_record(1)
+    heir = replace(a_record(2), run_path=first.run_path)
+    away = replace(first, run_path=f"{LOCAL}/elsewhere")
+    with opened(folder) as store:
+        store.commit([Entry("moved", record) for record in (first, heir, away)], at=NOW)
+        assert (store.by_path(first.run_path), store.by_path(away.run_path)) == (heir, away)
+    with opened(folder) as store:
+        assert (store.by_path(first.run_path), store.by_path(away.run_path)) == (heir, away)
+
+
+def test_a_store_that_is_opened_again_knows_nothing_of_before(folder: Path) -> None:
+    record, moved_on = a_record(1), replace(a_record(1), run_path=f"{LOCAL}/elsewhere")
+    store = RunStore(folder)
+    store.open()
+    store.commit([Entry("moved", record)], at=NOW)
+    store.close()
+    with opened(folder) as other:
+        other.commit([Entry("moved", moved_on)], at=NOW)
+    store.open()
+    assert (store.by_path(record.run_path), store.by_path(moved_on.run_path)) == (None, moved_on)
+    store.close()
+    folder.rename(folder.with_name("moved away"))
+    store.open()
+    assert (len(store), store.by_path(moved_on.run_path), store.by_identity(record.identity)) == (0, None, ())
+    store.close()
+
+
 def test_a_run_that_came_back_to_its_path_is_found_there(folder: Path) -> None:
     record = a_record(1)
     with opened(folder) as store:
@@ -659,6 +687,7 @@ def test_a_slot_without_a_head_is_that_of_another_version(lived: State, folder: 
 def test_an_unknown_state_in_a_slot_is_refused_and_never_another_one(lived: State, folder: Path) -> None:
     unmoved = a_record(2).job_id  # no line of the tail brings it up to date
     rewritten(folder, lambda content: content["runs"][unmoved]["record"].update(state="paused"))
+    slot_paths(folder)[1].write_bytes(b"damaged")
     before = everything(folder)
     with pytest.raises(
         StateFolderError, match=rf"{unmoved} cannot be read by this version .*state.*install the version"
@@ -711,6 +740,15 @@ def test_a_history_with_an_unknown_state_is_refused_when_it_is_asked_for(lived: 
 # --- failing disks ---------------------------------------------------------------------------------------------------
 
 
+def real_of(name: str) -> Callable[..., Any]:
+    """Return the system call; an fsync without its wait, where no power is cut."""
+    return no_fsync if name == "fsync" else getattr(os, name)  # type: ignore[no-any-return]
+
+
+def no_fsync(_: int) -> None:
+    return None
+
+
 class Failing:
     """Lets the n-th of the watched system calls fail, once, as a disk would."""
 
@@ -721,7 +759,7 @@ class Failing:
         self.failed: str | None = None
         self._fail_at, self._number = fail_at, number
         for name in names:
-            patch.setattr(os, name, self._watched(name, getattr(os, name)))
+            patch.setattr(os, name, self._watched(name, real_of(name)))
 
     def _watched(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -829,7 +867,7 @@ class Dying:
         self.count = 0
         self._die_at, self._how = die_at, how
         for name in self.NAMES:
-            patch.setattr(os, name, self._watched(name, getattr(os, name)))
+            patch.setattr(os, name, self._watched(name, real_of(name)))
 
     @property
     def is_dead(self) -> bool:
@@ -1005,13 +1043,15 @@ def end(child: int, listen: int) -> bytes:
 def test_kill_9_of_a_committing_process_loses_no_acknowledged_commit(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "CHECKPOINT_LINES_MIN", 7)  # so that checkpoints are hit, too
+    monkeypatch.setattr(store_module, "CHECKPOINT_LINES_MIN", 3)  # so that checkpoints are hit, too
     chance = random.Random(20260417)
     seq = 0
     for _ in range(30):
         child, listen = start_committing(folder)
-        said = os.read(listen, 1 << 16)  # it works now
-        time.sleep(chance.uniform(0, 0.04))
+        said, wanted = b"", chance.randint(1, 14)
+        while said.count(b"\n") < wanted:
+            said += os.read(listen, 1 << 16)
+        time.sleep(chance.uniform(0, 0.002))
         said += end(child, listen)
         acknowledged = int(said.split()[-1])
         assert acknowledged > seq
@@ -1096,6 +1136,8 @@ class AnyLife(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(os, "fsync", no_fsync)  # no power is cut here
         self.folder = Path(tempfile.mkdtemp(prefix="exlab-store-"))
         self.model: State = {}
         self.markers: dict[str, str] = {}
@@ -1174,6 +1216,7 @@ class AnyLife(RuleBasedStateMachine):
             assert self.store.by_path(path) is None
 
     def teardown(self) -> None:
+        self.patch.undo()
         self.store.close()
         assert_whole(self.folder)
         shutil.rmtree(self.folder)

@@ -197,9 +197,10 @@ def test_a_burst_of_new_runs_leaves_none_out(heard: Heard) -> None:
 
 def test_data_below_the_run_are_neither_reported_nor_watched(heard: Heard) -> None:
     run = make_run(heard.runs / "Run_2026-04-17T14-32")
-    (run / "data" / "deep").mkdir(parents=True)
     heard.forget()
     watches = open_watches()
+    (run / "data" / "deep").mkdir(parents=True)
+    heard.forget()
     for number in range(50):
         (run / "data" / "deep" / f"{number}.tif").write_bytes(b"x")
         (run / "data" / f"more {number}").mkdir()
@@ -246,10 +247,15 @@ def test_reading_is_not_reported(heard: Heard) -> None:
     assert heard.paths == []
 
 
-def test_what_lies_behind_a_link_is_not_watched(heard: Heard) -> None:
+@pytest.mark.parametrize("is_before", [True, False], ids=["made before the start", "made after the start"])
+def test_what_lies_behind_a_link_is_not_watched(heard: Heard, is_before: bool) -> None:
     behind = make_run(heard.outside / "P2" / "Runs" / "Run_2026-04-17T14-32")
+    if is_before:
+        heard.watcher.stop()
     (heard.root / "P2").symlink_to(heard.outside / "P2")
     (heard.runs / "Run_2026-04-17T15-00").symlink_to(behind)
+    if is_before:
+        heard.watcher.start()
     heard.forget()
     creation_of(behind).write_text('{"a": 1}')
     heard.settle()

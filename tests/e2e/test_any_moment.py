@@ -6,7 +6,10 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -99,8 +102,6 @@ def test_a_push_keeps_to_the_limit_of_its_equipment(tmp_path: Path) -> None:
     run = lab.new_run(files={"a.bin": os.urandom(1_500_000), "b.bin": os.urandom(1_000_000)})
     assert lab.cli("run", "--once").code == 0
     at = {fact["move"]["dest"]: fact["at"] for fact in lab.facts(run)}
-    from datetime import datetime
-
     took_s = (datetime.fromisoformat(at["prechecking"]) - datetime.fromisoformat(at["running"])).total_seconds()
     assert took_s > 1.5, took_s
     lab.assert_whole(run)
@@ -125,14 +126,30 @@ def test_a_signal_ends_it_well_at_any_moment_of_its_life(tmp_path: Path, number:
     lab.assert_log_is_clean()
 
 
-def test_a_signal_before_it_has_begun_ends_it_without_a_word_of_python(tmp_path: Path) -> None:
+@pytest.mark.parametrize("library", ["pydantic_core", "blake3", "xxhash"])
+def test_ctrl_c_while_it_still_loads_its_modules_ends_it_without_a_word_of_python(tmp_path: Path, library: str) -> None:
     lab = Lab(tmp_path)
-    for delay_s in (0.05, 0.12, 0.2, 0.3, 0.4):
-        agent = AgentProcess(lab)
-        time.sleep(delay_s)
-        agent.stop(signal.SIGINT)
+    with AgentProcess(lab) as agent:
+        maps = Path(f"/proc/{agent.pid}/maps")
+        until(lambda: library in maps.read_text(encoding="utf-8"), "the library is loaded")
+        assert agent.stop(signal.SIGINT) in (0, 1, -signal.SIGINT)
         assert "Traceback" not in agent.said()
     assert lab.cli("run", "--once").code == 0
+
+
+def test_the_agent_works_on_when_nobody_reads_its_words_any_more(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, *lab.argv("run")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        run = lab.new_run()
+        try:
+            lab.until_state(run, "verified")
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def test_a_torn_line_at_the_end_of_the_trail_is_cut_off_and_kept_as_evidence(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from lab import (
     CACHE,
     MANIFEST_SIGNAL,
@@ -229,7 +230,9 @@ def test_a_run_that_changes_after_it_was_admitted_but_before_it_is_proven_starts
     runs = [lab.new_run(files={"a.bin": bytes(3_000_000)}) for _ in range(3)]  # one lane: the last one has to wait
     lab.until_state(runs[-1], "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified")
     put(runs[-1], {"late.bin": b"late", "a.bin": b"shorter now"})
-    until(lambda: lab.states(runs[-1])[-2:] == ["sealing", "verified"] or lab.states(runs[-1])[-1] == "conflict", "rest")
+    until(
+        lambda: lab.states(runs[-1])[-2:] == ["sealing", "verified"] or lab.states(runs[-1])[-1] == "conflict", "rest"
+    )
     if lab.states(runs[-1])[-1] == "verified":
         lab.assert_whole(runs[-1])
 
@@ -524,8 +527,6 @@ def test_garbage_in_the_inbox_harms_nobody(lab: Lab) -> None:
 
 
 def test_a_held_lock_of_creation_json_is_a_wait_and_other_runs_go_on(lab: Lab) -> None:
-    from filelock import FileLock
-
     run = lab.new_run(equipment="SENTINEL_01")
     lab.until_state(run, "acquiring")
     with FileLock(run / CACHE / "creation.json.lock"):

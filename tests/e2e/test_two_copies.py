@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -35,8 +36,6 @@ def test_damage_on_the_nas_is_found_by_verify_healed_and_kept_as_evidence(lab: L
         victim.unlink()
     else:
         victim.write_bytes(damage)
-        import os
-
         os.utime(victim, ns=(status.st_mtime_ns, status.st_mtime_ns))
     said = lab.cli("verify", run.name)
     assert said.code == 0, said.err
@@ -84,7 +83,9 @@ def test_a_local_change_after_the_seal_is_a_conflict_that_nobody_but_a_person_re
     assert lab.record(run)["state"] == "verified"
     lab.assert_whole(run)
     assert superseded(lab) == {"a.bin": b"a" * 5000}
-    chosen = next(one for one in lab.cli("show", run.name, "--json").json["history"] if one["trigger"] == "local_chosen")
+    chosen = next(
+        one for one in lab.cli("show", run.name, "--json").json["history"] if one["trigger"] == "local_chosen"
+    )
     assert chosen["reason"] == "it was mended by hand"
     assert chosen["operator"]
     assert lab.cli("problems").code == 0

@@ -11,7 +11,7 @@ from exlab_watch_agent.adapters.clock import utc_text
 from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.policy import CompletenessSignal, Policy
-from tests.sim.world import BAD_NAME, EXPECTED, LOCAL_ROOT, SENTINEL, WEIGHTS, LocalFile, SimRun, World
+from tests.sim.world import BAD_NAME, EXPECTED, LOCAL_ROOT, SENTINEL, WEIGHTS, LocalFile, Nas, SimRun, World
 
 RUNS_MAX = 7
 PROJECTS = ("P-A", "P B")
@@ -28,13 +28,17 @@ class Environment:
         self._random = world.fate.random
         self._signals = {equipment.equipment_id: equipment.signal for equipment in policy.equipment}
         self._overrides = 0
+        self._aim: SimRun | None = None
 
-    def act(self) -> str:
-        """Do something that can be done now; return its name."""
+    def act(self, aim: SimRun | None = None) -> str:
+        """Do something that can be done now, at best to the run that is aimed at; return its name."""
         names = list(WEIGHTS)
         weights = [WEIGHTS[name] * self._world.fate.inclinations[name] for name in names]
         name = self._random.choices(names, weights)[0] if any(weights) else "begin_run"
         run = self._random.choice(list(self._world.runs.values())) if self._world.runs else None
+        self._aim = None
+        if aim is not None and self._world.runs.get(aim.path) is aim:
+            self._aim = run = aim
         if name in GLOBAL:
             return name if getattr(self, name)() is not False else ""
         if run is None:
@@ -72,15 +76,15 @@ class Environment:
         }
         self._world.put_cache(run, CREATION_FILE, json.dumps(members).encode())
 
-    def _free_path(self, equipment_id: str) -> str | None:
-        """A path where no run ever was: a new run in the place of an old one is not told apart from an edited one."""
+    def _free_path(self, equipment_id: str, author: str = "") -> str | None:
+        """A path where no other run ever was: a new run in the place of an old one is not told apart from an edited one."""
         free = [
             path
             for project in PROJECTS
             for minute in MINUTES
             if (path := f"{LOCAL_ROOT}/{equipment_id}/{project}/Runs/Run_2026-04-17T14-{minute:02d}")
             not in self._world.runs
-            and path not in self._world.paths_used
+            and self._world.paths_used.get(path, author) == author
         ]
         return self._random.choice(free) if free else None
 
@@ -128,6 +132,19 @@ class Environment:
             case CompletenessSignal.MANIFEST:
                 sizes = {path: len(file.data) for path, file in run.files.items() if path != EXPECTED}
                 self._world.put(run, EXPECTED, json.dumps(sizes).encode())
+        run.earlier = dict(run.files)
+        return None
+
+    def undo_changes(self, run: SimRun) -> bool | None:
+        """Somebody puts the data back as they were when the run was completed, times and all."""
+        if not run.earlier or run.files == run.earlier:
+            return False
+        self._world.touch()
+        run.files = {name: self._copied(file) for name, file in run.earlier.items()}
+        run.truth = {name: file.data for name, file in run.files.items()}
+        self._world.taken_from.add(run.author)
+        self._world.note_change(run)
+        self._world.notice(run.path)
         return None
 
     def touch_signal(self, run: SimRun) -> bool | None:
@@ -180,13 +197,13 @@ class Environment:
             self._world.put_cache(run, CREATION_FILE, text)
 
     def move_run(self, run: SimRun) -> bool | None:
-        path = self._free_path(run.equipment_id)
+        path = self._free_path(run.equipment_id, run.author)
         if path is None:
             return False
         self._world.touch()
         old = run.path
         del self._world.runs[old]
-        self._world.paths_used.add(old)
+        self._world.paths_used[old] = run.author
         run.path = path
         self._world.runs[path] = run
         self._world.notice(old)
@@ -195,7 +212,7 @@ class Environment:
 
     def copy_run(self, run: SimRun) -> bool | None:
         """Somebody copies the whole folder, the cache folder with it."""
-        path = self._free_path(run.equipment_id)
+        path = self._free_path(run.equipment_id, run.author)
         if path is None or run.spoiled_text is not None or len(self._world.runs) >= RUNS_MAX:
             return False
         copied = SimRun(self._world.next_serial(), path, run.equipment_id)
@@ -217,7 +234,7 @@ class Environment:
         self._world.touch()
         self._world.taken_from.add(run.author)
         del self._world.runs[run.path]
-        self._world.paths_used.add(run.path)
+        self._world.paths_used[run.path] = run.author
         self._world.notice(run.path)
 
     def lock_run(self, run: SimRun) -> None:
@@ -231,7 +248,7 @@ class Environment:
             return None
         if not self._world.runs:
             return False
-        run = self._random.choice(list(self._world.runs.values()))
+        run = self._aim or self._random.choice(list(self._world.runs.values()))
         self._operate({"command": command, "run_path": run.path, "operator": "asmith"})
         return None
 
@@ -239,7 +256,7 @@ class Environment:
 
     def rot(self) -> bool | None:
         """One file on a NAS changes by itself, size and time kept."""
-        nas = self._random.choice(list(self._world.nas.values()))
+        nas = self._some_nas()
         names = [path for path in sorted(nas.ever) if path in nas.real and nas.real[path].data]
         if not names:
             return False
@@ -248,8 +265,13 @@ class Environment:
         nas.rot(name, nas.real[name].data[:-1] + b"~")
         return None
 
+    def _some_nas(self) -> Nas:
+        if self._aim is not None:
+            return self._world.nas[self._aim.equipment_id]
+        return self._random.choice(list(self._world.nas.values()))
+
     def nas_trouble(self) -> None:
-        nas = self._random.choice(list(self._world.nas.values()))
+        nas = self._some_nas()
         self._world.touch()
         # Before its first use a mount point cannot be told from the share: the operator's `check` is for that.
         nas.state = self._random.choice(("dead", "unmounted")) if nas.marker_id is not None else "dead"
@@ -263,7 +285,7 @@ class Environment:
         return None
 
     def root_trouble(self) -> None:
-        equipment_id = self._random.choice(list(self._signals))
+        equipment_id = self._aim.equipment_id if self._aim is not None else self._random.choice(list(self._signals))
         self._world.touch()
         self._world.roots_away ^= {equipment_id}
 

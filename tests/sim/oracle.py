@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from exlab_watch_agent.adapters.transports.own_files import CLAIM_PATH, claim_in
+from exlab_watch_agent.core.decide import Step
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
 from exlab_watch_agent.core.events import CopyWrong, EffectFailed, Outcome, PrecheckPassed, Pushed, Sealed, Verified
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
@@ -18,13 +19,6 @@ from exlab_watch_agent.statechart import RunState, Trigger
 from tests.sim.ports import sha256
 from tests.sim.world import Nas, SimRun, Violation, World, status_in
 
-OUTCOME_OF = {
-    Trigger.PUSHED: Pushed,
-    Trigger.PRECHECK_PASSED: PrecheckPassed,
-    Trigger.SEALED: Sealed,
-    Trigger.DIFFERENCE_GONE: Verified,
-    Trigger.COPY_DAMAGED: Verified,
-}
 EFFECT_STATES = {
     Push: {RunState.RUNNING},
     Precheck: {RunState.PRECHECKING},
@@ -46,13 +40,15 @@ def digest_of(content: Iterable[tuple[str, bytes]]) -> str:
 class Window:
     """One effect while it is carried out.
 
-    `seen`: the manifest digests of the local data at any moment of it; `equal`: those while both sides were the same.
+    `seen`: the manifest digests of the local data at any moment of it (of a seal: since the NAS copy was told its
+    status); `equal`: those while both sides were the same. `fingerprints`: the local ones at any moment of it.
     """
 
     effect: WorkEffect
     nas: Nas
     run: SimRun | None
     was_always_away: bool
+    fingerprints: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
     equal: set[str] = field(default_factory=set)
 
@@ -120,6 +116,8 @@ class Oracle:
         if window.nas.state == "up":
             window.was_always_away = False
         run = window.run
+        if run is not None:
+            window.fingerprints.add(run.inventory().fingerprint)
         if not isinstance(window.effect, Verify | Seal) or run is None or not run.files:
             return
         digest = digest_of(run.content)
@@ -138,6 +136,7 @@ class Oracle:
         self._outcomes[(job_id, effect.turn)] = outcome
         if window.was_always_away and not (isinstance(outcome, EffectFailed) and outcome.is_destination_away):
             raise Violation(f"{effect} was carried out while the NAS was away: {outcome}")
+        self._check_fingerprint(window, outcome)
         if isinstance(outcome, Verified) and outcome.comparison.outcome is Comparing.EQUAL:
             if outcome.manifest_digest not in window.equal:
                 raise Violation(f"{effect} found both sides equal, and at no moment they were")
@@ -150,12 +149,28 @@ class Oracle:
         if isinstance(outcome, Sealed):
             self._check_seal(window)
 
+    def _check_fingerprint(self, window: Window, outcome: Outcome) -> None:
+        """Success is about the data that were judged complete, not about whatever stands there now."""
+        effect = window.effect
+        is_about_judged = isinstance(outcome, Pushed | PrecheckPassed | Sealed) or (
+            isinstance(outcome, Verified) and isinstance(effect, Verify) and not effect.manifest_digest
+        )
+        if is_about_judged and effect.fingerprint not in window.fingerprints:
+            raise Violation(f"{outcome} is about data that nobody judged complete")
+
+    def decided(self, record: RunRecord, event: object, step: Step) -> None:
+        """A move that follows from work must follow from the work of this very turn."""
+        if step.move is None or not isinstance(event, Outcome):
+            return
+        if self._outcomes.get((record.job_id, record.turn)) is not event:
+            raise Violation(f"{step.move.trigger} in turn {record.turn} follows from the work of another: {event}")
+
     def _check_seal(self, window: Window) -> None:
         effect = window.effect
         assert isinstance(effect, Seal)
         digest = effect.manifest_digest
-        if window.run is None or digest_of(window.run.content) != digest:
-            raise Violation("sealed, and the local data are not those of the manifest")
+        if digest not in window.seen:
+            raise Violation("sealed, and the local data were not those of the manifest any more when the NAS was told")
         if digest not in self._proven.get(effect.job_id, ()):
             raise Violation("sealed, and never proven")
         cache = f"{effect.destination}/{CACHE_FOLDER}"
@@ -198,9 +213,15 @@ class Oracle:
         window = self._window_of((Push, Precheck, Verify, Seal), nas, path)
         if window is None:
             raise Violation(f"{path} was written outside the destination of any effect")
+        if window.was_always_away:
+            raise Violation(f"{path} is written under a mount point where no NAS was mounted from the beginning")
+        if nas.state != "up":
+            return
         destination = window.effect.destination
         name = path[len(destination) + 1 :]
         if name == f"{CACHE_FOLDER}/{CREATION_FILE}":
+            window.seen.clear()
+            self._note_equality(window)
             if status_in(data) == "synced" and not isinstance(window.effect, Seal):
                 raise Violation("a creation.json that says synced was pushed without a seal")
             return
@@ -239,9 +260,6 @@ class Oracle:
             return
         self.count(move.trigger)
         outcome = self._outcomes.get((before.job_id, before.turn))
-        kind = OUTCOME_OF.get(Trigger(move.trigger))
-        if kind is not None and not isinstance(outcome, kind):
-            raise Violation(f"{move.trigger} in turn {before.turn} follows from no work of that turn ({outcome})")
         if after.attempts > before.attempts and isinstance(outcome, EffectFailed) and outcome.is_destination_away:
             raise Violation("an attempt was counted while the NAS was away")
         if move.trigger == Trigger.PROVEN and after.manifest_digest not in self._proven.get(after.job_id, ()):
@@ -305,9 +323,9 @@ class Oracle:
         for nas in self._world.nas.values():
             if lost := nas.lost():
                 raise Violation(f"content was lost on the NAS: {lost}")
-            for destination, runs in nas.owners.items():
-                if len(runs) > 1:
-                    raise Violation(f"{destination} holds data of runs {[run.number for run in runs]}")
+            for destination, authors in nas.owners.items():
+                if len(authors) > 1:
+                    raise Violation(f"{destination} holds data of the runs of {sorted(authors)}")
 
     def store_was_read(self, records: dict[str, RunRecord], in_flight: Sequence[Entry]) -> None:
         """After a kill: what is there is what was acknowledged, and a beginning of what was on its way."""

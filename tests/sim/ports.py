@@ -100,6 +100,7 @@ class MemoryScanner:
             if place is not None:
                 creation = run.cache.get(CREATION_FILE)
                 seen.append(SeenRun(place, signature(creation) if creation is not None else None))
+        self._world.port("scan done")
         return tuple(seen)
 
     def is_there(self, path: str) -> bool:
@@ -422,9 +423,9 @@ class FaultyTransport:
         if path in self._nas.files:
             raise TransportError(FailureKind.UNKNOWN, f"{path} exists")
         self._world.touch()
+        self._wrote(self._nas, path, data)
         if self._nas.state == "up":
-            self._wrote(self._nas, path, data)
-            self._nas.owners.setdefault(destination, set()).add(self._world.runs[source_root])
+            self._nas.owners.setdefault(destination, set()).add(self._world.runs[source_root].author)
             self._nas.remember(path, data)
         self._nas.files[path] = NasFile(data, mtime_ns)
 
@@ -438,9 +439,11 @@ class FaultyTransport:
             _stop_if_cancelled(control)
             self._answer()
             path = f"{destination}/{require_cache_path(wanted.path)}"
-            if self._nas.state == "up":
-                self._wrote(self._nas, path, data)
-            self._nas.files[path] = NasFile(data, wanted.mtime_ns)
+            self._wrote(self._nas, path, data)
+            if fault == "truncate":
+                data = data[:-1]
+            if fault != "skip":
+                self._nas.files[path] = NasFile(data, wanted.mtime_ns)
         self._end(fault)
 
     def write_small(self, path: str, data: bytes) -> None:
@@ -456,8 +459,7 @@ class FaultyTransport:
         for path in standing:
             self._world.port(f"set aside {path}")
             self._world.touch()
-            if self._nas.state == "up":
-                self._wrote(self._nas, f"{destination}/{path}", b"")
+            self._wrote(self._nas, f"{destination}/{path}", b"")
             moved = self._nas.files.pop(f"{destination}/{path}", None)
             if moved is not None:
                 self._nas.files[f"{SUPERSEDED_FOLDER}/{destination}/{number}/{path}"] = moved

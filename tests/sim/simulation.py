@@ -25,8 +25,9 @@ from exlab_watch_agent.adapters import store as store_module
 from exlab_watch_agent.adapters.audit_trail import AuditTrail
 from exlab_watch_agent.adapters.store import RunStore
 from exlab_watch_agent.adapters.transports.own_files import CLAIM_PATH, claim_in
-from exlab_watch_agent.core.effects import WorkEffect
-from exlab_watch_agent.core.events import Outcome
+from exlab_watch_agent.core.decide import Step
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
+from exlab_watch_agent.core.events import Event, Outcome
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.engine import Engine, LaneSetup, Noticed, Requested, ScanWanted
@@ -61,6 +62,13 @@ class Call:
 
     function: Callable[..., None]
     arguments: tuple[Any, ...]
+    is_slow: bool = False
+
+    @property
+    def job_id(self) -> str | None:
+        """Whose work it is; None for looks, scans and the like."""
+        effect = self.arguments[0] if self.arguments else None
+        return effect.job_id if isinstance(effect, Push | Precheck | Verify | Seal) else None
 
     def __str__(self) -> str:
         return self.function.__name__.strip("_")
@@ -109,6 +117,7 @@ class Simulation:
         self.fate.is_calm = script is not None
         self.trace: deque[str] = deque(maxlen=150)
         self._calls: list[Call] = []
+        self._running: list[Call] = []
         self._events: list[str] = []
         self._depth = 0
         self._is_in_loop = False
@@ -191,6 +200,7 @@ class Simulation:
         self.store.close()  # the system closes files and drops locks
         self.store = self.engine = None
         self._calls.clear()
+        self._running.clear()
         self._events.clear()
         self.oracle.windows.clear()
         self.oracle.looking.clear()
@@ -201,7 +211,9 @@ class Simulation:
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
         """Implements Executor.submit as far as the engine uses it. A fast thread may be done before it returns."""
-        call = Call(function, arguments)
+        call = Call(function, arguments, self.fate.happens(self.fate.p_slow))
+        if call.job_id is not None and any(other.job_id == call.job_id for other in [*self._calls, *self._running]):
+            raise Violation(f"two effects of one run at the same time: {call.arguments[0]}")
         if self._depth < DEPTH_MAX and self.fate.happens(self.fate.p_at_once):
             self._run(call)
         else:
@@ -210,8 +222,17 @@ class Simulation:
     def _run(self, call: Call) -> None:
         self._log(f"run {call}")
         self._depth += 1
+        self._running.append(call)
         call.function(*call.arguments)
+        self._running.remove(call)
         self._depth -= 1
+
+    def _next_call(self) -> Call:
+        """Any call that waits; a slow one only now and then, so that much happens before it is done."""
+        fast = [call for call in self._calls if not call.is_slow]
+        call = self.random.choice(fast if fast and self.random.random() < 0.95 else self._calls)
+        self._calls.remove(call)
+        return call
 
     def carry_out(self, effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
         """The real one, watched."""
@@ -228,6 +249,12 @@ class Simulation:
         self.oracle.effect_ends(window, outcome)
         self._log(f"end {type(effect).__name__} {effect.run_path[-30:]}: {outcome}"[:300])
         return outcome
+
+    def decide(self, record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> Step:
+        """The real one, watched."""
+        step = _REAL_DECIDE(record, event, now=now, policy=policy)
+        self.oracle.decided(record, event, step)
+        return step
 
     def look(self, order: Look, ports: Ports) -> LookResult:
         """The real one, watched where it is to start a push."""
@@ -257,17 +284,21 @@ class Simulation:
         self.oracle.check()
 
     def _something_happens(self) -> None:
-        draw = self.random.random()
-        if draw < self.fate.p_environment:
+        assert self.engine is not None
+        if self.random.random() < self.fate.p_environment:
             self._environment_acts()
-        elif draw < 0.5 and self._calls:
-            self._run(self._calls.pop(self.random.randrange(len(self._calls))))
-        elif draw < 0.9:
+        if self._events and self.random.random() < 0.5:
+            self._deliver()
+        draw = self.random.random()
+        if not self.engine._inbox.empty() and draw < 0.6:
             self._turn_over()
-            if self._events and self.random.random() < 0.5:
-                self._deliver()
+        elif any(not call.is_slow for call in self._calls) and draw < 0.95:
+            self._run(self._next_call())
+        elif self._calls and draw < 0.3:
+            self._run(self._next_call())
         else:
             self._let_time_pass()
+            self._turn_over()
 
     def _port(self, name: str) -> None:
         """At every call of a port: the process may end here, and the rest of the world goes on meanwhile."""
@@ -276,12 +307,14 @@ class Simulation:
         if self._depth <= DEPTH_MAX and self.fate.happens(self.fate.p_breathe):
             self._depth += 1
             draw = self.random.random()
-            if draw < 0.4:
+            if draw < 0.5:
                 self._environment_acts()
             elif draw < 0.7 and self._calls:
-                self._run(self._calls.pop(self.random.randrange(len(self._calls))))
-            elif not self._is_in_loop:
+                self._run(self._next_call())
+            elif draw < 0.95 and not self._is_in_loop:
                 self._turn_over()
+            elif not self._is_in_loop:
+                self._let_time_pass()
             self._depth -= 1
 
     def _turn_over(self) -> None:
@@ -305,7 +338,9 @@ class Simulation:
         self._is_in_loop = False
 
     def _environment_acts(self) -> None:
-        done = self.environment.act()
+        windows = self.oracle.windows
+        aim = windows[-1].run if windows and self.random.random() < self.fate.p_aimed else None
+        done = self.environment.act(aim)
         if done:
             self._log(f"environment: {done}")
             self.oracle.count(done.split()[0])
@@ -314,7 +349,7 @@ class Simulation:
         assert self.engine is not None
         due_s = self.engine._timers.next_due_s()
         until_due = max(0.0, (due_s if due_s is not None else self.clock.mono_s) - self.clock.mono_s)
-        seconds = self.random.choice((0.2, 5.0, until_due, until_due, self.random.uniform(0, 4000)))
+        seconds = self.random.choice((0.2, 5.0, until_due, until_due, until_due, self.random.uniform(0, 8000)))
         self._log(f"{seconds:.1f} s pass")
         self.clock.advance(seconds)
 
@@ -459,11 +494,11 @@ class Simulation:
         """Whether the destination that the run must have holds data of another."""
         claimed = record.last_error.message.removesuffix(" holds another run's data") if record.last_error else ""
         nas = self.world.nas[record.equipment_id]
-        mine = self.world.runs[record.run_path]
+        mine = self.world.runs[record.run_path].author
         claim = nas.real.get(f"{claimed}/{CLAIM_PATH}")
         holder = claim_in(claim.data) if claim is not None else None
         is_claimed = holder is not None and holder.job_id != record.job_id
-        return is_claimed or any(run is not mine for run in nas.owners.get(claimed, ()))
+        return is_claimed or any(author != mine for author in nas.owners.get(claimed, ()))
 
 
 def status_of(run: SimRun) -> str:
@@ -482,6 +517,7 @@ class _WatchedStore(RunStore):
 
 
 _REAL_CARRY_OUT = engine_module.carry_out
+_REAL_DECIDE = engine_module.decide
 _REAL_LOOK = engine_module.look
 _REAL_WRITE = AuditTrail._write
 
@@ -511,6 +547,7 @@ def in_place(simulation: Simulation) -> Iterator[None]:
         with ExitStack() as stack:
             for target, name, stand_in in (
                 (engine_module, "carry_out", simulation.carry_out),
+                (engine_module, "decide", simulation.decide),
                 (engine_module, "look", simulation.look),
                 (engine_module, "uuid", SimpleNamespace(uuid4=new_id)),
                 (handlers_module, "ThreadPoolExecutor", InlineExecutor),
@@ -528,7 +565,7 @@ def in_place(simulation: Simulation) -> Iterator[None]:
         package.level, package.propagate = was
 
 
-def simulate(seed: int, folder: Path, *, steps: int = 300) -> dict[str, int]:
+def simulate(seed: int, folder: Path, *, steps: int = 250) -> dict[str, int]:
     """Live one seeded life to its end and return what happened how often. Raises: AssertionError with the last steps."""
     simulation = Simulation(seed, folder)
     with in_place(simulation):

@@ -77,6 +77,7 @@ class SimRun:
     truth: dict[str, bytes] = field(default_factory=dict)
     is_locked: bool = False
     spoiled_text: bytes | None = None
+    earlier: dict[str, LocalFile] = field(default_factory=dict)
     changed: list[tuple[float, str]] = field(default_factory=list)
 
     def inventory(self) -> Inventory:
@@ -84,9 +85,11 @@ class SimRun:
         return Inventory(tuple(entry(path, file) for path, file in sorted(self.files.items())), tuple(folders))
 
     def stood_for_s(self, fingerprint: str, now_s: float) -> float:
-        """For how long, at the longest, the data stood with this fingerprint and nothing moved."""
+        """How long it was from the first to the last moment with this fingerprint: a file that came and went unseen
+        between two looks leaves no trace in it."""
         ends = [at for at, _ in self.changed[1:]] + [now_s]
-        return max((end - at for (at, seen), end in zip(self.changed, ends, strict=True) if seen == fingerprint), default=0)
+        stood = [(at, end) for (at, seen), end in zip(self.changed, ends, strict=True) if seen == fingerprint]
+        return max(end for _, end in stood) - min(at for at, _ in stood) if stood else 0.0
 
     @property
     def content(self) -> frozenset[tuple[str, bytes]]:
@@ -120,7 +123,7 @@ class Nas:
         self.marker_id: str | None = None
         self.state = "up"  # up | dead | unmounted
         self.ever: dict[str, set[bytes]] = {}
-        self.owners: dict[str, set[SimRun]] = {}
+        self.owners: dict[str, set[str]] = {}
 
     @property
     def files(self) -> dict[str, NasFile]:
@@ -174,7 +177,10 @@ def _superseded_name(path: str, known: dict[str, set[bytes]]) -> str:
 
 
 def status_in(data: bytes) -> str:
-    return str(json.loads(data).get("sync_status", "pending"))
+    try:
+        return str(json.loads(data).get("sync_status", "pending"))
+    except ValueError:
+        return "unreadable"
 
 
 class Fate:
@@ -185,10 +191,12 @@ class Fate:
         self.is_calm = False
         pick = self.random.choice
         self.p_kill = pick((0, 0, 0.002, 0.01))
-        self.p_fault = pick((0, 0.02, 0.1, 0.25))
-        self.p_breathe = pick((0, 0.05, 0.2))
+        self.p_fault = pick((0, 0.02, 0.05, 0.2))
+        self.p_breathe = pick((0.02, 0.1, 0.3))
         self.p_at_once = pick((0, 0.1, 0.5))
-        self.p_environment = pick((0.05, 0.15, 0.3))
+        self.p_slow = pick((0, 0.1, 0.4))
+        self.p_aimed = pick((0.2, 0.8))
+        self.p_environment = pick((0.1, 0.2, 0.4))
         self.p_event_lost = pick((0, 0.2, 1.0))
         self.inclinations = {name: pick((0, 1, 1, 3)) for name in WEIGHTS}
 
@@ -206,14 +214,15 @@ WEIGHTS = {
     "complete_run": 10,
     "bad_name": 1,
     "touch_signal": 1,
+    "undo_changes": 2,
     "override": 3,
     "spoil_creation": 2,
     "move_run": 2,
-    "copy_run": 1,
+    "copy_run": 2,
     "remove_run": 0.3,
     "lock_run": 1,
-    "rot": 2,
-    "nas_trouble": 2,
+    "rot": 4,
+    "nas_trouble": 3,
     "nas_back": 5,
     "root_trouble": 1,
     "jump_clock": 1,
@@ -230,7 +239,7 @@ class World:
     runs: dict[str, SimRun] = field(default_factory=dict)
     nas: dict[str, Nas] = field(default_factory=dict)
     roots_away: set[str] = field(default_factory=set)
-    paths_used: set[str] = field(default_factory=set)
+    paths_used: dict[str, str] = field(default_factory=dict)
     taken_from: set[str] = field(default_factory=set)
     touch: Callable[[], None] = lambda: None
     notice: Callable[[str], None] = lambda _: None

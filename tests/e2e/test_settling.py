@@ -1,0 +1,76 @@
+"""A run that still moves is not complete: growing files, preallocated files, and a restart in between."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from lab import Equipment, Lab, put
+
+SETTLE_S = 1.0
+WRITING_S = 2.5
+PAUSE_S = 0.05
+WHOLE = bytes(range(256)) * 400
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path, Equipment("SCOPE_01"), settle_seconds=SETTLE_S)
+
+
+def test_files_that_grow_or_are_filled_in_place_keep_their_runs_acquiring_until_they_are_quiet(lab: Lab) -> None:
+    growing = lab.new_run(files={"deep/er/grow.bin": b""})
+    preallocated = lab.new_run(files={"deep/er/full size.bin": bytes(len(WHOLE))})
+    with lab.running():
+        began = time.monotonic()
+        written = 0
+        with (
+            (growing / "deep/er/grow.bin").open("ab") as grow,
+            (preallocated / "deep/er/full size.bin").open("r+b") as fill,
+        ):
+            while time.monotonic() < began + WRITING_S:
+                piece = WHOLE[written : written + 1000]
+                for file in (grow, fill):
+                    file.write(piece)
+                    file.flush()
+                written += len(piece)
+                time.sleep(PAUSE_S)
+            assert lab.states(growing) == lab.states(preallocated) == ["acquiring"]
+            why = lab.cli("show", str(growing), "--json").json["why"]
+            for file in (grow, fill):
+                file.write(WHOLE[written:])
+        assert why.startswith("not complete yet: ")
+        assert "quiet" in why
+        for run in (growing, preallocated):
+            lab.until_state(run, "verified")
+            assert lab.states(run).count("acquiring") == 1
+            lab.assert_whole(run)
+        assert (lab.copy_of(growing) / "deep/er/grow.bin").read_bytes() == WHOLE
+        assert (lab.copy_of(preallocated) / "deep/er/full size.bin").read_bytes() == WHOLE
+
+
+def test_what_was_copied_in_with_old_times_is_not_taken_for_quiet(lab: Lab) -> None:
+    with lab.running():
+        run = lab.new_run(files={"a.bin": b"a"})
+        os.utime(run / "a.bin", (0, 0))
+        lab.until_state(run, "acquiring")
+        put(run, {"b.bin": b"b"})
+        os.utime(run / "b.bin", (2**32, 2**32))  # and a clock that runs ahead makes nobody wait for ever
+        lab.until_state(run, "verified")
+        discovered, admitted = (fact["at"] for fact in lab.facts(run)[:2])
+        waited = (datetime.fromisoformat(admitted) - datetime.fromisoformat(discovered)).total_seconds()
+        assert waited >= SETTLE_S
+        lab.assert_whole(run)
+
+
+def test_a_restart_before_a_run_has_settled_starts_its_quiet_time_anew_and_takes_the_same_job_up(lab: Lab) -> None:
+    run = lab.new_run()
+    with lab.running():
+        lab.until_state(run, "acquiring")
+    assert lab.states(run) == ["acquiring"]
+    with lab.running():
+        lab.until_state(run, "verified")
+    assert len({fact["record"]["job_id"] for fact in lab.facts(run)}) == 1
