@@ -548,14 +548,16 @@ class Engine:
             self._timers.set_earlier(TimerKind.LOOK, run_path, due_s=state.not_before_s)
         else:
             state.is_running = True
-            self._timers.cancel(TimerKind.LOOK, run_path)
             record = self._record_at(run_path)
             view = self.views.get(record.job_id) if record is not None else None
+            known_signature = view.own_signature if view is not None and is_about_creation else None
+            if known_signature is None:  # else the look may end at our own write, and the planned one must still come
+                self._timers.cancel(TimerKind.LOOK, run_path)
             self._look(
                 Look(
                     place,
                     declared_mismatches=record.declared_mismatches if record is not None else (),
-                    known_signature=view.own_signature if view is not None and is_about_creation else None,
+                    known_signature=known_signature,
                     judges_gate=record is not None and record.state is not RunState.ACQUIRING,
                 )
             )
@@ -820,6 +822,7 @@ class Engine:
         if task is not None and task.turn != after.turn:
             task.cancel.set()
         self._next_work.pop(after.job_id, None)
+        self._timers.cancel(TimerKind.WORK, after.job_id)
         lane.parked.pop(after.job_id, None)
         if before.state is RunState.QUEUED:
             with suppress(ValueError):  # a second turn in the queue would cut short the wait after a failure
@@ -1091,6 +1094,10 @@ class Engine:
         after = self._decide(job_id, AuditDue())
         if after is not None and after.state is RunState.AUDITING:
             lane.auditing = job_id
+        else:  # a conflict stays where it is: look again whether the difference is gone
+            self._timers.set(
+                TimerKind.AUDIT, job_id, due_s=self._clock.monotonic_s() + self._policy.audit_interval_s
+            )
 
     # --- operators ---------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from exlab_watch_agent.adapters.durable import write_atomically
 from exlab_watch_agent.cli import checking, demo, overriding, showing, work
 from exlab_watch_agent.cli.context import Context, default_config_path
 from exlab_watch_agent.core.gate import printable
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.status import shell_name, status_json
 from exlab_watch_agent.statechart import RunState
@@ -227,7 +228,16 @@ def retry(
             print("no run has failed")
             return ExitCode.FINE
         return work.act(context, {"command": "retry", "all": True}, run_paths=failed)
-    return max(_act_on_known(context, "retry", word) for word in runs or ())
+    known = [_known(context, word) for word in runs or ()]  # a mistyped name stops all before anything is done
+    codes: list[int] = []
+    for path, record in known:
+        try:
+            request = {"command": "retry", "job_id": record.job_id}
+            codes.append(work.act(context, request, run_paths=frozenset({path})))
+        except AgentError as error:
+            _say(error)
+            codes.append(ExitCode.FAILED)
+    return ExitCode.FAILED if ExitCode.FAILED in codes else max(codes)
 
 
 @app.command()
@@ -251,12 +261,17 @@ def resolve(
 
 
 def _act_on_known(context: Context, command: str, word: str, **more: Any) -> int:
+    path, record = _known(context, word)
+    return work.act(context, {"command": command, "job_id": record.job_id, **more}, run_paths=frozenset({path}))
+
+
+def _known(context: Context, word: str) -> tuple[str, RunRecord]:
     path, record = context.find_run(word)
     if record is None:
         raise AgentError(
             f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_name(path)}` looks at it."
         )
-    return work.act(context, {"command": command, "job_id": record.job_id, **more}, run_paths=frozenset({path}))
+    return path, record
 
 
 @override_app.command("add")

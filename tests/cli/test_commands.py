@@ -511,6 +511,24 @@ def test_retry_puts_a_failed_run_back_with_its_attempts_counted_anew(lab: Lab, o
     assert "only a failed or queued one can be tried again" in said.err
 
 
+def test_retry_of_several_runs_tries_each_and_a_mistyped_name_stops_all_before(lab: Lab, on: Command) -> None:
+    verified, failed = lab.new_run(), lab.new_run()
+    lab.settings["agent"]["retry_schedule"] = ["1s"]
+    lab.save_config()
+    on("sync", verified.name)
+    obstacle = lab.copy_of(failed)
+    obstacle.write_text("a file where a folder must be")
+    assert on("run", "--once").code == 3
+    obstacle.unlink()
+    said = on("retry", failed.name, "Run_mistyped")
+    assert (said.code, one_line(said.err).partition(":")[0]) == (1, "No run is called Run_mistyped")
+    assert lab.record(failed)["state"] == "failed"
+    said = on("retry", verified.name, failed.name)
+    assert said.code == 1
+    assert "The run is verified, and only a failed or queued one can be tried again." in said.err
+    assert lab.record(failed)["state"] == "verified"
+
+
 # --- overrides -------------------------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,9 @@ class Environment:
             not in self._world.runs
             and self._world.paths_used.get(path, author) == author
         ]
+        again = [path for path in free if path in self._world.paths_used]
+        if again and self._random.random() < 0.6:
+            return self._random.choice(again)
         return self._random.choice(free) if free else None
 
     def write_file(self, run: SimRun) -> bool | None:

@@ -46,7 +46,6 @@ class Window:
 
     effect: WorkEffect
     nas: Nas
-    run: SimRun | None
     was_always_away: bool
     fingerprints: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
@@ -85,8 +84,8 @@ class Oracle:
             raise Violation(f"{type(effect).__name__} was begun for a run that is {record.state}")
         if any(window.effect.job_id == effect.job_id for window in self.windows):
             raise Violation(f"two effects of one run at the same time: {effect}")
-        nas, run = self._world.nas[effect.equipment_id], self._world.runs.get(effect.run_path)
-        window = Window(effect, nas, run, nas.state != "up")
+        nas = self._world.nas[effect.equipment_id]
+        window = Window(effect, nas, nas.state != "up")
         self.windows.append(window)
         self._note_equality(window)
         return window
@@ -115,7 +114,7 @@ class Oracle:
     def _note_equality(self, window: Window) -> None:
         if window.nas.state == "up":
             window.was_always_away = False
-        run = window.run
+        run = self._world.runs.get(window.effect.run_path)
         if run is not None:
             window.fingerprints.add(run.inventory().fingerprint)
         if not isinstance(window.effect, Verify | Seal) or run is None or not run.files:
@@ -168,7 +167,7 @@ class Oracle:
     def _check_seal(self, window: Window) -> None:
         effect = window.effect
         assert isinstance(effect, Seal)
-        digest = effect.manifest_digest
+        digest, run = effect.manifest_digest, self._world.runs.get(effect.run_path)
         if digest not in window.seen:
             raise Violation("sealed, and the local data were not those of the manifest any more when the NAS was told")
         if digest not in self._proven.get(effect.job_id, ()):
@@ -180,7 +179,8 @@ class Oracle:
         if window.nas.creation_status(effect.destination) != "synced":
             raise Violation("sealed, and the NAS does not say synced")
         self._sealed[effect.job_id] = digest
-        self._sealed_files[effect.job_id] = {path: file.data for path, file in window.run.files.items()}
+        if run is not None and digest_of(run.content) == digest:
+            self._sealed_files[effect.job_id] = {path: file.data for path, file in run.files.items()}
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Oracle:
         """The agent is about to write a status into a local `creation.json`."""
         if sync_status != "synced":
             return
-        sealing = [w for w in self.windows if isinstance(w.effect, Seal) and w.run is run]
+        sealing = [w for w in self.windows if isinstance(w.effect, Seal) and w.effect.run_path == run.path]
         if sealing:
             window = sealing[-1]
             assert isinstance(window.effect, Seal)
@@ -225,13 +225,13 @@ class Oracle:
             if status_in(data) == "synced" and not isinstance(window.effect, Seal):
                 raise Violation("a creation.json that says synced was pushed without a seal")
             return
+        if isinstance(window.effect, Verify) and self.acknowledged[window.effect.job_id].state is RunState.CONFLICT:
+            raise Violation(f"{path} was moved aside in a conflict, where neither side may be touched")
         self._check_moved_aside(window, nas, path, name)
         if name.startswith(CACHE_FOLDER + "/") or nas.creation_status(destination) != "synced":
             return
         if isinstance(window.effect, Push):
             raise Violation(f"{path} is changed while the creation.json beside it says synced")
-        if isinstance(window.effect, Verify) and not window.effect.may_repair:
-            raise Violation(f"{path} was moved aside in a conflict, where neither side may be touched")
 
     def _check_moved_aside(self, window: Window, nas: Nas, path: str, name: str) -> None:
         """After a seal, a copy that is as it was proven makes room for other data only when an operator said so."""
@@ -239,7 +239,8 @@ class Oracle:
         proven = self._sealed_files.get(record.job_id, {}).get(name)
         if not record.is_sealed or proven is None or path not in nas.real or nas.real[path].data != proven:
             return
-        if window.run is not None and name in window.run.files and window.run.files[name].data != proven:
+        run = self._world.runs.get(window.effect.run_path)
+        if run is not None and name in run.files and run.files[name].data != proven:
             raise Violation(f"{path}, proven and sealed, makes room for other data without an operator's word")
 
     # --- commits -----------------------------------------------------------------------------------------------------

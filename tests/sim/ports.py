@@ -370,8 +370,8 @@ class FaultyTransport:
         return file.data[:limit_bytes] if file is not None else None
 
     def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
-        if self._call("samples") == "skip":
-            return None  # ranges cannot be read here
+        if self._call("samples") == "skip" or not self._nas.has_ranges:
+            return None
         return self._digests(destination, [wanted.path for wanted in files], control)
 
     def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:

@@ -111,6 +111,8 @@ class Simulation:
         self.world.notice = self._notice
         self.world.touch = self.oracle.world_changes
         self.world.nas = {lane: Nas(f"nas of {lane}") for lane in LANES}
+        for nas in self.world.nas.values():
+            nas.has_ranges = self.random.random() < 0.6
         self.environment = Environment(self.world, self.policy, self._operate)
         self.oracle.is_admitted = self.environment.is_admitted
         self._script = script
@@ -339,8 +341,8 @@ class Simulation:
 
     def _environment_acts(self) -> None:
         windows = self.oracle.windows
-        aim = windows[-1].run if windows and self.random.random() < self.fate.p_aimed else None
-        done = self.environment.act(aim)
+        path = windows[-1].effect.run_path if windows and self.random.random() < self.fate.p_aimed else ""
+        done = self.environment.act(self.world.runs.get(path))
         if done:
             self._log(f"environment: {done}")
             self.oracle.count(done.split()[0])

@@ -118,6 +118,7 @@ class Nas:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.has_ranges = True
         self.real: dict[str, NasFile] = {}
         self.ghost: dict[str, NasFile] = {}
         self.marker_id: str | None = None
