@@ -179,7 +179,9 @@ class Agent:
                 (self.state_dir / HOLDER_NAME).unlink()
             log.info("agent stopped")
             if self._log_handler is not None:
-                logging.getLogger("exlab_watch_agent").removeHandler(self._log_handler)
+                package = logging.getLogger("exlab_watch_agent")
+                package.removeHandler(self._log_handler)
+                package.propagate = True
                 self._log_handler.close()
             self.store.close()
 

@@ -43,6 +43,7 @@ from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.queueing import lanes_to_start
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
+from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import AgentError, CancelledError, FailureKind, RootUnavailableError
 from exlab_watch_agent.handlers import (
     Look,
@@ -862,6 +863,10 @@ class Engine:
             self._next_work[effect.job_id] = effect
             self._timers.set(TimerKind.WORK, effect.job_id, due_s=self._clock.monotonic_s() + effect.wait_s)
             return
+        if isinstance(effect, Seal) and effect.job_id in self._status_running:
+            # The seal writes "synced" itself; a status that is still on its way would overwrite it afterwards.
+            self._next_work[effect.job_id] = effect
+            return
         if lane.waiting_since is not None:
             lane.parked[effect.job_id] = effect
             return
@@ -905,10 +910,15 @@ class Engine:
         assert after is not None, "a record does not go away"
         if after.state is not RunState.RUNNING:
             self._free_slot(task.lane, message.job_id)
-        waiting = self._next_work.get(message.job_id)
-        if waiting is not None and not self._timers.has(TimerKind.WORK, message.job_id):
-            del self._next_work[message.job_id]
-            self._start_work(waiting)
+        self._start_waiting_work(message.job_id)
+
+    def _start_waiting_work(self, job_id: str) -> None:
+        """Start what waited for the run's earlier work or for the writing of its status, and for nothing else."""
+        waiting = self._next_work.get(job_id)
+        if waiting is None or job_id in self._tasks or self._timers.has(TimerKind.WORK, job_id):
+            return
+        del self._next_work[job_id]
+        self._start_work(waiting)
 
     def _cancel(self, job_id: str) -> None:
         task = self._tasks.get(job_id)
@@ -953,6 +963,7 @@ class Engine:
             del self._status_wanted[message.job_id]
         elif message.job_id in self._status_wanted:
             self._write_status(message.job_id)
+        self._start_waiting_work(message.job_id)
 
     def _see(self, lane: Lane, function: Callable[..., None], *arguments: Any) -> None:
         self._submit(lane.eyes, function, *arguments)
@@ -1095,9 +1106,7 @@ class Engine:
         if after is not None and after.state is RunState.AUDITING:
             lane.auditing = job_id
         else:  # a conflict stays where it is: look again whether the difference is gone
-            self._timers.set(
-                TimerKind.AUDIT, job_id, due_s=self._clock.monotonic_s() + self._policy.audit_interval_s
-            )
+            self._timers.set(TimerKind.AUDIT, job_id, due_s=self._clock.monotonic_s() + self._policy.audit_interval_s)
 
     # --- operators ---------------------------------------------------------------------------------------------------
 
@@ -1123,7 +1132,7 @@ class Engine:
             ]
             for job_id in failed:
                 self._decide(job_id, RetryRequested(operator))
-            return f"{len(failed)} failed runs were put back into the queue"
+            return f"{counted(len(failed), 'failed run')} put back into the queue"
         if command == "enqueue":
             return self._enqueue(str(request.get("run_path")))
         if command == "look":

@@ -35,6 +35,7 @@ from exlab_watch_agent.core.manifest import check_declared, compare, format_mani
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.push_plan import plan_push, wrong_sizes
 from exlab_watch_agent.core.sampling import sample_files
+from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import (
     CreationFileError,
     DestinationOccupiedError,
@@ -296,7 +297,7 @@ def precheck(effect: Precheck, ports: Ports, control: Control) -> Outcome:
         return PrecheckPassed(effect.turn)
     ports.transport.probe(expected_marker_id=ports.marker_id())
     ports.transport.set_aside(effect.destination, wrong)
-    return CopyWrong(effect.turn, f"partial copy: {len(wrong)} files are {what} on the NAS (first: {wrong[0]})")
+    return CopyWrong(effect.turn, f"partial copy: {counted(len(wrong), 'file')} {what} on the NAS (first: {wrong[0]})")
 
 
 def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
@@ -311,7 +312,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     if manifest is None and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
         if gone:
-            return _vanished(effect, f"{len(gone)} files that were pushed are gone here (first: {gone[0]})", ports)
+            return _vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
         return RunChanged(effect.turn, "the run changed since it counted as complete")
     wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
     here, there = _digests_of_both(effect, inventory, [path for path in wanted if path in listing], ports, control)

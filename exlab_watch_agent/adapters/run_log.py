@@ -17,6 +17,7 @@ from datetime import datetime
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.statechart import RunState
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def sentence(record: RunRecord, move: Move) -> str:
     """Return what happened in words."""
     if move.source is RunState.SEALING and move.dest is RunState.VERIFIED:
         return (
-            f"NAS sync complete: {record.files_total} files, {record.bytes_total} bytes, "
+            f"NAS sync complete: {counted(record.files_total, 'file')}, {counted(record.bytes_total, 'byte')}, "
             "every SHA-256 equal on both sides"
         )
     source = move.source or "new"

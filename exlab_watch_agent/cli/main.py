@@ -50,7 +50,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while it
 def main() -> None:
     """Run one command and end with its exit code; no error reaches the user as a traceback."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="exlab-watch-agent", standalone_mode=False)
     except typer.Exit as error:
         code = error.exit_code
     except typer.Abort:

@@ -18,6 +18,7 @@ from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.core.discovery import looks_like_run, place_of
 from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan, printable
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.handlers import Look, LookResult, Seen, Unseen, look
 from exlab_watch_agent.ports import Ports
@@ -183,8 +184,9 @@ def print_status(context: Context) -> None:
         age = f"last scan {_age(scanned, now)} ago" if scanned else "not scanned yet"
         print(f"{equipment_id} -> {lane['destination']}: {state}; {age}")
     observer = live.get("observer")
-    if observer and observer.get("degraded"):
-        print("the file watcher does not see every root: scans serve it")
+    if observer:
+        health = "does not see every root, scans serve it" if observer.get("degraded") else "sees every root"
+        print(f"file watcher ({observer['kind']}): {health}, replaced {counted(observer['restarts'], 'time')}")
     runs = sorted(context.records.values(), key=lambda record: record.run_path)
     print(", ".join(f"{count} {state}" for state, count in counts(runs).items()) or "no runs are known")
     for record in runs:
@@ -199,7 +201,7 @@ def _age(moment: str, now: datetime) -> str:
 
 
 def _amount(record: RunRecord, live: Mapping[str, Any]) -> str:
-    amount = f"{record.files_total} files, {human_bytes(record.bytes_total)}"
+    amount = f"{counted(record.files_total, 'file')}, {human_bytes(record.bytes_total)}"
     progress = live.get("progress", {}).get(record.job_id)
     if not progress or not record.bytes_total or not progress.get("seconds"):
         return amount
@@ -225,7 +227,7 @@ def print_run(value: Mapping[str, Any]) -> None:
     if value["state"]:
         print(f"  job          {value['job_id']}")
         print(f"  equipment    {value['equipment_id']}, project {value['project']}, {value['run_kind']}")
-        print(f"  data         {value['files_total']} files, {human_bytes(value['bytes_total'])}")
+        print(f"  data         {counted(value['files_total'], 'file')}, {human_bytes(value['bytes_total'])}")
         print(f"  destination  {value['destination'] or '-'}")
         print(f"  passes       {value['verify_passes']}, last {value['verified_at'] or '-'}")
         if value["last_error"]:

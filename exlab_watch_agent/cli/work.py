@@ -17,6 +17,7 @@ from exlab_watch_agent.agent import Agent, leave_now, needs_attention
 from exlab_watch_agent.cli.context import Context, operator_name
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.engine import Requested
 from exlab_watch_agent.errors import AgentError, ExitCode
 from exlab_watch_agent.report.status import counts
@@ -175,7 +176,9 @@ def _say_how_it_ended(agent: Agent, path: str, code: int) -> int:
         reason = engine.path_problems.get(path) or "it has no usable .exlab-wizard/creation.json"
         raise AgentError(f"{printable(path)} was not synced: {printable(reason)}")
     if record.sync_status == "synced":
-        print(f"{printable(path)}: {record.state}, {record.files_total} files, {record.bytes_total} bytes")
+        print(
+            f"{printable(path)}: {record.state}, {counted(record.files_total, 'file')}, {counted(record.bytes_total, 'byte')}"
+        )
         return code
     view = engine.views.get(record.job_id)
     lane = engine.lanes[record.equipment_id]

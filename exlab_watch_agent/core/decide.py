@@ -36,6 +36,7 @@ from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
+from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import RunState, Trigger
 
@@ -88,7 +89,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case Inspected():
             return _judge_inspection(record, event, now=now)
         case Pushed() if record.state is RunState.RUNNING:
-            return Judgement(Trigger.PUSHED, f"{record.files_total} files are at the destination")
+            return Judgement(Trigger.PUSHED, f"{counted(record.files_total, 'file')} at the destination")
         case PrecheckPassed() if record.state is RunState.PRECHECKING:
             return Judgement(Trigger.PRECHECK_PASSED, "sizes and sampled blocks agree")
         case CopyWrong() if record.state is RunState.PRECHECKING:

@@ -19,6 +19,7 @@ from exlab_watch_agent.adapters.clock import utc_text
 from exlab_watch_agent.core.gate import Finding, printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.statechart import CHART, RunState
 
 NEEDS_ATTENTION = frozenset({RunState.FAILED, RunState.BLOCKED, RunState.CONFLICT})
@@ -112,7 +113,9 @@ def sentence(record: RunRecord, live: Mapping[str, Any], *, now: datetime) -> st
                 return f"attempt {record.attempts} failed{error}; next attempt at {_time(record.next_attempt_at)}"
             return f"waiting for a slot{error}"
         case RunState.VERIFIED if record.verified_at is not None:
-            return f"{record.files_total} files proven equal on both sides, last at {_time(record.verified_at)}"
+            return (
+                f"{counted(record.files_total, 'file')} proven equal on both sides, last at {_time(record.verified_at)}"
+            )
         case RunState.BLOCKED | RunState.FAILED | RunState.CONFLICT:
             return record.last_error.message if record.last_error is not None else CHART.states[record.state].meaning
     return CHART.states[record.state].meaning + error

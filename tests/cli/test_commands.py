@@ -300,7 +300,7 @@ def test_show_in_words_has_the_state_the_reason_and_each_move(lab: Lab, on: Comm
     said = on("show", run.name)
     first, *lines = said.out.splitlines()
     assert first == str(run)
-    assert lines[0].startswith("  state        verified: 1 files proven equal on both sides, last at ")
+    assert lines[0].startswith("  state        verified: 1 file proven equal on both sides, last at ")
     assert lines[-1].endswith("sealing -> verified: manifest and creation.json stand on both sides")
     assert lines[-7].endswith("  new -> acquiring: creation.json was noticed")
 
@@ -318,7 +318,7 @@ def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -
     run = lab.new_run()
     on("run", "--once")
     said = on("status")
-    assert said == Said(0, f"no agent is running\n1 verified\nverified         {run}  (1 files, 19.5 KiB)\n", "")
+    assert said == Said(0, f"no agent is running\n1 verified\nverified         {run}  (1 file, 19.5 KiB)\n", "")
 
 
 def test_problems_are_listed_worst_first_each_once_with_its_command(lab: Lab, on: Command) -> None:
@@ -470,7 +470,7 @@ def test_sync_says_in_one_sentence_why_a_run_is_not_synced(tmp_path: Path, comma
 def test_sync_touches_no_other_run(lab: Lab, on: Command) -> None:
     run, other = lab.new_run(), lab.new_run()
     said = on("sync", run.name)
-    assert (said.code, said.out) == (0, f"{run}: verified, 1 files, 20000 bytes\n")
+    assert (said.code, said.out) == (0, f"{run}: verified, 1 file, 20000 bytes\n")
     assert lab.record(other)["state"] is None
     assert not lab.copy_of(other).exists()
     assert on("status", "--json").json["counts"] == {"verified": 1}
@@ -502,7 +502,7 @@ def test_retry_puts_a_failed_run_back_with_its_attempts_counted_anew(lab: Lab, o
     obstacle.unlink()
     said = on("retry", "--all")
     assert said.code == 0
-    assert "1 failed runs were put back into the queue" in said.out
+    assert "1 failed run put back into the queue" in said.out
     lab.assert_whole(run)
     assert lab.record(run)["attempts"] == 0
     assert on("retry", "--all") == Said(0, "no run has failed\n", "")

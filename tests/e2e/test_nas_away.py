@@ -70,7 +70,7 @@ def test_while_the_nas_is_away_the_lane_waits_and_the_gate_goes_on_and_afterward
         until(lambda: not lane(lab)["waiting_since"], "the lane does not wait any more")
 
         # In the middle of a push it goes away altogether.
-        long = lab.new_run(files={f"{number:02d}.bin": bytes([number]) * 200_000 for number in range(20)})
+        long = lab.new_run(files={f"{number:02d}.bin": bytes([number]) * 120_000 for number in range(20)})
         until(lambda: list(lab.copy_of(long).glob("*.bin")), "some files are there")
         nas.rename(away)
         until_away(lab)

@@ -120,7 +120,7 @@ def test_every_line_of_the_run_s_own_log_has_the_wizard_s_format_and_the_last_sa
     assert len(ours) == len(TO_THE_END)
     for line in ours:
         assert WIZARD_LINE.fullmatch(line.replace("[proj:P [x] ] y]", "[proj:P]")), line
-    assert "NAS sync complete: 1 files, 20000 bytes" in ours[-1]
+    assert "NAS sync complete: 1 file, 20000 bytes" in ours[-1]
 
 
 def test_the_central_log_and_the_heartbeat_are_there_and_private(lab: Lab, agent: AgentProcess) -> None:

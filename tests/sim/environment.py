@@ -338,4 +338,3 @@ class Environment:
 
 
 GLOBAL = frozenset({"begin_run", "operate", "rot", "nas_trouble", "nas_back", "root_trouble", "jump_clock"})
-

@@ -142,8 +142,8 @@ class Oracle:
             self._proven.setdefault(job_id, set()).add(outcome.manifest_digest)
         elif is_away and isinstance(outcome, Verified | CopyWrong):
             raise Violation(f"what a NAS that is away does not show was believed to be damage: {outcome}")
-        if is_away and isinstance(outcome, EffectFailed) and not outcome.is_destination_away:
-            if outcome.kind in NAS_TROUBLES:
+        elif is_away and isinstance(outcome, EffectFailed):
+            if outcome.kind in NAS_TROUBLES and not outcome.is_destination_away:
                 raise Violation(f"the NAS is away, and that counts as an attempt: {outcome}")
         if isinstance(outcome, Sealed):
             self._check_seal(window)
@@ -186,9 +186,9 @@ class Oracle:
 
     def _window_of(self, kinds: tuple[type, ...], nas: Nas, path: str) -> Window | None:
         for window in reversed(self.windows):
-            if isinstance(window.effect, kinds) and window.nas is nas:
-                if path.startswith(window.effect.destination + "/"):
-                    return window
+            is_below = path.startswith(window.effect.destination + "/")
+            if isinstance(window.effect, kinds) and window.nas is nas and is_below:
+                return window
         return None
 
     def status_is_written(self, run: SimRun, sync_status: str) -> None:
@@ -276,10 +276,12 @@ class Oracle:
 
     def _check_start(self, trigger: Trigger, before: RunRecord, after: RunRecord) -> None:
         run = self._world.runs.get(after.run_path)
-        if trigger is Trigger.ADMITTED and before.state is RunState.ACQUIRING and run is not None:
+        if run is None:
+            return
+        if trigger is Trigger.ADMITTED and before.state is RunState.ACQUIRING:
             if run.stood_for_s(after.fingerprint, self._world.clock.mono_s) < self.settle_s:
                 raise Violation(f"{after.run_path} counted as complete before it was quiet")
-        if trigger is Trigger.PUSH_STARTED and run is not None and not self.was_admitted[after.run_path]:
+        elif trigger is Trigger.PUSH_STARTED and not self.was_admitted[after.run_path]:
             raise Violation(f"{after.run_path} is pushed, and the gate does not let it through")
 
     def _check_wait(self, trigger: str, after: RunRecord) -> None:
@@ -329,17 +331,13 @@ class Oracle:
                     raise Violation(f"{destination} holds data of the runs of {sorted(authors)}")
 
     def store_was_read(self, records: dict[str, RunRecord], in_flight: Sequence[Entry]) -> None:
-        """After a kill: what is there is what was acknowledged, and a beginning of what was on its way."""
-        expected = dict(self.acknowledged)
-        if records == expected:
+        """After a kill: what is there is what was acknowledged, and the commit that was on its way as a whole or not."""
+        if records == self.acknowledged:
             return
-        for entry in in_flight:
-            if entry.record is not None:
-                expected[entry.record.job_id] = entry.record
-            if records == expected:
-                self.acknowledged = dict(records)
-                return
-        raise Violation("the store is not what was acknowledged")
+        on_its_way = {entry.record.job_id: entry.record for entry in in_flight if entry.record is not None}
+        if records != self.acknowledged | on_its_way:
+            raise Violation("the store is not what was acknowledged")
+        self.acknowledged = records
 
 
 def what_is_wrong(nas: Nas, destination: str, run: SimRun) -> list[str]:

@@ -311,14 +311,6 @@ class FaultyTransport:
 
     def require_marker(self, *, expected_marker_id: str | None) -> None:
         if expected_marker_id is None:
-            raise DestinationUnreachableError("it was never asked who it is")
-        self.probe(expected_marker_id=expected_marker_id)
-
-    def round_trip(self) -> None:
-        self.probe(expected_marker_id=None)
-
-    def require_marker(self, *, expected_marker_id: str | None) -> None:
-        if expected_marker_id is None:
             raise DestinationUnreachableError("nobody has seen the marker yet")
         self.probe(expected_marker_id=expected_marker_id)
 

@@ -23,7 +23,7 @@ from exlab_watch_agent import engine as engine_module
 from exlab_watch_agent import handlers as handlers_module
 from exlab_watch_agent.adapters import store as store_module
 from exlab_watch_agent.adapters.audit_trail import AuditTrail
-from exlab_watch_agent.adapters.store import RunStore
+from exlab_watch_agent.adapters.store import TRAIL_NAME, RunStore
 from exlab_watch_agent.adapters.transports.own_files import CLAIM_PATH, claim_in
 from exlab_watch_agent.core.decide import Step
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
@@ -125,6 +125,7 @@ class Simulation:
         self._is_in_loop = False
         self._jobs = 0
         self._in_flight: Sequence[Entry] = ()
+        self._torn = b""
         self.store: RunStore | None = None
         self.engine: Engine | None = None
 
@@ -200,6 +201,9 @@ class Simulation:
         self.oracle.count("killed")
         assert self.store is not None
         self.store.close()  # the system closes files and drops locks
+        with (self._folder / "state" / TRAIL_NAME).open("ab") as file:
+            file.write(self._torn)
+        self._torn = b""
         self.store = self.engine = None
         self._calls.clear()
         self._running.clear()
@@ -292,11 +296,10 @@ class Simulation:
         if self._events and self.random.random() < 0.5:
             self._deliver()
         draw = self.random.random()
+        patience = 0.95 if any(not call.is_slow for call in self._calls) else 0.3
         if not self.engine._inbox.empty() and draw < 0.6:
             self._turn_over()
-        elif any(not call.is_slow for call in self._calls) and draw < 0.95:
-            self._run(self._next_call())
-        elif self._calls and draw < 0.3:
+        elif self._calls and draw < patience:
             self._run(self._next_call())
         else:
             self._let_time_pass()
@@ -382,8 +385,8 @@ class Simulation:
 
     def write_trail(self, trail: AuditTrail, data: bytes) -> None:
         """The one write of a commit: it may be torn by a kill, or the disk may be full."""
-        if self.fate.happens(self.fate.p_kill * 2):
-            _REAL_WRITE(trail, data[: self.random.randrange(len(data) + 1)])
+        if self.fate.happens(self.fate.p_kill * 3):
+            self._torn = data[: self.random.randrange(len(data) + 1)]
             raise Killed("the write of the trail")
         if self.fate.happens(self.fate.p_kill / 2):
             _REAL_WRITE(trail, data[: self.random.randrange(len(data) + 1)])
@@ -487,9 +490,9 @@ class Simulation:
             raise Violation(f"{run.path} is {record.state}, and its creation.json says {status_of(run)}")
         if record.state is RunState.BLOCKED and not self.environment.is_admitted(run):
             return
-        if record.state is RunState.CONFLICT and record.last_error is not None:
-            if record.last_error.kind == "destination_occupied" and self._is_taken(record):
-                return
+        is_occupied = record.last_error is not None and record.last_error.kind == "destination_occupied"
+        if record.state is RunState.CONFLICT and is_occupied and self._is_taken(record):
+            return
         raise Violation(f"{run.path} is complete, and ends as {record.state}: {record.last_error}")
 
     def _is_taken(self, record: RunRecord) -> bool:
@@ -500,6 +503,11 @@ class Simulation:
         claim = nas.real.get(f"{claimed}/{CLAIM_PATH}")
         holder = claim_in(claim.data) if claim is not None else None
         is_claimed = holder is not None and holder.job_id != record.job_id
+        # A copied folder keeps away from where its original was to go, even when nothing came of that.
+        is_claimed |= any(
+            other.destination == claimed and other.job_id != record.job_id and other.identity == record.identity
+            for other in self.oracle.acknowledged.values()
+        )
         return is_claimed or any(author != mine for author in nas.owners.get(claimed, ()))
 
 
@@ -577,7 +585,9 @@ def simulate(seed: int, folder: Path, *, steps: int = 250) -> dict[str, int]:
             simulation.settle()
         except (Violation, Exception) as error:
             last = "\n".join(simulation.trace)
-            raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}\n{last}\n{simulation.ending()}") from error
+            raise AssertionError(
+                f"seed {seed}: {type(error).__name__}: {error}\n{last}\n{simulation.ending()}"
+            ) from error
     return simulation.oracle.counts
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from exlab_watch_agent.core.policy import Layout
-from exlab_watch_agent.engine import Noticed
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.statechart import RunState
 from tests.sim.simulation import HOUR_S, Simulation, in_place, simulate
-from tests.sim.world import Killed
 
 SEEDS = int(os.environ.get("EXLAB_SIM_SEEDS", "200"))
 SEEDS_IN_A_CHUNK = 25
@@ -26,9 +28,11 @@ def test_whatever_goes_wrong_no_byte_is_lost_and_nothing_is_called_synced_that_w
 # --- lives by script: one fault for each copy, nothing else goes wrong ----------------------------------------------
 
 
-def live(tmp_path, script: str, *, seed: int = 1) -> Simulation:
-    """One complete run on a NAS whose copies go wrong as the script says, and two days."""
-    simulation = Simulation(seed, tmp_path, script=script, layout=Layout.MIRROR)
+@contextmanager
+def one_run(tmp_path: Path, script: str, *, has_ranges: bool = True) -> Iterator[Simulation]:
+    """One complete run in the lane EQ_A, and an agent that has just started. The copies go wrong as the script says."""
+    simulation = Simulation(1, tmp_path, script=script, layout=Layout.MIRROR)
+    simulation.world.nas["EQ_A"].has_ranges = has_ranges
     with in_place(simulation):
         while not any(run.equipment_id == "EQ_A" for run in simulation.world.runs.values()):
             simulation.world.runs.clear()
@@ -36,11 +40,17 @@ def live(tmp_path, script: str, *, seed: int = 1) -> Simulation:
         (run,) = simulation.world.runs.values()
         simulation.environment.complete_run(run)
         simulation.start()
-        simulation.run_for(5 * HOUR_S)
-        assert simulation.store is not None
-        simulation.moves = [move.trigger for move in simulation.store.history(f"{1:032x}")]
-        (simulation.record,) = simulation.oracle.acknowledged.values()
-    return simulation
+        yield simulation
+
+
+def record_of(simulation: Simulation) -> RunRecord:
+    (record,) = simulation.oracle.acknowledged.values()
+    return record
+
+
+def moves_of(simulation: Simulation) -> list[str]:
+    assert simulation.store is not None
+    return [move.trigger for move in simulation.store.history(record_of(simulation).job_id)]
 
 
 STRAIGHT = ["push_started", "pushed", "precheck_passed", "proven", "sealed"]
@@ -61,36 +71,40 @@ SCRIPTS = {
 
 @pytest.mark.parametrize(("script", "moves"), SCRIPTS.items())
 def test_a_copy_that_goes_wrong_leads_to_what_the_specification_says(script, moves, tmp_path):
-    life = live(tmp_path, script)
-    assert life.moves == ["discovered", "admitted", *moves]
-    assert life.record.state is (RunState.VERIFIED if moves[-1] == "sealed" else RunState.FAILED)
+    with one_run(tmp_path, script) as life:
+        life.run_for(5 * HOUR_S)
+        assert moves_of(life) == ["discovered", "admitted", *moves]
+        assert record_of(life).state is (RunState.VERIFIED if moves[-1] == "sealed" else RunState.FAILED)
 
 
-def test_a_copy_that_looks_right_and_is_not_is_found_by_its_hashes_where_no_ranges_can_be_read(tmp_path):
-    seed = next(s for s in range(1, 50) if not Simulation(s, tmp_path, script="").world.nas["EQ_A"].has_ranges)
-    life = live(tmp_path, "corrupt ok", seed=seed)
-    assert life.moves[2:] == ["push_started", "pushed", "precheck_passed", "put_back", *STRAIGHT]
+def test_a_copy_that_only_looks_right_is_found_by_its_hashes_where_no_ranges_can_be_read(tmp_path):
+    with one_run(tmp_path, "corrupt ok", has_ranges=False) as life:
+        life.run_for(HOUR_S)
+        assert moves_of(life)[2:] == ["push_started", "pushed", "precheck_passed", "put_back", *STRAIGHT]
 
 
 @pytest.mark.parametrize("trouble", ["away", "unmounted"])
 def test_a_night_of_maintenance_costs_no_attempt(trouble, tmp_path):
-    life = live(tmp_path, trouble)
-    assert life.record.attempts == 0
-    assert life.record.state is RunState.QUEUED
-    with in_place(life):
-        life.start()
+    with one_run(tmp_path, trouble) as life:
         life.run_for(12 * HOUR_S)
+        assert (record_of(life).state, record_of(life).attempts) == (RunState.QUEUED, 0)
         life.world.nas["EQ_A"].state = "up"
         life.run_for(HOUR_S)
-        (record,) = life.oracle.acknowledged.values()
-    assert (record.state, record.attempts) == (RunState.VERIFIED, 0)
+        assert (record_of(life).state, record_of(life).attempts) == (RunState.VERIFIED, 0)
+
+
+def test_a_nas_that_rots_after_the_seal_is_healed_and_both_versions_are_kept(tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        nas = life.world.nas["EQ_A"]
+        name = next(path for path in nas.ever if path.endswith((".bin", ".tif")))
+        good = nas.real[name].data
+        nas.rot(name, good[:-1] + b"~")
+        life.run_for(7 * HOUR_S)
+        assert moves_of(life)[-7:] == ["audit_started", "copy_damaged", *STRAIGHT]
+        assert nas.real[name].data == good
+        assert nas.lost() == []
 
 
 def test_one_seed_lives_one_life(tmp_path):
     assert simulate(3, tmp_path / "a") == simulate(3, tmp_path / "b")
-
-
-def test_the_simulator_can_die_and_be_noticed(tmp_path):
-    assert issubclass(Killed, BaseException)
-    assert not issubclass(Killed, Exception), "no `except Exception` of the code under test may survive a kill"
-    assert Noticed(("a",)).paths == ("a",)

@@ -20,12 +20,12 @@ EXPECTED = "files.json"
 BAD_NAME = "CON"  # reserved on Windows: a hard finding
 
 
-class Killed(BaseException):  # noqa: N818 - an end, not an error
+class Killed(BaseException):
     """The process ends here, as by kill -9: nothing may catch this."""
 
 
-class Violation(BaseException):  # noqa: N818 - must pass every `except Exception` of the code under test
-    """The oracle found that something happened which must never happen."""
+class Violation(BaseException):
+    """The oracle found that something happened which must never happen; no `except Exception` may swallow it."""
 
 
 class FakeClock:
