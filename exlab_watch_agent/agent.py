@@ -34,8 +34,9 @@ from exlab_watch_agent.adapters.watch import Watcher
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.engine import Engine, Lane, LaneSetup, Noticed, Requested, ScanWanted
+from exlab_watch_agent.engine import Engine
 from exlab_watch_agent.errors import AgentError, ConfigError
+from exlab_watch_agent.lane import Lane, LaneSetup, Noticed, Requested, ScanWanted
 from exlab_watch_agent.ports import Ports, Transport
 from exlab_watch_agent.report.status import counts, oldest_unsynced
 from exlab_watch_agent.settings import Settings

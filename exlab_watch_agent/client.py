@@ -25,9 +25,9 @@ from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.manifest import Outcome
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.engine import Requested
 from exlab_watch_agent.errors import AgentError, FailureKind
 from exlab_watch_agent.handlers import Look, Seen, Unseen, carry_out, look
+from exlab_watch_agent.lane import Requested
 from exlab_watch_agent.ports import Control, Transport
 from exlab_watch_agent.settings import Settings, load_settings
 from exlab_watch_agent.statechart import CHART

@@ -12,11 +12,10 @@ import logging
 import queue
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,7 +25,7 @@ from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.decide import claim_of, decide, verify_effect, work_effect
 from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.discovery import RunPlace, destination_of, looks_like_run, place_of, runs_to_look_at
-from exlab_watch_agent.core.effects import Effect, Seal, Verify, WorkEffect, WriteStatus
+from exlab_watch_agent.core.effects import Effect, Seal, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
     EffectFailed,
@@ -39,7 +38,7 @@ from exlab_watch_agent.core.events import (
 from exlab_watch_agent.core.gate import Finding, blocking, mark_overrides, orphan
 from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
-from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
+from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.queueing import lanes_to_start
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
@@ -47,7 +46,6 @@ from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import AgentError, CancelledError, FailureKind, RootUnavailableError
 from exlab_watch_agent.handlers import (
     Look,
-    LookResult,
     NotARun,
     NothingNew,
     Seen,
@@ -56,16 +54,32 @@ from exlab_watch_agent.handlers import (
     look,
     write_status,
 )
-from exlab_watch_agent.ports import Clock, Control, Entry, Ports, Progress, RunScanner, RunStore, SeenRun
+from exlab_watch_agent.lane import (
+    ASK_FULLY_EVERY_S,
+    PROBE_FIRST_S,
+    Lane,
+    LaneSetup,
+    Looked,
+    LookState,
+    Noticed,
+    Probed,
+    Requested,
+    Scanned,
+    ScanWanted,
+    StatusWritten,
+    Task,
+    View,
+    Woken,
+    Worked,
+)
+from exlab_watch_agent.ports import Clock, Control, Entry, Progress, RunStore, SeenRun
 from exlab_watch_agent.statechart import RunState, Trigger
 from exlab_watch_agent.timers import TimerKind, Timers
 
 log = logging.getLogger(__name__)
 
 BATCH_MAX = 256
-PROBE_FIRST_S = 5.0
 PROBE_MAX_S = 60.0
-ASK_FULLY_EVERY_S = 10.0
 REREAD_WAITS_S = (0.3, 1.0, 3.0)
 """A half-written creation.json is read again after these before it becomes a problem."""
 UNREADABLE_WAIT_S = 5.0
@@ -79,156 +93,6 @@ SETTLED_STATES = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunSta
 AUDITABLE = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CONFLICT})
 STOP_WAIT_S = 20.0
 THREADS = 3
-
-
-# --- messages --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Noticed:
-    """Something may have changed at these paths."""
-
-    paths: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ScanWanted:
-    """These lanes must be reconciled (None: all)."""
-
-    equipment_ids: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Requested:
-    """An operator's command. `reply` is called once with the answer, after what it caused is durable."""
-
-    request: Mapping[str, Any]
-    reply: Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scanned:
-    equipment_id: str
-    seen: tuple[SeenRun, ...] = ()
-    error: str | None = None
-    is_full: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    order: Look
-    result: LookResult
-    began_s: float
-    ended_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Worked:
-    job_id: str
-    turn: int
-    outcome: Outcome | None
-
-
-@dataclass(frozen=True, slots=True)
-class _StatusWritten:
-    job_id: str
-    status: str
-    signature: tuple[int, int, int] | None
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Probed:
-    equipment_id: str
-    marker_id: str | None
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Woken:
-    pass
-
-
-# --- what the loop keeps in memory -----------------------------------------------------------------------------------
-
-
-@dataclass
-class LaneSetup:
-    """One equipment as agent.py puts it together. `make_ports` is handed two questions that the engine answers."""
-
-    equipment: EquipmentPolicy
-    root: str
-    scanner: RunScanner
-    make_ports: Callable[[Callable[[], str | None], Callable[[], Mapping[str, Any]]], Ports]
-
-
-@dataclass
-class Lane:
-    """All work of one equipment. Its executors are its own, so that a hanging mount holds up no other lane.
-
-    `eyes` look, scan and probe; `hands` push, hash and seal, so that ten-hour pushes never make the lane blind.
-    """
-
-    equipment: EquipmentPolicy
-    root: str
-    scanner: RunScanner
-    ports: Ports
-    eyes: Executor
-    hands: Executor
-    marker_key: str
-    marker_id: str | None = None
-    ready: deque[str] = field(default_factory=deque)
-    audits: deque[str] = field(default_factory=deque)
-    parked: dict[str, WorkEffect] = field(default_factory=dict)
-    pushing: str | None = None
-    auditing: str | None = None
-    waiting_since: datetime | None = None
-    waiting_reason: str = ""
-    probe_wait_s: float = PROBE_FIRST_S
-    asked_fully_s: float = -ASK_FULLY_EVERY_S
-    root_problem: str | None = None
-    is_scanning: bool = False
-    scan_again: bool = False
-    scan_is_full: bool = False
-    backlog: dict[str, None] = field(default_factory=dict)
-    background_looks: int = 0
-    last_scan_at: datetime | None = None
-    last_success_at: datetime | None = None
-    orphans: dict[str, RunPlace] = field(default_factory=dict)
-
-
-@dataclass
-class _Task:
-    turn: int
-    cancel: threading.Event
-    lane: Lane
-    progress: Progress = field(default_factory=lambda: Progress(0, 0))
-    began_s: float = 0.0
-
-
-@dataclass
-class View:
-    """What the last look at a run said; not persisted, told to people."""
-
-    reason: str = ""
-    problem: str = ""
-    findings: tuple[Finding, ...] = ()
-    signature: tuple[int, int, int] | None = None
-    own_signature: tuple[int, int, int] | None = None
-    fingerprint: str = ""
-    quiet_since_s: float = 0.0
-    changes: int = 0
-    looks_unchanged: int = 0
-    rereads: int = 0
-    is_settling: bool = False
-
-
-@dataclass
-class _LookState:
-    is_running: bool = False
-    again: bool = False
-    not_before_s: float = 0.0
-    is_background: bool = False
 
 
 def _threads(name: str) -> Executor:
@@ -267,9 +131,9 @@ class Engine:
         self._fresh: dict[str, RunRecord] = {}
         self._fresh_paths: dict[str, str] = {}
         self._after_commit: list[Callable[[], None]] = []
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, Task] = {}
         self._next_work: dict[str, WorkEffect] = {}
-        self._looks: dict[str, _LookState] = {}
+        self._looks: dict[str, LookState] = {}
         self._status_wanted: dict[str, str] = {}
         self._status_running: set[str] = set()
         self.views: dict[str, View] = {}
@@ -301,7 +165,7 @@ class Engine:
     def stop(self) -> None:
         """Ask the loop to end; safe from a signal handler's thread."""
         self._stopping.set()
-        self._inbox.put(_Woken())
+        self._inbox.put(Woken())
 
     def run(self, *, until_rest: bool = False) -> None:
         """Work until stopped, or until all runs rest. Raises: StoreWriteError when a record cannot be made durable."""
@@ -412,15 +276,15 @@ class Engine:
                 self._on_noticed(message)
             case ScanWanted():
                 self._want_scan(self.lanes if message.equipment_ids is None else message.equipment_ids)
-            case _Scanned():
+            case Scanned():
                 self._on_scanned(message)
-            case _Looked():
+            case Looked():
                 self._on_looked(message)
-            case _Worked():
+            case Worked():
                 self._on_worked(message)
-            case _StatusWritten():
+            case StatusWritten():
                 self._on_status_written(message)
-            case _Probed():
+            case Probed():
                 self._on_probed(message)
             case Requested():
                 self._on_request(message)
@@ -473,14 +337,14 @@ class Engine:
     def _scan(self, lane: Lane, is_full: bool) -> None:
         equipment_id = lane.equipment.equipment_id
         try:
-            self.post(_Scanned(equipment_id, lane.scanner.scan(lane.equipment), is_full=is_full))
+            self.post(Scanned(equipment_id, lane.scanner.scan(lane.equipment), is_full=is_full))
         except RootUnavailableError as error:
-            self.post(_Scanned(equipment_id, error=str(error)))
+            self.post(Scanned(equipment_id, error=str(error)))
         except Exception as error:  # a defect must not leave the lane scanning for ever
             log.exception("a scan of %s failed", equipment_id)
-            self.post(_Scanned(equipment_id, error=f"the scan failed: {error}"))
+            self.post(Scanned(equipment_id, error=f"the scan failed: {error}"))
 
-    def _on_scanned(self, message: _Scanned) -> None:
+    def _on_scanned(self, message: Scanned) -> None:
         lane = self.lanes[message.equipment_id]
         lane.is_scanning = False
         self._timers.set(TimerKind.SCAN, message.equipment_id, due_s=self._clock.monotonic_s() + self._policy.rescan_s)
@@ -541,7 +405,7 @@ class Engine:
         place = place_of(run_path, self._roots)
         if place is None or (self._only is not None and run_path not in self._only):
             return
-        state = self._looks.setdefault(run_path, _LookState())
+        state = self._looks.setdefault(run_path, LookState())
         now_s = self._clock.monotonic_s()
         if state.is_running:
             state.again = True
@@ -585,9 +449,9 @@ class Engine:
         except Exception as error:  # a defect must not leave the run unseen without a word
             log.exception("a look at %s failed", order.place.run_path)
             result = Unseen("unreadable", f"the look failed: {error}")
-        self.post(_Looked(order, result, began_s, self._clock.monotonic_s()))
+        self.post(Looked(order, result, began_s, self._clock.monotonic_s()))
 
-    def _on_looked(self, message: _Looked) -> None:
+    def _on_looked(self, message: Looked) -> None:
         path = message.order.place.run_path
         lane = self.lanes[message.order.place.equipment_id]
         is_start = message.order.claim is not None
@@ -608,7 +472,7 @@ class Engine:
         if is_start:
             self._end_start(lane, message)
 
-    def _end_look(self, path: str, message: _Looked) -> None:
+    def _end_look(self, path: str, message: Looked) -> None:
         state = self._looks[path]
         state.is_running = False
         if state.is_background:
@@ -645,7 +509,7 @@ class Engine:
             view.reason = result.message
             view.is_settling = False
 
-    def _on_seen_run(self, lane: Lane, message: _Looked, seen: Seen, record: RunRecord | None) -> None:
+    def _on_seen_run(self, lane: Lane, message: Looked, seen: Seen, record: RunRecord | None) -> None:
         if seen.marker_id is not None:
             self._remember_marker(lane, seen.marker_id)
             if message.order.asks_nas_fully:
@@ -684,7 +548,7 @@ class Engine:
         """Return the known runs of this identity as they are now: one may have been moved in this very pass."""
         return [self._fresh.get(stored.job_id, stored) for stored in self._store.by_identity(identity)]
 
-    def _observe_quiet(self, view: View, message: _Looked, fingerprint: str) -> float:
+    def _observe_quiet(self, view: View, message: Looked, fingerprint: str) -> float:
         """Return for how long the run is known to have been as it is: only our own two looks count, no file's times."""
         if fingerprint != view.fingerprint:
             view.fingerprint = fingerprint
@@ -873,11 +737,11 @@ class Engine:
         record = self._record(effect.job_id)
         if record is not None and record.state is RunState.RUNNING:
             lane.pushing = effect.job_id
-        task = _Task(effect.turn, threading.Event(), lane, began_s=self._clock.monotonic_s())
+        task = Task(effect.turn, threading.Event(), lane, began_s=self._clock.monotonic_s())
         self._tasks[effect.job_id] = task
         self._submit(lane.hands, self._work, effect, task, lane)
 
-    def _work(self, effect: WorkEffect, task: _Task, lane: Lane) -> None:
+    def _work(self, effect: WorkEffect, task: Task, lane: Lane) -> None:
         def report(progress: Progress) -> None:
             task.progress = progress
 
@@ -896,9 +760,9 @@ class Engine:
             outcome = EffectFailed(
                 effect.turn, FailureKind.UNKNOWN, f"an internal error stopped it ({error!r}): see the central log"
             )
-        self.post(_Worked(effect.job_id, effect.turn, outcome))
+        self.post(Worked(effect.job_id, effect.turn, outcome))
 
-    def _on_worked(self, message: _Worked) -> None:
+    def _on_worked(self, message: Worked) -> None:
         task = self._tasks.pop(message.job_id)
         before = self._record(message.job_id)
         assert before is not None, "a task belongs to a known run"
@@ -941,14 +805,14 @@ class Engine:
     def _do_write_status(self, effect: WriteStatus, lane: Lane) -> None:
         try:
             signature = write_status(effect, lane.ports)
-            self.post(_StatusWritten(effect.job_id, effect.sync_status, signature, None))
+            self.post(StatusWritten(effect.job_id, effect.sync_status, signature, None))
         except AgentError as error:
-            self.post(_StatusWritten(effect.job_id, effect.sync_status, None, str(error)))
+            self.post(StatusWritten(effect.job_id, effect.sync_status, None, str(error)))
         except Exception as error:  # a defect must not leave the status unwritten without a word
             log.exception("writing the status of %s failed", effect.run_path)
-            self.post(_StatusWritten(effect.job_id, effect.sync_status, None, f"it could not be written: {error}"))
+            self.post(StatusWritten(effect.job_id, effect.sync_status, None, f"it could not be written: {error}"))
 
-    def _on_status_written(self, message: _StatusWritten) -> None:
+    def _on_status_written(self, message: StatusWritten) -> None:
         self._status_running.discard(message.job_id)
         view = self.views.setdefault(message.job_id, View())
         if message.error is not None:
@@ -1018,7 +882,7 @@ class Engine:
             self._look(order)
             return
 
-    def _end_start(self, lane: Lane, message: _Looked) -> None:
+    def _end_start(self, lane: Lane, message: Looked) -> None:
         """After the look before a push: keep the slot if the push goes on, else free it and put the run back."""
         record = self._record_at(message.order.place.run_path)
         if record is not None and record.state is RunState.RUNNING:
@@ -1054,14 +918,14 @@ class Engine:
         equipment_id = lane.equipment.equipment_id
         try:
             marker_id = lane.ports.transport.probe(expected_marker_id=lane.marker_id)
-            self.post(_Probed(equipment_id, marker_id, None))
+            self.post(Probed(equipment_id, marker_id, None))
         except AgentError as error:
-            self.post(_Probed(equipment_id, None, str(error)))
+            self.post(Probed(equipment_id, None, str(error)))
         except Exception as error:  # a defect must not end the probing
             log.exception("a probe of %s failed", equipment_id)
-            self.post(_Probed(equipment_id, None, f"the probe failed: {error}"))
+            self.post(Probed(equipment_id, None, f"the probe failed: {error}"))
 
-    def _on_probed(self, message: _Probed) -> None:
+    def _on_probed(self, message: Probed) -> None:
         lane = self.lanes[message.equipment_id]
         if message.error is not None:
             lane.waiting_reason = message.error
@@ -1229,6 +1093,3 @@ def _remaining(record: RunRecord, now: datetime) -> float:
     if record.next_attempt_at is None:
         return 0.0
     return remaining_wait_s(due_at=record.next_attempt_at, wait_s=record.wait_s, now=now)
-
-
-__all__ = ["Engine", "Lane", "LaneSetup", "Noticed", "Requested", "ScanWanted", "Verify", "View"]

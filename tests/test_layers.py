@@ -19,6 +19,7 @@ LAYERS: dict[str, int] = {
     "handlers": 3,
     "adapters": 3,
     "timers": 3,
+    "lane": 4,
     "engine": 4,
     "config_text": 4,
     "settings": 4,

@@ -18,8 +18,8 @@ from exlab_watch_agent.cli.context import Context, operator_name
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.words import counted
-from exlab_watch_agent.engine import Requested
 from exlab_watch_agent.errors import AgentError, ExitCode
+from exlab_watch_agent.lane import Requested
 from exlab_watch_agent.report.status import counts
 from exlab_watch_agent.statechart import RunState
 

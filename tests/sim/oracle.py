@@ -36,6 +36,11 @@ def digest_of(content: Iterable[tuple[str, bytes]]) -> str:
     return manifest_digest(format_manifest({path: sha256(data) for path, data in content}))
 
 
+def counts_as_attempt(outcome: Outcome) -> bool:
+    """Whether an outcome is put down to the NAS as a failed attempt."""
+    return isinstance(outcome, EffectFailed) and outcome.kind in NAS_TROUBLES and not outcome.is_destination_away
+
+
 @dataclass
 class Window:
     """One effect while it is carried out.
@@ -142,9 +147,8 @@ class Oracle:
             self._proven.setdefault(job_id, set()).add(outcome.manifest_digest)
         elif is_away and isinstance(outcome, Verified | CopyWrong):
             raise Violation(f"what a NAS that is away does not show was believed to be damage: {outcome}")
-        elif is_away and isinstance(outcome, EffectFailed):
-            if outcome.kind in NAS_TROUBLES and not outcome.is_destination_away:
-                raise Violation(f"the NAS is away, and that counts as an attempt: {outcome}")
+        elif is_away and counts_as_attempt(outcome):
+            raise Violation(f"the NAS is away, and that counts as an attempt: {outcome}")
         if isinstance(outcome, Sealed):
             self._check_seal(window)
 
@@ -213,7 +217,7 @@ class Oracle:
         window = self._window_of((Push, Precheck, Verify, Seal), nas, path)
         if window is None:
             raise Violation(f"{path} was written outside the destination of any effect")
-        if window.was_always_away:
+        if window.was_always_away and nas.state != "up":
             raise Violation(f"{path} is written under a mount point where no NAS was mounted from the beginning")
         if nas.state != "up":
             return

@@ -30,9 +30,10 @@ from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEff
 from exlab_watch_agent.core.events import Event, Outcome
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.engine import Engine, LaneSetup, Noticed, Requested, ScanWanted
+from exlab_watch_agent.engine import Engine
 from exlab_watch_agent.errors import AgentError, StoreWriteError
 from exlab_watch_agent.handlers import Look, LookResult
+from exlab_watch_agent.lane import LaneSetup, Noticed, Requested, ScanWanted
 from exlab_watch_agent.ports import Control, Entry, Ports
 from exlab_watch_agent.statechart import RunState
 from exlab_watch_agent.timers import TimerKind
