@@ -136,10 +136,14 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             if refused is not None:
                 return refused
             return Judgement(Trigger.ADMITTED, "complete, quiet and admitted by the gate", _admission(event, now))
-        case RunState.BLOCKED if has_changed:
+        # What was sealed is never started over: in the queue the change shows, and an operator must choose.
+        case RunState.BLOCKED if has_changed and not record.is_sealed:
             return changed
         case RunState.BLOCKED if refused is None:
-            return Judgement(Trigger.ADMITTED, "the gate lets it through now", _admission(event, now))
+            admission = _admission(event, now)
+            if record.is_sealed:
+                admission["fingerprint"] = record.fingerprint
+            return Judgement(Trigger.ADMITTED, "the gate lets it through now", admission)
         case RunState.QUEUED:
             return _judge_queued(record, event, refused=refused, changed=changed if has_changed else None)
         case RunState.RUNNING if refused is not None:
@@ -148,7 +152,7 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return _judge_change(record, "the run changed since it counted as complete")
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if has_changed:
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven")
-        case RunState.FAILED if has_changed:
+        case RunState.FAILED if has_changed and not record.is_sealed:
             return changed
     return None
 

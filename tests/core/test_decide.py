@@ -270,6 +270,8 @@ LOOKS = [
     ("blocked", False, inspected(findings=(HARD,), overrides=(OVERRIDE,)), "admitted", "queued"),
     ("blocked", False, inspected(), "admitted", "queued"),
     ("blocked", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("blocked", True, inspected(fingerprint="g"), "admitted", "queued"),
+    ("blocked", True, inspected(fingerprint="g", findings=(HARD,)), None, "blocked"),
     ("queued", False, inspected(), None, "queued"),
     ("queued", False, inspected(findings=(HARD,)), "refused", "blocked"),
     ("queued", False, inspected(fingerprint="g"), "changed", "acquiring"),
@@ -301,6 +303,7 @@ LOOKS = [
     ("conflict", True, inspected(fingerprint="g"), None, "conflict"),
     ("failed", False, inspected(), None, "failed"),
     ("failed", False, inspected(fingerprint="g"), "changed", "acquiring"),
+    ("failed", True, inspected(fingerprint="g"), None, "failed"),
     ("cleaning", True, inspected(fingerprint="g", complete=False), None, "cleaning"),
     ("cleaned", True, inspected(fingerprint="g", complete=False), None, "cleaned"),
 ]
@@ -311,6 +314,22 @@ def test_what_a_look_at_a_run_leads_to(state, sealed, event, trigger, after):
     sync_status = CHART.sync_status(RunState(state), is_sealed=sealed)
     event = replace(event, creation=replace(event.creation, sync_status=sync_status))
     assert moved(record(state, sealed=sealed), event) == (trigger, after)
+
+
+@pytest.mark.parametrize(
+    ("state", "way_back"), [("blocked", inspected(fingerprint="g")), ("failed", RetryRequested("op"))]
+)
+def test_a_sealed_run_that_changed_meanwhile_is_a_conflict_before_anything_is_pushed(state, way_back):
+    queued = step(record(state, sealed=True), way_back).record
+    start = inspected(fingerprint="g", destination=DestinationStanding.OURS)
+    assert moved(queued, start) == ("conflict_found", "conflict")
+
+
+def test_a_sealed_run_is_never_started_over():
+    for state in RunState:
+        for before, event, after in every_step(state):
+            if before.is_sealed and before.state is not RunState.ACQUIRING:
+                assert after.record.state is not RunState.ACQUIRING, (before, event)
 
 
 def test_a_revoked_and_an_expired_override_let_nothing_through():

@@ -114,7 +114,7 @@ def test_every_line_of_the_run_s_own_log_has_the_wizard_s_format_and_the_last_sa
     earlier = "2026-04-17T14:32:11Z [INFO ] a line of ExLab-Wizard\n"
     log.write_text(earlier, encoding="utf-8")
     lab.until_state(run, "verified")
-    until(lambda: "complete" in log.read_text(encoding="utf-8"), "the last line is written")
+    until(lambda: "NAS sync complete" in log.read_text(encoding="utf-8"), "the last line is written")
     first, *ours = log.read_text(encoding="utf-8").splitlines()
     assert first + "\n" == earlier
     assert len(ours) == len(TO_THE_END)
