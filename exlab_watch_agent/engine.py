@@ -690,7 +690,9 @@ class Engine:
         self._timers.cancel(TimerKind.WORK, after.job_id)
         lane.parked.pop(after.job_id, None)
         if before.state is RunState.QUEUED:
-            with suppress(ValueError):  # a second turn in the queue would cut short the wait after a failure
+            # A turn in the queue or a timer that is left over would cut short the wait after a failure.
+            self._timers.cancel(TimerKind.READY, after.job_id)
+            with suppress(ValueError):
                 lane.ready.remove(after.job_id)
         if before.state is RunState.RUNNING and task is None:
             self._free_slot(lane, after.job_id)

@@ -261,6 +261,9 @@ class Environment:
         """One file on a NAS changes by itself, size and time kept."""
         nas = self._some_nas()
         names = [path for path in sorted(nas.ever) if path in nas.real and nas.real[path].data]
+        if self._aim is not None:
+            leaf = self._aim.path.rpartition("/")[2]
+            names = [path for path in names if f"{leaf}/" in path] or names
         if not names:
             return False
         self._world.touch()

@@ -30,13 +30,12 @@ from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEff
 from exlab_watch_agent.core.events import Event, Outcome
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.engine import Engine
+from exlab_watch_agent.engine import SETTLED_STATES, Engine
 from exlab_watch_agent.errors import AgentError, StoreWriteError
 from exlab_watch_agent.handlers import Look, LookResult
-from exlab_watch_agent.lane import LaneSetup, Noticed, Requested, ScanWanted
+from exlab_watch_agent.lane import LaneSetup, Noticed, Requested
 from exlab_watch_agent.ports import Control, Entry, Ports
 from exlab_watch_agent.statechart import RunState
-from exlab_watch_agent.timers import TimerKind
 from tests.sim.environment import Environment
 from tests.sim.oracle import Oracle, what_is_wrong
 from tests.sim.ports import (
@@ -344,12 +343,22 @@ class Simulation:
         self._is_in_loop = False
 
     def _environment_acts(self) -> None:
-        windows = self.oracle.windows
-        path = windows[-1].effect.run_path if windows and self.random.random() < self.fate.p_aimed else ""
-        done = self.environment.act(self.world.runs.get(path))
+        done = self.environment.act(self.world.runs.get(self._path_to_aim_at()))
         if done:
             self._log(f"environment: {done}")
             self.oracle.count(done.split()[0])
+
+    def _path_to_aim_at(self) -> str:
+        """The run that is being worked on, or a sealed one that is in trouble: there the rules are at their hardest."""
+        windows = self.oracle.windows
+        if windows and self.random.random() < self.fate.p_aimed:
+            return windows[-1].effect.run_path
+        in_trouble = [
+            record.run_path
+            for record in self.oracle.acknowledged.values()
+            if record.is_sealed and record.state not in SETTLED_STATES
+        ]
+        return self.random.choice(in_trouble) if in_trouble and self.random.random() < self.fate.p_aimed else ""
 
     def _let_time_pass(self) -> None:
         assert self.engine is not None
@@ -590,6 +599,3 @@ def simulate(seed: int, folder: Path, *, steps: int = 250) -> dict[str, int]:
                 f"seed {seed}: {type(error).__name__}: {error}\n{last}\n{simulation.ending()}"
             ) from error
     return simulation.oracle.counts
-
-
-__all__ = ["ScanWanted", "Simulation", "TimerKind", "in_place", "simulate"]
