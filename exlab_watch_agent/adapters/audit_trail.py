@@ -8,7 +8,6 @@ acknowledged, so it is moved to the evidence and cut off. Anything else that doe
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from exlab_watch_agent.adapters.durable import fsync_folder
+from exlab_watch_agent.adapters.durable import fsync_folder, write_all
 from exlab_watch_agent.errors import StateFolderError, StoreWriteError
 
 GENESIS = "0" * 64
@@ -83,7 +82,7 @@ class AuditTrail:
             lines.append(line + b"\n")
         data = b"".join(lines)
         try:
-            self._write(data)
+            write_all(self._descriptor, data)
             os.fsync(self._descriptor)
             self.head = TrailHead(seq, digest, self.head.end_bytes + len(data))
         except OSError as error:
@@ -95,14 +94,6 @@ class AuditTrail:
             self._abandon()
             raise
         return self.head
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.write(self._descriptor, view)
-            if written <= 0:
-                raise OSError(errno.EIO, "no byte was written")
-            view = view[written:]
 
     def _abandon(self) -> None:
         """Cut off what was not acknowledged and refuse all further lines."""

@@ -89,7 +89,7 @@ def write_atomically(
     descriptor = os.open(temporary, _CREATE, 0o600)
     try:
         try:
-            _write_all(descriptor, data)
+            write_all(descriptor, data)
             _give(descriptor, mode, owner)
             os.fsync(descriptor)
             status = os.fstat(descriptor)
@@ -106,7 +106,8 @@ def write_atomically(
     return status
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte: one call may take only a part. Raises: OSError."""
     view = memoryview(data)
     while view:
         written = os.write(descriptor, view)

@@ -385,8 +385,7 @@ class Simulation:
 
     def _operate(self, request: dict[str, Any]) -> None:
         if self.engine is not None:
-            self.oracle.waits_are_void()
-            self.engine.post(Requested(request, lambda _: None))
+            self.engine.post(Requested(request, lambda _: self.oracle.waits_are_void()))
 
     def _log(self, text: str) -> None:
         self.trace.append(f"{'  ' * self._depth}{self.clock.mono_s:10.1f} {text}")

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.digests import Pulse, drop_cached, open_now, open_source, require_unchanged, unreadable
-from exlab_watch_agent.adapters.durable import fsync_folder
+from exlab_watch_agent.adapters.durable import fsync_folder, write_all
 from exlab_watch_agent.adapters.tree import is_link, reason
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.errors import CancelledError, FailureKind, SourceChangedError, TransportError
@@ -326,15 +326,6 @@ def _deliver(order: Order, fill: Callable[[int], int], put: Callable[[str, str],
 def create(path: str) -> int:
     """Return a descriptor for writing a file that was not there, with the permissions of the share (or the umask)."""
     return os.open(path, _CREATE_FLAGS, 0o666)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.write(descriptor, view)
-        if written <= 0:
-            raise OSError(errno.EIO, "no byte was written")
-        view = view[written:]
 
 
 def settle(descriptor: int, mtime_ns: int | None = None) -> None:

@@ -33,7 +33,7 @@ from exlab_watch_agent.adapters.digests import (
     new_buffer,
     sample_descriptor,
 )
-from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, temporary_name
+from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, temporary_name, write_all
 from exlab_watch_agent.adapters.transports.mounted_copy import (
     FileCopier,
     Folders,
@@ -42,7 +42,6 @@ from exlab_watch_agent.adapters.transports.mounted_copy import (
     create,
     place_new,
     settle,
-    write_all,
 )
 from exlab_watch_agent.adapters.transports.own_files import (
     CLAIM_PATH,
