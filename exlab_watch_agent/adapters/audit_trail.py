@@ -82,7 +82,7 @@ class AuditTrail:
             lines.append(line + b"\n")
         data = b"".join(lines)
         try:
-            write_all(self._descriptor, data)
+            self._write(data)
             os.fsync(self._descriptor)
             self.head = TrailHead(seq, digest, self.head.end_bytes + len(data))
         except OSError as error:
@@ -94,6 +94,9 @@ class AuditTrail:
             self._abandon()
             raise
         return self.head
+
+    def _write(self, data: bytes) -> None:
+        write_all(self._descriptor, data)
 
     def _abandon(self) -> None:
         """Cut off what was not acknowledged and refuse all further lines."""
