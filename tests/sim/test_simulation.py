@@ -12,7 +12,9 @@ import pytest
 from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.statechart import RunState
+from tests.sim.oracle import what_is_wrong
 from tests.sim.simulation import HOUR_S, Simulation, in_place, simulate
+from tests.sim.world import SENTINEL
 
 SEEDS = int(os.environ.get("EXLAB_SIM_SEEDS", "200"))
 SEEDS_IN_A_CHUNK = 25
@@ -97,13 +99,90 @@ def test_a_nas_that_rots_after_the_seal_is_healed_and_both_versions_are_kept(tmp
     with one_run(tmp_path, "") as life:
         life.run_for(HOUR_S)
         nas = life.world.nas["EQ_A"]
-        name = next(path for path in nas.ever if path.endswith((".bin", ".tif")))
-        good = nas.real[name].data
-        nas.rot(name, good[:-1] + b"~")
+        name, good = rot(life)
         life.run_for(7 * HOUR_S)
         assert moves_of(life)[-7:] == ["audit_started", "copy_damaged", *STRAIGHT]
         assert nas.real[name].data == good
         assert nas.lost() == []
+
+
+# --- coincidences that chance seldom brings about: one directed life for each guard that a seed rarely needs --------
+
+
+def rot(life: Simulation) -> tuple[str, bytes]:
+    """Let one data file rot on the NAS; return its name and what it was."""
+    nas = life.world.nas["EQ_A"]
+    name = next(path for path in nas.ever if path.endswith((".bin", ".tif")))
+    good = nas.real[name].data
+    nas.rot(name, good[:-1] + b"~")
+    return name, good
+
+
+def test_in_a_conflict_neither_side_is_touched_even_when_the_nas_copy_is_damaged(tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        life.environment.overwrite_file(run)
+        life.run_for(7 * HOUR_S)
+        assert record_of(life).state is RunState.CONFLICT
+        life.environment.undo_changes(run)
+        name, good = rot(life)
+        life.run_for(7 * HOUR_S)  # a conflict is looked at again
+        assert record_of(life).state is RunState.CONFLICT
+        nas = life.world.nas["EQ_A"]
+        assert nas.real[name].data == good[:-1] + b"~"
+        nas.rot(name, good)
+        life.run_for(7 * HOUR_S)
+        assert "difference_gone" in moves_of(life)
+
+
+def test_a_folder_that_is_copied_back_to_where_its_original_was_gets_no_share_in_its_copy(tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        old = run.path
+        life.environment.move_run(run)
+        life.run_for(HOUR_S)
+        assert record_of(life).run_path == run.path
+        life.environment.copy_run(run)
+        while old not in life.world.runs:  # chance chose another place
+            life.world.runs = {run.path: run}
+            life.environment.copy_run(run)
+        life.environment.append_file(life.world.runs[old])
+        life.environment.complete_run(life.world.runs[old])
+        life.run_for(7 * HOUR_S)
+        states = {record.run_path: record.state for record in life.oracle.acknowledged.values()}
+        assert states == {run.path: RunState.VERIFIED, old: RunState.CONFLICT}
+
+
+def test_a_sealed_run_whose_healing_failed_keeps_its_proven_copy_when_it_changes_then(tmp_path):
+    with one_run(tmp_path, "ok auth") as life:
+        (run,) = life.world.runs.values()
+        life.environment.write_file(run)
+        life.environment.complete_run(run)
+        life.run_for(HOUR_S)
+        rot(life)
+        life.run_for(7 * HOUR_S)
+        assert (record_of(life).state, record_of(life).is_sealed) == (RunState.FAILED, True)
+        for path in sorted(set(run.files) - {SENTINEL}):
+            life.world.put(run, path, b"something else, written after the seal")
+        life.run_for(3 * HOUR_S)
+        assert record_of(life).state is RunState.FAILED
+        life._operate({"command": "retry", "all": True, "operator": "asmith"})
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.CONFLICT
+
+
+def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        rot(life)
+        life.run_for(7 * HOUR_S, hold="do_write_status")
+        assert record_of(life).state is RunState.SEALING
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        assert record_of(life).state is RunState.VERIFIED
+        assert what_is_wrong(life.world.nas["EQ_A"], record_of(life).destination, run) == []
 
 
 def test_one_seed_lives_one_life(tmp_path):
