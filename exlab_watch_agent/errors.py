@@ -43,7 +43,14 @@ class StateFolderError(AgentError):
 
 
 class StoreWriteError(AgentError):
-    """A record could not be made durable. The agent stops; nothing was acknowledged."""
+    """A record could not be made durable, and the file can no longer be trusted with another (a failed fsync).
+
+    Nothing was acknowledged. Never repeated on that file: the agent ends.
+    """
+
+
+class StoreFullError(StoreWriteError):
+    """There was no room for a record. Nothing was acknowledged and nothing has changed: the same may be tried again later."""
 
 
 class CreationFileError(AgentError):
@@ -82,7 +89,11 @@ class RunUnreadableError(AgentError):
 
 
 class RootUnavailableError(AgentError):
-    """A watched root is missing, unreadable or was replaced: the lane waits, nothing is concluded from it."""
+    """A watched root is missing, unreadable, replaced or another agent's: the lane waits, nothing is concluded from it."""
+
+
+class ManifestNotKeptError(AgentError):
+    """A manifest could not be written into the state folder."""
 
 
 class CancelledError(AgentError):

@@ -1,102 +1,145 @@
-"""The audit trail: one JSON line a fact, each chained to the line before by BLAKE3; the commit point of every move.
+"""Writing the audit trail: one JSON line a fact, each chained to the line before by BLAKE3; the commit point of every move.
 
-A line is canonical JSON (ASCII, sorted keys, no spaces) with `seq`, `at`, `host`, `operator`, `chart`, `kind` and
-`prev`, the BLAKE3 of the line before without its newline. Lines of one commit that are followed by more of it carry
-`following`, their number: a commit is whole or it is not. A torn last commit is what a crash leaves: it was never
-acknowledged, so it is moved to the evidence and cut off. Anything else that does not chain is damage.
+A line is compact JSON with `seq`, `prev` (the BLAKE3 of the line before without its newline), `at`, `kind`, `host`,
+`operator` and `chart`. Lines of one commit that are followed by more of it carry `following`, their number: a commit is
+whole or it is not. A line of a run carries `before`, the place of the same run's line before it, so that its history is
+read without the lines of others. `sum` ends a line: a digest of all before it, by which the line itself shows that a byte
+of it went bad; who changes a line on purpose can make it fit, and is found by the chain. Each segment begins with a line
+that tells of the one that was closed before it.
+
+Closed segments are not compressed: a place in them stays a byte offset, `grep` and `b3sum` read them, and half of a line
+is digests and times, which do not shrink.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from blake3 import blake3
+from exlab_watch_agent.adapters.documents import Place, json_bytes
+from exlab_watch_agent.adapters.durable import fsync_folder, sync_data, write_all, write_atomically
+from exlab_watch_agent.adapters.segments import (
+    CLOSED_FOLDER,
+    NEXT_NAME,
+    TRAIL_NAME,
+    TrailHead,
+    closed_name,
+    line_digest,
+    with_sum,
+)
+from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 
-from exlab_watch_agent.adapters.durable import fsync_folder, write_all
-from exlab_watch_agent.errors import StateFolderError, StoreWriteError
-
-GENESIS = "0" * 64
-
-
-@dataclass(frozen=True, slots=True)
-class TrailHead:
-    """The last line: its number, its digest, and where the file ends after it."""
-
-    seq: int = 0
-    digest: str = GENESIS
-    end_bytes: int = 0
+TRAIL_SCHEMA = 2
+"""Stands in the first line of each segment. Lines before the first such line are of schema 1: without `before`."""
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def line_digest(line: bytes) -> str:
-    """Return the BLAKE3 of one line without its newline."""
-    return str(blake3(line).hexdigest())
+class Batch:
+    """The lines of one commit, chained on a head. A line's place is known before it is written: `next_place`."""
+
+    def __init__(self, head: TrailHead, following: int) -> None:
+        """`following`: how many lines will be added after the first one."""
+        self.head = head
+        self.data: list[bytes] = []
+        self._following = following
+
+    @property
+    def next_place(self) -> Place:
+        return self.head.segment, self.head.end_bytes
+
+    def add(self, body: bytes) -> None:
+        """Add a line of these members (without braces, `seq`, `prev` and `following`)."""
+        seq = self.head.seq + 1
+        more = b'"following":%d,' % self._following if self._following > 0 else b""
+        line = with_sum(b'{"seq":%d,"prev":"%b",%b%b' % (seq, self.head.digest.encode(), more, body))
+        self._following -= 1
+        self.data.append(line + b"\n")
+        self.head = TrailHead(seq, line_digest(line), self.head.segment, self.head.end_bytes + len(line) + 1)
+
+
+def errors_as_store_errors(path: Path, error: OSError, *, is_unchanged: bool = True) -> StoreWriteError:
+    """Return what a failed write to the state folder means, from its errno; `is_unchanged`: nothing of it is left."""
+    if error.errno in _NO_ROOM and is_unchanged:
+        return StoreFullError(f"There is no room for {path}: make room, and the agent goes on by itself.")
+    return StoreWriteError(
+        f"{path} cannot be written ({error.strerror}): make room or mend the disk, then start the agent again."
+    )
 
 
 class AuditTrail:
-    """Appends lines and keeps the head. One writer; `append` is durable when it returns."""
+    """Appends lines to the live segment and keeps the head. One writer; `append` is durable when it returns."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / TRAIL_NAME
         self._descriptor = -1
         self.head = TrailHead()
 
     def open(self, head: TrailHead) -> None:
-        """Continue after `head`, to which `read_tail` has led. The file must end there. Raises: StateFolderError, OSError.
+        """Continue after `head`, to which reading has led. The file must end there. Raises: StateFolderError, OSError.
 
         What was replayed is durable when this returns: an agent that was killed between a write and its fsync left
         lines that are in the page cache only, and the name of a new file that is in no folder yet.
         """
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o600)
+        descriptor = self._opened()
         try:
             if os.fstat(descriptor).st_size != head.end_bytes:
                 raise StateFolderError(f"{self._path} changed while it was opened; start the agent again.")
             os.fsync(descriptor)
-            fsync_folder(self._path.parent)
+            fsync_folder(self._folder)
         except BaseException:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
         self.head = head
 
-    def append(self, facts: Sequence[Mapping[str, Any]]) -> TrailHead:
-        """Append the facts as lines with one write and one fsync; return the new head.
+    def _opened(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
 
-        Raises: StoreWriteError; nothing was acknowledged then, and what may have reached the file is cut off. A failed
-        fsync is never repeated: this trail then refuses every further line.
+    def append(self, batch: Batch) -> None:
+        """Append a batch that was begun on `head`, with one write and one sync.
+
+        Raises: StoreFullError when there was no room, and what was written of it is cut off again: the file is as it
+        was, and the same may be tried later. StoreWriteError otherwise: a failed sync is never repeated, this trail
+        then refuses every further line. Nothing was acknowledged in either case.
         """
         if self._descriptor < 0:
             raise StoreWriteError("the audit trail is closed")
-        lines: list[bytes] = []
-        seq, digest = self.head.seq, self.head.digest
-        for following, fact in zip(reversed(range(len(facts))), facts, strict=True):
-            seq += 1
-            chained = {**fact, "seq": seq, "prev": digest, **({"following": following} if following else {})}
-            line = json.dumps(chained, sort_keys=True, separators=(",", ":")).encode()
-            digest = line_digest(line)
-            lines.append(line + b"\n")
-        data = b"".join(lines)
         try:
-            self._write(data)
-            os.fsync(self._descriptor)
-            self.head = TrailHead(seq, digest, self.head.end_bytes + len(data))
+            self._write(b"".join(batch.data))
         except OSError as error:
-            self._abandon()
-            raise StoreWriteError(
-                f"{self._path} cannot be written ({error.strerror}): make room or mend the disk, then start the agent again."
-            ) from error
+            raise errors_as_store_errors(self._path, error, is_unchanged=self._is_cut_back(error)) from error
         except BaseException:  # an interrupt: the next line must not follow half of this one
             self._abandon()
             raise
-        return self.head
+        try:
+            sync_data(self._descriptor)
+        except OSError as error:
+            self._abandon()
+            # Not a full disk, whatever its number says: these bytes may be marked clean and never reach the disk.
+            raise errors_as_store_errors(self._path, error, is_unchanged=False) from error
+        except BaseException:
+            self._abandon()
+            raise
+        self.head = batch.head
 
     def _write(self, data: bytes) -> None:
         write_all(self._descriptor, data)
+
+    def _is_cut_back(self, error: OSError) -> bool:
+        """After a failed write: bring the file back to its head if it was only for want of room, else refuse all further lines."""
+        if error.errno in _NO_ROOM:
+            try:
+                os.ftruncate(self._descriptor, self.head.end_bytes)
+            except OSError:
+                pass
+            else:
+                return True
+        self._abandon()
+        return False
 
     def _abandon(self) -> None:
         """Cut off what was not acknowledged and refuse all further lines."""
@@ -104,88 +147,74 @@ class AuditTrail:
             os.ftruncate(self._descriptor, self.head.end_bytes)
         self.close()
 
+    def rotate(self, opening: Callable[[str, int], bytes]) -> None:
+        """Close the live segment and go on in a new one.
+
+        `opening`: from the closed file's name and size the members of the new segment's first line. Raises: as `append`.
+        """
+        if self._descriptor < 0:
+            raise StoreWriteError("the audit trail is closed")
+        head = self.head
+        batch = Batch(TrailHead(head.seq, head.digest, head.seq + 1, 0), 0)
+        batch.add(opening(closed_name(head.segment), head.end_bytes))
+        try:
+            place_next(self._folder, batch.data)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                self.close()
+            raise errors_as_store_errors(self._path, error) from error
+        self.close()
+        try:
+            close_live(self._folder, head.segment)
+            put_next_in_place(self._folder)
+            self._descriptor = self._opened()
+        except OSError as error:
+            # The next start finds every step of this and finishes it.
+            raise errors_as_store_errors(self._path, error, is_unchanged=False) from error
+        self.head = batch.head
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
-class ChainBrokenError(StateFolderError):
-    """A line does not chain to the line before. `seq` is the number that was expected there."""
-
-    def __init__(self, message: str, *, seq: int) -> None:
-        super().__init__(message)
-        self.seq = seq
+# The steps from one segment to the next. At every moment the folder has a live segment under one of its two names
+# (`segments.live_path`), so that one that is missing is never taken for a stop in the middle.
 
 
-def read_tail(path: Path, start: TrailHead) -> Iterator[tuple[dict[str, Any], TrailHead]]:
-    """Yield (fact, head after it) for every line of a whole commit after `start`; stops before a torn last commit.
-
-    Raises: ChainBrokenError naming the first line that was changed, removed, inserted or reordered.
-    """
-    if not path.exists():
-        return
-    head = start
-    commit: list[tuple[dict[str, Any], TrailHead]] = []
-    with path.open("rb") as file:
-        file.seek(start.end_bytes)
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                return
-            line = raw[:-1]
-            fact = _parsed(line)
-            if fact.get("seq") != head.seq + 1:
-                raise _broken(path, head.seq + 1)
-            if fact.get("prev") != head.digest:
-                raise _broken_between(path, head.seq, line, next(file, b""))
-            head = TrailHead(head.seq + 1, line_digest(line), head.end_bytes + len(raw))
-            commit.append((fact, head))
-            if not fact.get("following"):
-                yield from commit
-                commit.clear()
+def place_next(folder: Path, lines: Iterable[bytes]) -> None:
+    """Make the next segment stand beside the live one, durably. Raises: OSError; the trail is as it was then."""
+    (folder / CLOSED_FOLDER).mkdir(exist_ok=True, mode=0o700)
+    write_atomically(folder / NEXT_NAME, _pieces(lines), mode=0o600)
 
 
-def check_head(path: Path, head: TrailHead) -> None:
-    """Look whether the line that ends where `head` says is the one that it names. Raises: ChainBrokenError."""
-    if head.seq == 0:
-        return
-    line = _line_before(path, head.end_bytes)
-    if not line.endswith(b"\n") or line_digest(line[:-1]) != head.digest:
-        raise _broken(path, head.seq)
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    yield from lines
 
 
-def _line_before(path: Path, end_bytes: int) -> bytes:
-    """Return the bytes from the last line start before `end_bytes` up to there."""
-    size_bytes = 1 << 14
-    with path.open("rb") as file:
-        while True:
-            begin = max(0, end_bytes - size_bytes)
-            file.seek(begin)
-            data = file.read(end_bytes - begin)
-            newline = data.rfind(b"\n", 0, -1)
-            if newline >= 0 or begin == 0:
-                return data[newline + 1 :]
-            size_bytes *= 8
+def close_live(folder: Path, first_seq: int) -> None:
+    """Move the live segment to the closed ones, durably. Raises: OSError."""
+    target = folder / CLOSED_FOLDER / closed_name(first_seq)
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, "a closed segment has this number already", str(target))
+    (folder / TRAIL_NAME).rename(target)
+    fsync_folder(folder / CLOSED_FOLDER)
+    fsync_folder(folder)
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    """Return the line's fact, an empty one where it is none."""
-    try:
-        fact = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return fact if isinstance(fact, dict) else {}
+def put_next_in_place(folder: Path) -> None:
+    """Give the next segment its name, durably. Raises: OSError."""
+    (folder / NEXT_NAME).rename(folder / TRAIL_NAME)
+    fsync_folder(folder)
 
 
-def _broken(path: Path, seq: int) -> ChainBrokenError:
-    return ChainBrokenError(f"{path.name} was changed, cut or reordered at line {seq}.", seq=seq)
+def opening_data(closed: str | None, closed_bytes: int) -> dict[str, object]:
+    """Return what a segment's first line says of itself and of the one before."""
+    return {"schema": TRAIL_SCHEMA, "closed": closed, "closed_bytes": closed_bytes}
 
 
-def _broken_between(path: Path, seq: int, line: bytes, next_line: bytes) -> ChainBrokenError:
-    """Return which of two lines in the right order, `seq` and `line` after it, is the wrong one: the next one vouches."""
-    if seq == 0:
-        return _broken(path, 1)
-    vouched = _parsed(next_line).get("prev")
-    if vouched is None:
-        return ChainBrokenError(f"{path.name} was changed at line {seq} or {seq + 1}.", seq=seq)
-    return _broken(path, seq if vouched == line_digest(line) else seq + 1)
+def fact_body(*, at: str, kind: str, who: bytes, operator: str | None, rest: bytes = b"") -> bytes:
+    """Return a line's members: `who` is its `host` and `chart`, `rest` what comes after `operator`, each as JSON members."""
+    by = b"null" if operator is None else json_bytes(operator)
+    return b'"at":"%b","kind":%b,%b,"operator":%b%b' % (at.encode(), json_bytes(kind), who, by, rest)

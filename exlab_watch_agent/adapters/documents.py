@@ -1,0 +1,259 @@
+"""The documents of all runs in memory: each one compact JSON line, turned into a record only when it is asked for.
+
+Decided here: how a record becomes bytes and a record again, and what is found without looking at all documents (job id,
+path, identity, state and equipment). A document is the line of the slot file: `{"last":[segment, offset],"record":{...}}`,
+where `last` is the place of the run's latest line in the trail and members that equal their default are left out. Not
+here: what is durable, and when.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from blake3 import blake3
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.errors import StateFolderError
+from exlab_watch_agent.statechart import CHART, RunState
+
+Place = tuple[int, int]
+"""Where a line of the trail begins: the number of its segment's first line, and the byte offset in that segment."""
+
+_RECORD: TypeAdapter[RunRecord] = TypeAdapter(RunRecord)
+_MOVE: TypeAdapter[Move] = TypeAdapter(Move)
+_RECORD_MEMBERS = frozenset(member.name for member in fields(RunRecord))
+_IDENTITY_MEMBERS = frozenset(member.name for member in fields(RunIdentity))
+_STATES = {state.value: state for state in RunState}
+_BEGIN = b'{"last":'
+_BETWEEN = b',"record":'
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return compact JSON, ASCII only: a name that is not valid Unicode survives, too."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def record_json(record: RunRecord) -> bytes:
+    """Return the record as compact JSON, members that equal their default left out; its state always stands there."""
+    dumped = _dumped(_RECORD, record)
+    if record.state is CHART.initial:
+        return b'%b,"state":"%b"}' % (dumped[:-1], record.state.value.encode())
+    return dumped
+
+
+def move_json(move: Move) -> bytes:
+    """Return the move as compact JSON, members that equal their default left out."""
+    return _dumped(_MOVE, move)
+
+
+def _dumped(adapter: TypeAdapter[Any], value: Any) -> bytes:
+    try:
+        return adapter.dump_json(value, exclude_defaults=True)
+    except PydanticSerializationError:  # A name that is not valid Unicode.
+        return json_bytes(adapter.dump_python(value, mode="json", exclude_defaults=True))
+
+
+def record_of(raw: Any) -> RunRecord:
+    """Return the record of parsed JSON. Raises: StateFolderError for a state or member that this version does not know."""
+    try:
+        # The adapter passes over what it does not know, and the next write would drop it.
+        unknown = {*(raw.keys() - _RECORD_MEMBERS), *(raw.get("identity", {}).keys() - _IDENTITY_MEMBERS)}
+        record = _RECORD.validate_python(raw)
+    except ValidationError as error:
+        unknown |= {".".join(map(str, problem["loc"])) for problem in error.errors()}
+    except (AttributeError, TypeError):
+        raise StateFolderError(
+            "A stored run cannot be read by this version: install the version that wrote it."
+        ) from None
+    if unknown:
+        raise StateFolderError(
+            f"The stored run {raw.get('job_id', '?')} cannot be read by this version (unknown or wrong: "
+            f"{', '.join(sorted(unknown))}): install the version that wrote it."
+        )
+    return record
+
+
+def move_of(raw: Any) -> Move:
+    """Return the move of parsed JSON. Raises: StateFolderError for a state that this version does not know."""
+    try:
+        return _MOVE.validate_python(raw)
+    except ValidationError as error:
+        raise StateFolderError(
+            "A move in the audit trail cannot be read by this version: install the version that wrote it."
+        ) from error
+
+
+def document_line(last: Place | None, record: bytes) -> bytes:
+    """Return the document of a record's JSON."""
+    return b"%b%b%b%b}" % (_BEGIN, place_json(last), _BETWEEN, record)
+
+
+def place_json(place: Place | None) -> bytes:
+    return b"null" if place is None else b"[%d,%d]" % place
+
+
+def _identity_key(created_at: str, created_by: str, project_uid: str, leaf_name: str) -> bytes:
+    """Return 16 bytes in place of the four texts: a fifth of their size in memory."""
+    return blake3(repr((created_at, created_by, project_uid, leaf_name)).encode()).digest(length=16)
+
+
+class _Kept(NamedTuple):
+    """One document with what its index entries are: they must be found again when it is replaced."""
+
+    line: bytes
+    run_path: str
+    identity: bytes
+    state: RunState
+    equipment_id: str
+
+
+class Documents(MutableMapping[str, dict[str, Any]]):
+    """Job id → document: `{"last": [segment, offset] | None, "record": every member as JSON values}`.
+
+    As a mapping it is what TinyDB reads and writes; the store's own ways go past the dictionaries.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+        self._by_path: dict[str, str] = {}
+        self._by_identity: dict[bytes, tuple[str, ...]] = {}
+        self._by_state: defaultdict[RunState, defaultdict[str, dict[str, None]]] = defaultdict(
+            lambda: defaultdict(dict)
+        )
+
+    # --- the store's ways --------------------------------------------------------------------------------------------
+
+    def take_line(self, line: bytes) -> None:
+        """Take in a document as it stands in a slot, of two at one path the one that was written last.
+
+        Its record is parsed, and checked for what is indexed and for unknown members; the rest is checked when the record
+        is asked for. Raises: StateFolderError when it is not one of this version.
+        """
+        document = json.loads(line)
+        raw = document["record"]
+        try:
+            is_known = raw.keys() <= _RECORD_MEMBERS and raw["identity"].keys() == _IDENTITY_MEMBERS
+            state = _STATES[raw.get("state", CHART.initial.value)]
+            if not is_known:
+                raise KeyError
+            kept = _Kept(
+                line, raw["run_path"], _identity_key(**raw["identity"]), state, sys.intern(raw["equipment_id"])
+            )
+        except (KeyError, TypeError, AttributeError):
+            record = record_of(raw)  # says what is wrong
+            raise AssertionError(f"{record.job_id} is whole after all") from None
+        rival = self._by_path.get(kept.run_path)
+        self._put(raw["job_id"], kept)
+        if rival is not None and rival != raw["job_id"] and (self.last(rival) or (0, 0)) > (document["last"] or (0, 0)):
+            self._by_path[kept.run_path] = rival
+
+    def put(self, record: RunRecord, dumped: bytes, last: Place | None) -> None:
+        """Take in a record whose JSON is `dumped`; `last` is the place of its line in the trail."""
+        identity = record.identity
+        key = _identity_key(identity.created_at, identity.created_by, identity.project_uid, identity.leaf_name)
+        line = document_line(last, dumped)
+        self._put(record.job_id, _Kept(line, record.run_path, key, record.state, sys.intern(record.equipment_id)))
+
+    def _put(self, job_id: str, kept: _Kept) -> None:
+        old = self._kept.get(job_id)
+        if old is not None:
+            self._forget(job_id, old)
+        self._kept[job_id] = kept
+        self._by_path[kept.run_path] = job_id
+        self._by_identity[kept.identity] = (*self._by_identity.get(kept.identity, ()), job_id)
+        self._by_state[kept.state][kept.equipment_id][job_id] = None
+
+    def _forget(self, job_id: str, old: _Kept) -> None:
+        if self._by_path.get(old.run_path) == job_id:
+            del self._by_path[old.run_path]
+        del self._by_state[old.state][old.equipment_id][job_id]
+        others = tuple(other for other in self._by_identity[old.identity] if other != job_id)
+        if others:
+            self._by_identity[old.identity] = others
+        else:
+            del self._by_identity[old.identity]
+
+    def record(self, job_id: str) -> RunRecord | None:
+        """Raises: StateFolderError when it is not one of this version."""
+        kept = self._kept.get(job_id)
+        return record_of(json.loads(kept.line)["record"]) if kept is not None else None
+
+    def raw_record(self, job_id: str) -> Any:
+        """Return the record's members as they are written, those that equal their default left out."""
+        return json.loads(self._kept[job_id].line)["record"]
+
+    def records(self) -> Iterator[RunRecord]:
+        for kept in list(self._kept.values()):
+            yield record_of(json.loads(kept.line)["record"])
+
+    def at_path(self, run_path: str) -> str | None:
+        return self._by_path.get(run_path)
+
+    def of_identity(self, identity: RunIdentity) -> tuple[str, ...]:
+        key = _identity_key(identity.created_at, identity.created_by, identity.project_uid, identity.leaf_name)
+        return tuple(sorted(self._by_identity.get(key, ())))
+
+    def ids_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
+        found: list[str] = []
+        for state in states:
+            of_state: Mapping[str, Mapping[str, None]] = self._by_state.get(state, {})
+            for equipment in of_state if equipment_id is None else (equipment_id,):
+                found += of_state.get(equipment, ())
+        return tuple(found)
+
+    def paths_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
+        return tuple(self._kept[job_id].run_path for job_id in self.ids_in(states, equipment_id))
+
+    def state_of(self, job_id: str) -> RunState | None:
+        kept = self._kept.get(job_id)
+        return kept.state if kept is not None else None
+
+    def counts(self) -> dict[RunState, int]:
+        sums = {state: sum(map(len, self._by_state.get(state, {}).values())) for state in RunState}
+        return {state: count for state, count in sums.items() if count}
+
+    def last(self, job_id: str) -> Place | None:
+        """Return where the run's latest line begins in the trail; None when that is not known."""
+        kept = self._kept.get(job_id)
+        if kept is None:
+            return None
+        segment, _, offset = kept.line[len(_BEGIN) : kept.line.index(_BETWEEN)].strip(b"[]").partition(b",")
+        return (int(segment), int(offset)) if offset else None
+
+    def lines(self) -> list[bytes]:
+        """Return all documents as they are written to a slot: a list of its own over bytes that never change."""
+        return [kept.line for kept in self._kept.values()]
+
+    # --- TinyDB's way ------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, job_id: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._kept[job_id].line)
+        document["record"] = _RECORD.dump_python(record_of(document["record"]), mode="json")
+        return document
+
+    def __setitem__(self, job_id: str, document: Mapping[str, Any]) -> None:
+        record = record_of(document["record"])
+        if record.job_id != job_id:
+            raise ValueError("a run's document stands under its job id")
+        last = document.get("last")
+        self.put(record, record_json(record), (last[0], last[1]) if last else None)
+
+    def __delitem__(self, job_id: str) -> None:
+        self._forget(job_id, self._kept.pop(job_id))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
