@@ -16,6 +16,7 @@ from typing import Any
 
 from exlab_watch_agent.adapters.clock import SystemClock, pause
 from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, read_bounded, write_atomically
+from exlab_watch_agent.errors import StateFolderError
 
 INBOX_NAME = "inbox"
 REPLIES_NAME = "replies"
@@ -69,12 +70,20 @@ class Inbox:
 
 
 def send_request(state_dir: Path, request: Mapping[str, Any], *, wait_s: float) -> dict[str, Any] | None:
-    """Leave a request for the running agent and return its answer; None when none came in time."""
+    """Leave a request for the running agent and return its answer; None when none came in time.
+
+    Raises: StateFolderError when it cannot be left.
+    """
     inbox, replies = state_dir / INBOX_NAME, state_dir / REPLIES_NAME
-    inbox.mkdir(parents=True, exist_ok=True, mode=0o700)
     clock = SystemClock()
     name = f"{clock.now():%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}.json"
-    write_atomically(inbox / name, json.dumps(request).encode(), mode=0o600)
+    try:
+        inbox.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(inbox / name, json.dumps(request).encode(), mode=0o600)
+    except OSError as error:
+        raise StateFolderError(
+            f"The request cannot be left for the agent in {inbox} ({error.strerror}): mend that, then give the command again."
+        ) from error
     deadline_s = clock.monotonic_s() + wait_s
     while clock.monotonic_s() < deadline_s:
         with suppress(OSError, ValueError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exlab_watch_agent.adapters.durable import fsync_folder, is_link, remove_temporaries, write_atomically
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
-from exlab_watch_agent.errors import RunUnreadableError
+from exlab_watch_agent.errors import ManifestNotKeptError, RunUnreadableError
 
 _SEPARATORS = frozenset("/\\:\0")
 """What could lead elsewhere on some platform; none of our own names has one."""
@@ -21,6 +21,15 @@ class FolderManifestStore:
         self._folder = folder
 
     def save(self, job_id: str, data: bytes) -> None:
+        try:
+            self._save(job_id, data)
+        except OSError as error:
+            raise ManifestNotKeptError(
+                f"the manifest cannot be written into {self._folder} ({error.strerror}): make room or mend the disk there; "
+                "it is tried again."
+            ) from error
+
+    def _save(self, job_id: str, data: bytes) -> None:
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             fsync_folder(self._folder.parent)

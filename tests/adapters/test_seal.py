@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.adapters.seal import CacheFolderSealer, FolderManifestStore
-from exlab_watch_agent.errors import RunUnreadableError
+from exlab_watch_agent.errors import ManifestNotKeptError, RunUnreadableError
 
 JOB = "8c7e" * 8
 DATA = b"0" * 64 + b"  a.tif\n"
@@ -96,7 +96,7 @@ def test_a_manifest_whose_saving_fails_leaves_the_old_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", fail)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(ManifestNotKeptError, match=r"No space.*make room.*tried again"):
             manifests.save(JOB, DATA * 2)
     assert manifests.load(JOB, digest=digest(DATA)) == DATA
 
