@@ -38,6 +38,7 @@ from exlab_watch_agent.core.policy import (
     EquipmentPolicy,
     Layout,
     MountedPathTarget,
+    ObserverMode,
     Policy,
     RcloneTarget,
     RsyncSshTarget,
@@ -118,6 +119,13 @@ def _folder_at_destination(value: str) -> str:
     return folder
 
 
+def _rclone_path(value: str) -> str:
+    # rclone is asked for the bytes of a file by "[remote:path]/file".
+    if "]" in value:
+        raise _refusal('must not contain "]"')
+    return _folder_at_destination(value)
+
+
 def _remote_path_over_ssh(value: str) -> str:
     # It is handed over quoted, so that the far shell expands nothing in it.
     if not value.startswith("/"):
@@ -159,6 +167,7 @@ Text = Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length
 LocalPath = Annotated[str, AfterValidator(_local_path), Field(min_length=1, max_length=4096)]
 ClockTime = Annotated[str, BeforeValidator(_clock_time)]
 Duration = Annotated[str, BeforeValidator(_duration)]
+Observer = Literal["auto", "native", "polling"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[str, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -217,7 +226,7 @@ class MountedPathBlock(_Block):
 class RcloneBlock(_Block):
     type: Literal["rclone"]
     rclone_remote: Annotated[str, AfterValidator(_rclone_remote), Field(max_length=255)]
-    rclone_remote_path: Annotated[str, AfterValidator(_folder_at_destination), Field(max_length=4096)]
+    rclone_remote_path: Annotated[str, AfterValidator(_rclone_path), Field(max_length=4096)]
     rclone_config: LocalPath | None = None
     bandwidth: BandwidthBlock | None = None
 
@@ -266,6 +275,7 @@ class EquipmentBlock(_Block):
     completeness_signal: Literal["sentinel_file", "manifest", "creation_json"] = "sentinel_file"
     sentinel_filename: Annotated[str, AfterValidator(_plain_file_name), Field(max_length=255)] | None = None
     manifest_filename: Annotated[str, AfterValidator(_plain_file_name), Field(max_length=255)] | None = None
+    observer: Observer | None = None  # absent: as the agent's
     transport: Annotated[MountedPathBlock | RcloneBlock | RsyncSshBlock, Field(discriminator="type")]
     # Of newer ExLab-Wizard versions. Entries with `stage` are not ours, see `_is_staged_elsewhere`.
     sync_mode: Literal["nas", "stage"] = "nas"
@@ -283,7 +293,8 @@ class EquipmentBlock(_Block):
             )
         return value or None
 
-    def equipment_policy(self) -> EquipmentPolicy:
+    def equipment_policy(self, observer: Observer = "auto") -> EquipmentPolicy:
+        """Return the same as plain values; `observer` is the agent's, for an entry that says nothing else."""
         return EquipmentPolicy(
             equipment_id=self.id,
             label=self.label or self.id,
@@ -293,6 +304,7 @@ class EquipmentBlock(_Block):
             sentinel_filename=self.sentinel_filename or "",
             manifest_filename=self.manifest_filename or "",
             bandwidth=self.transport.bandwidth.limit() if self.transport.bandwidth else None,
+            observer=ObserverMode(self.observer or observer),
         )
 
 
@@ -315,6 +327,7 @@ class AgentBlock(_Block):
     state_dir: LocalPath | None = None
     settle_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 30
     rescan_minutes: Annotated[float, Field(gt=0, le=7 * 1440)] = 15
+    observer: Observer = "auto"
     audit_interval_hours: Annotated[float, Field(gt=0, le=_YEAR_HOURS)] = 24
     max_parallel_runs: Annotated[int, Field(ge=1, le=64)] = 2
     retry_schedule: Annotated[list[Duration], Field(min_length=1, max_length=100)] = ["30s", "2m", "8m", "30m", "2h"]
@@ -388,7 +401,7 @@ class Settings:
     def policy(self) -> Policy:
         """Return the same as plain values for the core: seconds, bytes, no files."""
         return Policy(
-            equipment=tuple(entry.equipment_policy() for entry in self.equipment),
+            equipment=tuple(entry.equipment_policy(self.agent.observer) for entry in self.equipment),
             settle_s=self.agent.settle_seconds,
             rescan_s=self.agent.rescan_minutes * 60,
             audit_interval_s=self.agent.audit_interval_hours * 3600,

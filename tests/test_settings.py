@@ -23,6 +23,7 @@ from exlab_watch_agent.core.policy import (
     EquipmentPolicy,
     Layout,
     MountedPathTarget,
+    ObserverMode,
     Policy,
     RcloneTarget,
     RsyncSshTarget,
@@ -195,6 +196,19 @@ verify: {max_stream_bytes: 5}
     )
 
 
+def test_an_equipment_is_observed_as_it_says_else_as_the_agent_says_else_by_itself():
+    def modes(agent, entry):
+        document = yaml.safe_load(MINIMAL + agent)
+        document["equipment"][0] |= entry
+        policy = parse_settings(yaml.safe_dump(document), source=SOURCE).policy()
+        return policy.equipment[0].observer
+
+    assert modes("", {}) is ObserverMode.AUTO
+    assert modes("agent: {observer: polling}\n", {}) is ObserverMode.POLLING
+    assert modes("agent: {observer: polling}\n", {"observer": "native"}) is ObserverMode.NATIVE
+    assert modes("", {"observer": "polling"}) is ObserverMode.POLLING
+
+
 def test_nothing_is_deleted_for_lack_of_a_line():
     for cleanup in ("", "nas_cleanup:\n", "nas_cleanup: {min_age_hours: 1}\n"):
         assert not parse_settings(MINIMAL + cleanup, source=SOURCE).policy().cleanup.is_enabled
@@ -363,6 +377,7 @@ def test_a_config_without_equipment_is_refused_with_the_next_step(text):
         ("agent: {settle_seconds: true}", "must be a number, without quotes"),
         ("agent: {settle_seconds: 1:30}", "must be a number, without quotes"),
         ("agent: {rescan_minutes: 0}", "must be greater than 0"),
+        ("agent: {observer: poll}", "must be 'auto', 'native' or 'polling'"),
         ("agent: {stall_seconds: 0}", "must be greater than 0"),
         ("agent: {max_parallel_runs: 0}", "must be at least 1"),
         ("agent: {max_parallel_runs: 1.0}", "must be a whole number, without quotes"),

@@ -22,6 +22,14 @@ class Layout(StrEnum):
     FLAT = "flat"
 
 
+class ObserverMode(StrEnum):
+    """`auto`: file system events where they arrive, else a light scan every few seconds."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    POLLING = "polling"
+
+
 @dataclass(frozen=True, slots=True)
 class MountedPathTarget:
     path: str
@@ -58,6 +66,7 @@ class EquipmentPolicy:
     sentinel_filename: str = ""
     manifest_filename: str = ""
     bandwidth: BandwidthLimit | None = None
+    observer: ObserverMode = ObserverMode.AUTO
 
 
 @dataclass(frozen=True, slots=True)
