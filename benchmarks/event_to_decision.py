@@ -3,7 +3,9 @@
 A real agent with a real watcher on a real folder; the clock starts when the `creation.json` of a new run appears under
 its name, and stops when the line of the audit trail that registers the run is fsynced.
 
-Run: python benchmarks/event_to_decision.py [--known 100 1000] [--new 200] [--folder DIR]
+With `--scanning`, full scans of all that is known are under way all the while.
+
+Run: python benchmarks/event_to_decision.py [--known 100 1000 10000] [--new 200] [--scanning] [--folder DIR] [--quick]
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from exlab_watch_agent.agent import Agent
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.lane import ScanWanted
 from exlab_watch_agent.settings import parse_settings
 
 CONFIG = """\
@@ -45,7 +48,7 @@ def write_run(home: Path, number: int) -> tuple[str, float]:
     return str(run), began
 
 
-def measure(home: Path, known: int, new: int) -> None:
+def measure(home: Path, known: int, new: int, *, is_scanning: bool) -> None:
     (home / "nas").mkdir(parents=True)
     for number in range(known):
         write_run(home, number)
@@ -63,10 +66,12 @@ def measure(home: Path, known: int, new: int) -> None:
     thread.start()
     try:
         with changed:
-            assert changed.wait_for(lambda: len(decided) == known, timeout=120), "the known runs were not taken up"
+            assert changed.wait_for(lambda: len(decided) == known, timeout=600), "the known runs were not taken up"
         time.sleep(3)
         waits: list[float] = []
         for number in range(known, known + new):
+            if is_scanning and agent.engine is not None:
+                agent.engine.post(ScanWanted())
             path, began = write_run(home, number)
             with changed:
                 assert changed.wait_for(lambda path=path: path in decided, timeout=30), f"{path} was missed"
@@ -85,13 +90,17 @@ def measure(home: Path, known: int, new: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--known", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--known", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--new", type=int, default=200)
+    parser.add_argument("--scanning", action="store_true", help="with a full scan under way all the while")
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--quick", action="store_true", help="100 known runs, 20 new ones: only that it runs")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.known, arguments.new = [100], 20
     for known in arguments.known:
         with tempfile.TemporaryDirectory(prefix="exlab-bench-", dir=arguments.folder) as folder:
-            measure(Path(folder) / "lab", known, arguments.new)
+            measure(Path(folder) / "lab", known, arguments.new, is_scanning=arguments.scanning)
 
 
 if __name__ == "__main__":

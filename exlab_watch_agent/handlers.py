@@ -10,9 +10,11 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from exlab_watch_agent.core.completeness import judge as judge_completeness
+from exlab_watch_agent.core.completeness import not_signalled, signal_file
 from exlab_watch_agent.core.creation import Creation
 from exlab_watch_agent.core.destination import CLAIM_FILE, Claim, DestinationStanding, standing
 from exlab_watch_agent.core.discovery import RunPlace
@@ -41,12 +43,13 @@ from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    ManifestNotKeptError,
     RootUnavailableError,
     RunUnreadableError,
     SourceChangedError,
     TransportError,
 )
-from exlab_watch_agent.ports import Control, Ports
+from exlab_watch_agent.ports import Control, Ports, SavedCreation
 
 EXPECTED_BYTES_MAX = 64 * 1024 * 1024
 CACHE_READ_BACK_BYTES_MAX = 256 * 1024 * 1024
@@ -92,12 +95,15 @@ class NothingNew:
 class NotARun:
     """There is a `creation.json`, of another level."""
 
+    signature: tuple[int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
     """The look could not be finished: a wait, never a failure. `code` says what to do about it.
 
-    `missing`: no run folder or no creation.json; `creation`: it cannot be used (message, line and column in the text);
+    `root`: the equipment's folder is not there or not the one that was scanned; `missing`: no run folder or no
+    creation.json; `creation`: it cannot be used (message, line and column in the text);
     `unreadable`: a part is locked by another program; `destination`: the NAS does not answer.
     """
 
@@ -112,9 +118,13 @@ def look(order: Look, ports: Ports) -> LookResult:
     """Return what stands in a run folder now. Reads only."""
     path = order.place.run_path
     try:
+        ports.require_root()
+    except RootUnavailableError as error:
+        return Unseen("root", str(error))
+    try:
         file = ports.creations.read(path)
         if file.creation.level != "run":
-            return NotARun()
+            return NotARun(file.signature)
         if order.known_signature is not None and file.signature == order.known_signature:
             return NothingNew()
         inspected = _inspect(order, file.creation, ports)
@@ -149,6 +159,9 @@ def _standing(destination: str, claim: Claim, ports: Ports) -> DestinationStandi
 
 def _inspect(order: Look, creation: Creation, ports: Ports) -> Inspected:
     path = order.place.run_path
+    signal = signal_file(ports.equipment)
+    if signal is not None and not order.judges_gate and not ports.tree.has_name(path, signal):
+        return Inspected(creation, not_signalled(signal), (), "", files_total=0, bytes_total=0, is_unsignalled=True)
     inventory = ports.tree.inventory(path)
     names = {entry.path for entry in inventory.files}
     expected = None
@@ -202,16 +215,21 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
     handlers: dict[type, Callable[..., Outcome]] = {Push: push, Precheck: precheck, Verify: verify, Seal: seal}
     try:
         ports.transport.require_marker(expected_marker_id=ports.marker_id())
+        ports.require_root()
         outcome = handlers[type(effect)](effect, ports, control)
-        # A share that went away in the middle looks like missing files: ask again before anything is believed.
+        # A share that went away in the middle looks like missing files: ask again before anything is believed. So does a
+        # root here that is another volume now.
         ports.transport.require_marker(expected_marker_id=ports.marker_id())
+        ports.require_root()
         return outcome
     except DestinationUnreachableError as error:
         return EffectFailed(effect.turn, FailureKind.NETWORK, str(error), is_destination_away=True)
     except SourceChangedError as error:
         return RunChanged(effect.turn, str(error))
-    except (RunUnreadableError, RootUnavailableError, DestinationOccupiedError, CreationFileError) as error:
+    except RootUnavailableError as error:
         # A run folder that is not there was moved, removed, or its root is away: the next look and the scan tell which.
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), is_source_away=True)
+    except (RunUnreadableError, DestinationOccupiedError, CreationFileError, ManifestNotKeptError) as error:
         return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
     except TransportError as error:
         return _transport_trouble(effect, error, ports)
@@ -228,10 +246,18 @@ def _transport_trouble(effect: WorkEffect, error: TransportError, ports: Ports) 
 
 
 def _vanished(effect: WorkEffect, message: str, ports: Ports) -> EffectFailed:
+    """Return the failure of a run whose file is gone: only where the rest of the run is there to be seen.
+
+    With a root that went away all files are gone, and one that is back again has them all.
+    """
     try:
         left = ports.tree.inventory(effect.run_path).fingerprint
-    except (RunUnreadableError, RootUnavailableError):
-        left = ""
+    except RootUnavailableError as error:
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), is_source_away=True)
+    except RunUnreadableError as error:
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
+    if left == effect.fingerprint:
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, f"{message}, and it was there again a moment later")
     return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, message, fingerprint=left)
 
 
@@ -255,6 +281,10 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
     if standing(look_there, effect.claim) is DestinationStanding.OCCUPIED:
         raise DestinationOccupiedError(f"{effect.destination} holds another run's data")
     transport.place_claim(effect.destination, effect.claim)
+    # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
+    transport.require_marker(expected_marker_id=ports.marker_id())
+    if transport.look(effect.destination).claim is None:
+        raise TransportError(FailureKind.UNKNOWN, f"{effect.destination} has not kept its claim")
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
     if not look_there.is_empty:
@@ -315,17 +345,28 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
             return _vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
         return RunChanged(effect.turn, "the run changed since it counted as complete")
     wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
-    here, there = _digests_of_both(effect, inventory, [path for path in wanted if path in listing], ports, control)
+    bytes_max = ports.transport.digest_bytes_max()
+    standing_there = [path for path in wanted if path in listing]
+    oversize = tuple(p for p in standing_there if bytes_max is not None and listing[p].size_bytes > bytes_max)
+    asked = sorted(set(standing_there) - set(oversize))
+    here, there = _digests_of_both(effect, inventory, asked, ports, control)
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
     if len(here) != len(inventory.files) or ports.tree.inventory(effect.run_path).fingerprint != inventory.fingerprint:
         return RunChanged(effect.turn, "the run changed while it was verified")
-    comparison = compare(local=here, manifest=manifest, remote=there, remote_listing=listing)
+    # Of what was not hashed there, the size must do for the comparison: it can fail the copy, and the skipped names keep
+    # the run from counting as proven.
+    sizes = {entry.path: entry.size_bytes for entry in inventory.files}
+    unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
+    comparison = compare(local=here, manifest=manifest, remote=there | unread, remote_listing=listing)
     if comparison.outcome is Comparing.REMOTE_DIFFERS and effect.may_repair:
         ports.transport.probe(expected_marker_id=ports.marker_id())
         ports.transport.set_aside(effect.destination, comparison.remote_changed)
     text = format_manifest(here)
-    if comparison.outcome is Comparing.EQUAL:
-        ports.manifests.save(effect.job_id, text)
+    if comparison.outcome is Comparing.EQUAL and not oversize:
+        with suppress(
+            ManifestNotKeptError
+        ):  # the seal makes it anew, or fails with this very reason and is tried again
+            ports.manifests.save(effect.job_id, text)
     creation = ports.creations.read(effect.run_path).creation
     return Verified(
         effect.turn,
@@ -336,6 +377,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
         inventory.bytes_total,
         _declared_mismatches(here, inventory, ports, effect.run_path),
         creation.overrides,
+        oversize,
     )
 
 
@@ -383,14 +425,14 @@ def _declared_mismatches(here: dict[str, str], inventory: Inventory, ports: Port
 
 def seal(effect: Seal, ports: Ports, control: Control) -> Outcome:
     """Write manifest, claim and final `creation.json` here, push the cache folder, and read all back from the NAS."""
-    _unchanged_inventory(effect, ports)
+    inventory = _unchanged_inventory(effect, ports)
     manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
     if manifest is None:
-        raise TransportError(FailureKind.UNKNOWN, "the manifest that the verifier wrote is lost from the state folder")
+        manifest = _manifest_anew(effect, inventory, ports, control)
     anchor = {"schema": 1, **asdict(effect.claim), "manifest_sha256": effect.manifest_digest, **ports.trail_head()}
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
     ports.sealer.write(effect.run_path, CLAIM_FILE, (json.dumps(anchor, indent=2) + "\n").encode())
-    written = ports.creations.set_sync_status(effect.run_path, "synced")
+    saved = ports.creations.set_sync_status(effect.run_path, "synced")
     ports.transport.clear_partials(effect.destination)  # a seal that was killed leaves some, too
     cache = ports.tree.cache_files(effect.run_path)
     ports.transport.replace(effect.run_path, cache, effect.destination, control=control)
@@ -399,15 +441,30 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Outcome:
         here = ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
         if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != here:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
-    if ports.creations.read(effect.run_path).signature != written:
+    if ports.creations.read(effect.run_path).signature != saved.after:
         # Equal on both sides is not enough: what another program saved meanwhile need not say "synced".
         raise TransportError(FailureKind.UNKNOWN, "creation.json was saved by another program while the run was sealed")
     _unchanged_inventory(effect, ports)
-    return Sealed(effect.turn)
+    return Sealed(effect.turn, saved.before, saved.after)
 
 
-def write_status(effect: WriteStatus, ports: Ports) -> tuple[int, int, int]:
-    """Make `creation.json` say what the state says; return its signature. Raises: CreationFileError."""
+def _manifest_anew(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> bytes:
+    """Return the manifest that the verifier could not keep, made from the local files; its digest says that it is the same."""
+    here = ports.digester.digests(effect.run_path, inventory.files, control=control)
+    text = format_manifest(here)
+    if manifest_digest(text) != effect.manifest_digest:
+        raise TransportError(
+            FailureKind.UNKNOWN,
+            "the manifest is lost from the state folder, and the local files are not those that were proven: compare them "
+            "with the NAS copy.",
+        )
+    ports.manifests.save(effect.job_id, text)
+    return text
+
+
+def write_status(effect: WriteStatus, ports: Ports) -> SavedCreation:
+    """Make `creation.json` say what the state says. Raises: CreationFileError, RootUnavailableError."""
+    ports.require_root()
     return ports.creations.set_sync_status(effect.run_path, effect.sync_status)
 
 

@@ -7,7 +7,7 @@ a task's progress and its cancel flag.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -19,9 +19,13 @@ from exlab_watch_agent.core.effects import WorkEffect
 from exlab_watch_agent.core.events import Outcome
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.reconcile import Differences, Signature
 from exlab_watch_agent.handlers import Look, LookResult
-from exlab_watch_agent.ports import Ports, Progress, RunScanner, SeenRun
+from exlab_watch_agent.ports import Ports, Progress, RootLock, RunScanner, SavedCreation
+from exlab_watch_agent.statechart import RunState
 
+SETTLED_STATES = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CLEANED})
+"""Sealed and at rest: the data are looked at by audits only, and `creation.json` when it is another one."""
 PROBE_FIRST_S = 5.0
 ASK_FULLY_EVERY_S = 10.0
 
@@ -37,9 +41,10 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class ScanWanted:
-    """These lanes must be reconciled (None: all)."""
+    """These lanes must be reconciled (None: all). One that is not full only looks for what came, went or was edited."""
 
     equipment_ids: tuple[str, ...] | None = None
+    is_full: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +57,32 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
+    """What a scan found, or why nothing is concluded from it.
+
+    `gone`: known paths at which nothing stands. `signalled`: runs whose signal has come.
+    """
+
     equipment_id: str
-    seen: tuple[SeenRun, ...] = ()
+    began_s: float
+    ended_s: float
+    is_full: bool
     error: str | None = None
-    is_full: bool = True
+    volume: str = ""
+    found: Differences | None = None
+    gone: tuple[str, ...] = ()
+    signalled: tuple[str, ...] = ()
+    accepted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
+    """`twins`: job id of another run of the same identity → whether it is still at its place, of those that were asked."""
+
     order: Look
     result: LookResult
     began_s: float
     ended_s: float
+    twins: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +96,7 @@ class Worked:
 class StatusWritten:
     job_id: str
     status: str
-    signature: tuple[int, int, int] | None
+    saved: SavedCreation | None
     error: str | None
 
 
@@ -104,6 +123,7 @@ class LaneSetup:
     root: str
     scanner: RunScanner
     make_ports: Callable[[Callable[[], str | None], Callable[[], Mapping[str, Any]]], Ports]
+    root_lock: RootLock
 
 
 @dataclass
@@ -111,11 +131,17 @@ class Lane:
     """All work of one equipment. Its executors are its own, so that a hanging mount holds up no other lane.
 
     `eyes` look, scan and probe; `hands` push, hash and seal, so that ten-hour pushes never make the lane blind.
+    `is_ours`: a scan found that this is the root that we know, and it is held against agents of other state folders;
+    until then nothing there is looked at or touched, and `root_problem` says why not.
+    `known`: run path → signature of the `creation.json` that was last taken in, None when none was in this life;
+    `passed_over`: the same of folders that are no usable run. `unsignalled`: paths of runs whose signal is not there: only
+    scans ask for it, and so does whatever event comes. `backlog`: paths to look at when there is time.
     """
 
     equipment: EquipmentPolicy
     root: str
     scanner: RunScanner
+    root_lock: RootLock
     ports: Ports
     eyes: Executor
     hands: Executor
@@ -130,13 +156,25 @@ class Lane:
     waiting_reason: str = ""
     probe_wait_s: float = PROBE_FIRST_S
     asked_fully_s: float = -ASK_FULLY_EVERY_S
+    volume: str | None = None
+    accepted_volume: str | None = None
+    accepted_by: str | None = None
     root_problem: str | None = None
+    root_wait_s: float = 0.0
+    is_ours: bool = False
     is_scanning: bool = False
     scan_again: bool = False
     scan_is_full: bool = False
-    backlog: dict[str, None] = field(default_factory=dict)
+    scan_not_before_s: float = 0.0
+    scan_took_s: float = 0.0
+    known: dict[str, Signature | None] = field(default_factory=dict)
+    passed_over: dict[str, Signature] = field(default_factory=dict)
+    unsignalled: set[str] = field(default_factory=set)
+    backlog: OrderedDict[str, None] = field(default_factory=OrderedDict)
     background_looks: int = 0
     last_scan_at: datetime | None = None
+    runs_seen: int = 0
+    gone: frozenset[str] = frozenset()
     last_success_at: datetime | None = None
     orphans: dict[str, RunPlace] = field(default_factory=dict)
 
@@ -148,28 +186,30 @@ class Task:
     lane: Lane
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
     began_s: float = 0.0
+    is_seal: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class View:
     """What the last look at a run said; not persisted, told to people."""
 
     reason: str = ""
     problem: str = ""
     findings: tuple[Finding, ...] = ()
-    signature: tuple[int, int, int] | None = None
-    own_signature: tuple[int, int, int] | None = None
+    own_signature: Signature | None = None
     fingerprint: str = ""
     quiet_since_s: float = 0.0
     changes: int = 0
     looks_unchanged: int = 0
-    rereads: int = 0
     is_settling: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class LookState:
+    """`is_slow`: its last look took so long that the next one waits for its turn in the background."""
+
     is_running: bool = False
     again: bool = False
     not_before_s: float = 0.0
+    is_slow: bool = False
     is_background: bool = False

@@ -6,7 +6,7 @@ may be called again after a crash with the same arguments, and raises errors of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from exlab_watch_agent.core.creation import Creation, RunIdentity
 from exlab_watch_agent.core.destination import Claim as Claim
 from exlab_watch_agent.core.destination import DestinationLook as DestinationLook
-from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import FileEntry, Inventory
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
+from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.statechart import RunState
 
 
 class Clock(Protocol):
@@ -45,6 +46,10 @@ def _never() -> bool:
 
 
 def _ignore(_: Progress) -> None:
+    return None
+
+
+def _always() -> None:
     return None
 
 
@@ -78,6 +83,10 @@ class RunTree(Protocol):
         """
         ...
 
+    def has_name(self, run_path: str, name: str) -> bool:
+        """Return whether anything stands under this name directly in the run folder; True when that cannot be told."""
+        ...
+
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         """Return the regular files of the cache folder that travel to the NAS, paths relative to the run folder."""
         ...
@@ -85,14 +94,6 @@ class RunTree(Protocol):
     def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
         """Return at most `limit_bytes` of one regular file. Raises RunUnreadableError."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class SeenRun:
-    """A folder in a Runs or TestRuns folder. `creation_signature` is None where it has no `creation.json`."""
-
-    place: RunPlace
-    creation_signature: tuple[int, int, int] | None
 
 
 class RunScanner(Protocol):
@@ -110,6 +111,32 @@ class RunScanner(Protocol):
         """Return whether anything stands at this path; True when that cannot be told."""
         ...
 
+    def volume(self, equipment: EquipmentPolicy) -> str:
+        """Return what tells the equipment's folder from another one, or another volume, under its name.
+
+        The same folder may have another identity after a reboot or a new mount. Raises: RootUnavailableError.
+        """
+        ...
+
+    def is_empty(self, equipment: EquipmentPolicy) -> bool:
+        """Return whether nothing is in the equipment's folder but hidden entries. Raises: RootUnavailableError."""
+        ...
+
+
+class RootLock(Protocol):
+    """Keeps the agents of other state folders off an equipment's root."""
+
+    def take(self) -> None:
+        """Hold the root from now on; nothing where it is held already.
+
+        Raises: RootUnavailableError when another agent holds it, the lock cannot be placed there, or there is no root.
+        """
+        ...
+
+    def release(self) -> None:
+        """Let the root go. May be called again, and without having taken it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CreationFile:
@@ -119,6 +146,18 @@ class CreationFile:
     signature: tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class SavedCreation:
+    """Signatures of the `creation.json` that was changed and of what stands there now; equal when nothing was written.
+
+    Whoever has taken in what stood there `before` knows all of what stands there `after`; nobody else does, because others
+    save the file, too.
+    """
+
+    before: tuple[int, int, int]
+    after: tuple[int, int, int]
+
+
 class CreationFiles(Protocol):
     """Reads and changes `creation.json`. Every change holds the lock over the whole read-change-write."""
 
@@ -126,8 +165,8 @@ class CreationFiles(Protocol):
         """Raises CreationFileError with code, line and column."""
         ...
 
-    def set_sync_status(self, run_path: str, sync_status: str) -> tuple[int, int, int]:
-        """Make `sync_status` stand in the file, durably, all else kept; return the file's new signature.
+    def set_sync_status(self, run_path: str, sync_status: str) -> SavedCreation:
+        """Make `sync_status` stand in the file, durably, all else kept; return which file was changed into which.
 
         Writes nothing when it stands there already.
         """
@@ -172,6 +211,13 @@ class Transport(Protocol):
 
     def describe(self) -> str:
         """Return the destination root for people, without secrets."""
+        ...
+
+    def check_tools(self) -> tuple[str, ...]:
+        """Return a sentence for each program that is used, with its version, and for what an operator should know of it.
+
+        Raises: TransportError with `binary_missing` when one is missing or too old.
+        """
         ...
 
     def probe(self, *, expected_marker_id: str | None) -> str:
@@ -260,8 +306,19 @@ class Transport(Protocol):
         """
         ...
 
+    def digest_bytes_max(self) -> int | None:
+        """Return the size above which a file is not to be asked of `digests`; None for no bound.
+
+        There is a bound where each file would have to be downloaded to be hashed (`verify.max_stream_bytes`).
+        """
+        ...
+
     def clear_partials(self, destination: str) -> None:
         """Remove what an earlier, interrupted push of ours left under temporary names. Idempotent."""
+        ...
+
+    def close(self) -> None:
+        """End what the transport keeps running between calls. May be called twice; a call afterwards begins anew."""
         ...
 
 
@@ -269,7 +326,7 @@ class ManifestStore(Protocol):
     """Keeps the manifest that the verifier wrote for each run, outside the run folder."""
 
     def save(self, job_id: str, data: bytes) -> None:
-        """Make this the run's manifest, durably."""
+        """Make this the run's manifest, durably. Raises: ManifestNotKeptError."""
         ...
 
     def load(self, job_id: str, *, digest: str) -> bytes | None:
@@ -309,21 +366,62 @@ class RunStore(Protocol):
 
     def __len__(self) -> int: ...
 
+    def ids_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
+        """Return the job ids of the runs in these states (of one equipment); costs what it returns, not what is stored."""
+        ...
+
+    def paths_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
+        """Return the run paths of the runs in these states (of one equipment); costs as `ids_in`."""
+        ...
+
+    def state_of(self, job_id: str) -> RunState | None:
+        """Return a run's state without its record, None for an unknown one. May be called from any thread."""
+        ...
+
+    def state_at(self, run_path: str) -> RunState | None:
+        """Return the state of the run at this path, None where none is known. May be called from any thread."""
+        ...
+
+    def counts(self) -> Mapping[RunState, int]:
+        """Return how many runs are in each state; states without runs are left out."""
+        ...
+
     def marker_id(self, root: str) -> str | None:
         """Return the id of the destination root's marker, None before its first use."""
+        ...
+
+    def root_volume(self, equipment_id: str) -> str | None:
+        """Return the volume on which this equipment's root was last bound (`root_bound`), None before the first time."""
+        ...
+
+    @property
+    def hold(self) -> str | None:
+        """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
+        ...
+
+    def accept_trail(self, operator: str, reason: str, at: datetime) -> None:
+        """End the hold: the operator takes the state as it is for true. Durable, with a line of its own in the trail.
+
+        Does nothing where nothing is held. Raises: as `commit`.
+        """
         ...
 
     def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:
         """Make all entries durable with one fsync, then true in memory.
 
-        Raises: StoreWriteError; then none of them is true and the engine must stop.
+        Raises: StoreFullError when there is no room: none of them is true, and the same commit may be tried again later;
+        StoreWriteError otherwise: none of them is true and the engine must stop.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Ports:
-    """What the handlers of one lane work with. `marker_id` and `trail_head` ask the engine's side for its latest word."""
+    """What the handlers of one lane work with. `marker_id` and `trail_head` ask the engine's side for its latest word.
+
+    `require_root` returns when the equipment's folder is the one that the last scan found to be ours. Raises:
+    RootUnavailableError.
+    """
 
     clock: Clock
     tree: RunTree
@@ -336,3 +434,4 @@ class Ports:
     policy: Policy
     marker_id: Callable[[], str | None]
     trail_head: Callable[[], Mapping[str, Any]]
+    require_root: Callable[[], None] = _always

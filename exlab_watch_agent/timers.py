@@ -14,6 +14,8 @@ class TimerKind(StrEnum):
     AUDIT = "audit"
     PROBE = "probe"
     SCAN = "scan"
+    SCAN_AGAIN = "scan_again"
+    ROOM = "room"
 
 
 @dataclass

@@ -35,7 +35,7 @@ from exlab_watch_agent.core.creation import (
 )
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.errors import CreationFileError
-from exlab_watch_agent.ports import CreationFile
+from exlab_watch_agent.ports import CreationFile, SavedCreation
 
 LOCK_FILE = f"{CREATION_FILE}.lock"
 LIMIT_BYTES = 1 << 20
@@ -104,7 +104,7 @@ class JsonCreationFiles:
         document = _read(run_path)
         return CreationFile(document.creation, document.signature)
 
-    def set_sync_status(self, run_path: str, sync_status: str) -> Signature:
+    def set_sync_status(self, run_path: str, sync_status: str) -> SavedCreation:
         if sync_status not in SYNC_STATUSES:
             raise ValueError(f"unknown sync_status {sync_status!r}")
 
@@ -138,9 +138,9 @@ class JsonCreationFiles:
                 )
             return _changed(document, self._new_id, entry=dict(entry))
 
-        return self._change(run_path, change)
+        return self._change(run_path, change).after
 
-    def _change(self, run_path: str, change: Callable[[_Document], str | None]) -> Signature:
+    def _change(self, run_path: str, change: Callable[[_Document], str | None]) -> SavedCreation:
         """Read, change and write under the lock; `change` returns the new text, None for "it stands there already"."""
         _read(run_path)  # A file that cannot be read is left alone, without so much as a lock file beside it.
         folder = Path(run_path, CACHE_FOLDER)
@@ -151,9 +151,9 @@ class JsonCreationFiles:
                 text = change(document)
                 if text is None:
                     durable.fsync_folder(folder)  # A stop may have come between our replace and its fsync.
-                    return document.signature
+                    return SavedCreation(document.signature, document.signature)
                 with suppress(_ChangedMeanwhileError):
-                    return _write(run_path, document, text)
+                    return SavedCreation(document.signature, _write(run_path, document, text))
         raise CreationFileError(
             f"{_where(run_path)} was saved by another program each time the agent wanted to write it: "
             "close the program that keeps it open; the agent tries again.",

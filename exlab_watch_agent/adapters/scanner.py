@@ -8,15 +8,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from exlab_watch_agent.adapters.durable import is_link
-from exlab_watch_agent.core.discovery import RunPlace, place_of
+from exlab_watch_agent.core.discovery import RUN_PARENT_FOLDERS, RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.reconcile import SeenRun
 from exlab_watch_agent.errors import RootUnavailableError
-from exlab_watch_agent.ports import SeenRun
-
-RUN_FOLDERS = ("Runs", "TestRuns")
 
 
 class DiskRunScanner:
@@ -24,16 +23,33 @@ class DiskRunScanner:
 
     def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
         root = equipment_root(equipment)
-        roots = {equipment.equipment_id: root}
         seen: list[SeenRun] = []
         for project in _folders(root):
-            for name in RUN_FOLDERS:
+            for name in RUN_PARENT_FOLDERS:
                 parent = os.path.join(root, project, name)
                 for leaf in _folders(parent, may_be_absent=True):
-                    place = place_of(os.path.join(parent, leaf), roots)
-                    if place is not None:
-                        seen.append(SeenRun(place, _creation_signature(place)))
+                    place = RunPlace(os.path.join(parent, leaf), equipment.equipment_id, project, name, leaf)
+                    seen.append(SeenRun(place, _creation_signature(place)))
         return tuple(sorted(seen, key=lambda run: run.place.run_path))
+
+    def volume(self, equipment: EquipmentPolicy) -> str:
+        root = equipment_root(equipment)
+        try:
+            status = os.lstat(root)
+            # The device number alone may be another after a reboot and the same after a new mount.
+            volume_id = os.statvfs(root).f_fsid if hasattr(os, "statvfs") else 0
+        except OSError as error:
+            raise _unavailable(root, error) from error
+        return f"{status.st_dev:x}.{volume_id:x}.{status.st_ino:x}"
+
+    def is_empty(self, equipment: EquipmentPolicy) -> bool:
+        root = equipment_root(equipment)
+        try:
+            with os.scandir(root) as entries:
+                # `lost+found` is the file system's own.
+                return all(entry.name.startswith(".") or entry.name == "lost+found" for entry in entries)
+        except OSError as error:
+            raise _unavailable(root, error) from error
 
     def is_there(self, path: str) -> bool:
         try:
@@ -46,8 +62,8 @@ class DiskRunScanner:
 
 
 def equipment_root(equipment: EquipmentPolicy) -> str:
-    """Return the folder below which the equipment's projects are."""
-    return os.path.join(equipment.local_root, equipment.equipment_id)
+    """Return the folder below which the equipment's projects are, spelled as all paths of its runs begin."""
+    return str(PurePath(equipment.local_root, equipment.equipment_id))
 
 
 def _folders(path: str, *, may_be_absent: bool = False) -> Iterator[str]:
@@ -66,14 +82,16 @@ def _folders(path: str, *, may_be_absent: bool = False) -> Iterator[str]:
     except (FileNotFoundError, NotADirectoryError) as error:
         if may_be_absent:
             return
-        raise RootUnavailableError(
-            f"{path} is not there: mount it or create it; nothing is concluded from it."
-        ) from error
+        raise _unavailable(path, error) from error
     except OSError as error:
-        raise RootUnavailableError(
-            f"{path} cannot be listed ({error.strerror}); nothing is concluded from it."
-        ) from error
+        raise _unavailable(path, error) from error
     yield from sorted(names)
+
+
+def _unavailable(path: str, error: OSError) -> RootUnavailableError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return RootUnavailableError(f"{path} is not there: mount it or create it; nothing is concluded from it.")
+    return RootUnavailableError(f"{path} cannot be listed ({error.strerror}); nothing is concluded from it.")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

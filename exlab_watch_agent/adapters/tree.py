@@ -177,6 +177,15 @@ class DiskRunTree:
             odd=tuple(sorted(found.odd, key=_path_of)),
         )
 
+    def has_name(self, run_path: str, name: str) -> bool:
+        try:
+            os.lstat(f"{run_path}/{name}")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return True
+
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         _run_folder(run_path)
         try:

@@ -72,6 +72,22 @@ def judge(
     return Completeness(is_complete=not reason, reason=reason, declared=declared)
 
 
+def signal_file(policy: EquipmentPolicy) -> str | None:
+    """Return the name in the run folder without which no run of this equipment is complete; None where there is none."""
+    match policy.signal:
+        case CompletenessSignal.SENTINEL_FILE:
+            return policy.sentinel_filename
+        case CompletenessSignal.MANIFEST:
+            return policy.manifest_filename
+        case CompletenessSignal.CREATION_JSON:
+            return None
+
+
+def not_signalled(name: str) -> Completeness:
+    """Return the judgement of a run whose signal is not there: nothing else needs to be looked at."""
+    return Completeness(is_complete=False, reason=f"{_shown(name)} is not there yet", declared=())
+
+
 def settled(completeness: Completeness, *, quiet_s: float, settle_s: float) -> Completeness:
     """Return the judgement with the quiet time added: what was complete waits until nothing moved for `settle_s`."""
     reason = completeness.reason or _why_not_quiet(quiet_s, settle_s)
@@ -122,7 +138,7 @@ def _why_not_there(name: str, inventory: Inventory) -> str:
         return f"{_shown(name)} is a link or a special file, and only a regular file counts"
     if name in inventory.directories:
         return f"{_shown(name)} is a folder, and only a regular file counts"
-    return f"{_shown(name)} is not there yet"
+    return not_signalled(name).reason
 
 
 def _why_not_as_declared(name: str, declared: tuple[DeclaredFile, ...], inventory: Inventory) -> str:

@@ -196,7 +196,8 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
                 return _after_failure(record, FailureKind.HASH_MISMATCH, _words(comparison), now=now, policy=policy)
             if event.skipped_oversize:
                 names = ", ".join(event.skipped_oversize[:NAMES_KEPT_MAX])
-                error = LastError("verify_skipped_oversize", f"too large to be proven by download: {names}")
+                text = f"too large to be proven by download: {names}; raise verify.max_stream_bytes in the config, then retry"
+                error = LastError("verify_skipped_oversize", text)
                 return Judgement(Trigger.GAVE_UP, error.message, {"last_error": error})
             if event.declared_mismatches and "manifest_hash_mismatch" not in active_classes(event.overrides, now=now):
                 names = ", ".join(event.declared_mismatches[:NAMES_KEPT_MAX])
@@ -249,7 +250,7 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
                 {"attempts": attempts, "last_error": error, **_wait(wait_s, now)},
             )
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:
-            if event.is_destination_away:
+            if event.is_destination_away or event.is_source_away:
                 return Judgement(Trigger.PUT_BACK, event.message, {"last_error": error, **NO_WAIT})
             return _after_failure(
                 record,

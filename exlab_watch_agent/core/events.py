@@ -17,6 +17,7 @@ class Inspected:
     """The run folder was looked at. Findings carry no override marks yet: that depends on the time of the decision.
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at.
+    `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was looked at.
     """
 
     creation: Creation
@@ -27,6 +28,7 @@ class Inspected:
     bytes_total: int
     destination: DestinationStanding | None = None
     destination_path: str = ""
+    is_unsignalled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,14 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """Manifest and `creation.json` were read back from the NAS as they stand here."""
+    """Manifest and `creation.json` were read back from the NAS as they stand here.
+
+    `creation_before`, `creation_after`: signatures of the local `creation.json` that the seal changed into this one.
+    """
 
     turn: int
+    creation_before: tuple[int, int, int] | None = None
+    creation_after: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class EffectFailed:
     """An effect could not come to its end.
 
     `is_destination_away`: the destination did not answer a probe afterwards, so no attempt is consumed.
+    `is_source_away`: the run folder was not there, moved away or with its whole root; no attempt is consumed either.
     `fingerprint` is set when a local file vanished: what is left, so that the vanishing itself counts as no new change.
     """
 
@@ -99,6 +107,7 @@ class EffectFailed:
     message: str
     detail: str = ""
     is_destination_away: bool = False
+    is_source_away: bool = False
     fingerprint: str = ""
 
 

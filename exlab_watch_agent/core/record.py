@@ -42,7 +42,8 @@ class RunRecord:
     jumped. `manifest_digest` names the manifest that the verifier wrote; `sealed_at` is set by the first seal and
     cleared only by an operator. `verify_passes` counts passes since the copy was last wrong; `verified_at` is the
     latest. `declared_mismatches` are files whose hash differs from the one that the instrument gave; `overrides_seen`
-    counts the entries of `validation_overrides` that the audit trail knows of.
+    counts the entries of `validation_overrides` that the audit trail knows of. `creation_signature` is that of the
+    `creation.json` of a run that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start.
     """
 
     job_id: str
@@ -71,6 +72,7 @@ class RunRecord:
     verified_at: datetime | None = None
     declared_mismatches: tuple[str, ...] = ()
     overrides_seen: int = 0
+    creation_signature: tuple[int, int, int] | None = None
 
     @property
     def is_sealed(self) -> bool:

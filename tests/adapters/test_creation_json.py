@@ -460,7 +460,7 @@ def test_only_the_status_changes(run: Path) -> None:
 def test_the_returned_signature_is_what_the_next_read_sees(run: Path) -> None:
     put(run, SAMPLE)
     files = JsonCreationFiles()
-    written = files.set_sync_status(str(run), "synced")
+    written = files.set_sync_status(str(run), "synced").after
     assert files.read(str(run)).signature == written
     assert files.append_override(str(run), ENTRY) == files.read(str(run)).signature != written
 
@@ -469,7 +469,8 @@ def test_the_returned_signature_is_what_the_next_read_sees(run: Path) -> None:
 def test_a_status_that_stands_there_already_is_not_written(run: Path, content: str) -> None:
     put(run, content)
     before = JsonCreationFiles().read(str(run)).signature
-    assert JsonCreationFiles().set_sync_status(str(run), "pending") == before
+    saved = JsonCreationFiles().set_sync_status(str(run), "pending")
+    assert (saved.before, saved.after) == (before, before)
     assert text_of(run) == content
     assert JsonCreationFiles().read(str(run)).signature == before
 

@@ -426,7 +426,7 @@ VERIFIES = [
     ("auditing", True, verified(Outcome.LOCAL_GONE), "conflict_found", "conflict"),
     ("auditing", True, verified(Outcome.BOTH_DIFFER), "conflict_found", "conflict"),
     ("auditing", True, verified(skipped_oversize=("a",)), "audit_interrupted", "verified"),
-    ("conflict", True, verified(), "difference_gone", "verified"),
+    ("conflict", True, verified(), "difference_gone", "sealing"),
     ("conflict", True, verified(Outcome.LOCAL_DIFFERS), None, "conflict"),
     ("conflict", True, verified(skipped_oversize=("a",)), None, "conflict"),
     ("conflict", False, verified(), None, "conflict"),

@@ -82,7 +82,6 @@ def test_verified_is_entered_only_by_a_proof_or_from_a_state_that_was_proven():
         (RunState.AUDITING, Trigger.AUDIT_INTERRUPTED),
         (RunState.CLEANUP_ELIGIBLE, Trigger.CLEANUP_DISABLED),
         (RunState.CLEANING, Trigger.INTERLOCK_BROKEN),
-        (RunState.CONFLICT, Trigger.DIFFERENCE_GONE),
     }
 
 

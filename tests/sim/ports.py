@@ -34,7 +34,7 @@ from exlab_watch_agent.errors import (
     SourceChangedError,
     TransportError,
 )
-from exlab_watch_agent.ports import Control, CreationFile, RemoteFile, SeenRun
+from exlab_watch_agent.ports import Control, CreationFile, RemoteFile, SavedCreation, SeenRun
 from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, World, entry
 
 Signature = tuple[int, int, int]
@@ -67,6 +67,11 @@ class MemoryTree:
         if run.is_locked:
             raise RunUnreadableError(f"{run_path} is locked")
         return run.inventory()
+
+    def has_name(self, run_path: str, name: str) -> bool:
+        self._world.port("has_name")
+        run = self._world.runs.get(run_path)
+        return run is not None and name in run.files
 
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         self._world.port("cache_files")
@@ -107,6 +112,24 @@ class MemoryScanner:
         run = self._world.runs.get(path)
         return run is not None and run.equipment_id not in self._world.roots_away
 
+    def volume(self, equipment: EquipmentPolicy) -> str:
+        if equipment.equipment_id in self._world.roots_away:
+            raise RootUnavailableError(f"{equipment.equipment_id} is not there")
+        return "the disk"
+
+    def is_empty(self, equipment: EquipmentPolicy) -> bool:
+        return False  # the folders of the projects stay when the last run is removed
+
+
+class OurRoot:
+    """Implements ports.RootLock: nobody else works on this root."""
+
+    def take(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
 
 class MemoryCreations:
     """Implements ports.CreationFiles. What cannot be parsed is never overwritten."""
@@ -120,9 +143,10 @@ class MemoryCreations:
         run, members = self._parsed(run_path)
         return CreationFile(_creation(members), signature(run.cache[CREATION_FILE]))
 
-    def set_sync_status(self, run_path: str, sync_status: str) -> Signature:
+    def set_sync_status(self, run_path: str, sync_status: str) -> SavedCreation:
         self._world.port("set_sync_status")
         run, members = self._parsed(run_path)
+        before = signature(run.cache[CREATION_FILE])
         if members.get("sync_status", "pending") != sync_status:
             if self._world.fate.happens(self._world.fate.p_fault / 4):
                 raise CreationFileError(f"{run_path} is locked by another program", code="locked")
@@ -131,7 +155,7 @@ class MemoryCreations:
             self._world.put_cache(run, CREATION_FILE, json.dumps(members).encode())
         written = signature(run.cache[CREATION_FILE])
         self._world.port("set_sync_status done")
-        return written
+        return SavedCreation(before, written)
 
     def append_override(self, run_path: str, entry: Mapping[str, Any]) -> Signature:
         raise AssertionError("the engine appends no overrides")
@@ -373,6 +397,15 @@ class FaultyTransport:
             found[sorted(found)[0]] = sha256(b"misread")
         self._end(fault)
         return found
+
+    def check_tools(self) -> tuple[str, ...]:
+        return ()
+
+    def digest_bytes_max(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        pass
 
     def _digests(self, destination: str, paths: Sequence[str], control: Control) -> dict[str, str]:
         found = {}

@@ -19,8 +19,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from exlab_watch_agent import engine as engine_module
+from exlab_watch_agent import desk as desk_module
 from exlab_watch_agent import handlers as handlers_module
+from exlab_watch_agent import looking as looking_module
+from exlab_watch_agent import working as working_module
 from exlab_watch_agent.adapters import store as store_module
 from exlab_watch_agent.adapters.audit_trail import AuditTrail
 from exlab_watch_agent.adapters.store import TRAIL_NAME, RunStore
@@ -30,10 +32,11 @@ from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEff
 from exlab_watch_agent.core.events import Event, Outcome
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.engine import SETTLED_STATES, Engine
+from exlab_watch_agent.engine import Engine
 from exlab_watch_agent.errors import AgentError, StoreWriteError
 from exlab_watch_agent.handlers import Look, LookResult
 from exlab_watch_agent.lane import LaneSetup, Noticed, Requested
+from exlab_watch_agent.looking import SETTLED_STATES
 from exlab_watch_agent.ports import Control, Entry, Ports
 from exlab_watch_agent.statechart import RunState
 from tests.sim.environment import Environment
@@ -47,6 +50,7 @@ from tests.sim.ports import (
     MemoryScanner,
     MemorySealer,
     MemoryTree,
+    OurRoot,
 )
 from tests.sim.world import EXPECTED, LOCAL_ROOT, SENTINEL, Fate, Killed, Nas, SimRun, Violation, World, status_in
 
@@ -190,7 +194,7 @@ class Simulation:
             )
 
         root = f"{LOCAL_ROOT}/{equipment.equipment_id}"
-        return LaneSetup(equipment, root, MemoryScanner(self.world), make_ports)
+        return LaneSetup(equipment, root, MemoryScanner(self.world), make_ports, OurRoot())
 
     def _fault(self, method: str) -> str:
         return self.random.choice(FAULTS) if self.fate.happens(self.fate.p_fault) else "ok"
@@ -536,9 +540,9 @@ class _WatchedStore(RunStore):
         self._simulation.commit(entries, at)
 
 
-_REAL_CARRY_OUT = engine_module.carry_out
-_REAL_DECIDE = engine_module.decide
-_REAL_LOOK = engine_module.look
+_REAL_CARRY_OUT = working_module.carry_out
+_REAL_DECIDE = desk_module.decide
+_REAL_LOOK = looking_module.look
 _REAL_WRITE = AuditTrail._write
 
 
@@ -566,16 +570,17 @@ def in_place(simulation: Simulation) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             for target, name, stand_in in (
-                (engine_module, "carry_out", simulation.carry_out),
-                (engine_module, "decide", simulation.decide),
-                (engine_module, "look", simulation.look),
-                (engine_module, "uuid", SimpleNamespace(uuid4=new_id)),
+                (working_module, "carry_out", simulation.carry_out),
+                (desk_module, "decide", simulation.decide),
+                (looking_module, "look", simulation.look),
+                (looking_module, "uuid", SimpleNamespace(uuid4=new_id)),
                 (handlers_module, "ThreadPoolExecutor", InlineExecutor),
                 (store_module, "CHECKPOINT_LINES_MIN", 20),
                 (AuditTrail, "_write", lambda trail, data: simulation.write_trail(trail, data)),
             ):
                 stack.enter_context(patch.object(target, name, stand_in))
-            stack.enter_context(patch("os.fsync", lambda _: None))
+            for name in ("fsync", "fdatasync"):
+                stack.enter_context(patch(f"os.{name}", lambda _: None))
             yield
     finally:
         if simulation.store is not None:

@@ -134,6 +134,45 @@ def test_in_a_conflict_neither_side_is_touched_even_when_the_nas_copy_is_damaged
         nas.rot(name, good)
         life.run_for(7 * HOUR_S)
         assert "difference_gone" in moves_of(life)
+        assert record_of(life).state is RunState.VERIFIED
+
+
+def test_a_seal_that_was_due_before_a_conflict_is_made_once_the_difference_is_gone(tmp_path):
+    """The copy was pushed anew and says "pending": equal data alone must not count as verified."""
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        rot(life)
+
+        def change_before_the_seal(name: str) -> None:
+            if record_of(life).state is RunState.SEALING:
+                life.world.port = lambda _: None
+                life.environment.append_file(run)
+
+        life.world.port = change_before_the_seal
+        life.run_for(6 * HOUR_S)
+        assert record_of(life).state is RunState.CONFLICT
+        life.environment.undo_changes(run)
+        life.run_for(7 * HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+        assert what_is_wrong(life.world.nas["EQ_A"], record_of(life).destination, run) == []
+
+
+def test_a_claim_that_went_to_an_empty_mount_point_is_not_followed_by_data_on_the_nas(tmp_path):
+    """The share is away for just the moment in which the claim is placed and looked for."""
+    with one_run(tmp_path, "") as life:
+        nas = life.world.nas["EQ_A"]
+
+        def away_for_a_moment(name: str) -> None:
+            nas.state = {"place_claim": "unmounted", "clear_partials": "up"}.get(name, nas.state)
+
+        life.world.port = away_for_a_moment
+        life.run_for(60.0)
+        assert (record_of(life).state, nas.real) == (RunState.QUEUED, {})
+        life.world.port = lambda _: None
+        nas.state = "up"
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
 
 
 def test_a_folder_that_is_copied_back_to_where_its_original_was_gets_no_share_in_its_copy(tmp_path):

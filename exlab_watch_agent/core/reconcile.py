@@ -1,0 +1,111 @@
+"""What a scan saw against what is known: which runs are to be looked at, which are gone, and whether it is our root at all.
+
+Pure, and over values that nobody changes meanwhile, so that it can be worked out beside the loop. Not here: how folders
+are walked (adapters/scanner.py) and what follows for a run (scanning.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from exlab_watch_agent.core.discovery import RunPlace, looks_like_run
+from exlab_watch_agent.core.words import counted
+
+Signature = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRun:
+    """A folder in a Runs or TestRuns folder. `creation_signature` is None where it has no `creation.json`."""
+
+    place: RunPlace
+    creation_signature: Signature | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one equipment's runs when a scan begins.
+
+    `runs`: run path → signature of the `creation.json` that was last taken in, None when none was in this life.
+    `passed_over`: the same of folders that are no usable run. `volume`: identity of the root that was last found to be
+    ours, None before the first time. `accepted_volume`: the one that an operator has said to be right; `accepted_by`: the
+    operator who says so of whatever is there now.
+    """
+
+    runs: Mapping[str, Signature | None]
+    passed_over: Mapping[str, Signature]
+    volume: str | None = None
+    accepted_volume: str | None = None
+    accepted_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """`changed`: path → signature of a `creation.json` that is another than the one that was taken in, strangers included.
+
+    `missing`: known paths that the scan did not come by. `orphans`: run-shaped folders without `creation.json`.
+    `is_any_there`: a known run stands at its place.
+    """
+
+    runs_total: int
+    changed: Mapping[str, Signature]
+    missing: tuple[str, ...]
+    orphans: Mapping[str, RunPlace]
+    is_any_there: bool
+
+
+def differences(known: Known, seen: Collection[SeenRun]) -> Differences:
+    """Return what a whole listing of the equipment's runs tells that is not known yet."""
+    changed: dict[str, Signature] = {}
+    orphans: dict[str, RunPlace] = {}
+    is_any_there = False
+    for run in seen:
+        path, signature = run.place.run_path, run.creation_signature
+        if signature is None:
+            if looks_like_run(run.place.leaf):
+                orphans[path] = run.place
+            continue
+        is_known = path in known.runs
+        is_any_there |= is_known
+        if (known.runs[path] if is_known else known.passed_over.get(path)) != signature:
+            changed[path] = signature
+    paths = {run.place.run_path for run in seen}
+    missing = tuple(path for path in known.runs if path not in paths)
+    return Differences(len(seen), changed, missing, orphans, is_any_there)
+
+
+def root_doubt(
+    *,
+    root: str,
+    equipment_id: str,
+    known: Known,
+    expected: Iterable[str],
+    is_any_there: bool,
+    is_empty: bool,
+    volume: str,
+) -> str | None:
+    """Return why this root may not be the one that the runs are on, None when it is.
+
+    The identity of a volume only raises the question, because it may be another one after a reboot; the content answers
+    it. `expected`: paths of the runs that must be somewhere (a cleaned one need not be). `is_empty`: nothing is in the
+    root but hidden entries. Nothing is believed of a root in doubt, above all not that its runs are gone.
+    """
+    if is_any_there or known.accepted_by is not None or volume == known.accepted_volume:
+        return None
+    count = sum(1 for _ in expected)
+    if not count:
+        return None
+    runs, verb = counted(count, "known run"), "is" if count == 1 else "are"
+    accept = f"`exlab-watch-agent scan --accept-root {equipment_id}`"
+    if is_empty:
+        return (
+            f"{root} is empty although {runs} {verb} expected there: mount the right volume; nothing is concluded until "
+            f"then. If it was emptied on purpose, say so with {accept}."
+        )
+    if known.volume is not None and volume != known.volume:
+        return (
+            f"{root} is another folder or volume than before, and of {runs} none is there: mount the right one; nothing "
+            f"is concluded until then. If this one is right, say so with {accept}."
+        )
+    return None

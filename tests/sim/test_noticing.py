@@ -1,0 +1,298 @@
+"""Events alone, scans alone, and both with events lost, doubled and out of order lead to the same states.
+
+The same things happen in each life, to the same tree; only what the agent is told of them differs. Between them it is left
+alone until it has come to rest, because how far a run had come when it was changed may rightly make a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from exlab_watch_agent.core.policy import Layout
+from exlab_watch_agent.lane import Noticed, ScanWanted
+from exlab_watch_agent.statechart import RunState
+from tests.sim.simulation import HOUR_S, Simulation, in_place
+from tests.sim.world import SENTINEL
+
+NEVER_S = 1e9
+DEEDS = (
+    "begin_run", "begin_run", "write_file", "append_file", "overwrite_file", "remove_file", "complete_run", "complete_run",
+    "bad_name", "undo_changes", "override", "spoil_creation", "move_run", "copy_run", "remove_run",
+)  # fmt: skip
+SEEDS = range(24)
+
+
+class Life(Simulation):
+    """`way`: what the agent is told: `events`, `scans`, or `both`, the events then as a bad watcher gives them."""
+
+    def __init__(self, seed: int, folder: Path, way: str) -> None:
+        super().__init__(seed, folder, script="", layout=Layout.MIRROR)
+        self._way = way
+        self._watcher = Random(f"{seed} {way}")
+        self.policy = replace(self.policy, rescan_s=NEVER_S if way == "events" else 900.0)
+
+    def _notice(self, path: str) -> None:
+        if self.engine is None or self._way == "scans":
+            return
+        copies = self._watcher.choice((0, 1, 1, 2)) if self._way == "both" else 1
+        self._events += [path] * copies
+        if self._way == "both":
+            self._watcher.shuffle(self._events)
+
+    def do(self, deed: str, choice: Random) -> None:
+        """One deed of the environment; its own chance is the same in every life."""
+        self.random.setstate(choice.getstate())
+        act = getattr(self.environment, deed)
+        if deed == "begin_run":
+            act()
+        elif self.world.runs:
+            act(choice.choice([self.world.runs[path] for path in sorted(self.world.runs)]))
+        choice.random()
+
+    def outcome(self) -> dict[str, Any]:
+        assert self.store is not None
+        return {
+            record.run_path: (record.state, record.sync_status, record.files_total, record.overrides_seen)
+            for record in self.store
+        }
+
+
+@contextmanager
+def life(seed: int, folder: Path, way: str) -> Iterator[Life]:
+    alive = Life(seed, folder, way)
+    with in_place(alive):
+        alive.start()
+        yield alive
+
+
+def live(seed: int, folder: Path, way: str) -> list[dict[str, Any]]:
+    """Return what is where after each burst of deeds."""
+    choice, outcomes = Random(seed), []
+    with life(seed, folder, way) as alive:
+        for _ in range(6):
+            for _ in range(choice.randint(1, 5)):
+                alive.do(choice.choice(DEEDS), choice)
+            alive.run_for(13 * HOUR_S)  # two audits: with events alone it is they who see what moved below the top
+            outcomes.append(alive.outcome())
+    return outcomes
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_events_alone_scans_alone_and_a_bad_watcher_with_scans_end_in_the_same_states(
+    seed: int, tmp_path: Path
+) -> None:
+    scans = live(seed, tmp_path / "scans", "scans")
+    assert live(seed, tmp_path / "both", "both") == scans
+    assert live(seed, tmp_path / "events", "events") == scans
+
+
+# --- single rules ----------------------------------------------------------------------------------------------------
+
+
+def complete_run(alive: Life, *, equipment_id: str = "EQ_A") -> Any:
+    """Put a complete run into a lane, without a word to the agent."""
+    before = set(alive.world.runs)
+    while True:
+        alive.environment.begin_run()
+        (path,) = set(alive.world.runs) - before
+        if alive.world.runs[path].equipment_id == equipment_id:
+            break
+        del alive.world.runs[path]
+    alive.environment.complete_run(alive.world.runs[path])
+    return alive.world.runs[path]
+
+
+def looks_of(alive: Life) -> list[str]:
+    """Collect the paths of the looks from now on."""
+    paths: list[str] = []
+    assert alive.engine is not None
+    looking = alive.engine._looking
+    real = looking.look
+
+    def look(order: Any) -> None:
+        paths.append(order.place.run_path)
+        real(order)
+
+    looking.look = look  # type: ignore[method-assign]
+    return paths
+
+
+def test_a_run_that_rests_sealed_is_not_read_again_by_scans_nor_by_the_next_start(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = complete_run(alive)
+        alive.run_for(HOUR_S)
+        assert alive.outcome()[run.path][0] is RunState.VERIFIED
+        paths = looks_of(alive)
+        alive.run_for(2 * HOUR_S)
+        assert paths == []
+        alive.die("a restart")
+        alive._depth = 0
+        alive.start()
+        paths = looks_of(alive)
+        alive.run_for(2 * HOUR_S)
+        assert paths == []
+        alive.environment.override(run)  # another creation.json: now it is
+        alive.run_for(HOUR_S)
+        assert paths[0] == run.path
+        assert alive.store is not None
+        (record,) = alive.store
+        assert record.overrides_seen == 1
+
+
+def test_an_operator_s_edit_that_the_agent_s_own_write_took_along_is_still_looked_at(tmp_path: Path) -> None:
+    """The agent writes a status into a file that was edited since its last look: what it wrote is then not all its own."""
+    with life(1, tmp_path, "events") as alive:
+        run = complete_run(alive)
+        alive.environment.bad_name(run)
+        assert alive.engine is not None
+        alive.engine.post(ScanWanted())
+        alive.run_for(60.0, hold="do_write_status")
+        assert alive.outcome()[run.path][0] is RunState.BLOCKED
+        alive._way = "scans"  # the edit makes no event; the agent's own write after it does
+        while not alive.environment.is_admitted(run):
+            alive.environment.override(run)
+        alive._way = "events"
+        alive.run_for(HOUR_S)
+        assert alive.outcome()[run.path][0] is RunState.VERIFIED
+
+
+def test_the_agent_s_own_writes_lead_to_no_look_at_the_data(tmp_path: Path) -> None:
+    with life(1, tmp_path, "events") as alive:
+        run = complete_run(alive)
+        alive.environment.bad_name(run)
+        reads: list[str] = []
+
+        def port(name: str) -> None:
+            reads.append(name)
+            if name == "set_sync_status done":  # the event is quicker than the writing thread's own word
+                assert alive.engine is not None
+                alive._events.clear()
+                alive.engine.post(Noticed((f"{run.path}/.exlab-wizard/creation.json",)))
+                alive.engine.turn_over()
+
+        alive.world.port = port
+        assert alive.engine is not None
+        alive.engine.post(ScanWanted())
+        alive.run_for(31.0)
+        assert alive.outcome()[run.path][:2] == (RunState.BLOCKED, "blocked_by_validation")
+        written = reads.index("set_sync_status done")
+        assert "inventory" not in reads[written:]
+        assert "read creation" in reads[written:]  # it was noticed, and known for its own
+
+
+def test_a_slow_look_waits_for_its_turn_in_the_background_and_a_new_run_does_not(tmp_path: Path) -> None:
+    with life(1, tmp_path, "events") as alive:
+        run = complete_run(alive)
+        alive.world.take(run, SENTINEL)
+        assert alive.engine is not None
+        alive.engine.post(Noticed((run.path,)))
+        alive.run_for(0.0)
+        lane = alive.engine.lanes["EQ_A"]
+        alive.engine._looking.looks[run.path].is_slow = True
+        lane.background_looks = 2  # two others are under way
+        alive.engine.post(Noticed((run.path,)))
+        new = complete_run(alive)
+        paths = looks_of(alive)
+        alive.engine.post(Noticed((new.path,)))
+        alive.engine.turn_over()
+        assert paths == [new.path]
+        assert list(lane.backlog) == [run.path]
+        lane.background_looks = 0
+        alive.engine.turn_over()
+        assert paths == [new.path, run.path]
+
+
+def test_a_look_that_a_sleeping_machine_drew_out_puts_no_later_scan_s_look_off(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = complete_run(alive)
+        alive.world.take(run, SENTINEL)
+
+        def sleep(name: str) -> None:
+            if name == "read creation":
+                alive.world.port = lambda _: None
+                alive.clock.advance(10 * HOUR_S)
+
+        alive.world.port = sleep
+        alive.run_for(10 * HOUR_S)
+        alive.environment.complete_run(run)
+        alive.run_for(HOUR_S)
+        assert alive.outcome()[run.path][0] is RunState.VERIFIED
+
+
+def test_a_run_that_is_moved_away_and_back_while_it_is_looked_at_is_one_run(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = complete_run(alive)
+        alive.run_for(HOUR_S)
+        home = run.path
+        alive.environment.move_run(run)
+        assert alive.engine is not None
+        alive.engine.post(Noticed((run.path,)))
+        alive.run_for(0.0, hold="ask_for_twins")  # it was seen there, and is about to be asked for here
+        while run.path != home:
+            alive.environment.move_run(run)
+        alive.run_for(HOUR_S)
+        assert list(alive.outcome()) == [home]
+
+
+def queued_run(alive: Life) -> Any:
+    """Put a complete run into EQ_A that stays in the queue, because the NAS is away."""
+    alive.world.nas["EQ_A"].state = "dead"
+    run = complete_run(alive)
+    alive.run_for(HOUR_S)
+    assert alive.outcome()[run.path][0] is RunState.QUEUED
+    return run
+
+
+def test_a_queued_run_that_is_gone_fails_when_a_second_scan_says_so(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = queued_run(alive)
+        alive.environment.remove_run(run)
+        assert alive.engine is not None
+        alive.engine.post(ScanWanted())
+        alive.run_for(1.0)
+        assert alive.outcome()[run.path][0] is RunState.QUEUED
+        alive.run_for(10.0)
+        assert alive.outcome()[run.path][0] is RunState.FAILED
+
+
+def test_a_folder_that_cannot_be_read_may_be_the_run_that_is_gone_and_is_not_scanned_for_all_the_time(
+    tmp_path: Path,
+) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = queued_run(alive)
+        other = complete_run(alive)
+        alive.environment.spoil_creation(other)
+        alive.environment.remove_run(run)
+        calls: list[str] = []
+        alive.world.port = calls.append
+        assert alive.engine is not None
+        alive.engine.post(ScanWanted(("EQ_A",)))
+        alive.run_for(600.0)
+        assert calls.count("scan") == 2
+        assert alive.outcome()[run.path][0] is RunState.QUEUED
+        alive.environment.spoil_creation(other)  # it is another one
+        alive.run_for(HOUR_S)
+        assert alive.outcome()[run.path][0] is RunState.FAILED
+
+
+def test_a_run_that_settled_when_its_root_went_away_and_is_gone_then_keeps_nobody_waiting(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = complete_run(alive)
+        assert alive.engine is not None
+        alive.engine.post(ScanWanted())
+        alive.run_for(1.0)
+        assert not alive.engine.is_at_rest()
+        alive.world.roots_away.add("EQ_A")
+        alive.run_for(60.0)
+        assert alive.engine.is_at_rest()
+        alive.environment.remove_run(run)
+        alive.world.roots_away.clear()
+        alive.run_for(HOUR_S)
+        assert alive.engine.is_at_rest()
