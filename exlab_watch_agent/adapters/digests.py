@@ -60,6 +60,10 @@ class Pulse:
             if _monotonic_s() >= self._report_due_s:
                 self._report()
 
+    @property
+    def bytes_moved(self) -> int:
+        return self._bytes
+
     def finished_file(self) -> None:
         with self._lock:
             self._files += 1

@@ -92,6 +92,9 @@ class MountedPathTransport:
     def describe(self) -> str:
         return self._root
 
+    def check_tools(self) -> tuple[str, ...]:
+        return ()
+
     # --- is it there -------------------------------------------------------------------------------------------------
 
     def probe(self, *, expected_marker_id: str | None) -> str:
@@ -414,6 +417,12 @@ class MountedPathTransport:
             if folders.is_there(partial):
                 with contextlib.suppress(OSError):
                     os.rmdir(folders.path(partial))
+
+    def digest_bytes_max(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing runs between calls."""
 
     # --- shared ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,866 @@
+"""The transport for whatever rclone can reach: SFTP, SMB, WebDAV, FTP, S3 and the rest.
+
+Decided here: what stands where at the destination, which requests bring it there, which of a backend's answers are
+believed, and when a name or a file cannot be brought or proven. Not here: the running rclone (rclone_daemon.py), the
+operator's config (rclone_config.py), the formats of the agent's own files (own_files.py).
+
+What rclone is asked for: to list, read, hash and copy; to move, only a file that must make room and the agent's own;
+to delete, only probe and partial files of the agent by their exact names. Never sync, purge, delete or cleanup.
+
+- A file is copied to a name that nothing has (`--ignore-existing`, and looked for before). Where the backend can rename,
+  rclone writes `<name>.<8 hex>.exlab-partial` beside it and renames the whole file; object stores show only whole ones.
+  For WebDAV, where rclone writes under the final name, the agent does the same with names of its own. Some wrapper may
+  still show a part under the final name after a cut: its size shows it to the next push, and its hash to the verifier.
+- Nothing that rclone offers creates a file exclusively: of two agents that claim one folder within the same moment both
+  may believe it is theirs until they look again, which each does before and after its data are copied.
+- rclone's own comparison of hashes after a copy is off: it reads large files whole once more, in which time no byte
+  seems to move, and proves less than the verifier's SHA-256 of what is stored, without which nothing counts as synced.
+- rclone asks no server to sync to its disk. What was copied may be only in the server's memory for a while.
+- Links on the server are the server's affair: rclone follows or hides them as the backend does.
+
+Source: rclone 1.75 (fs/operations, fs/rc), and FACTS.md A7 for what it silently leaves undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from blake3 import blake3
+
+from exlab_watch_agent.adapters.digests import BUFFER_BYTES, Pulse, open_now, open_source, require_unchanged, unreadable
+from exlab_watch_agent.adapters.process import STALL_S, Children, StallWatch
+from exlab_watch_agent.adapters.transports.own_files import (
+    CLAIM_PATH,
+    CREATION_PATH,
+    MARKER_FILE,
+    OWN_FILE_BYTES_MAX,
+    PARTIAL_FOLDER,
+    PROBE_PREFIX,
+    SUPERSEDED_FOLDER,
+    claim_in,
+    claim_text,
+    identity_in,
+    marker_id_in,
+    marker_text,
+    new_marker_id,
+    require_cache_path,
+    require_data_path,
+    require_inside,
+)
+from exlab_watch_agent.adapters.transports.rclone_daemon import (
+    PARTIAL_SUFFIX,
+    RcloneDaemon,
+    RcloneError,
+    Requests,
+    error_in,
+    rclone_program,
+    rclone_version,
+)
+from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.policy import RcloneTarget
+from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
+from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
+from exlab_watch_agent.errors import (
+    AgentError,
+    CancelledError,
+    DestinationOccupiedError,
+    DestinationUnreachableError,
+    FailureKind,
+    SourceChangedError,
+    TransportError,
+)
+from exlab_watch_agent.ports import Control, Progress, RemoteFile
+
+SAMPLED_BYTES_MIN = 32 * 1024 * 1024
+"""Below this many bytes in all, the verifier has read everything sooner than ranges of it could be asked for."""
+HASHED_THERE_BYTES_MIN = 1024 * 1024
+"""A server's own sha256sum costs it a process for each file; smaller files are read sooner."""
+_LARGE_BYTES = 16 * 1024 * 1024
+_SMALL_AT_ONCE, _LARGE_AT_ONCE = 8, 2
+_FILES_PER_REQUEST = 500
+_READERS = 4
+_LOOK_EVERY_S = 0.1
+_STOP_WAIT_S = 3.0
+_MARKER_SETTLE_S = 0.5
+_PARTIAL = re.compile(r".*\.[0-9a-f]{8}" + re.escape(PARTIAL_SUFFIX), re.DOTALL)
+_GLOB = re.compile(r"[\\*?\[\]{},]")
+_FRACTION = re.compile(r"\.(\d+)")
+_OVERWRITING = {"IgnoreExisting": False, "IgnoreTimes": True}
+_HASHES_THERE = frozenset({"sftp"})
+"""Backends whose SHA-256 is taken by the server, of the bytes on its disk, when it is asked. Others keep what they once
+were told, or what they saw while the bytes arrived: that is no reading of what is stored."""
+_SHOWS_PARTS = frozenset({"webdav"})
+"""Backends for which rclone writes under the final name what a cut may leave a part of: there the agent renames itself."""
+
+Item = Mapping[str, Any]
+
+
+class RcloneTransport:
+    """Implements ports.Transport on a remote of an operator's rclone.conf.
+
+    `owner`: as in MountedPathTransport. `children`: keeps the process; None for one of its own. `stall_s`: a piece of
+    work that moves no byte for that long is ended with the process. `stream_bytes_max`: larger files are not downloaded
+    to be hashed. `sampled_bytes_min`: of less than that in all no blocks are compared.
+    """
+
+    def __init__(
+        self,
+        target: RcloneTarget,
+        *,
+        owner: str = "",
+        children: Children | None = None,
+        stall_s: float = STALL_S,
+        stream_bytes_max: int | None = None,
+        sampled_bytes_min: int = SAMPLED_BYTES_MIN,
+    ) -> None:
+        self._daemon = RcloneDaemon(target, children)
+        self._fs = self._daemon.fs
+        self._stall_s = stall_s
+        self._stream_bytes_max = stream_bytes_max
+        self._sampled_bytes_min = sampled_bytes_min
+        self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
+        self._probing = threading.Lock()
+        self._clear: set[str] = set()
+        self._claims: dict[str, Claim] = {}
+        self._rate: float | None = None
+
+    def describe(self) -> str:
+        return self._fs
+
+    def check_tools(self) -> tuple[str, ...]:
+        program = rclone_program()
+        status = os.stat(program)
+        version = rclone_version(program, (status.st_ino, status.st_mtime_ns))
+        return (f"rclone {version} ({program})", *self._daemon.config.notes())
+
+    def close(self) -> None:
+        self._daemon.close()
+
+    # --- is it there -------------------------------------------------------------------------------------------------
+
+    def probe(self, *, expected_marker_id: str | None) -> str:
+        with self._reached():
+            found = self._expected_marker(expected_marker_id)
+            if found is None:
+                self._require_folder()
+            self._exchange_a_nonce()
+            return found or self._place_marker()
+
+    def require_marker(self, *, expected_marker_id: str | None) -> None:
+        with self._reached():
+            if expected_marker_id is None or self._expected_marker(expected_marker_id) is None:
+                raise DestinationUnreachableError(self._away("it was never asked who it is"))
+
+    def round_trip(self) -> None:
+        with self._reached():
+            self._require_folder()
+            self._exchange_a_nonce()
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except (RcloneError, TransportError) as error:
+            raise DestinationUnreachableError(self._why_away(error)) from error
+
+    def _why_away(self, error: RcloneError | TransportError) -> str:
+        """Return the sentence that an operator gets while the lane waits: what it is, and what to do about it."""
+        if isinstance(error, TransportError):  # a sentence already, of a program or a config of ours
+            return str(error)
+        why = str(error).rstrip(".")
+        match error.kind:
+            case FailureKind.AUTH:
+                return (
+                    f"{self._fs} does not let us in: {why}. Correct the user, password, key or known_hosts of "
+                    f"[{self._daemon.remote}] in {self._daemon.config_path}, or its rights there."
+                )
+            case FailureKind.NETWORK:
+                return f"{self._fs} cannot be reached: {why}. Look whether it is switched on, and at the network."
+            case _:
+                return self._away(why)
+
+    def _away(self, why: str) -> str:
+        return f"The destination {self._fs} cannot be used: {why}. The share may not be mounted there."
+
+    def _require_folder(self) -> None:
+        """Return when the root is there. Where folders are only parts of names, that is: the bucket."""
+        if self._list("", recurse=False) is None:
+            raise DestinationUnreachableError(self._away("there is no such folder"))
+
+    def _expected_marker(self, expected_marker_id: str | None) -> str | None:
+        found = self._marker_id()
+        if found is None and expected_marker_id is not None:
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
+        if expected_marker_id not in (None, found):
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is that of another place"))
+        return found
+
+    def _marker_id(self) -> str | None:
+        data = self._read(MARKER_FILE, OWN_FILE_BYTES_MAX)
+        if data is None:
+            return None
+        found = marker_id_in(data)
+        if found is None:
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is damaged"))
+        return found
+
+    def _place_marker(self) -> str:
+        """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
+        self._write(MARKER_FILE, marker_text(new_marker_id()), may_replace=False)
+        # Others may have seen no marker either: whose name came last is seen by all once they have all written.
+        threading.Event().wait(_MARKER_SETTLE_S)
+        found = self._marker_id()
+        if found is None:
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} does not stay"))
+        return found
+
+    def _exchange_a_nonce(self) -> None:
+        """Write, read back and remove a few bytes. A full share has answered too, and is left for the push to name."""
+        nonce = secrets.token_hex(16).encode()
+        with self._probing:
+            try:
+                try:
+                    self._write(self._probe_name, nonce, may_replace=True)
+                except RcloneError as error:
+                    if self._kind_of(error, needed_bytes=len(nonce)) is FailureKind.DESTINATION_FULL:
+                        return
+                    raise
+                if self._read(self._probe_name, OWN_FILE_BYTES_MAX) != nonce:
+                    raise RcloneError("what was written is not what is read back")
+            finally:
+                with contextlib.suppress(RcloneError):  # there is none; one that stays is taken by the next probe
+                    self._ask("operations/deletefile", fs=self._fs, remote=self._probe_name)
+
+    def free_bytes(self) -> int | None:
+        try:
+            if not self._features().get("About"):
+                return None
+            free = self._ask("operations/about", fs=self._fs).get("free")
+        except (RcloneError, TransportError):
+            return None
+        return int(free) if isinstance(free, int) and free >= 0 else None
+
+    # --- whose is it -------------------------------------------------------------------------------------------------
+
+    def look(self, destination: str) -> DestinationLook:
+        with self._answering("Cannot look at", destination):
+            top = self._list(destination, recurse=False) or ()
+            names = {str(item["Name"]) for item in top} - {PARTIAL_FOLDER}
+            if not names or (
+                names == {CACHE_FOLDER} and not self._list(f"{destination}/{CACHE_FOLDER}", recurse=False)
+            ):
+                return DestinationLook(is_empty=True, claim=None, identity=None)
+            claim = self._read(f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
+            creation = self._read(f"{destination}/{CREATION_PATH}", OWN_FILE_BYTES_MAX)
+            folder_name = destination.rpartition("/")[2]
+            return DestinationLook(
+                is_empty=False,
+                claim=None if claim is None else claim_in(claim),
+                identity=None if creation is None else identity_in(creation, folder_name=folder_name),
+            )
+
+    def place_claim(self, destination: str, claim: Claim) -> None:
+        with self._answering("Cannot claim", destination):
+            there = self._claim_at(destination)
+            if there is None or (there.job_id != claim.job_id and there.is_same_run(claim)):
+                # In the second case our state was lost and rebuilt: the run is the same, its job is a new one.
+                self._write(f"{destination}/{CLAIM_PATH}", claim_text(claim), may_replace=there is not None)
+                there = self._claim_at(destination)
+            self._require_claim(destination, claim, there)
+            self._claims[destination] = claim
+
+    def _require_claim(self, destination: str, claim: Claim, there: Claim | None) -> None:
+        if there is None or there.job_id != claim.job_id:
+            whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
+            raise DestinationOccupiedError(f"{destination!r} at {self._fs} belongs to another run ({whose}).")
+
+    def _claim_at(self, destination: str) -> Claim | None:
+        data = self._read(f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
+        if data is None:
+            return None
+        claim = claim_in(data)
+        if claim is None:
+            text = f"{destination!r} at {self._fs}: {CLAIM_PATH} cannot be read, so nobody knows whose folder it is."
+            raise DestinationOccupiedError(text)
+        return claim
+
+    # --- what is there -----------------------------------------------------------------------------------------------
+
+    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+        with self._answering("Cannot list", destination):
+            return self._files(destination)
+
+    def _files(self, destination: str) -> dict[str, RemoteFile]:
+        found: dict[str, RemoteFile] = {}
+        keeps_times = self._keeps_times()
+        for item in self._list(destination, recurse=True, filters=_hidden_in(destination)) or ():
+            path = _below(str(item["Path"]), destination)
+            if item["IsDir"] or _is_partial(path):
+                continue
+            if path in found:
+                text = (
+                    f"{destination!r} at {self._fs} holds two files of the name {path!r}: remove the wrong one there."
+                )
+                raise TransportError(FailureKind.UNKNOWN, text)
+            found[path] = RemoteFile(int(item["Size"]), _nanoseconds(str(item["ModTime"])) if keeps_times else None)
+        return found
+
+    def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
+        with self._answering("Cannot read from", destination):
+            return self._read(f"{destination}/{require_inside(relative_path)}", limit_bytes)
+
+    def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
+        if sum(entry.size_bytes for entry in files) < self._sampled_bytes_min:
+            return None
+        found: dict[str, str] = {}
+        with self._answering("Cannot read from", destination):
+            there = self._files(destination)
+            present = [entry for entry in files if require_inside(entry.path) in there]
+            pulse = Pulse(control)
+
+            def sample(requests: Requests, entry: FileEntry) -> None:
+                hasher = xxhash.xxh3_128()
+                for offset in sample_offsets(entry.size_bytes):
+                    data = b""
+                    if offset < there[entry.path].size_bytes:
+                        path = f"{destination}/{entry.path}"
+                        with requests.reading(path, start=offset, size_bytes=BLOCK_BYTES) as response:
+                            data = response.read(BLOCK_BYTES)
+                    hasher.update(data)
+                    pulse.moved(len(data))
+                found[entry.path] = hasher.hexdigest()
+
+            self._work_off(present, sample, control=control, progress=lambda: pulse.bytes_moved)
+        return found
+
+    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+        for path in paths:
+            require_inside(path)
+        found: dict[str, str] = {}
+        with self._answering("Cannot read from", destination):
+            if control.is_cancelled():
+                raise CancelledError("stopped as asked")
+            there = self._files(destination)
+            hashes_there = self._hashes_there()
+            pulse = Pulse(control)
+
+            def digest(requests: Requests, path: str) -> None:
+                with contextlib.suppress(_Gone):
+                    if hashes_there and there[path].size_bytes >= HASHED_THERE_BYTES_MIN:
+                        found[path] = self._hashed_there(requests, f"{destination}/{path}")
+                        pulse.moved(there[path].size_bytes)
+                    else:
+                        found[path] = _hashed_here(requests, f"{destination}/{path}", pulse)
+                    pulse.finished_file()
+
+            # A server that hashes says nothing meanwhile: then only time can tell, at 10 MB a second.
+            longest = max((there[path].size_bytes for path in paths if path in there), default=0) if hashes_there else 0
+            present = [path for path in paths if path in there]
+            self._work_off(
+                present, digest, control=control, progress=lambda: pulse.bytes_moved, more_s=longest / 10_000_000
+            )
+            pulse.finished()
+        return found
+
+    def _hashed_there(self, requests: Requests, path: str) -> str:
+        answer = requests.call(
+            "operations/hashsumfile", {"fs": self._fs, "remote": path, "hashType": "sha256"}, timeout_s=None
+        )
+        digest = str(answer.get("hash", ""))
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise RcloneError(f"the server gave no SHA-256 of {path!r}")
+        return digest
+
+    def digest_bytes_max(self) -> int | None:
+        with self._answering("Cannot ask what it can hash:", "x"):
+            if self._daemon.config.base_type == "local" or self._hashes_there():
+                return None
+        return self._stream_bytes_max
+
+    def _hashes_there(self) -> bool:
+        return self._daemon.config.base_type in _HASHES_THERE and "sha256" in self._info()["Hashes"]
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        with self._answering("Cannot write to", destination):
+            self._require_names(files)
+            self._require_own_claim(destination)
+            standing = self._files(destination) if files else {}
+            for entry in files:
+                if entry.path in standing:
+                    text = f"{destination}/{entry.path} at {self._fs} stands there already, and it is never replaced."
+                    raise TransportError(FailureKind.UNKNOWN, text)
+            for entry in files:
+                _require_source(source_root, entry)
+            self._clear.discard(destination)
+            try:
+                self._copy_all(source_root, files, destination, control)
+                for entry in files:
+                    _require_source(source_root, entry)
+            except (SourceChangedError, TransportError):
+                self._withdraw(source_root, files, destination)
+                raise
+            self._require_own_claim(destination)
+            self._clear.add(destination)
+            control.report(Progress(sum(entry.size_bytes for entry in files), len(files)))
+
+    def _withdraw(self, source_root: str, files: Sequence[FileEntry], destination: str) -> None:
+        """Move aside what this very copy made of files that changed meanwhile: rclone may have taken some of both."""
+        changed = []
+        for entry in files:
+            try:
+                _require_source(source_root, entry)
+            except AgentError:
+                changed.append(entry.path)
+        with contextlib.suppress(RcloneError, TransportError):  # else their time or hash shows them to the next push
+            self.set_aside(destination, changed)
+
+    def _require_own_claim(self, destination: str) -> None:
+        claim = self._claims.get(destination)
+        if claim is not None:
+            self._require_claim(destination, claim, self._claim_at(destination))
+
+    def _require_names(self, files: Sequence[FileEntry]) -> None:
+        """Refuse what would stand there under another name, or not beside another. Raises: TransportError."""
+        changed = self._daemon.config.changed_names(self._default_encodings())
+        folded: dict[str, str] = {}
+        for entry in files:
+            path = require_data_path(entry.path)
+            if any(changed.search(part) for part in path.split("/")) or _is_partial(path):
+                text = f"{path!r} cannot have that name at {self._fs}, rclone would change it. Rename it, then retry."
+                raise TransportError(FailureKind.UNKNOWN, text)
+            if self._features().get("CaseInsensitive") and folded.setdefault(path.casefold(), path) != path:
+                text = f"{path!r} and {folded[path.casefold()]!r} are one name at {self._fs}. Rename one, then retry."
+                raise TransportError(FailureKind.UNKNOWN, text)
+
+    def _copy_all(self, source_root: str, files: Sequence[FileEntry], destination: str, control: Control) -> None:
+        group = f"push-{secrets.token_hex(4)}"
+        watch = _Watch(control, self._stall_s, lambda: self._moved(group), self._set_rate)
+        small = [entry for entry in files if entry.size_bytes < _LARGE_BYTES]
+        large = [entry for entry in files if entry.size_bytes >= _LARGE_BYTES]
+        watch.keep_rate()
+        try:
+            for entries, at_once in ((small, _SMALL_AT_ONCE), (large, _LARGE_AT_ONCE)):
+                for first in range(0, len(entries), _FILES_PER_REQUEST):
+                    batch = entries[first : first + _FILES_PER_REQUEST]
+                    self._copy_batch(source_root, batch, destination, group=group, at_once=at_once, watch=watch)
+        finally:
+            with contextlib.suppress(RcloneError, TransportError):
+                self._set_rate(None)  # what is read back to be proven is no upload
+                self._ask("core/stats-delete", group=group)
+
+    def _copy_batch(
+        self, source_root: str, batch: Sequence[FileEntry], destination: str, *, group: str, at_once: int, watch: _Watch
+    ) -> None:
+        finals = [f"{destination}/{entry.path}" for entry in batch]
+        if self._daemon.config.base_type not in _SHOWS_PARTS:
+            copies = [_from_to(source_root, entry.path, self._fs, to) for entry, to in zip(batch, finals, strict=True)]
+            self._work_off_batch("copyfile", copies, source_root, batch, group=group, at_once=at_once, watch=watch)
+            return
+        token = secrets.token_hex(4)
+        parts = [f"{to.rpartition('/')[0]}/{n}.{token}{PARTIAL_SUFFIX}" for n, to in enumerate(finals)]
+        copies = [_from_to(source_root, entry.path, self._fs, to) for entry, to in zip(batch, parts, strict=True)]
+        self._work_off_batch("copyfile", copies, source_root, batch, group=group, at_once=at_once, watch=watch)
+        moves = [_from_to(self._fs, part, self._fs, to) for part, to in zip(parts, finals, strict=True)]
+        group = f"{group}-names"  # what it counts is no progress
+        self._work_off_batch("movefile", moves, source_root, batch, group=group, at_once=at_once, watch=watch)
+
+    def _work_off_batch(
+        self,
+        what: str,
+        inputs: Sequence[Mapping[str, str]],
+        source_root: str,
+        batch: Sequence[FileEntry],
+        *,
+        group: str,
+        at_once: int,
+        watch: _Watch,
+    ) -> None:
+        """Let rclone copy or move, one input for each entry, and return when it has done all. Raises what went wrong."""
+        answer: dict[str, Any] = {}
+
+        def ask(requests: Requests, parameters: Mapping[str, Any]) -> None:
+            answer.update(requests.call("job/batch", parameters, timeout_s=None))
+
+        asked = [{"_path": f"operations/{what}", **members} for members in inputs]
+        try:
+            self._supervise([{"inputs": asked, "concurrency": at_once, "_group": group}], ask, watch=watch, threads=1)
+        except (CancelledError, TransportError):
+            self._stop(group)
+            raise
+        failed = [(e, error_in(r)) for e, r in zip(batch, answer["results"], strict=True) if "error" in r]
+        if failed:
+            self._stop(group)
+            entry, error = failed[0]
+            _require_source(source_root, entry)  # what the source says of itself comes first
+            if "source file is being updated" in str(error):
+                raise SourceChangedError(f"{entry.path!r} changed while it was being copied.")
+            # Files fill a disk together, and the one that failed first need not be the one for which there is no room.
+            kind = self._kind_of(error, needed_bytes=sum(entry.size_bytes for entry, _ in failed))
+            text = f"Cannot write {entry.path!r} to {self._fs}: {error}."
+            raise TransportError(kind, text, detail=self._daemon.tail())
+
+    def _moved(self, group: str) -> tuple[int, int]:
+        """Return bytes and files that rclone says it has moved for this group."""
+        stats = self._ask("core/stats", group=group)
+        return int(stats.get("bytes", 0)), int(stats.get("transfers", 0))
+
+    def _set_rate(self, rate_bytes_per_s: float | None) -> None:
+        """Let rclone send at most that fast from now on, what is on its way included."""
+        if rate_bytes_per_s != self._rate:
+            # One number, not "up:down": rclone keeps to those on network connections only, to this one in every copy.
+            rate = "off" if rate_bytes_per_s is None else f"{max(1, int(rate_bytes_per_s))}B"
+            self._ask("core/bwlimit", rate=rate)
+            self._rate = rate_bytes_per_s
+
+    def _stop(self, group: str) -> None:
+        """Return when rclone writes nothing of this group any more; end it when it does not stop by itself."""
+        try:
+            self._ask("job/stopgroup", group=group)
+            deadline = StallWatch(_STOP_WAIT_S, "rclone")
+            while self._ask("core/stats", group=group).get("transferring"):
+                deadline.saw(None)
+                threading.Event().wait(_LOOK_EVERY_S / 2)
+        except (RcloneError, TransportError):
+            self._daemon.stop()
+
+    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        with self._answering("Cannot write to", destination):
+            for entry in files:
+                require_cache_path(entry.path)
+            if not files:
+                return
+            self._clear.discard(destination)
+            with self._scratch() as folder:
+                inputs = []
+                for number, entry in enumerate(files):
+                    if control.is_cancelled():
+                        raise CancelledError("stopped as asked")
+                    _snapshot(source_root, entry.path, folder / str(number))
+                    inputs.append(self._putting(folder, str(number), f"{destination}/{entry.path}", may_replace=True))
+                answer = self._ask("job/batch", inputs=inputs, concurrency=_SMALL_AT_ONCE)
+            for entry, result in zip(files, answer["results"], strict=True):
+                if "error" in result:
+                    raise RcloneError(f"{entry.path}: {error_in(result)}")
+            self._clear.add(destination)
+
+    def write_small(self, path: str, data: bytes) -> None:
+        with self._answering("Cannot write", path):
+            self._write(path, data, may_replace=True)
+
+    def set_aside(self, destination: str, paths: Iterable[str]) -> None:
+        with self._answering("Cannot move aside in", destination):
+            standing = [path for path in map(require_data_path, paths) if self._stands(f"{destination}/{path}")]
+            if not standing:
+                return
+            if not (self._features().get("Move") or self._features().get("Copy")):
+                text = f"{self._fs} cannot rename files: move {destination}/{standing[0]} away there, then retry."
+                raise TransportError(FailureKind.UNKNOWN, text)
+            parent = f"{SUPERSEDED_FOLDER}/{destination}"
+            taken = {str(item["Name"]) for item in self._list(parent, recurse=False) or ()}
+            number = next(n for n in range(1, len(taken) + 2) if str(n) not in taken)
+            for path in standing:
+                names = _from_to(self._fs, f"{destination}/{path}", self._fs, f"{parent}/{number}/{path}")
+                self._ask("operations/movefile", **names)
+                # `--ignore-existing` leaves the source where the new name was taken meanwhile.
+                if self._stands(f"{destination}/{path}"):
+                    raise TransportError(
+                        FailureKind.UNKNOWN, f"{destination}/{path} at {self._fs} cannot be moved aside."
+                    )
+
+    def clear_partials(self, destination: str) -> None:
+        with self._answering("Cannot clean up in", destination):
+            if destination in self._clear:  # nothing of ours was stopped there since
+                return
+            for item in self._list(destination, recurse=True, filters=[f"+ *{PARTIAL_SUFFIX}", "- *"]) or ():
+                if not item["IsDir"] and _is_partial(str(item["Path"])):
+                    with _unless_missing():
+                        self._ask("operations/deletefile", fs=self._fs, remote=item["Path"])
+            self._clear.add(destination)
+
+    # --- shared ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _answering(self, doing: str, path: str) -> Iterator[None]:
+        """The border: `path` must lie below the root, and what rclone says becomes a TransportError."""
+        require_inside(path)
+        try:
+            yield
+        except RcloneError as error:
+            detail = error.tail or self._daemon.tail()
+            raise TransportError(error.kind, f"{doing} {path!r} at {self._fs}: {error}.", detail=detail) from error
+
+    def _kind_of(self, error: RcloneError, *, needed_bytes: int) -> FailureKind:
+        """Return what an error of writing means; some servers have no word for "full", but know how full they are."""
+        if error.kind is FailureKind.UNKNOWN:
+            free_bytes = self.free_bytes()
+            if free_bytes is not None and free_bytes < max(needed_bytes, 1):
+                return FailureKind.DESTINATION_FULL
+        return error.kind
+
+    def _ask(self, path: str, **parameters: Any) -> dict[str, Any]:
+        return Requests(self._daemon).call(path, parameters)
+
+    def _info(self) -> Mapping[str, Any]:
+        info = self._daemon.once("operations/fsinfo", {"fs": self._fs})
+        assert isinstance(info, dict), "rclone answers with an object"
+        return info
+
+    def _features(self) -> Mapping[str, bool]:
+        features: Mapping[str, bool] = self._info()["Features"]
+        return features
+
+    def _keeps_times(self) -> bool:
+        """Whether times are kept well enough to tell something, and are had without another request for each file."""
+        return int(self._info()["Precision"]) <= MTIME_TOLERANCE_NS and not self._features().get("SlowModTime")
+
+    def _default_encodings(self) -> Mapping[str, str]:
+        providers = self._daemon.once("config/providers", {})["providers"]
+        return {
+            str(provider["Name"]): str(option["DefaultStr"])
+            for provider in providers
+            for option in provider["Options"] or ()
+            if option["Name"] == "encoding"
+        }
+
+    def _list(self, path: str, *, recurse: bool, filters: Sequence[str] = ()) -> Sequence[Item] | None:
+        """Return what is in a folder, None where there is none."""
+        options = {"recurse": recurse, "noMimeType": True, "noModTime": not self._keeps_times()}
+        parameters: dict[str, Any] = {"fs": self._fs, "remote": path, "opt": options}
+        if filters:
+            parameters["_filter"] = {"FilterRule": list(filters)}
+        try:
+            found = Requests(self._daemon).call("operations/list", parameters)["list"]
+        except RcloneError as error:
+            if error.is_missing:
+                return None
+            raise
+        return found or ()
+
+    def _stands(self, path: str) -> bool:
+        return self._ask("operations/stat", fs=self._fs, remote=path).get("item") is not None
+
+    def _read(self, path: str, limit_bytes: int) -> bytes | None:
+        try:
+            with Requests(self._daemon).reading(path) as response:
+                return response.read(limit_bytes)
+        except RcloneError as error:
+            if error.is_missing:
+                return None
+            raise
+
+    def _write(self, path: str, data: bytes, *, may_replace: bool) -> None:
+        with self._scratch() as folder:
+            (folder / "data").write_bytes(data)
+            self._ask(**{"path": "operations/copyfile", **self._putting(folder, "data", path, may_replace=may_replace)})
+
+    def _putting(self, folder: Path, name: str, path: str, *, may_replace: bool) -> dict[str, Any]:
+        return {
+            "_path": "operations/copyfile",
+            **_from_to(str(folder), name, self._fs, path),
+            "_config": _OVERWRITING if may_replace else {},
+        }
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """Yield a folder of our own here, for files that rclone is to send; it is gone afterwards."""
+        folder = self._daemon.folder / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+    def _work_off(
+        self,
+        items: Sequence[Any],
+        work: Callable[[Requests, Any], None],
+        *,
+        control: Control,
+        progress: Callable[[], object],
+        more_s: float = 0.0,
+    ) -> None:
+        watch = _Watch(control, self._stall_s + more_s, progress, lambda _: None)
+        self._supervise(items, work, watch=watch, threads=_READERS)
+
+    def _supervise(
+        self, items: Sequence[Any], work: Callable[[Requests, Any], None], *, watch: _Watch, threads: int
+    ) -> None:
+        """Do the work for each item in a few threads; cancelled, stalled or failed, break off all of it.
+
+        Raises: what the work raises first, CancelledError, TransportError with `network` for a stall.
+        """
+        if not items:
+            return
+        requests = Requests(self._daemon)
+        waiting = list(reversed(items))
+        is_over = threading.Event()
+
+        def work_off() -> None:
+            while not is_over.is_set():
+                try:
+                    item = waiting.pop()  # takes from the end, and is atomic
+                except IndexError:
+                    return
+                work(requests, item)
+
+        with ThreadPoolExecutor(min(threads, len(items)), thread_name_prefix="rclone") as pool:
+            futures: set[Future[None]] = {pool.submit(work_off) for _ in range(min(threads, len(items)))}
+            try:
+                pending = futures
+                while pending:
+                    ended, pending = wait(pending, timeout=_LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
+                    for future in ended:
+                        future.result()
+                    if pending:
+                        watch.look()
+            finally:
+                is_over.set()
+                if any(not future.done() for future in futures):
+                    requests.break_off()
+
+
+class _Watch:
+    """The eyes on one piece of work: is it cancelled, does it move, at which rate may it."""
+
+    def __init__(
+        self,
+        control: Control,
+        stall_s: float,
+        progress: Callable[[], object],
+        set_rate: Callable[[float | None], None],
+    ) -> None:
+        self._control = control
+        self._stall = StallWatch(stall_s, "rclone")
+        self._progress = progress
+        self._set_rate = set_rate
+        self._most = (0, 0)
+
+    def keep_rate(self) -> None:
+        self._set_rate(self._control.rate_bytes_per_s())
+
+    def look(self) -> None:
+        """Raises: CancelledError, TransportError with `network` after a stall."""
+        if self._control.is_cancelled():
+            raise CancelledError("stopped as asked")
+        self.keep_rate()
+        progress = self._progress()
+        self._stall.saw(progress)
+        if isinstance(progress, tuple):
+            # A file that is begun anew counts from its start again: what was reported is not taken back.
+            self._most = max(self._most[0], progress[0]), max(self._most[1], progress[1])
+            self._control.report(Progress(*self._most))
+
+
+class _Gone(Exception):  # noqa: N818  (no error: the file is not there)
+    pass
+
+
+def _hashed_here(requests: Requests, path: str, pulse: Pulse) -> str:
+    """Return the SHA-256 of all bytes of a file that is read there and hashed here. Raises: _Gone, RcloneError."""
+    hasher = hashlib.sha256()
+    buffer = bytearray(BUFFER_BYTES)
+    view = memoryview(buffer)
+    try:
+        with requests.reading(path) as response:
+            expected, read = int(response.headers["Content-Length"]), 0
+            while count := response.readinto(buffer):
+                hasher.update(view[:count])
+                read += count
+                pulse.moved(count)
+    except RcloneError as error:
+        if error.is_missing:
+            raise _Gone from error
+        raise
+    if read != expected:
+        raise RcloneError(f"{path!r} ended after {read} of {expected} bytes", kind=FailureKind.NETWORK)
+    return hasher.hexdigest()
+
+
+@contextlib.contextmanager
+def _unless_missing() -> Iterator[None]:
+    try:
+        yield
+    except RcloneError as error:
+        if not error.is_missing:
+            raise
+
+
+def _from_to(source_fs: str, source: str, target_fs: str, target: str) -> dict[str, str]:
+    return {"srcFs": source_fs, "srcRemote": source, "dstFs": target_fs, "dstRemote": target}
+
+
+def _is_partial(path: str) -> bool:
+    return _PARTIAL.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def _hidden_in(destination: str) -> list[str]:
+    place = _GLOB.sub(lambda found: f"\\{found[0]}", destination)
+    return [f"- /{place}/{CACHE_FOLDER}/**", f"- /{place}/{PARTIAL_FOLDER}/**"]
+
+
+def _below(path: str, destination: str) -> str:
+    return path.removeprefix(f"{destination}/")
+
+
+def _nanoseconds(text: str) -> int:
+    """Return nanoseconds since the epoch of an RFC 3339 time with up to nine digits after the second."""
+    fraction = _FRACTION.search(text)
+    whole = datetime.fromisoformat(_FRACTION.sub("", text))
+    return int(whole.timestamp()) * 10**9 + (int(fraction[1].ljust(9, "0")[:9]) if fraction else 0)
+
+
+def _require_source(root: str, entry: FileEntry) -> None:
+    """Return when a local file is what its entry says, now.
+
+    Raises: SourceChangedError, RunUnreadableError, TransportError with `local_file_vanished`.
+    """
+    try:
+        descriptor = open_source(root, entry)
+    except FileNotFoundError as error:
+        text = f"{entry.path!r} was removed from {root} before it was copied."
+        raise TransportError(FailureKind.LOCAL_FILE_VANISHED, text) from error
+    os.close(descriptor)
+
+
+def _snapshot(root: str, path: str, target: Path) -> None:
+    """Copy a small file as it is at this moment, with its time. Only a log may grow meanwhile.
+
+    Raises: SourceChangedError, RunUnreadableError.
+    """
+    try:
+        descriptor = open_now(root, path)
+    except FileNotFoundError as error:
+        raise SourceChangedError(f"{path!r} was removed before it was copied.") from error
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise SourceChangedError(f"{path!r} is not a regular file any more.")
+        with target.open("wb") as file:
+            left = before.st_size
+            while left and (data := os.read(descriptor, min(left, BUFFER_BYTES))):
+                file.write(data)
+                left -= len(data)
+        os.utime(target, ns=(before.st_mtime_ns, before.st_mtime_ns))
+        if not path.endswith(".log"):
+            require_unchanged(FileEntry(path, before.st_size, before.st_mtime_ns), os.fstat(descriptor))
+    except OSError as error:
+        raise unreadable(root, path, error) from error
+    finally:
+        os.close(descriptor)
