@@ -37,6 +37,7 @@ def write_file(path: Path, size_bytes: int) -> None:
     with path.open("wb") as file:
         for number in range(size_bytes // MIB):
             file.write(number.to_bytes(8, "big") + PIECE[8:])
+        file.write(PIECE[: size_bytes % MIB])
 
 
 def make_runs(root: Path, runs: int, files: int, size_bytes: int) -> None:

@@ -20,8 +20,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from blake3 import blake3
+from servers import Place
+
+from exlab_watch_agent.agent import Agent
+from exlab_watch_agent.settings import load_settings
 
 T = TypeVar("T")
+
+RECORD_DEFAULTS: dict[str, Any] = {
+    "state": "acquiring", "turn": 0, "discovered_at": None, "enqueued_at": None, "destination": "", "fingerprint": "",
+    "files_total": 0, "bytes_total": 0, "attempts": 0, "mismatches": 0, "next_attempt_at": None, "wait_s": 0.0,
+    "last_error": None, "manifest_digest": "", "sealed_at": None, "verify_passes": 0, "verified_at": None,
+    "declared_mismatches": [], "overrides_seen": 0, "creation_signature": None,
+}  # fmt: skip
+"""What a record's members are that its line of the trail leaves out."""
 
 CACHE = ".exlab-wizard"
 PROJECT = "PROJ-0042 Cortex pilot"
@@ -64,15 +76,21 @@ class Said:
 
 @dataclass
 class Equipment:
-    """One instrument of the config."""
+    """One instrument of the config. Its destination is `place`; without one, a mounted path in the lab's NAS folder."""
 
     id: str = "SCOPE_01"
     signal: Mapping[str, str] = field(default_factory=lambda: {"completeness_signal": "creation_json"})
     nas: str = ""
     upload_mbps: float | None = None
+    place: Place | None = None
+
+    def root(self, lab: Lab) -> Path:
+        """Return the destination root as a folder of this machine."""
+        return self.place.root if self.place else lab.nas / (self.nas or self.id)
 
     def to_config(self, lab: Lab) -> dict[str, Any]:
-        transport: dict[str, Any] = {"type": "mounted_path", "path": str(lab.nas / (self.nas or self.id))}
+        mounted = {"type": "mounted_path", "path": str(self.root(lab))}
+        transport: dict[str, Any] = dict(self.place.transport) if self.place else mounted
         if self.upload_mbps is not None:
             transport["bandwidth"] = {"upload_mbps": self.upload_mbps}
         return {"id": self.id, "label": self.id, "local_root": str(lab.local), "transport": transport, **self.signal}
@@ -99,9 +117,9 @@ class Lab:
             "lims": {"endpoint": "https://lims.example", "token": SECRET},
             "agent": {"state_dir": str(self.state), "settle_seconds": 0.2, **agent},
         }
-        for one in self.settings["equipment"]:
-            (self.local / one["id"]).mkdir(parents=True)
-            Path(one["transport"]["path"]).mkdir(parents=True, exist_ok=True)
+        for one in self.equipment:
+            (self.local / one.id).mkdir(parents=True)
+            one.root(self).mkdir(parents=True, exist_ok=True)
         self.save_config()
 
     def save_config(self) -> None:
@@ -139,8 +157,7 @@ class Lab:
 
     def destination_root(self, run: Path) -> Path:
         equipment_id = run.relative_to(self.local).parts[0]
-        found = next(one for one in self.settings["equipment"] if one["id"] == equipment_id)
-        return Path(found["transport"]["path"])
+        return next(one for one in self.equipment if one.id == equipment_id).root(self)
 
     def copy_of(self, run: Path) -> Path:
         """Return where the copy of a run is in the layout `mirror`."""
@@ -149,9 +166,10 @@ class Lab:
     def debris(self) -> list[str]:
         """Return what no agent may leave on a NAS once it rests."""
         return sorted(
-            str(path.relative_to(self.nas))
-            for path in self.nas.rglob("*")
-            if path.name.startswith((".exlab-partial", ".exlab-probe-")) or path.suffix == ".tmp"
+            str(path)
+            for root in {one.root(self) for one in self.equipment}
+            for path in root.rglob("*")
+            if path.name.startswith((".exlab-partial", ".exlab-probe-")) or path.suffix in (".tmp", ".partial")
         )
 
     def assert_whole(self, run: Path, copy: Path | None = None) -> None:
@@ -164,7 +182,7 @@ class Lab:
             ["sha256sum", "--check", "--strict", "--quiet", str(manifest)], cwd=copy, capture_output=True, text=True
         )
         assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
-        assert len(manifest.read_text(encoding="utf-8").splitlines()) == len(hashes(run))
+        assert manifest.read_bytes().count(b"\n") == len(hashes(run))
         assert manifest.read_bytes() == (run / CACHE / "checksums.sha256").read_bytes()
 
     # --- the agent's records -----------------------------------------------------------------------------------------
@@ -175,7 +193,8 @@ class Lab:
             data = (self.state / "audit.jsonl").read_bytes()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in data.split(b"\n")[:-1]]
+        facts = [json.loads(line) for line in data.split(b"\n")[:-1]]
+        return [fact | {"record": RECORD_DEFAULTS | fact["record"]} if "record" in fact else fact for fact in facts]
 
     def facts(self, run: Path) -> list[dict[str, Any]]:
         """Return the trail's lines about the run that is at this path now."""
@@ -313,6 +332,20 @@ class AgentProcess:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def run_to_rest(lab: Lab, *, wrapped: Callable[[Any], Any] = lambda transport: transport) -> None:
+    """Do `run --once` in this process, each transport replaced by what `wrapped` makes of it."""
+    agent = Agent(
+        load_settings(lab.config),
+        is_watching=False,
+        transport_factory=lambda equipment: wrapped(agent.make_transport(equipment)),
+    )
+    agent.open()
+    try:
+        agent.run(until_rest=True)
+    finally:
+        agent.close()
 
 
 def _python(argv: Sequence[str], *, as_user: bool) -> list[str]:
