@@ -11,34 +11,40 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent import __version__
+from exlab_watch_agent.adapters import holder
+from exlab_watch_agent.adapters.central_log import CentralLog
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text
 from exlab_watch_agent.adapters.creation_json import JsonCreationFiles
 from exlab_watch_agent.adapters.digests import LocalDigester
-from exlab_watch_agent.adapters.durable import remove_temporaries, write_atomically
+from exlab_watch_agent.adapters.durable import open_private, remove_temporaries, write_atomically
 from exlab_watch_agent.adapters.inbox import Inbox
+from exlab_watch_agent.adapters.inotify_limits import read_limits
+from exlab_watch_agent.adapters.process import Children
+from exlab_watch_agent.adapters.root_lock import EquipmentRootLock
 from exlab_watch_agent.adapters.run_log import RunLogWriter
 from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.seal import CacheFolderSealer, FolderManifestStore
+from exlab_watch_agent.adapters.state_folder import require_private
 from exlab_watch_agent.adapters.store import HOLDER_NAME, RunStore
 from exlab_watch_agent.adapters.transports.mounted_path import MountedPathTransport
+from exlab_watch_agent.adapters.transports.rclone import RcloneTransport
+from exlab_watch_agent.adapters.transports.rsync_target import RsyncTransport
 from exlab_watch_agent.adapters.tree import DiskRunTree
-from exlab_watch_agent.adapters.watch import Watcher
+from exlab_watch_agent.adapters.watch import Health, WatchedRoot, Watcher
 from exlab_watch_agent.core.gate import printable
-from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy
+from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine import Engine
-from exlab_watch_agent.errors import AgentError, ConfigError
-from exlab_watch_agent.lane import Lane, LaneSetup, Noticed, Requested, ScanWanted
+from exlab_watch_agent.errors import AgentError, ConfigError, StateFolderError, StoreFullError
+from exlab_watch_agent.lane import SETTLED_STATES, Lane, LaneSetup, Noticed, Requested, ScanWanted, Woken
 from exlab_watch_agent.ports import Ports, Transport
-from exlab_watch_agent.report.status import counts, oldest_unsynced
+from exlab_watch_agent.report.status import OldestUnsynced
 from exlab_watch_agent.settings import Settings
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -48,24 +54,49 @@ LIVE_NAME = "live.json"
 HEARTBEAT_NAME = "heartbeat.json"
 LOG_FOLDER = "logs"
 MANIFESTS_FOLDER = "manifests"
+CHILDREN_FOLDER = "children"
+SSH_FOLDER = "ssh"
 LIVE_EVERY_S = 0.5
-SUPERVISE_EVERY_S = 5.0
+LIVE_DUTY = 50
+"""Writing the live view takes at most one part in this many of the loop's time."""
+SUPERVISE_EVERY_S = 1.0
 INBOX_EVERY_S = 1.0
 HEARTBEAT_EVERY_S = 30.0
 NAS_HEARTBEAT_EVERY_S = 3600.0
 
 
-def make_transport(equipment: EquipmentPolicy, *, state_dir: Path | None = None) -> Transport:
+def make_transport(
+    equipment: EquipmentPolicy, policy: Policy, *, state_dir: Path | None = None, children: Children | None = None
+) -> Transport:
     """Return the transport that an equipment's target asks for, for the agent of that state folder if one is given.
 
-    Raises: ConfigError for a transport that is not built in yet.
+    `children` keeps the programs that it runs; without it the transport has its own, ended by its `close`.
+    Raises: ConfigError for a transport that this platform does not have.
     """
     owner = f"{socket.gethostname()} {state_dir} {equipment.equipment_id}" if state_dir is not None else ""
     if isinstance(equipment.target, MountedPathTarget):
         return MountedPathTransport(equipment.target.path, owner=owner)
-    raise ConfigError(
-        f"equipment {equipment.equipment_id}: only the transport mounted_path is in this version; mount the share and "
-        "use `transport: {type: mounted_path, path: ...}`."
+    if isinstance(equipment.target, RcloneTarget):
+        return RcloneTransport(
+            equipment.target,
+            owner=owner,
+            children=children,
+            stall_s=policy.stall_s,
+            stream_bytes_max=policy.verify_stream_bytes_max,
+        )
+    if os.name == "nt":
+        raise ConfigError(
+            f"equipment {equipment.equipment_id}: rsync over ssh runs on Linux and macOS only; on Windows use rclone with "
+            "a remote of type sftp."
+        )
+    return RsyncTransport(
+        equipment.target,
+        owner=owner,
+        children=children,
+        socket_folder=None if state_dir is None else state_dir / SSH_FOLDER,
+        stall_s=policy.stall_s,
+        stream_bytes_max=policy.verify_stream_bytes_max,
+        is_metered=equipment.bandwidth is not None,
     )
 
 
@@ -80,7 +111,9 @@ class Agent:
         only: frozenset[str] | None = None,
         is_watching: bool = True,
         is_choosy: bool = False,
+        is_working: bool = True,
         on_move: Callable[[RunRecord, Move], None] | None = None,
+        on_notice: Callable[[str], None] = lambda _: None,
         transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
     ) -> None:
         self.state_dir = state_dir or settings.state_dir
@@ -92,18 +125,32 @@ class Agent:
         self._only = only
         self._is_watching = is_watching
         self._is_choosy = is_choosy
+        self._is_working = is_working
         self._extra_on_move = on_move
-        self._transport_factory = transport_factory or partial(make_transport, state_dir=self.state_dir)
+        self._on_notice = on_notice
+        self._children = Children(self.state_dir / CHILDREN_FOLDER)
+        self._transport_factory = transport_factory or self.make_transport
         self._run_log = RunLogWriter(self._host)
         self._inbox = Inbox(self.state_dir)
         self._watcher: Watcher | None = None
+        self._watches_allowed = read_limits().watches
         self._log_handler: logging.Handler | None = None
         self.engine: Engine | None = None
         self._last: dict[str, float] = {}
         self._inbox_has_news = True
         self._is_stopping = False
-        self._live_text = ""
+        self._shown: tuple[Any, ...] = ()
+        self._oldest = OldestUnsynced(())
+        self._live_every_s = LIVE_EVERY_S
+        self._not_seen: set[str] = set()
+        self._since = ""
+        self._pause_said: str | None = None
+        self._unwritten: set[str] = set()
         self._nas_heartbeats: dict[str, float] = {}
+
+    def make_transport(self, equipment: EquipmentPolicy) -> Transport:
+        """Return the configured transport of an equipment; its programs live and end with this agent."""
+        return make_transport(equipment, self.policy, state_dir=self.state_dir, children=self._children)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -113,16 +160,20 @@ class Agent:
         Raises: StateFolderError, ConfigError.
         """
         lanes = [self._lane_setup(equipment) for equipment in self.policy.equipment]
+        require_private(self.state_dir)
         self.store.open()
         try:
+            self._children.end_leftovers()  # before anything new writes to where a killed agent's child still writes
             self._open_log()
             for notice in self.store.notices:
-                log.warning("%s", notice)
+                self._notify(notice)
             for folder in (self.state_dir, self.state_dir / MANIFESTS_FOLDER):
                 remove_temporaries(folder)  # The lock is ours, so they are those of an agent that was killed.
+            self._since = utc_text(self._clock.now())
             self._say_who_holds()
-            self._inbox.prepare()
+            self._prepare_inbox()
             self._run_log.start()
+            self._oldest = OldestUnsynced(self._unsettled())
             self.engine = Engine(
                 store=self.store,
                 lanes=lanes,
@@ -132,6 +183,7 @@ class Agent:
                 trail_head=self._trail_head,
                 on_move=self._on_move,
                 on_pass=self._on_pass,
+                is_working=self._is_working,
                 only=frozenset(record.run_path for record in self.store) if self._is_choosy else self._only,
             )
         except BaseException:
@@ -145,13 +197,7 @@ class Agent:
         if self._is_stopping:  # asked while the parts were put together
             self.engine.stop()
         if self._is_watching:
-            self._watcher = Watcher(
-                {lane_id: lane.root for lane_id, lane in self.engine.lanes.items()},
-                self._inbox.folder,
-                on_path=lambda path: self._post(Noticed((path,))),
-                on_inbox=self._on_inbox,
-                on_lost=lambda key: self._post(ScanWanted(None if key is None else (key,))),
-            )
+            self._watcher = self._make_watcher(self.engine.lanes)
         try:
             if self._watcher is not None:
                 self._watcher.start()
@@ -161,6 +207,23 @@ class Agent:
         finally:
             if self._watcher is not None:
                 self._watcher.stop()
+
+    def _make_watcher(self, lanes: Mapping[str, Lane]) -> Watcher:
+        return Watcher(
+            {lane_id: WatchedRoot(lane.root, lane.equipment.observer) for lane_id, lane in lanes.items()},
+            self._inbox.folder,
+            on_news=lambda: self._post(Woken()),
+            on_inbox=self._on_inbox,
+            on_lost=lambda lane_id: self._post(ScanWanted((lane_id,))),
+            on_poll=lambda lane_id: self._post(ScanWanted((lane_id,), is_full=False)),
+            took_s=lambda lane_id: lanes[lane_id].scan_took_s,
+            may_write=lambda lane_id: lanes[lane_id].is_ours,
+            is_finished=self._is_finished,
+        )
+
+    def _is_finished(self, run_path: str) -> bool:
+        """Return whether little more will happen in this run folder. Asked by the watcher's threads."""
+        return self.store.state_at(run_path) in SETTLED_STATES
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -173,11 +236,11 @@ class Agent:
             if self.engine is not None:
                 self._publish(force=True)
                 self._beat_here()
-                self.store.checkpoint()
+                self._checkpoint()
         finally:
+            self._close_transports()
             self._run_log.close()
-            with suppress(OSError):
-                (self.state_dir / HOLDER_NAME).unlink()
+            self._release_roots()
             log.info("agent stopped")
             if self._log_handler is not None:
                 package = logging.getLogger("exlab_watch_agent")
@@ -185,6 +248,14 @@ class Agent:
                 package.propagate = True
                 self._log_handler.close()
             self.store.close()
+
+    def _close_transports(self) -> None:
+        if self.engine is not None:
+            for lane in self.engine.lanes.values():
+                with suppress(AgentError):  # what hangs in the system is found by the next start
+                    lane.ports.transport.close()
+        with suppress(AgentError):
+            self._children.close()
 
     def _lane_setup(self, equipment: EquipmentPolicy) -> LaneSetup:
         transport = self._transport_factory(equipment)
@@ -204,19 +275,30 @@ class Agent:
                 trail_head=trail_head,
             )
 
-        return LaneSetup(equipment, equipment_root(equipment), DiskRunScanner(), make_ports)
+        root = equipment_root(equipment)
+        holder_of_root = {"pid": os.getpid(), "host": self._host, "state_dir": str(self.state_dir)}
+        root_lock = EquipmentRootLock(root, holder=holder_of_root)
+        return LaneSetup(equipment, root, DiskRunScanner(), make_ports, root_lock)
+
+    def _release_roots(self) -> None:
+        # A thread that hangs in a dead mount may yet wake and write: such a root goes with the process.
+        if self.engine is not None and self.engine.is_drained:
+            for lane in self.engine.lanes.values():
+                lane.root_lock.release()
+
+    def _checkpoint(self) -> None:
+        """Spare the next start the replay. Raises: StoreWriteError."""
+        try:
+            self.store.checkpoint()
+        except StoreFullError as error:  # The trail has everything, so nothing but time is lost.
+            log.warning("%s", error)
 
     def _open_log(self) -> None:
-        folder = self.state_dir / LOG_FOLDER
-        folder.mkdir(exist_ok=True, mode=0o700)
-        handler = RotatingFileHandler(
-            folder / "agent.log",
-            maxBytes=int(self.settings.logging.central_log_max_mb * 1024 * 1024),
-            backupCount=self.settings.logging.central_log_keep,
-            encoding="utf-8",
-            errors="backslashreplace",
+        handler = CentralLog(
+            self.state_dir / LOG_FOLDER / "agent.log",
+            size_bytes_max=int(self.settings.logging.central_log_max_mb * 1024 * 1024),
+            kept=self.settings.logging.central_log_keep,
         )
-        handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)-5s] %(name)s: %(message)s"))
         package = logging.getLogger("exlab_watch_agent")
         package.setLevel(self.settings.logging.level)
         package.addHandler(handler)
@@ -224,8 +306,50 @@ class Agent:
         self._log_handler = handler
 
     def _say_who_holds(self) -> None:
-        holder = {"pid": os.getpid(), "host": self._host, "since": utc_text(self._clock.now()), "version": __version__}
-        write_atomically(self.state_dir / HOLDER_NAME, json.dumps(holder).encode(), mode=0o600)
+        """Say who holds the folder, and whether it waits for room: in place, because this must work on a full disk, too."""
+        said = {"pid": os.getpid(), "host": self._host, "since": self._since, "version": __version__}
+        self._try(HOLDER_NAME, lambda: holder.say(self.state_dir / HOLDER_NAME, said | {"paused": self.paused}))
+
+    def _try(self, what: str, write: Callable[[], object]) -> None:
+        """Write what is not needed for any run's safety; that it cannot be written is said once, not at every try."""
+        try:
+            write()
+            self._unwritten.discard(what)
+        except OSError as error:
+            if what not in self._unwritten:
+                log.warning("%s cannot be written (%s): it is tried again.", what, error.strerror)
+            self._unwritten.add(what)
+
+    def _prepare_inbox(self) -> None:
+        try:
+            self._inbox.prepare()
+        except OSError as error:
+            raise StateFolderError(
+                f"{self._inbox.folder} cannot be made ({error.strerror}): make room or mend the disk, then start again."
+            ) from error
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing is decided now, in one sentence with the next step; None in ordinary times."""
+        pause = self.engine.pause if self.engine is not None else None
+        return f"since {utc_text(pause.since)}: {pause.reason}" if pause is not None else None
+
+    def _notify(self, text: str) -> None:
+        """Say something of the whole agent: to the log, and to whoever runs it."""
+        log.warning("%s", text)
+        self._on_notice(text)
+
+    def _tell_of_pause(self) -> None:
+        paused = self.paused
+        if paused == self._pause_said:
+            return
+        self._pause_said = paused
+        self._say_who_holds()
+        self._notify(
+            f"paused {paused}" if paused is not None else "There is room again: the agent goes on where it was."
+        )
+        self._nas_heartbeats.clear()  # From the NAS it is to be seen at once, too.
+        self._last.pop("heartbeat", None)
 
     # --- beside the engine -------------------------------------------------------------------------------------------
 
@@ -249,21 +373,34 @@ class Agent:
         }
 
     def _on_move(self, record: RunRecord, move: Move) -> None:
+        self._oldest.moved(record)
         self._run_log.put(record, move)
         if self._extra_on_move is not None:
             self._extra_on_move(record, move)
 
     def _on_pass(self) -> None:
         """What has to happen now and then, from the engine's loop, which comes by at least once a second."""
-        if self._inbox_has_news or self._is_time("inbox", INBOX_EVERY_S):
+        self._tell_of_pause()
+        if self._watcher is not None and (paths := self._watcher.take()):
+            self._post(Noticed(paths))
+        # A request that would be refused is better left where it is: it is obeyed when there is room.
+        if self.paused is None and (self._inbox_has_news or self._is_time("inbox", INBOX_EVERY_S)):
             self._inbox_has_news = False
             self._take_requests()
-        if self._is_time("live", LIVE_EVERY_S):
+        if self._is_time("live", self._live_every_s):
             self._publish()
         if self._watcher is not None and self._is_time("supervise", SUPERVISE_EVERY_S):
             self._watcher.supervise()
+            self._scan_what_is_not_seen(self._watcher)
         if self._is_time("heartbeat", HEARTBEAT_EVERY_S):
             self._beat()
+
+    def _scan_what_is_not_seen(self, watcher: Watcher) -> None:
+        """Look through a root as soon as its watching fails: most often because the root itself has gone."""
+        degraded = {lane_id for lane_id, health in watcher.health().items() if health.is_degraded}
+        if new := tuple(sorted(degraded - self._not_seen)):
+            self._post(ScanWanted(new))
+        self._not_seen = degraded
 
     def _is_time(self, what: str, every_s: float) -> bool:
         now_s = self._clock.monotonic_s()
@@ -296,12 +433,9 @@ class Agent:
                 run_problems[job_id] = printable(view.problem)
         return {
             "schema": 1,
-            "lanes": {lane_id: self._lane_json(lane) for lane_id, lane in engine.lanes.items()},
+            "lanes": self._lanes_json(),
             "observer": self._observer_json(),
-            "progress": {
-                job_id: {"bytes_done": p.bytes_done, "files_done": p.files_done, "seconds": round(seconds, 1)}
-                for job_id, (p, seconds) in engine.progress().items()
-            },
+            "progress": self._progress_json(),
             "waiting": waiting,
             "run_problems": run_problems,
             "path_problems": {printable(path): printable(text) for path, text in engine.path_problems.items()},
@@ -312,10 +446,30 @@ class Agent:
             },
         }
 
+    def _lanes_json(self) -> dict[str, Any]:
+        assert self.engine is not None, "open() comes first"
+        return {lane_id: self._lane_json(lane) for lane_id, lane in self.engine.lanes.items()}
+
+    def _progress_json(self) -> dict[str, Any]:
+        assert self.engine is not None, "open() comes first"
+        return {
+            job_id: {"bytes_done": p.bytes_done, "files_done": p.files_done, "seconds": round(seconds, 1)}
+            for job_id, (p, seconds) in self.engine.progress().items()
+        }
+
     def _observer_json(self) -> dict[str, Any]:
+        """Return how each root is watched; `kind` is `mixed` where that differs."""
         if self._watcher is None:
-            return {"kind": "scan", "degraded": False, "restarts": 0}
-        return {"kind": "native", "degraded": self._watcher.is_degraded, "restarts": self._watcher.restarts}
+            return {"kind": "scan", "degraded": False, "restarts": 0, "roots": {}}
+        roots = self._watcher.health()
+        kinds = {health.kind for health in roots.values()}
+        return {
+            "kind": kinds.pop() if len(kinds) == 1 else "mixed",
+            "degraded": any(health.is_degraded for health in roots.values()),
+            "restarts": self._watcher.restarts,
+            "watches_allowed": self._watches_allowed,
+            "roots": {lane_id: _health_json(health) for lane_id, health in roots.items()},
+        }
 
     @staticmethod
     def _lane_json(lane: Lane) -> dict[str, Any]:
@@ -330,41 +484,58 @@ class Agent:
 
     def _publish(self, *, force: bool = False) -> None:
         """Leave the live view for other processes, when it is another than before. Not durable: it is true now or not at all."""
-        text = json.dumps(self.live())
-        if text == self._live_text and not force:
+        assert self.engine is not None, "open() comes first"
+        # Cheap to ask, and the same for as long as nothing that is shown has changed: then nothing is gone through.
+        shown = self.engine.told, self._lanes_json(), self._observer_json(), self._progress_json()
+        if shown == self._shown and not force:
             return
-        self._live_text = text
+        began_s = self._clock.monotonic_s()
+        text = json.dumps(self.live())
+        self._try(LIVE_NAME, lambda: self._write_live(text, shown))
+        self._live_every_s = max(LIVE_EVERY_S, LIVE_DUTY * (self._clock.monotonic_s() - began_s))
+
+    def _write_live(self, text: str, shown: tuple[Any, ...]) -> None:
         path = self.state_dir / LIVE_NAME
         temporary = path.with_suffix(".tmp")
         try:
-            temporary.write_text(text, encoding="utf-8")
+            with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
+                file.write(text)
             temporary.replace(path)
-        except OSError as error:
-            log.warning("%s cannot be written: %s", path, error.strerror)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        self._shown = shown
+
+    def _unsettled(self) -> Iterator[RunRecord]:
+        """Yield the records of the runs that do not rest sealed: few, where all is well."""
+        for job_id in self.store.ids_in([state for state in RunState if state not in SETTLED_STATES]):
+            record = self.store.get(job_id)
+            if record is not None:
+                yield record
 
     def heartbeat(self) -> dict[str, Any]:
         """Return what the heartbeat says."""
         assert self.engine is not None, "open() comes first"
-        records = list(self.store)
+        found = self.store.counts()
         return {
             "schema": 1,
             "at": utc_text(self._clock.now()),
             "host": self._host,
             "pid": os.getpid(),
             "version": __version__,
-            "counts": counts(records),
-            "oldest_unsynced": oldest_unsynced(records),
-            "lanes": {lane_id: self._lane_json(lane) for lane_id, lane in self.engine.lanes.items()},
+            "counts": {state.value: found[state] for state in CHART.states if found.get(state)},
+            "oldest_unsynced": self._oldest.find(self.store.get),
+            "lanes": self._lanes_json(),
             "observer": self._observer_json(),
             "audit": {"seq": self.store.head.seq, "blake3": self.store.head.digest},
+            "paused": self.paused,
+            "hold": self.store.hold,
         }
 
     def _beat_here(self) -> bytes:
         data = (json.dumps(self.heartbeat(), indent=2) + "\n").encode()
-        try:
-            write_atomically(self.state_dir / HEARTBEAT_NAME, data, mode=0o600)
-        except OSError as error:
-            log.warning("the heartbeat cannot be written: %s", error.strerror)
+        self._try(HEARTBEAT_NAME, lambda: write_atomically(self.state_dir / HEARTBEAT_NAME, data, mode=0o600))
         return data
 
     def _beat(self) -> None:
@@ -391,6 +562,19 @@ class Agent:
             lane.ports.transport.write_small(f".exlab-watch-agent/{self._host}.json", data)
         except AgentError as error:
             log.warning("the heartbeat could not be placed on the NAS: %s", error)
+
+
+def _health_json(health: Health) -> dict[str, Any]:
+    return {
+        "kind": health.kind,
+        "degraded": health.is_degraded,
+        "reason": printable(health.reason),
+        "command": health.command,
+        "watches": health.watches,
+        "missing": health.missing,
+        "let_go": health.let_go,
+        "canary": printable(health.canary),
+    }
 
 
 def needs_attention(agent: Agent) -> bool:

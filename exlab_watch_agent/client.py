@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.agent import Agent, make_transport
+from exlab_watch_agent.agent import Agent
 from exlab_watch_agent.core.decide import verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import EffectFailed, Verified
@@ -197,7 +197,14 @@ class NASSyncClient:
                 await asyncio.wait_for(self._moved.wait(), timeout=1.0)
             except TimeoutError:
                 continue
-        raise AgentError(f"{path} was not taken up: its creation.json cannot be used.")
+        raise AgentError(f"{path} was not taken up: {self._why_not_taken_up(path)}")
+
+    def _why_not_taken_up(self, path: str) -> str:
+        engine = self._agent.engine
+        assert engine is not None, "init() comes first"
+        place = place_of(path, {lane_id: lane.root for lane_id, lane in engine.lanes.items()})
+        root_problem = engine.lanes[place.equipment_id].root_problem if place is not None else None
+        return self._agent.paused or root_problem or "its creation.json cannot be used."
 
     async def _ask(self, request: Mapping[str, Any]) -> str:
         self._require_running()
@@ -254,7 +261,7 @@ class NASSyncClient:
     def _make_transport(self, equipment: EquipmentPolicy) -> Transport:
         push = self._push_factory(equipment) if self._push_factory is not None else None
         hashes = self._hash_factory(equipment) if self._hash_factory is not None else None
-        transport = make_transport(equipment, state_dir=self._agent.state_dir)
+        transport = self._agent.make_transport(equipment)
         if push is None and hashes is None:
             return transport
         return cast("Transport", _CallableTransport(transport, push, hashes))
@@ -285,6 +292,9 @@ class _CallableTransport:
         if self._hashes is None:
             return self._transport.digests(destination, paths, control=control)
         return dict(_finish(self._hashes(destination, paths)))
+
+    def digest_bytes_max(self) -> int | None:
+        return self._transport.digest_bytes_max() if self._hashes is None else None
 
 
 def _finish(result: Any) -> Any:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from exlab_watch_agent.adapters.inotify_limits import judged, read_limits, watches_for
+from exlab_watch_agent.adapters.mounts import is_shared, kind_of
 from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.state_folder import require_private
 from exlab_watch_agent.agent import make_transport
 from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.cli.showing import human_bytes
-from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
+from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import AgentError, ExitCode
 from exlab_watch_agent.settings import linked_overlaps
 
@@ -23,9 +27,15 @@ def check(context: Context) -> int:
     lines += [(True, note) for note in settings.notes]
     lines += [(False, text) for text in linked_overlaps(context.policy)]
     lines += _check_state_dir(context)
+    watches_needed = 1  # the inbox
     for equipment in context.policy.equipment:
-        lines += _check_root(equipment)
-        lines += _check_destination(equipment)
+        watches, root_lines = _check_root(equipment)
+        watches_needed += watches
+        lines += root_lines
+        lines += _check_destination(equipment, context)
+    is_native = any(equipment.observer is not ObserverMode.POLLING for equipment in context.policy.equipment)
+    if is_native:
+        lines += judged(watches_needed, len(context.policy.equipment), read_limits())
     if context.policy.cleanup.is_enabled:
         lines.append(
             (True, "nas_cleanup is enabled, and this version never removes local data: verified is where runs rest")
@@ -40,31 +50,53 @@ def _check_state_dir(context: Context) -> Iterator[Line]:
     parent = folder
     while not parent.exists():
         parent = parent.parent
+    try:
+        require_private(folder)
+    except AgentError as error:
+        yield False, str(error)
+        return
     if parent.is_dir() and os.access(parent, os.W_OK):
         yield True, f"state folder {folder}"
     else:
         yield False, f"state folder {folder} cannot be written: give another --state-dir or agent.state_dir"
+    kind = kind_of(str(parent))
+    if is_shared(kind):
+        text = f"state folder {folder} lies on a network mount ({kind}), whose locks and fsync may not hold"
+        yield True, f"{text}: a folder on a local disk is safer"
     if context.holder is not None:
         yield True, f"an agent works in it, pid {context.holder.get('pid', '?')}"
 
 
-def _check_root(equipment: EquipmentPolicy) -> Iterator[Line]:
+def _check_root(equipment: EquipmentPolicy) -> tuple[int, list[Line]]:
+    """Return how many folders are to be watched there, and what to say."""
     root = equipment_root(equipment)
     try:
         runs = DiskRunScanner().scan(equipment)
     except AgentError as error:
-        yield False, f"{equipment.equipment_id}: {error}"
-        return
-    yield True, f"{equipment.equipment_id}: {len(runs)} run folders below {root}"
+        return 0, [(False, f"{equipment.equipment_id}: {error}")]
+    lines: list[Line] = [(True, f"{equipment.equipment_id}: {counted(len(runs), 'run folder')} below {root}")]
+    kind = kind_of(root)
+    if equipment.observer is ObserverMode.AUTO and is_shared(kind):
+        lines.append((True, f"{equipment.equipment_id}: {root} is on {kind}, so it is looked through every few seconds"))
+        return 0, lines
+    if equipment.observer is ObserverMode.POLLING:
+        return 0, lines
+    return watches_for(runs), lines
 
 
-def _check_destination(equipment: EquipmentPolicy) -> Iterator[Line]:
+def _check_destination(equipment: EquipmentPolicy, context: Context) -> Iterator[Line]:
+    transport = None
     try:
-        transport = make_transport(equipment)
+        transport = make_transport(equipment, context.policy)
+        for note in transport.check_tools():
+            yield True, f"{equipment.equipment_id}: {note}"
         transport.round_trip()
         free_bytes = transport.free_bytes()
     except AgentError as error:
         yield False, f"{equipment.equipment_id}: {error}"
         return
+    finally:
+        if transport is not None:
+            transport.close()
     room = f", {human_bytes(free_bytes)} free" if free_bytes is not None else ""
     yield True, f"{equipment.equipment_id}: {transport.describe()} was written, read back, hashed and cleared{room}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,9 +15,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from platformdirs import user_config_path, user_state_path
 
+from exlab_watch_agent.adapters.holder import read as read_holder
 from exlab_watch_agent.adapters.inbox import send_request
+from exlab_watch_agent.adapters.recovery import Loaded, load
 from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
-from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME, Loaded, history_of, load, record_of
+from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME
 from exlab_watch_agent.agent import LIVE_NAME
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable
@@ -84,15 +87,14 @@ class Context:
             return load(self.state_dir)
         if self.state_dir.exists():
             raise StateFolderError(f"{self.state_dir} is not a folder: give another --state-dir or agent.state_dir.")
-        return Loaded()
+        return Loaded(self.state_dir)
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:
-        return {job_id: record_of(document) for job_id, document in self.loaded.runs.items()}
+        return {record.job_id: record for record in self.loaded.documents.records()}
 
     def history(self, job_id: str) -> tuple[Move, ...]:
-        document = self.loaded.runs.get(job_id)
-        return history_of(document) if document is not None else ()
+        return self.loaded.history(job_id)
 
     @cached_property
     def holder(self) -> dict[str, Any] | None:
@@ -105,10 +107,23 @@ class Context:
                 return None
         except Timeout:
             pass
-        try:
-            return dict(json.loads((self.state_dir / HOLDER_NAME).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return {}
+        return read_holder(self.state_dir / HOLDER_NAME)
+
+    @cached_property
+    def paused(self) -> str | None:
+        """Why the running agent decides nothing now; None when it does, or when none runs."""
+        if self.holder is None:
+            return None
+        said = self.holder.get("paused")
+        if not said and shutil.disk_usage(self.state_dir).free == 0:
+            # Where even the rewriting of a file in place needs room, the agent cannot say it.
+            said = f"or will be: the disk of {self.state_dir} has no room left."
+        return printable(str(said)) if said else None
+
+    @property
+    def hold(self) -> str | None:
+        """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
+        return printable(self.loaded.hold) if self.loaded.hold is not None else None
 
     @cached_property
     def live(self) -> dict[str, Any]:
@@ -160,6 +175,8 @@ class Context:
     def ask_agent(self, request: Mapping[str, Any]) -> str:
         """Leave a request for the running agent; return its answer. Raises: AgentError with its refusal."""
         answer = send_request(self.state_dir, {**request, "operator": operator_name()}, wait_s=REPLY_WAIT_S)
+        if answer is None and self.paused is not None:
+            return f"the request was left for the running agent, which is paused {self.paused}"
         if answer is None:
             return "the request was left for the running agent, which has not answered yet"
         if not answer.get("ok"):

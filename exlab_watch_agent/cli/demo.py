@@ -107,12 +107,13 @@ class _Story:
         self._say(f"  instrument  {self._local / EQUIPMENT}")
         self._say(f"  NAS         {self._nas}")
         partial_leaf = "Run_2026-04-17T16-45"
+        settings = load_settings(config)
 
         def transport(equipment: EquipmentPolicy) -> Transport:
-            honest = make_transport(equipment)
+            honest = make_transport(equipment, settings.policy())
             return ForgetfulNas(honest.describe(), partial_leaf)
 
-        agent = Agent(load_settings(config), on_move=self._on_move, transport_factory=transport)
+        agent = Agent(settings, on_move=self._on_move, transport_factory=transport)
         agent.open()
         failures: list[BaseException] = []
 

@@ -163,6 +163,23 @@ def run(
 
 
 @app.command()
+def scan(
+    accept_root: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-root",
+            metavar="EQUIPMENT",
+            help="What stands at this equipment's root now is right, though it is empty or another volume than before.",
+        ),
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Look through all run folders now. Without a running agent nothing is pushed."""
+    return work.scan(Context(config, state_dir), accept_root)
+
+
+@app.command()
 def status(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """Say what is where."""
     context = Context(config, state_dir)
@@ -175,6 +192,8 @@ def status(as_json: Json = False, config: Config = None, state_dir: StateDir = N
                 is_running=holder is not None,
                 pid=(holder or {}).get("pid"),
                 version=__version__,
+                paused=context.paused,
+                hold=context.hold,
             )
         )
     else:
@@ -248,16 +267,29 @@ def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
 
 @app.command()
 def resolve(
-    run: Run,
-    use: Annotated[str, typer.Option("--use", metavar="local", help="Which side wins: local.")],
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A path, a leaf name that is unique, or a job id.")
+    ] = None,
+    use: Annotated[str | None, typer.Option("--use", metavar="local", help="Which side wins: local.")] = None,
+    accept_trail: Annotated[
+        bool, typer.Option("--accept-trail", help="Instead of a RUN: the state as it is now counts, and the hold ends.")
+    ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail.")] = "",
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
-    """Resolve a conflict: the local data win; what differs on the NAS is moved aside there, never removed."""
+    """Resolve a conflict: the local data win; what differs on the NAS is moved aside there, never removed.
+
+    Or, with --accept-trail, say that the state that was found after damage is to count.
+    """
+    context = Context(config, state_dir)
+    if accept_trail == (run is not None) or accept_trail == (use is not None):
+        raise ConfigError("Name a RUN with --use local, or give --accept-trail alone.")
+    if accept_trail:
+        return work.accept_trail(context, reason)
     if use != "local":
         raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
-    return _act_on_known(Context(config, state_dir), "resolve", run, reason=reason)
+    return _act_on_known(context, "resolve", str(run), reason=reason)
 
 
 def _act_on_known(context: Context, command: str, word: str, **more: Any) -> int:

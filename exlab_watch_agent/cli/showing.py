@@ -22,7 +22,17 @@ from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.handlers import Look, LookResult, Seen, Unseen, look
 from exlab_watch_agent.ports import Ports
-from exlab_watch_agent.report.status import Problem, Severity, counts, history_json, problems, run_json, sentence
+from exlab_watch_agent.report.status import (
+    Problem,
+    Severity,
+    counts,
+    history_json,
+    problems,
+    problems_of_state,
+    rank,
+    run_json,
+    sentence,
+)
 from exlab_watch_agent.statechart import RunState
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -42,7 +52,7 @@ def look_at(context: Context, path: str, record: RunRecord | None) -> LookResult
         tree=DiskRunTree(),
         creations=JsonCreationFiles(),
         digester=LocalDigester(),
-        transport=make_transport(equipment),
+        transport=make_transport(equipment, context.policy),
         manifests=FolderManifestStore(context.state_dir / "manifests"),
         sealer=CacheFolderSealer(),
         equipment=equipment,
@@ -155,7 +165,8 @@ def find_problems(context: Context, *, now: datetime) -> list[Problem]:
         known_equipment=frozenset(context.roots) or frozenset(r.equipment_id for r in context.records.values()),
         now=now,
     )
-    return sorted({*found, *extra}, key=lambda p: (p.severity, p.kind, p.subject))
+    extra += problems_of_state(paused=context.paused, hold=context.hold)
+    return sorted({*found, *extra}, key=rank)
 
 
 def print_problems(found: list[Problem]) -> None:
@@ -174,6 +185,8 @@ def print_status(context: Context) -> None:
         print(
             f"agent {holder.get('version', '?')} is running, pid {holder.get('pid', '?')}, since {holder.get('since', '?')}"
         )
+    for problem in problems_of_state(paused=context.paused, hold=context.hold):
+        print(f"{problem.message}\n    -> {problem.command}")
     for equipment_id, lane in sorted(live.get("lanes", {}).items()):
         state = "ok"
         if lane.get("root_problem"):
@@ -183,16 +196,27 @@ def print_status(context: Context) -> None:
         scanned = lane.get("last_scan_at")
         age = f"last scan {_age(scanned, now)} ago" if scanned else "not scanned yet"
         print(f"{equipment_id} -> {lane['destination']}: {state}; {age}")
+        watch = (live.get("observer") or {}).get("roots", {}).get(equipment_id)
+        if watch:
+            print(f"{'':<{len(equipment_id)}}    {watched(watch)}")
     observer = live.get("observer")
     if observer:
-        health = "does not see every root, scans serve it" if observer.get("degraded") else "sees every root"
-        print(f"file watcher ({observer['kind']}): {health}, replaced {counted(observer['restarts'], 'time')}")
+        allowed = f", {observer['watches_allowed']} watches allowed" if observer.get("watches_allowed") else ""
+        health = "degraded, see `exlab-watch-agent problems`" if observer.get("degraded") else "ok"
+        print(f"file watcher ({observer['kind']}): {health}, replaced {counted(observer['restarts'], 'time')}{allowed}")
     runs = sorted(context.records.values(), key=lambda record: record.run_path)
     print(", ".join(f"{count} {state}" for state, count in counts(runs).items()) or "no runs are known")
     for record in runs:
         print(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record, live)})")
         if record.state.value not in ("verified", "cleaned"):
             print(f"{'':<16}   {printable(sentence(record, live, now=now))}")
+
+
+def watched(watch: Mapping[str, Any]) -> str:
+    """Return in a few words how a root is watched."""
+    kind = "watched by file events" if watch["kind"] == "native" else "looked through every few seconds"
+    health = f"degraded: {watch['reason']}" if watch["degraded"] else watch["reason"]
+    return f"{kind}, {counted(watch['watches'], 'folder')}{f'; {health}' if health else ''}"
 
 
 def _age(moment: str, now: datetime) -> str:

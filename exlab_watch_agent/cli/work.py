@@ -6,21 +6,26 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.adapters.state_folder import require_private
+from exlab_watch_agent.adapters.store import RunStore
 from exlab_watch_agent.agent import Agent, leave_now, needs_attention
 from exlab_watch_agent.cli.context import Context, operator_name
+from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.words import counted
-from exlab_watch_agent.errors import AgentError, ExitCode
+from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.lane import Requested
 from exlab_watch_agent.report.status import counts
+from exlab_watch_agent.requests import NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.statechart import RunState
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -46,6 +51,11 @@ class Narrator:
             self._console.print(f"{text} ({printable(move.reason)})", markup=False)
         except (OSError, SystemExit):  # rich ends the program when the reader of its words has gone; the agent works on
             self._is_quiet = True
+
+    def on_notice(self, text: str) -> None:
+        """Say what concerns the whole agent; also where moves are not to be told."""
+        with suppress(OSError, SystemExit):  # as above
+            self._console.print(printable(text), markup=False)
 
     @contextmanager
     def following(self, agent: Agent) -> Iterator[None]:
@@ -106,9 +116,18 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 def run_agent(context: Context, *, is_once: bool, is_quiet: bool) -> int:
     """Run the agent in the foreground; return the exit code."""
     narrator = Narrator(is_quiet=is_quiet)
-    agent = Agent(context.settings, state_dir=context.state, is_watching=not is_once, on_move=narrator.on_move)
+    agent = Agent(
+        context.settings,
+        state_dir=context.state,
+        is_watching=not is_once,
+        on_move=narrator.on_move,
+        on_notice=narrator.on_notice,
+    )
     code = _drive(agent, narrator, until_rest=is_once)
     if is_once:
+        for lane_id, lane in agent.engine.lanes.items() if agent.engine is not None else ():
+            if lane.root_problem is not None:
+                print(f"{lane_id}: {printable(lane.root_problem)}", file=sys.stderr)
         found = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
         print(found or "no runs were found")
     leave_now(agent, code)
@@ -150,6 +169,50 @@ def act(context: Context, request: Mapping[str, Any], *, run_paths: frozenset[st
     return code
 
 
+def accept_trail(context: Context, reason: str) -> int:
+    """Have the state that was found after damage counted as true; return the exit code. Raises: AgentError."""
+    if context.holder is not None:
+        print(context.ask_agent({"command": "accept_trail", "reason": reason}))
+        return ExitCode.FINE
+    if context.hold is None:
+        raise AgentError(NOTHING_ON_HOLD)
+    require_private(context.state_dir)
+    store = RunStore(context.state_dir)
+    store.open()
+    try:
+        store.accept_trail(operator_name(), reason, SystemClock().now())
+    finally:
+        store.close()
+    print(TRAIL_ACCEPTED)
+    return ExitCode.FINE
+
+
+def scan(context: Context, accept_root: str | None) -> int:
+    """Reconcile now what is known with what is on the disk; without a running agent here, and nothing is pushed."""
+    if accept_root is not None and accept_root not in context.roots:
+        raise ConfigError(f"{printable(accept_root)} is no equipment of the config: {', '.join(context.roots)} are.")
+    request = {"command": "scan"} if accept_root is None else {"command": "scan", "accept_root": accept_root}
+    if context.holder is not None:
+        print(context.ask_agent(request))
+        return ExitCode.FINE
+    before = {record.job_id for record in context.records.values()}
+    answers: list[Mapping[str, Any]] = []
+    order = Requested({**request, "operator": operator_name()}, answers.append)
+    agent = Agent(context.settings, state_dir=context.state, is_watching=False, is_working=False)
+    code = _drive(agent, Narrator(is_quiet=True), until_rest=True, requests=[order])
+    assert agent.engine is not None, "the agent was opened"
+    for equipment_id, lane in agent.engine.lanes.items():
+        if lane.root_problem is not None:
+            print(f"{equipment_id} waits: {printable(lane.root_problem)}")
+            code = ExitCode.NEEDS_ATTENTION
+            continue
+        new = sum(1 for record in agent.store if record.equipment_id == equipment_id and record.job_id not in before)
+        parts = [counted(lane.runs_seen, "run folder"), f"{new} new", f"{len(lane.gone)} gone"]
+        print(f"{equipment_id}: {', '.join(parts)}")
+    leave_now(agent, code)
+    return code
+
+
 def sync_run(context: Context, word: str) -> int:
     """Bring one run to rest now; a run that is not complete yet is said to be so."""
     path, record = context.find_run(word)
@@ -173,7 +236,9 @@ def _say_how_it_ended(agent: Agent, path: str, code: int) -> int:
     engine = agent.engine
     assert engine is not None, "the agent was opened"
     if record is None:
-        reason = engine.path_problems.get(path) or "it has no usable .exlab-wizard/creation.json"
+        place = place_of(path, {lane_id: lane.root for lane_id, lane in engine.lanes.items()})
+        root_problem = engine.lanes[place.equipment_id].root_problem if place is not None else None
+        reason = root_problem or engine.path_problems.get(path) or "it has no usable .exlab-wizard/creation.json"
         raise AgentError(f"{printable(path)} was not synced: {printable(reason)}")
     if record.sync_status == "synced":
         print(

@@ -6,10 +6,11 @@ mapping where none runs.
 
 from __future__ import annotations
 
+import heapq
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -22,6 +23,7 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.statechart import CHART, RunState
 
+HOLD = "deletion_on_hold"
 NEEDS_ATTENTION = frozenset({RunState.FAILED, RunState.BLOCKED, RunState.CONFLICT})
 _PUSHED = frozenset(RunState) - {
     RunState.ACQUIRING,
@@ -64,13 +66,20 @@ def bytes_done(record: RunRecord, live: Mapping[str, Any]) -> int:
 
 
 def status_json(
-    records: Iterable[RunRecord], live: Mapping[str, Any], *, is_running: bool, pid: int | None, version: str
+    records: Iterable[RunRecord],
+    live: Mapping[str, Any],
+    *,
+    is_running: bool,
+    pid: int | None,
+    version: str,
+    paused: str | None,
+    hold: str | None,
 ) -> dict[str, Any]:
     """Return what `status --json` prints."""
     runs = sorted(records, key=lambda record: record.run_path)
     return {
         "schema": 1,
-        "agent": {"running": is_running, "pid": pid, "version": version},
+        "agent": {"running": is_running, "pid": pid, "version": version, "paused": paused, "hold": hold},
         "counts": counts(runs),
         "lanes": live.get("lanes", {}),
         "observer": live.get("observer"),
@@ -150,6 +159,23 @@ class Problem:
         }
 
 
+def problems_of_state(*, paused: str | None, hold: str | None) -> list[Problem]:
+    """Return what is wrong with the agent as a whole: its state is in doubt, or it waits for room."""
+    found: list[Problem] = []
+    if hold is not None:
+        command = "exlab-watch-agent resolve --accept-trail"
+        found.append(Problem(Severity.DATA_AT_RISK, HOLD, "state folder", f"nothing is deleted: {hold}", command))
+    if paused is not None:
+        message = f"the agent is paused {paused}"
+        found.append(Problem(Severity.STOPPED, "state_folder_full", "state folder", message, "make room there"))
+    return found
+
+
+def rank(problem: Problem) -> tuple[Any, ...]:
+    """Return what problems are sorted by: worst first, and a state in doubt before all that it says of runs."""
+    return (problem.kind != HOLD, problem.severity, problem.kind, problem.subject)
+
+
 def problems(
     records: Iterable[RunRecord],
     live: Mapping[str, Any],
@@ -181,13 +207,19 @@ def problems(
                     Severity.WAITING, "root_unavailable", equipment_id, lane["root_problem"], "exlab-watch-agent check"
                 )
             )
+    for equipment_id, watch in (live.get("observer") or {}).get("roots", {}).items():
+        # That a root is not there is said above already, by the scan.
+        if watch["degraded"] and not live.get("lanes", {}).get(equipment_id, {}).get("root_problem"):
+            message = f"new runs may be noticed late: {watch['reason']}"
+            command = watch["command"] or "exlab-watch-agent check"
+            found.append(Problem(Severity.WAITING, "observer_degraded", equipment_id, message, command))
     for path, message in path_problems.items():
         found.append(Problem(Severity.STOPPED, "creation_json", printable(path), printable(message), "edit the file"))
     for finding in orphans:
         found.append(
             Problem(Severity.NOTICE, str(finding.rule), finding.run_path, finding.rule_detail, "see the message")
         )
-    return sorted(set(found), key=lambda p: (p.severity, p.kind, p.subject))
+    return sorted(set(found), key=rank)
 
 
 def _of_run(
@@ -236,13 +268,35 @@ def shell_name(run_path: str) -> str:
     return shlex.quote(printable(run_path)) if os.name == "posix" else f'"{printable(run_path)}"'
 
 
-def oldest_unsynced(records: Iterable[RunRecord]) -> dict[str, str] | None:
-    """Return path and time of the run that has waited longest to be synced, None when all are."""
-    waiting = [r for r in records if r.sync_status not in ("synced", "cleaned") and r.discovered_at is not None]
-    if not waiting:
+class OldestUnsynced:
+    """Which run has waited longest to be synced, told at a cost that does not grow with the number of runs.
+
+    A heap that is told of moves; runs that are synced meanwhile leave it when they come to its top.
+    """
+
+    def __init__(self, records: Iterable[RunRecord]) -> None:
+        self._heap = [(record.discovered_at, record.job_id) for record in records if _waits_to_be_synced(record)]
+        heapq.heapify(self._heap)
+        self._is_in = {job_id for _, job_id in self._heap}
+
+    def moved(self, record: RunRecord) -> None:
+        """Take in a run that is new, or not synced any more."""
+        if record.job_id not in self._is_in and _waits_to_be_synced(record):
+            self._is_in.add(record.job_id)
+            heapq.heappush(self._heap, (record.discovered_at, record.job_id))
+
+    def find(self, get: Callable[[str], RunRecord | None]) -> dict[str, str] | None:
+        """Return path and time of that run, None when all are synced. `get` returns a job's record as it is now."""
+        while self._heap:
+            record = get(self._heap[0][1])
+            if record is not None and _waits_to_be_synced(record):
+                return {"run_path": printable(record.run_path), "since": _time(record.discovered_at) or ""}
+            self._is_in.discard(heapq.heappop(self._heap)[1])
         return None
-    oldest = min(waiting, key=lambda record: (record.discovered_at, record.run_path))
-    return {"run_path": printable(oldest.run_path), "since": _time(oldest.discovered_at) or ""}
+
+
+def _waits_to_be_synced(record: RunRecord) -> bool:
+    return record.sync_status not in ("synced", "cleaned") and record.discovered_at is not None
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -25,6 +25,7 @@ COMMANDS = [
     ["init"],
     ["check"],
     ["run"],
+    ["scan"],
     ["status"],
     ["show"],
     ["problems"],
@@ -99,6 +100,9 @@ def test_the_version_is_that_of_the_package(command: Command) -> None:
         ["retry"],
         ["retry", "x", "--all"],
         ["resolve", "x", "--use", "nas"],
+        ["resolve", "x", "--accept-trail"],
+        ["resolve", "--use", "local", "--accept-trail"],
+        ["resolve", "--use", "local"],
         ["demo", "--config", "x"],
     ],
     ids=" ".join,
@@ -193,7 +197,8 @@ def test_check_says_that_all_is_well_and_leaves_nothing_behind(lab: Lab, on: Com
     said = on("check")
     assert (said.code, said.err) == (0, "")
     assert all(line.startswith("ok ") for line in said.out.splitlines())
-    assert "1 run folders below" in said.out
+    assert "1 run folder below" in said.out
+    assert "inotify watches needed" in said.out
     assert "was written, read back, hashed and cleared" in said.out
     assert list((lab.nas / "SCOPE_01").iterdir()) == []
     assert not lab.state.exists()
@@ -236,7 +241,8 @@ def test_status_json_has_the_promised_shape(lab: Lab, on: Command) -> None:
     assert (said.code, said.err) == (0, "")
     value = said.json
     assert value["schema"] == 1
-    assert value["agent"] == {"running": False, "pid": None, "version": exlab_watch_agent.__version__}
+    version = exlab_watch_agent.__version__
+    assert value["agent"] == {"running": False, "pid": None, "version": version, "paused": None, "hold": None}
     assert value["counts"] == {"blocked": 1, "verified": 1}
     by_path = {one["run_path"]: one for one in value["runs"]}
     assert set(by_path) == {str(run), str(blocked)}
