@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ from exlab_watch_agent.adapters.transports.ssh_session import (
     SshConnection,
     SshLogin,
     classified_ssh,
+    new_socket_path,
+    remove_socket,
 )
 from exlab_watch_agent.errors import CancelledError, FailureKind, TransportError
 
@@ -212,9 +216,7 @@ def test_busybox_is_there() -> None:
     assert shutil.which("busybox"), "installed by .ci/run"
 
 
-def test_sockets_of_killed_agents_go_and_those_in_use_stay(
-    children: Children, sshd: SshServer, tmp_path: Path
-) -> None:
+def test_sockets_of_killed_agents_go_and_those_in_use_stay(children: Children, sshd: SshServer, tmp_path: Path) -> None:
     folder = tmp_path / "ssh"
     folder.mkdir()
     dead, others = folder / "0123abcd", folder / "note.txt"

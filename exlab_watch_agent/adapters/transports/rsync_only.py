@@ -10,7 +10,8 @@ options and exit codes (rsync_process.py), the connection (ssh_session.py), the 
   they are listed again, and found wrong again.
 - Nothing can be removed, so the probe file stays: one small file in `<root>/.exlab-watch-agent/`.
 - Nothing creates a file exclusively: of two agents that claim one folder in the same moment both may believe it is
-  theirs until they look again. (`rrsync` lets one rsync in at a time, which makes it exclusive.)
+  theirs until they look again, which each does after its data are copied. (`rrsync` lets one rsync in at a time, which
+  makes it exclusive.)
 - A file that changed while it was sent has its name already when that is noticed; the next push replaces it.
 - Hashes are computed here, of the bytes that come back, through a temporary file of at most `stream_bytes_max`.
 - Links above a run's folder are the server's affair; in it they are never followed.
@@ -128,6 +129,7 @@ class RsyncOnlyTransport:
         self._probe_path = f"{OWN_FOLDER}/probe-{suffix}"
         self._turn = threading.Lock()
         self._making_room: dict[str, set[str]] = {}
+        self._claims: dict[str, Claim] = {}
 
     def describe(self) -> str:
         return self._name
@@ -238,6 +240,10 @@ class RsyncOnlyTransport:
             # In the second case our state was lost and rebuilt: the run is the same, its job is a new one.
             self._put({f"{destination}/{CLAIM_PATH}": claim_text(claim)}, may_replace=there is not None)
             there = self._claim_at(destination)
+        self._require_claim(destination, claim, there)
+        self._claims[destination] = claim
+
+    def _require_claim(self, destination: str, claim: Claim, there: Claim | None) -> None:
         if there is None or there.job_id != claim.job_id:
             whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
             raise DestinationOccupiedError(f"{destination!r} at {self._name} belongs to another run ({whose}).")
@@ -348,6 +354,8 @@ class RsyncOnlyTransport:
                 raise TransportError(FailureKind.UNKNOWN, self._odd(entry.path, destination))
         self._making_room.get(destination, set()).difference_update(entry.path for entry in files)
         require_sources_unchanged(source_root, files)
+        if destination in self._claims:
+            self._require_claim(destination, self._claims[destination], self._claim_at(destination))
 
     def _push(
         self,

@@ -196,12 +196,12 @@ ESSENTIAL = {
 
 
 class Essentials(RcloneContract):
-    """What a server has a say in. The rest is the same code for all, and the whole contract runs on three of them."""
+    """What a server has a say in. The rest is the same code for all, and the whole contract runs on two of them."""
 
     def test_odd_names_arrive_one_by_one_or_are_refused(self, run: Path, there: Path, transport: Transport) -> None:
         wanted = set()
-        for what, name in ODD_NAMES.items():
-            path = os.fsdecode(name)
+        for number, (what, name) in enumerate(ODD_NAMES.items()):
+            path = f"{number}/{os.fsdecode(name)}"  # side by side, both Unicode forms of a name are one to some servers
             (entry,) = fill(run, {path: what.encode()})
             if what in self.NAMES_IT_CANNOT_CARRY:
                 with pytest.raises(TransportError, match="Rename it"):
@@ -260,7 +260,7 @@ class TestLocal(RcloneContract):
         return rclone_local
 
 
-class TestSftpOfRclone(RcloneContract):
+class TestSftpOfRclone(Essentials):
     @pytest.fixture
     def remote(self, rclone_sftp: RcloneRemote) -> RcloneRemote:
         return rclone_sftp
@@ -436,13 +436,12 @@ CANARY = "canary-pa55word-canary"
 @pytest.mark.parametrize(
     ("fixture", "members", "more"),
     [
-        ("rclone_sftp", {"pass": CANARY}, ""),
         ("rclone_webdav", {"pass": CANARY}, ""),
         ("rclone_webdav", {"bearer_token": "plain " + CANARY, "user": "", "pass": ""}, ""),
         ("rclone_smb", {"pass": CANARY, "token": f'{{"access_token": "{CANARY}"}}'}, ""),
         ("rclone_sftp", {"pass": CANARY}, "crypt"),
     ],
-    ids=["sftp", "webdav", "bearer token", "OAuth token", "crypt"],
+    ids=["webdav", "bearer token", "OAuth token", "crypt"],
 )
 def test_a_server_that_does_not_let_us_in_is_told_with_the_next_step_and_no_secret_is(
     fixture: str, members: dict[str, str], more: str, tmp_path: Path, request: pytest.FixtureRequest

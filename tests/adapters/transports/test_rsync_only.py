@@ -22,6 +22,7 @@ from exlab_watch_agent.adapters.transports.ssh_session import NoShellError  # no
 from exlab_watch_agent.core.inventory import FileEntry  # noqa: E402
 from exlab_watch_agent.core.policy import RsyncSshTarget  # noqa: E402
 from exlab_watch_agent.errors import (  # noqa: E402
+    DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
     SourceChangedError,
@@ -95,6 +96,13 @@ class TestContractBehindRrsync(TransportContract):
         assert transport.describe() in str(caught.value)
         assert tree(root) == before
 
+    @pytest.mark.parametrize("garbled", [b"", b"[" * 10_000])
+    @pytest.mark.parametrize("is_known", [True, False])
+    def test_a_garbled_marker_is_neither_believed_nor_replaced(
+        self, root: Path, transport: Transport, garbled: bytes, is_known: bool
+    ) -> None:
+        super().test_a_garbled_marker_is_neither_believed_nor_replaced(root, transport, garbled, is_known)
+
     @pytest.mark.parametrize("what", ODD_NAMES)
     def test_an_odd_name_is_just_a_name(self, run: Path, there: Path, transport: Transport, what: str) -> None:
         name = os.fsdecode(ODD_NAMES[what])
@@ -112,7 +120,9 @@ class TestContractBehindRrsync(TransportContract):
         assert tree(aside) == {name: b"rot!", f"folder/{name}/{name}": b"deeper"}
         assert (there / name).read_bytes() == b"file"
 
-    def test_what_makes_room_is_kept_under_the_first_free_number(
+    test_what_makes_room_is_kept_under_the_first_free_number = None  # type: ignore[assignment]
+
+    def test_what_makes_room_is_kept_under_the_first_free_number_once_the_right_bytes_come(
         self, run: Path, root: Path, there: Path, transport: Transport
     ) -> None:
         listed = fill(run, {"a.bin": b"A", "sub/b.bin": b"B"})
@@ -188,6 +198,15 @@ class TestContractBehindRrsync(TransportContract):
         transport.copy(str(run), [e for e in entries(run) if e.path == "a.bin"], RUN, control=FREE)
         assert (there / "a.bin").read_bytes() == b"after it"
         assert tree(root / ".exlab-superseded") == {f"{RUN}/1/a.bin": b"before"}
+
+    def test_a_claim_that_another_agent_replaced_meanwhile_is_seen_after_the_copy(
+        self, run: Path, there: Path, transport: Transport
+    ) -> None:
+        transport.place_claim(RUN, CLAIM)
+        path = there / ".exlab-wizard/exlab-watch-agent.json"
+        path.write_bytes(path.read_bytes().replace(b"job-1", b"job-2"))
+        with pytest.raises(DestinationOccupiedError):
+            transport.copy(str(run), fill(run, {"a": b"a"}), RUN, control=FREE)
 
     def test_a_root_that_is_not_there_says_how_rrsync_counts(self, root: Path) -> None:
         root.rmdir()
