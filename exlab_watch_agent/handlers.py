@@ -378,7 +378,17 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
         _declared_mismatches(here, inventory, ports, effect.run_path),
         creation.overrides,
         oversize,
+        is_seal_missing=manifest is not None and not _copy_says_synced(effect, ports),
     )
+
+
+def _copy_says_synced(effect: Verify, ports: Ports) -> bool:
+    path = f"{CACHE_FOLDER}/{CREATION_FILE}"
+    data = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+    try:
+        return bool(json.loads(data or b"")["sync_status"] == "synced")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _digests_of_both(

@@ -64,6 +64,7 @@ class Trigger(StrEnum):
     AUDITED = "audited"
     LOCAL_CHOSEN = "local_chosen"
     DIFFERENCE_GONE = "difference_gone"
+    SEAL_MISSED = "seal_missed"
     RETRIED = "retried"
 
 

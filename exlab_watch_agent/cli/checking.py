@@ -77,7 +77,9 @@ def _check_root(equipment: EquipmentPolicy) -> tuple[int, list[Line]]:
     lines: list[Line] = [(True, f"{equipment.equipment_id}: {counted(len(runs), 'run folder')} below {root}")]
     kind = kind_of(root)
     if equipment.observer is ObserverMode.AUTO and is_shared(kind):
-        lines.append((True, f"{equipment.equipment_id}: {root} is on {kind}, so it is looked through every few seconds"))
+        lines.append(
+            (True, f"{equipment.equipment_id}: {root} is on {kind}, so it is looked through every few seconds")
+        )
         return 0, lines
     if equipment.observer is ObserverMode.POLLING:
         return 0, lines

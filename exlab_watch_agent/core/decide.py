@@ -216,7 +216,8 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
             return _conflict(LOCAL_CHANGED, _words(comparison), fingerprint=event.fingerprint)
         case RunState.CONFLICT if is_equal and record.is_sealed:
             passed = _passed(record, event, now=now, policy=policy) | {"last_error": None}
-            return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", passed)
+            trigger = Trigger.SEAL_MISSED if event.is_seal_missing else Trigger.DIFFERENCE_GONE
+            return Judgement(trigger, "both sides equal the manifest again", passed)
     return None
 
 

@@ -59,7 +59,8 @@ class Verified:
 
     `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
     `overrides`: as they stood in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
-    destination was not taken because of `verify.max_stream_bytes`.
+    destination was not taken because of `verify.max_stream_bytes`. `is_seal_missing`: the run was sealed, and its copy
+    does not say so (any more).
     """
 
     turn: int
@@ -71,6 +72,7 @@ class Verified:
     declared_mismatches: tuple[str, ...] = ()
     overrides: tuple[OverrideEntry, ...] = ()
     skipped_oversize: tuple[str, ...] = ()
+    is_seal_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

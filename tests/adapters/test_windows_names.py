@@ -6,15 +6,13 @@ Faked is only what a path is; share modes, reparse points and durability are not
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from pathlib import PureWindowsPath
 
 import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem, OSType
 from pyfakefs.fake_filesystem_unittest import Patcher
 
 from exlab_watch_agent.adapters import scanner
-from exlab_watch_agent.core.discovery import destination_of, place_of
+from exlab_watch_agent.core.discovery import destination_of
 from exlab_watch_agent.core.policy import EquipmentPolicy, Layout, MountedPathTarget
 from exlab_watch_agent.errors import RootUnavailableError
 
@@ -23,9 +21,7 @@ RUN = "D:\\lab\\SCOPE_01\\PROJ-0042 Cortex pilot\\Runs\\Run_2026-04-17T14-32"
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFilesystem]:
-    # On Windows PurePath is this one by itself.
-    monkeypatch.setattr(scanner, "place_of", partial(place_of, flavour=PureWindowsPath))
+def disk() -> Iterator[FakeFilesystem]:
     with Patcher() as patcher:
         assert patcher.fs is not None
         patcher.fs.os = OSType.WINDOWS

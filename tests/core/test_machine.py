@@ -71,6 +71,7 @@ def test_only_an_operator_or_a_proof_leads_out_of_a_conflict():
     assert {row.trigger for row in CHART.rows if row.source is RunState.CONFLICT} == {
         Trigger.LOCAL_CHOSEN,
         Trigger.DIFFERENCE_GONE,
+        Trigger.SEAL_MISSED,
     }
 
 
@@ -82,6 +83,7 @@ def test_verified_is_entered_only_by_a_proof_or_from_a_state_that_was_proven():
         (RunState.AUDITING, Trigger.AUDIT_INTERRUPTED),
         (RunState.CLEANUP_ELIGIBLE, Trigger.CLEANUP_DISABLED),
         (RunState.CLEANING, Trigger.INTERLOCK_BROKEN),
+        (RunState.CONFLICT, Trigger.DIFFERENCE_GONE),
     }
 
 

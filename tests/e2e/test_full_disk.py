@@ -125,8 +125,10 @@ def test_on_a_full_disk_the_agent_waits_says_so_harms_nothing_and_goes_on_when_t
         disk.fill()
         runs = until_paused(lab)
 
-        said = lab.cli("status")
-        assert "the agent is paused since" in said.out
+        # Until the agent itself has said so, status goes by the disk.
+        said = until(
+            lambda: (text := lab.cli("status")) and "the agent is paused since" in text.out and text, "the pause"
+        )
         assert "make room" in said.out
         problem = problems(lab)["state_folder_full"]
         assert problem["severity"] == "stopped"

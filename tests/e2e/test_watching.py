@@ -146,7 +146,9 @@ def test_a_root_that_is_unmounted_and_mounted_again_loses_no_run_and_gets_no_fil
             runs = [lab.new_run() for _ in range(5)]
             until(lambda: {str(run) for run in runs} <= taken_up(lab), "the runs")
             until_well(lab)
-            subprocess.run(["umount", "--lazy", str(root)], check=True)  # as a share that drops: the agent holds files open
+            subprocess.run(
+                ["umount", "--lazy", str(root)], check=True
+            )  # as a share that drops: the agent holds files open
             try:
                 until(lambda: lab.live()["lanes"]["SCOPE_01"]["root_problem"], "the lane's wait")
                 until(lambda: watch_of(lab)["watches"] < 10, "the watch over the empty folder")
