@@ -122,7 +122,9 @@ def transitions(folder: Path, runs: int, moves: int) -> None:
     store.open()
     line = b"x" * (len((folder / "state" / "audit.jsonl").read_bytes().splitlines()[-1]))
     others = rivals(folder, runs, line + b"\n")
-    entries = [entry_of(number % runs, number // runs + 1) for number in range(moves)]  # the rivals build nothing either
+    entries = [
+        entry_of(number % runs, number // runs + 1) for number in range(moves)
+    ]  # the rivals build nothing either
     others["store"] = lambda n: store.commit([entries[n]], at=NOW)
     times: dict[str, list[float]] = {name: [] for name in sorted(others)}
     names = list(times)

@@ -190,7 +190,9 @@ def accept_trail(context: Context, reason: str) -> int:
 def scan(context: Context, accept_root: str | None) -> int:
     """Reconcile now what is known with what is on the disk; without a running agent here, and nothing is pushed."""
     if accept_root is not None and accept_root not in context.roots:
-        raise ConfigError(f"{printable(accept_root)} is no equipment of the config, which has {', '.join(context.roots)}.")
+        raise ConfigError(
+            f"{printable(accept_root)} is no equipment of the config, which has {', '.join(context.roots)}."
+        )
     request = {"command": "scan"} if accept_root is None else {"command": "scan", "accept_root": accept_root}
     if context.holder is not None:
         print(context.ask_agent(request))
