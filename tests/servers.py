@@ -29,7 +29,6 @@ USER = "labuser"
 LABUSER_ID = 64_123
 KEEPER = Path(__file__).with_name("keeper.py")
 RCLONE = Path(sys.executable).with_name("rclone")
-OLD_RCLONE = Path("/usr/bin/rclone")  # the distribution's, far below the version that is asked for
 START_S = 30.0
 PORTS = range(20_000, 30_000)  # below the range from which the kernel takes the ports of outgoing connections
 KEEPER_PIDS: set[int] = set()
