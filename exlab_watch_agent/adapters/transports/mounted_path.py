@@ -53,10 +53,11 @@ from exlab_watch_agent.adapters.transports.own_files import (
     SUPERSEDED_FOLDER,
     claim_in,
     claim_text,
+    expected_marker,
     identity_in,
-    marker_id_in,
     marker_text,
     new_marker_id,
+    readable_marker,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -128,11 +129,7 @@ class MountedPathTransport:
     def _expected_marker(self, expected_marker_id: str | None) -> str | None:
         self._require_folder()
         found = self._marker_id()
-        if found is None and expected_marker_id is not None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
-        if expected_marker_id not in (None, found):
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is that of another place"))
-        return found
+        return expected_marker(found, expected_marker_id, away=self._away)
 
     def _away(self, why: str) -> str:
         return f"The destination {self._root} cannot be used: {why}. The share may not be mounted."
@@ -140,12 +137,7 @@ class MountedPathTransport:
     def _marker_id(self) -> str | None:
         """Return the id in the marker, None without one. Raises: DestinationUnreachableError when it is garbled."""
         data = self._read(Folders(self._root), MARKER_FILE, OWN_FILE_BYTES_MAX)
-        if data is None:
-            return None
-        found = marker_id_in(data)
-        if found is None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is damaged"))
-        return found
+        return readable_marker(data, away=self._away)
 
     def _place_marker(self) -> str:
         """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""

@@ -51,10 +51,11 @@ from exlab_watch_agent.adapters.transports.own_files import (
     SUPERSEDED_FOLDER,
     claim_in,
     claim_text,
+    expected_marker,
     identity_in,
-    marker_id_in,
     marker_text,
     new_marker_id,
+    readable_marker,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -202,20 +203,11 @@ class RcloneTransport:
 
     def _expected_marker(self, expected_marker_id: str | None) -> str | None:
         found = self._marker_id()
-        if found is None and expected_marker_id is not None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
-        if expected_marker_id not in (None, found):
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is that of another place"))
-        return found
+        return expected_marker(found, expected_marker_id, away=self._away)
 
     def _marker_id(self) -> str | None:
         data = self._read(MARKER_FILE, OWN_FILE_BYTES_MAX)
-        if data is None:
-            return None
-        found = marker_id_in(data)
-        if found is None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is damaged"))
-        return found
+        return readable_marker(data, away=self._away)
 
     def _place_marker(self) -> str:
         """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
