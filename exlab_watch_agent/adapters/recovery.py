@@ -9,10 +9,11 @@ that no slot knew of. The heads in sealed runs and in the heartbeat on the NAS t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
@@ -93,16 +94,27 @@ def load(folder: Path) -> Loaded:
 
     Raises: StateFolderError when the folder cannot be read, or another version wrote what is in it.
     """
+    return _read_at_rest(folder, lambda: _loaded(folder), is_whole=lambda loaded: not loaded.damage)
+
+
+_Read = TypeVar("_Read")
+
+
+def _read_at_rest(folder: Path, read: Callable[[], _Read], *, is_whole: Callable[[_Read], bool]) -> _Read:
+    """Return what is read of a folder in which an agent may be writing.
+
+    What looks damaged is read again if the agent wrote a slot or went on in another segment meanwhile.
+    Raises: StateFolderError.
+    """
     try:
         before = _names(folder)
         for _ in range(_READS_MAX):
-            try:
-                loaded = _loaded(folder)
-            except FileNotFoundError:  # closed under another name in between
-                loaded = None
+            found: _Read | None = None
+            with suppress(FileNotFoundError):  # closed under another name in between
+                found = read()
             after = _names(folder)
-            if loaded is not None and (after == before or not loaded.damage):
-                return loaded
+            if found is not None and (after == before or is_whole(found)):
+                return found
             before = after
         raise StateFolderError(f"{folder} changes faster than it can be read: try again.")
     except OSError as error:
@@ -340,14 +352,15 @@ def verify_trail(folder: Path) -> Verification:
 
     Changes nothing; safe while an agent writes there. Raises: StateFolderError.
     """
-    try:
-        slot_head = _head_of(read_slots(folder))
-        reader = TrailReader(find_segments(folder, live_first_seq=slot_head.segment))
-        is_there = slot_head.seq == 0
-        for line in reader.lines():
-            is_there |= (line.head.seq, line.head.digest) == (slot_head.seq, slot_head.digest)
-    except OSError as error:
-        raise StateFolderError(f"{folder} cannot be read ({error.strerror}): mend that, then try again.") from error
+    return _read_at_rest(folder, lambda: _verified(folder), is_whole=lambda verification: verification.is_whole)
+
+
+def _verified(folder: Path) -> Verification:
+    slot_head = _head_of(read_slots(folder))
+    reader = TrailReader(find_segments(folder, live_first_seq=slot_head.segment))
+    is_there = slot_head.seq == 0
+    for line in reader.lines():
+        is_there |= (line.head.seq, line.head.digest) == (slot_head.seq, slot_head.digest)
     if slot_head.seq > reader.end_seq:
         found = f"lines {reader.end_seq + 1} to {slot_head.seq} were cut off the end"
         reader.breaks.append(Break(reader.end_seq + 1, found))

@@ -8,6 +8,7 @@ and which ones count after damage. Not here: what a line means (recovery.py), an
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -83,29 +84,47 @@ def find_segments(folder: Path, *, live_first_seq: int = 1) -> list[Segment]:
     `live_first_seq`: what the slot says of the live segment, for when its own first line cannot be read.
     Raises: OSError.
     """
+    live = _opened_live(folder)
     found: list[Segment] = []
     closed = folder / CLOSED_FOLDER
+    # The closed ones come after the live one: one that an agent closes in between is then found here, and none is missed.
     if closed.is_dir():
         for path in sorted(closed.iterdir()):
             if match := _CLOSED_NAME.fullmatch(path.name):
-                found.append(Segment(int(match[1]), path, path.stat().st_size, is_live=False))
-    live = live_path(folder)
-    if live is None or (size_bytes := live.stat().st_size) == 0:
+                status = path.stat()
+                found.append(Segment(int(match[1]), path, status.st_size, is_live=False))
+                if live is not None and os.path.samestat(status, live.status):
+                    live = None
+    if live is None or live.status.st_size == 0:
         return found
-    with live.open("rb") as file:
-        seq = _parsed(file.readline()).get("seq")
+    seq = _parsed(live.first_line).get("seq")
     if not isinstance(seq, int) or seq < 1:
         seq = live_first_seq
     first_seq = max(seq, found[-1].first_seq + 1 if found else 1)
-    return [*found, Segment(first_seq, live, size_bytes, is_live=True)]
+    return [*found, Segment(first_seq, live.path, live.status.st_size, is_live=True)]
+
+
+class _Live(NamedTuple):
+    path: Path
+    status: os.stat_result
+    first_line: bytes
+
+
+def _opened_live(folder: Path) -> _Live | None:
+    path = live_path(folder)
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return _Live(path, os.fstat(file.fileno()), file.readline())
 
 
 def live_path(folder: Path) -> Path | None:
     """Return the live segment's file, None when there is none.
 
-    A stop in the middle of closing a segment leaves the next one under its first name: it is the live one then.
+    A stop in the middle of closing a segment leaves the next one under its first name: it is the live one then. An agent
+    that closes one at this moment may have given it its last name between two looks, so that is looked for once more.
     """
-    for name in (TRAIL_NAME, NEXT_NAME):
+    for name in (TRAIL_NAME, NEXT_NAME, TRAIL_NAME):
         if (folder / name).is_file():
             return folder / name
     return None

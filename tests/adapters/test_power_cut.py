@@ -89,6 +89,10 @@ def committing(folder: Path, speak: int) -> None:
     os._exit(0)
 
 
+def last_number(said: bytes) -> int:
+    return int(said.rpartition(b"\n")[0].split()[-1])
+
+
 def test_a_power_cut_loses_no_acknowledged_commit(disk: Disk) -> None:
     chance = random.Random(20260417)
     folder = disk.mount_point / "state"
@@ -101,23 +105,25 @@ def test_a_power_cut_loses_no_acknowledged_commit(disk: Disk) -> None:
             committing(folder, speak)
         os.close(speak)
         said = b""
-        while said.count(b"\n") < 10:
+        until_s = time.monotonic() + chance.uniform(0.05, 0.4)
+        while said.count(b"\n") < 10 or time.monotonic() < until_s:
             said += os.read(listen, 1 << 16)
-        time.sleep(chance.uniform(0.05, 0.4))
+        acknowledged = last_number(said)
         disk.cut_power()
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         while data := os.read(listen, 1 << 16):
             said += data
         os.close(listen)
-        acknowledged = int(said.rpartition(b"\n")[0].split()[-1])
         assert acknowledged > seq
         disk.unmount()
         disk.mount()
         with opened(folder) as store:
             seq = sum(record.turn for record in store)
-            # A commit whose sync had begun may have become durable all the same.
-            assert seq in (acknowledged, acknowledged + 1), trial
+            # What was said before the cut must be there. Of what was said from then on the last may not: the simulated cut
+            # takes a moment, in which the kernel can still call a sync done whose blocks it then forgets; after a real
+            # one nobody says anything. A commit whose sync had begun may have become durable all the same.
+            assert acknowledged <= seq <= last_number(said) + 1, trial
             assert store.hold is None, (trial, store.hold)
             for record in store:
                 assert [move.trigger for move in store.history(record.job_id)] == [

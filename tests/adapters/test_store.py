@@ -552,6 +552,44 @@ def test_reading_while_a_process_commits_gives_consistent_states_and_changes_not
     assert len(set(seen)) > 10
 
 
+def test_a_segment_that_is_closed_between_two_looks_of_a_reader_is_not_missed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    is_file, iterdir = Path.is_file, Path.iterdir
+    with opened(folder, segment_bytes=4000) as store:
+        turn = 0
+
+        def commit_into_the_next_segment() -> None:
+            nonlocal turn
+            segment = store.head.segment
+            while store.head.segment == segment:
+                turn += 1
+                store.commit([moved(a_record(0, turn=turn - 1), turn)], at=NOW)
+
+        def first_name_was_taken_away(path: Path) -> bool:
+            """As if the live segment had been closed just before, and the next one got its name right after this look."""
+            looks.append(path.name)
+            return is_file(path) and looks != [TRAIL_NAME]
+
+        def closing(path: Path) -> Any:
+            if path.name == CLOSED_FOLDER and not looks:
+                looks.append(path.name)
+                commit_into_the_next_segment()
+            return iterdir(path)
+
+        commit_into_the_next_segment()
+        for name, hindering in (("is_file", first_name_was_taken_away), ("iterdir", closing)):
+            looks.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, name, hindering)
+                acknowledged = turn
+                assert next(load(folder).documents.records()).turn >= acknowledged
+                looks.clear()
+                assert verify_trail(folder).is_whole
+            assert looks, "it was hindered"
+
+
 def test_reading_a_folder_changes_nothing_in_it_not_even_a_damaged_one(lived: State, folder: Path) -> None:
     before = everything(folder)
     assert state_read(load(folder)) == lived
