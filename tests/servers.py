@@ -464,12 +464,14 @@ def running_samba(home: Path) -> Iterator[RcloneRemote]:
 class Link:
     """A TCP link on loopback to a server's port, which can be cut, fall silent, or be slow. One thread carries all of it.
 
-    `cut_after_bytes` counts what has gone up (towards the server) on all connections together.
+    `cut_after_bytes` counts what has gone up (towards the server) on all connections together; so does
+    `silent_after_bytes`.
     """
 
     def __init__(self, to_port: int) -> None:
         self.bytes_up = 0
         self.cut_after_bytes: int | None = None
+        self.silent_after_bytes: int | None = None
         self.is_silent = False
         self.is_refusing = False
         self.rate_up: float | None = None
@@ -501,7 +503,8 @@ class Link:
 
     def mend(self) -> None:
         """Carry everything again."""
-        self.cut_after_bytes, self.is_silent, self.is_refusing, self.rate_up = None, False, False, None
+        self.cut_after_bytes = self.silent_after_bytes = self.rate_up = None
+        self.is_silent = self.is_refusing = False
 
     def _carry(self) -> None:
         while not self._is_ending:
@@ -535,7 +538,8 @@ class Link:
         other = self._pairs.get(sock)
         if other is None:
             return
-        piece = 16_384 if self.rate_up is not None or self.cut_after_bytes is not None else 262_144
+        is_watched = any(x is not None for x in (self.rate_up, self.cut_after_bytes, self.silent_after_bytes))
+        piece = 16_384 if is_watched else 262_144
         try:
             data = sock.recv(piece)
             if data:
@@ -548,6 +552,8 @@ class Link:
             self.bytes_up += len(data)
             if self.cut_after_bytes is not None and self.bytes_up > self.cut_after_bytes:
                 self.is_refusing = True
+            if self.silent_after_bytes is not None and self.bytes_up > self.silent_after_bytes:
+                self.is_silent = True
             if self.rate_up is not None:
                 self._paid_s = max(self._paid_s, time.monotonic()) + len(data) / self.rate_up
                 time.sleep(max(0.0, self._paid_s - time.monotonic()))
@@ -575,6 +581,22 @@ def full_disk(folder: Path, *, size: str = "1m") -> Iterator[Path]:
         yield folder
     finally:
         done(program("umount"), "--lazy", folder)  # a server may still stand in it
+
+
+@contextmanager
+def folding_disk(folder: Path, *, image: Path) -> Iterator[Path]:
+    """An NTFS disk, mounted at the folder, on which names that differ in case only are one name.
+
+    It shows all of them in lower case. Needs root.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done("truncate", "--size", "40M", image)
+    done(program("mkntfs"), "--force", "--fast", "--quiet", image)
+    done(program("lowntfs-3g"), "-o", "ignore_case", image, folder)
+    try:
+        yield folder
+    finally:
+        done(program("umount"), "--lazy", folder)
 
 
 @contextmanager

@@ -239,10 +239,10 @@ def _collision_findings(run_path: str, entries: Iterable[tuple[str, OffendingKin
     Comparing neighbours is enough: where two paths collide, so do the two folders or files at which they part, and
     mending that mends everything below. The cache folder, which the inventory leaves out, counts as a neighbour.
     """
-    earlier = {_folded(CACHE_FOLDER): CACHE_FOLDER}
+    earlier = {folded(CACHE_FOLDER): CACHE_FOLDER}
     for path, kind in entries:
         parent, slash, name = path.rpartition("/")
-        twin = earlier.setdefault(parent + slash + _folded(name), path)
+        twin = earlier.setdefault(parent + slash + folded(name), path)
         if twin != path:
             detail = (
                 f"{_quoted(path)} and {_quoted(twin)} are one name where case or Unicode form is ignored, "
@@ -251,7 +251,7 @@ def _collision_findings(run_path: str, entries: Iterable[tuple[str, OffendingKin
             yield _finding(run_path, Rule.CASE_COLLISION, kind, path, name, detail)
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """Return what is left of a name when case and canonical Unicode form are ignored.
 
     Source: Unicode Standard, D145 (canonical caseless match), which is also what ext4 and ZFS ignore. Compatibility

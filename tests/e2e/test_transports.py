@@ -25,13 +25,14 @@ from lab import (
     tombstone,
     until,
 )
-from servers import MountedFolder, Place, RcloneRemote, SshServer, descendants
+from servers import Link, MountedFolder, Place, RcloneRemote, SshServer, descendants
 
 from exlab_watch_agent import agent as agent_module
 from exlab_watch_agent.adapters.clock import SystemClock
 
 TO_THE_END = ["acquiring", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]
 AGAIN = ["auditing", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]
+MIB = 1 << 20
 LEAF = "Run_2026-04-17T14-32"
 PROJECTS = ("PROJ-0042 Cortex pilot", "PROJ-0043 Zürich & co")
 PATIENCE_S = 150.0  # many servers on a machine that may be busy
@@ -96,7 +97,7 @@ def ways(*fixtures: str) -> Any:
 
 
 def mib(count: float) -> bytes:
-    return os.urandom(int(count * (1 << 20)))
+    return os.urandom(int(count * MIB))
 
 
 # --- one agent, a lane for every way ---------------------------------------------------------------------------------
@@ -473,3 +474,50 @@ def test_a_push_keeps_to_the_limit_and_the_limit_ends_with_its_window(
     at = {fact["move"]["dest"]: fact["at"] for fact in lab.facts(run)}
     took_s = (datetime.fromisoformat(at["prechecking"]) - datetime.fromisoformat(at["running"])).total_seconds()
     assert 2 < took_s < 30, "without a limit it takes no time, with it for ever 40 s"
+
+
+@pytest.mark.parametrize("fixture", ["sshd", "rclone_sshd"])
+def test_a_window_that_begins_in_the_middle_of_a_file_holds_from_then_on(
+    fixture: str, sshd: SshServer, rclone_sshd: RcloneRemote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way there carries 4 MiB a second, the window 0.5, and the window opens when the push is three seconds old."""
+    with Link(sshd.port) as link:
+        link.rate_up = 4 * MIB
+        known_hosts = str(sshd.known_hosts_for(link.port))
+        if fixture == "sshd":
+            place = sshd.place("window begins", ssh_port=link.port, known_hosts=known_hosts)
+        else:
+            changed = rclone_sshd.changed(tmp_path / "rclone", port=str(link.port), known_hosts_file=known_hosts)
+            place = changed.place("window begins")
+        lab = Lab(tmp_path, Equipment(place=place, upload_mbps=4))
+        window = {"days": ["fri"], "from": "08:00", "to": "18:00"}
+        lab.settings["equipment"][0]["transport"]["bandwidth"]["schedule"] = [window]
+        lab.save_config()
+        run = lab.new_run(files={"a.bin": mib(18)})
+        clock, opens_s = SystemClock(), 0.0
+        seen: list[tuple[float, int]] = []
+
+        class EarlyClock(SystemClock):
+            """It is three seconds to eight when the first MiB has gone up."""
+
+            def now_local(self) -> datetime:
+                nonlocal opens_s
+                now_s = self.monotonic_s()
+                if opens_s == 0.0 and link.bytes_up > MIB:
+                    opens_s = now_s + 3
+                seen.append((now_s, link.bytes_up))
+                return datetime(2026, 4, 17, 8) + timedelta(seconds=now_s - opens_s if opens_s else -60)  # noqa: DTZ001
+
+        monkeypatch.setattr(agent_module, "SystemClock", EarlyClock)
+        run_to_rest(lab)
+        ended_s = clock.monotonic_s()
+    lab.assert_whole(run)
+    assert opens_s, "the push was asked for its rate"
+    full_s = opens_s + 1.5  # what has left the agent already is on its way
+    before = [up for at_s, up in seen if at_s <= opens_s]
+    after = [(at_s, up) for at_s, up in seen if at_s >= full_s]
+    assert before[-1] > 6 * MIB, "until then it went as fast as it could"
+    assert after[-1][1] - after[0][1] > MIB, "there was something left"
+    rate = (after[-1][1] - after[0][1]) / (after[-1][0] - after[0][0])
+    assert 0.3 * MIB < rate < 0.7 * MIB
+    assert ended_s > full_s

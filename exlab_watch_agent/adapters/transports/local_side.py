@@ -1,4 +1,4 @@
-"""The local side of a push by rsync: that the files are those of the list, before and after, and what small ones hold now.
+"""The local side of a push by a tool: that the files are those of the list, before and after, and what small ones hold now.
 
 Not here: hashing (digests.py), and what becomes of the bytes (the transports).
 """

@@ -19,9 +19,10 @@ import shutil
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 from blake3 import blake3
 
@@ -34,6 +35,7 @@ from exlab_watch_agent.adapters.digests import (
     sample_descriptor,
 )
 from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, temporary_name, write_all
+from exlab_watch_agent.adapters.transports.marked_root import MarkedRoot, look_of
 from exlab_watch_agent.adapters.transports.mounted_copy import (
     FileCopier,
     Folders,
@@ -51,22 +53,15 @@ from exlab_watch_agent.adapters.transports.own_files import (
     PARTIAL_FOLDER,
     PROBE_PREFIX,
     SUPERSEDED_FOLDER,
-    claim_in,
-    claim_text,
-    expected_marker,
-    identity_in,
-    marker_text,
-    new_marker_id,
-    readable_marker,
     require_cache_path,
     require_data_path,
     require_inside,
 )
 from exlab_watch_agent.adapters.tree import READ_FLAGS, read_at_most, reason, walk
-from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.destination import DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
-from exlab_watch_agent.errors import DestinationOccupiedError, DestinationUnreachableError, FailureKind, TransportError
+from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, RemoteFile
 
 _PROBE_MTIME_NS = 1_000_000_000 * 10**9
@@ -77,45 +72,29 @@ _FILES_AHEAD = 8
 _NO_FILE = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
 
 
-class MountedPathTransport:
+class MountedPathTransport(MarkedRoot):
     """Implements ports.Transport on a mounted folder.
 
     `owner`: who asks, unlike anybody else who may ask this root. Then the probe file has the same name each time, and
     what a kill has left of it is taken away by the owner's next probe.
     """
 
+    MAY_BE: ClassVar[str] = "The share may not be mounted."
+
     def __init__(self, root: str, *, owner: str = "") -> None:
+        super().__init__(root)
         self._root = root
         self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
         self._probing = threading.Lock()
         self._keeps_times = True
-
-    def describe(self) -> str:
-        return self._root
 
     def check_tools(self) -> tuple[str, ...]:
         return ()
 
     # --- is it there -------------------------------------------------------------------------------------------------
 
-    def probe(self, *, expected_marker_id: str | None) -> str:
-        with self._asked():
-            found = self._expected_marker(expected_marker_id)
-            self._exchange_a_nonce()
-            return found or self._place_marker()
-
-    def require_marker(self, *, expected_marker_id: str | None) -> None:
-        with self._asked():
-            if expected_marker_id is None or self._expected_marker(expected_marker_id) is None:
-                raise DestinationUnreachableError(self._away("it was never asked who it is"))
-
-    def round_trip(self) -> None:
-        with self._asked():
-            self._require_folder()
-            self._exchange_a_nonce()
-
     @contextlib.contextmanager
-    def _asked(self) -> Iterator[None]:
+    def _reached(self) -> Iterator[None]:
         try:
             yield
         except (OSError, TransportError) as error:
@@ -126,36 +105,30 @@ class MountedPathTransport:
         if not stat.S_ISDIR(os.stat(self._root).st_mode):
             raise DestinationUnreachableError(self._away("it is not a folder"))
 
-    def _expected_marker(self, expected_marker_id: str | None) -> str | None:
-        self._require_folder()
-        found = self._marker_id()
-        return expected_marker(found, expected_marker_id, away=self._away)
+    def _read_own(self, path: str) -> bytes | None:
+        return self._read(Folders(self._root), path, OWN_FILE_BYTES_MAX)
 
-    def _away(self, why: str) -> str:
-        return f"The destination {self._root} cannot be used: {why}. The share may not be mounted."
-
-    def _marker_id(self) -> str | None:
-        """Return the id in the marker, None without one. Raises: DestinationUnreachableError when it is garbled."""
-        data = self._read(Folders(self._root), MARKER_FILE, OWN_FILE_BYTES_MAX)
-        return readable_marker(data, away=self._away)
-
-    def _place_marker(self) -> str:
-        """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
+    def _place_marker_file(self, data: bytes) -> None:
         with self._own_probe() as temporary:
-            _write_whole(temporary, marker_text(new_marker_id()))
+            _write_whole(temporary, data)
             with contextlib.suppress(FileExistsError):
                 place_new(temporary, f"{self._root}/{MARKER_FILE}")
         fsync_folder(Path(self._root))
-        found = self._marker_id()
-        if found is None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} does not stay"))
-        return found
+
+    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
+        # Its bytes are durable; its name becomes so with the folders that `copy` makes durable after the data. Should a
+        # power cut take the name and leave data, the folder counts as occupied, and an operator is asked.
+        folders = Folders(self._root)
+        folders.make(f"{destination}/{CACHE_FOLDER}")
+        with self._partial_folder(folders, destination) as partial:
+            temporary = f"{partial}/{temporary_name('claim')}"
+            with _removed_afterwards(temporary):
+                _write_whole(temporary, data)
+                with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged
+                    (os.replace if may_replace else place_new)(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
 
     def _exchange_a_nonce(self) -> None:
-        """Write, read back and remove a few bytes: a `stat` can be answered by a cache while the server is gone.
-
-        A full share has answered too, and is left for the push to name. Raises: OSError.
-        """
+        # A `stat` could be answered by a cache while the server is gone.
         nonce = secrets.token_hex(16).encode()
         with self._own_probe() as probe:
             try:
@@ -164,7 +137,7 @@ class MountedPathTransport:
                 if classified(error, "").kind is FailureKind.DESTINATION_FULL:
                     return
                 raise
-            if self._read(Folders(self._root), probe.rpartition("/")[2], OWN_FILE_BYTES_MAX) != nonce:
+            if self._read_own(probe.rpartition("/")[2]) != nonce:
                 raise OSError(errno.EIO, "what was written is not what is read back")
             self._keeps_times = abs(os.lstat(probe).st_mtime_ns - _PROBE_MTIME_NS) <= MTIME_TOLERANCE_NS
 
@@ -189,54 +162,17 @@ class MountedPathTransport:
     def look(self, destination: str) -> DestinationLook:
         with self._answering("Cannot look at", destination):
             folders = Folders(self._root)
-            claim = self._read(folders, f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
-            creation = self._read(folders, f"{destination}/{CREATION_PATH}", OWN_FILE_BYTES_MAX)
-            folder_name = destination.rpartition("/")[2]
-            return DestinationLook(
+            return look_of(
+                destination,
+                claim=self._read(folders, f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX),
+                creation=self._read(folders, f"{destination}/{CREATION_PATH}", OWN_FILE_BYTES_MAX),
                 is_empty=self._holds_nothing(folders, destination),
-                claim=None if claim is None else claim_in(claim),
-                identity=None if creation is None else identity_in(creation, folder_name=folder_name),
             )
 
     def _holds_nothing(self, folders: Folders, destination: str) -> bool:
         """Say whether nothing stands there but what a push of ours that was stopped at once leaves."""
         names = set(_names(folders, destination)) - {PARTIAL_FOLDER}
         return not names or (names == {CACHE_FOLDER} and not _names(folders, f"{destination}/{CACHE_FOLDER}"))
-
-    def place_claim(self, destination: str, claim: Claim) -> None:
-        with self._answering("Cannot claim", destination):
-            folders = Folders(self._root)
-            there = self._claim_at(folders, destination)
-            if there is None:
-                with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged below
-                    self._write_claim(folders, destination, claim, place_new)
-            elif there.job_id != claim.job_id and there.is_same_run(claim):
-                # Our state was lost and rebuilt: the run is the same, its job is a new one.
-                self._write_claim(folders, destination, claim, os.replace)
-            there = self._claim_at(Folders(self._root), destination)
-            if there is None or there.job_id != claim.job_id:
-                whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
-                raise DestinationOccupiedError(f"{destination!r} at {self._root} belongs to another run ({whose}).")
-            # Its bytes are durable; its name becomes so with the folders that `copy` makes durable after the data. Should
-            # a power cut take the name and leave data, the folder counts as occupied, and an operator is asked.
-
-    def _claim_at(self, folders: Folders, destination: str) -> Claim | None:
-        data = self._read(folders, f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
-        if data is None:
-            return None
-        claim = claim_in(data)
-        if claim is None:
-            text = f"{destination!r} at {self._root}: {CLAIM_PATH} cannot be read, so nobody knows whose folder it is."
-            raise DestinationOccupiedError(text)
-        return claim
-
-    def _write_claim(self, folders: Folders, destination: str, claim: Claim, put: Callable[[str, str], None]) -> None:
-        folders.make(f"{destination}/{CACHE_FOLDER}")
-        with self._partial_folder(folders, destination) as partial:
-            temporary = f"{partial}/{temporary_name('claim')}"
-            with _removed_afterwards(temporary):
-                _write_whole(temporary, claim_text(claim))
-                put(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
 
     # --- what is there -----------------------------------------------------------------------------------------------
 

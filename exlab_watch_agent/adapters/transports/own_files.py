@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +24,7 @@ from exlab_watch_agent.adapters.tree import is_inside
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.destination import CLAIM_FILE, Claim
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
-from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
+from exlab_watch_agent.errors import FailureKind, TransportError
 
 MARKER_FILE = ".exlab-watch-agent.json"
 PROBE_PREFIX = ".exlab-probe-"
@@ -77,26 +77,6 @@ def marker_id_in(data: bytes) -> str | None:
     return found if isinstance(found, str) and _MARKER_ID.fullmatch(found) else None
 
 
-def readable_marker(data: bytes | None, *, away: Callable[[str], str]) -> str | None:
-    """Return the id in a root's marker, None without one. `away`: from what is wrong to the sentence for people.
-
-    Raises: DestinationUnreachableError when it is garbled.
-    """
-    found = None if data is None else marker_id_in(data)
-    if data is not None and found is None:
-        raise DestinationUnreachableError(away(f"the marker {MARKER_FILE} is damaged"))
-    return found
-
-
-def expected_marker(found: str | None, expected_marker_id: str | None, *, away: Callable[[str], str]) -> str | None:
-    """Return the id that was found, if it may be believed. Raises: DestinationUnreachableError."""
-    if found is None and expected_marker_id is not None:
-        raise DestinationUnreachableError(away(f"the marker {MARKER_FILE} is missing"))
-    if expected_marker_id not in (None, found):
-        raise DestinationUnreachableError(away(f"the marker {MARKER_FILE} is that of another place"))
-    return found
-
-
 def claim_text(claim: Claim) -> bytes:
     return _text({"schema": SCHEMA, **asdict(claim)})
 
@@ -147,3 +127,12 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _string(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def arrived_under_another_name(path: str, where: str) -> TransportError:
+    """Return what is wrong with a target on which a file that was copied does not stand under its name."""
+    text = (
+        f"{path!r} did not arrive under its name at {where}: the target may take names that differ in case only for the "
+        "same, or change them. Rename it, or use another target."
+    )
+    return TransportError(FailureKind.UNKNOWN, text)

@@ -28,19 +28,20 @@ import hashlib
 import os
 import re
 import secrets
-import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import xxhash
 from blake3 import blake3
 
-from exlab_watch_agent.adapters.digests import BUFFER_BYTES, Pulse, open_now, open_source, require_unchanged, unreadable
+from exlab_watch_agent.adapters.digests import Pulse
 from exlab_watch_agent.adapters.process import STALL_S, Children, StallWatch
+from exlab_watch_agent.adapters.transports.local_side import read_as_it_is, require_sources
+from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CLAIM_PATH,
     CREATION_PATH,
@@ -49,13 +50,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
     PARTIAL_FOLDER,
     PROBE_PREFIX,
     SUPERSEDED_FOLDER,
-    claim_in,
-    claim_text,
-    expected_marker,
-    identity_in,
-    marker_text,
-    new_marker_id,
-    readable_marker,
+    arrived_under_another_name,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -69,7 +64,8 @@ from exlab_watch_agent.adapters.transports.rclone_daemon import (
     rclone_program,
     rclone_version,
 )
-from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.destination import DestinationLook
+from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.policy import RcloneTarget
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
@@ -77,7 +73,6 @@ from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
 from exlab_watch_agent.errors import (
     AgentError,
     CancelledError,
-    DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
     SourceChangedError,
@@ -95,7 +90,6 @@ _FILES_PER_REQUEST = 500
 _READERS = 4
 _LOOK_EVERY_S = 0.1
 _STOP_WAIT_S = 3.0
-_MARKER_SETTLE_S = 0.5
 _PARTIAL = re.compile(r".*\.[0-9a-f]{8}" + re.escape(PARTIAL_SUFFIX), re.DOTALL)
 _GLOB = re.compile(r"[\\*?\[\]{},]")
 _FRACTION = re.compile(r"\.(\d+)")
@@ -106,16 +100,19 @@ were told, or what they saw while the bytes arrived: that is no reading of what 
 _SHOWS_PARTS = frozenset({"webdav"})
 """Backends for which rclone writes under the final name what a cut may leave a part of: there the agent renames itself."""
 
-Item = Mapping[str, Any]
+Listed = Mapping[str, Any]
 
 
-class RcloneTransport:
+class RcloneTransport(MarkedRoot):
     """Implements ports.Transport on a remote of an operator's rclone.conf.
 
     `owner`: as in MountedPathTransport. `children`: keeps the process; None for one of its own. `stall_s`: a piece of
     work that moves no byte for that long is ended with the process. `stream_bytes_max`: larger files are not downloaded
     to be hashed. `sampled_bytes_min`: of less than that in all no blocks are compared.
     """
+
+    MAY_BE: ClassVar[str] = "The share may not be mounted there."
+    SETTLE_S: ClassVar[float] = 0.5
 
     def __init__(
         self,
@@ -129,17 +126,14 @@ class RcloneTransport:
     ) -> None:
         self._daemon = RcloneDaemon(target, children)
         self._fs = self._daemon.fs
+        super().__init__(self._fs)
         self._stall_s = stall_s
         self._stream_bytes_max = stream_bytes_max
         self._sampled_bytes_min = sampled_bytes_min
         self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
         self._probing = threading.Lock()
         self._clear: set[str] = set()
-        self._claims: dict[str, Claim] = {}
         self._rate: float | None = None
-
-    def describe(self) -> str:
-        return self._fs
 
     def check_tools(self) -> tuple[str, ...]:
         program = rclone_program()
@@ -151,24 +145,6 @@ class RcloneTransport:
         self._daemon.close()
 
     # --- is it there -------------------------------------------------------------------------------------------------
-
-    def probe(self, *, expected_marker_id: str | None) -> str:
-        with self._reached():
-            found = self._expected_marker(expected_marker_id)
-            if found is None:
-                self._require_folder()
-            self._exchange_a_nonce()
-            return found or self._place_marker()
-
-    def require_marker(self, *, expected_marker_id: str | None) -> None:
-        with self._reached():
-            if expected_marker_id is None or self._expected_marker(expected_marker_id) is None:
-                raise DestinationUnreachableError(self._away("it was never asked who it is"))
-
-    def round_trip(self) -> None:
-        with self._reached():
-            self._require_folder()
-            self._exchange_a_nonce()
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
@@ -193,34 +169,21 @@ class RcloneTransport:
             case _:
                 return self._away(why)
 
-    def _away(self, why: str) -> str:
-        return f"The destination {self._fs} cannot be used: {why}. The share may not be mounted there."
-
     def _require_folder(self) -> None:
         """Return when the root is there. Where folders are only parts of names, that is: the bucket."""
         if self._list("", recurse=False) is None:
             raise DestinationUnreachableError(self._away("there is no such folder"))
 
-    def _expected_marker(self, expected_marker_id: str | None) -> str | None:
-        found = self._marker_id()
-        return expected_marker(found, expected_marker_id, away=self._away)
+    def _read_own(self, path: str) -> bytes | None:
+        return self._read(path, OWN_FILE_BYTES_MAX)
 
-    def _marker_id(self) -> str | None:
-        data = self._read(MARKER_FILE, OWN_FILE_BYTES_MAX)
-        return readable_marker(data, away=self._away)
+    def _place_marker_file(self, data: bytes) -> None:
+        self._write(MARKER_FILE, data, may_replace=False)
 
-    def _place_marker(self) -> str:
-        """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
-        self._write(MARKER_FILE, marker_text(new_marker_id()), may_replace=False)
-        # Others may have seen no marker either: whose name came last is seen by all once they have all written.
-        threading.Event().wait(_MARKER_SETTLE_S)
-        found = self._marker_id()
-        if found is None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} does not stay"))
-        return found
+    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
+        self._write(f"{destination}/{CLAIM_PATH}", data, may_replace=may_replace)
 
     def _exchange_a_nonce(self) -> None:
-        """Write, read back and remove a few bytes. A full share has answered too, and is left for the push to name."""
         nonce = secrets.token_hex(16).encode()
         with self._probing:
             try:
@@ -230,7 +193,7 @@ class RcloneTransport:
                     if self._kind_of(error, needed_bytes=len(nonce)) is FailureKind.DESTINATION_FULL:
                         return
                     raise
-                if self._read(self._probe_name, OWN_FILE_BYTES_MAX) != nonce:
+                if self._read_own(self._probe_name) != nonce:
                     raise RcloneError("what was written is not what is read back")
             finally:
                 with contextlib.suppress(RcloneError):  # there is none; one that stays is taken by the next probe
@@ -254,40 +217,12 @@ class RcloneTransport:
             if not names or (
                 names == {CACHE_FOLDER} and not self._list(f"{destination}/{CACHE_FOLDER}", recurse=False)
             ):
-                return DestinationLook(is_empty=True, claim=None, identity=None)
-            claim = self._read(f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
-            creation = self._read(f"{destination}/{CREATION_PATH}", OWN_FILE_BYTES_MAX)
-            folder_name = destination.rpartition("/")[2]
-            return DestinationLook(
-                is_empty=False,
-                claim=None if claim is None else claim_in(claim),
-                identity=None if creation is None else identity_in(creation, folder_name=folder_name),
+                return NOTHING_THERE
+            return look_of(
+                destination,
+                claim=self._read_own(f"{destination}/{CLAIM_PATH}"),
+                creation=self._read_own(f"{destination}/{CREATION_PATH}"),
             )
-
-    def place_claim(self, destination: str, claim: Claim) -> None:
-        with self._answering("Cannot claim", destination):
-            there = self._claim_at(destination)
-            if there is None or (there.job_id != claim.job_id and there.is_same_run(claim)):
-                # In the second case our state was lost and rebuilt: the run is the same, its job is a new one.
-                self._write(f"{destination}/{CLAIM_PATH}", claim_text(claim), may_replace=there is not None)
-                there = self._claim_at(destination)
-            self._require_claim(destination, claim, there)
-            self._claims[destination] = claim
-
-    def _require_claim(self, destination: str, claim: Claim, there: Claim | None) -> None:
-        if there is None or there.job_id != claim.job_id:
-            whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
-            raise DestinationOccupiedError(f"{destination!r} at {self._fs} belongs to another run ({whose}).")
-
-    def _claim_at(self, destination: str) -> Claim | None:
-        data = self._read(f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
-        if data is None:
-            return None
-        claim = claim_in(data)
-        if claim is None:
-            text = f"{destination!r} at {self._fs}: {CLAIM_PATH} cannot be read, so nobody knows whose folder it is."
-            raise DestinationOccupiedError(text)
-        return claim
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -335,7 +270,8 @@ class RcloneTransport:
                     pulse.moved(len(data))
                 found[entry.path] = hasher.hexdigest()
 
-            self._work_off(present, sample, control=control, progress=lambda: pulse.bytes_moved)
+            watch = _Watch(control, self._stall_s, lambda: pulse.bytes_moved, lambda _: None)
+            self._supervise(present, sample, watch=watch, threads=_READERS)
         return found
 
     def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
@@ -347,34 +283,33 @@ class RcloneTransport:
                 raise CancelledError("stopped as asked")
             there = self._files(destination)
             hashes_there = self._hashes_there()
-            pulse = Pulse(control)
-
-            def digest(requests: Requests, path: str) -> None:
-                with contextlib.suppress(_Gone):
-                    if hashes_there and there[path].size_bytes >= HASHED_THERE_BYTES_MIN:
-                        found[path] = self._hashed_there(requests, f"{destination}/{path}")
-                        pulse.moved(there[path].size_bytes)
-                    else:
-                        found[path] = _hashed_here(requests, f"{destination}/{path}", pulse)
-                    pulse.finished_file()
-
+            sizes = {path: there[path].size_bytes for path in paths if path in there}
+            asked = {path for path, size in sizes.items() if hashes_there and size >= HASHED_THERE_BYTES_MIN}
+            read = sizes.keys() - asked
             # A server that hashes says nothing meanwhile: then only time can tell, at 10 MB a second.
-            longest = max((there[path].size_bytes for path in paths if path in there), default=0) if hashes_there else 0
-            present = [path for path in paths if path in there]
-            self._work_off(
-                present, digest, control=control, progress=lambda: pulse.bytes_moved, more_s=longest / 10_000_000
-            )
-            pulse.finished()
+            longest = max((sizes[path] for path in asked), default=0)
+            group = f"proof-{secrets.token_hex(4)}"
+            watch = _Watch(control, self._stall_s + longest / 10_000_000, lambda: self._moved(group), lambda _: None)
+            try:
+                for batch, at_once in (
+                    *_batches(sorted(path for path in read if sizes[path] < _LARGE_BYTES), _SMALL_AT_ONCE),
+                    *_batches(sorted(path for path in read if sizes[path] >= _LARGE_BYTES), _READERS),
+                    *_batches(sorted(asked), _READERS),
+                ):
+                    inputs = [
+                        {
+                            "fs": self._fs,
+                            "remote": f"{destination}/{path}",
+                            "hashType": "sha256",
+                            "download": path in read,
+                        }
+                        for path in batch
+                    ]
+                    answers = self._batched("hashsumfile", inputs, group=group, at_once=at_once, watch=watch)
+                    found |= _digests_in(zip(batch, answers, strict=True))
+            finally:
+                self._forget(group)
         return found
-
-    def _hashed_there(self, requests: Requests, path: str) -> str:
-        answer = requests.call(
-            "operations/hashsumfile", {"fs": self._fs, "remote": path, "hashType": "sha256"}, timeout_s=None
-        )
-        digest = str(answer.get("hash", ""))
-        if not re.fullmatch(r"[0-9a-f]{64}", digest):
-            raise RcloneError(f"the server gave no SHA-256 of {path!r}")
-        return digest
 
     def digest_bytes_max(self) -> int | None:
         with self._answering("Cannot ask what it can hash:", "x"):
@@ -383,7 +318,18 @@ class RcloneTransport:
         return self._stream_bytes_max
 
     def _hashes_there(self) -> bool:
-        return self._daemon.config.base_type in _HASHES_THERE and "sha256" in self._info()["Hashes"]
+        """Whether the server itself takes SHA-256, which it has shown on the marker."""
+        if self._daemon.config.base_type not in _HASHES_THERE or "sha256" not in self._info()["Hashes"]:
+            return False
+        return self._daemon.remembered("hashes there", self._hashes_the_marker)
+
+    def _hashes_the_marker(self) -> bool:
+        known = self._read_own(MARKER_FILE)
+        try:
+            answer = self._ask("operations/hashsumfile", fs=self._fs, remote=MARKER_FILE, hashType="sha256")
+        except RcloneError:  # it has no such program, or runs none for us
+            return False
+        return known is not None and answer.get("hash") == hashlib.sha256(known).hexdigest()
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -396,47 +342,49 @@ class RcloneTransport:
                 if entry.path in standing:
                     text = f"{destination}/{entry.path} at {self._fs} stands there already, and it is never replaced."
                     raise TransportError(FailureKind.UNKNOWN, text)
-            for entry in files:
-                _require_source(source_root, entry)
+            require_sources(source_root, files)
             self._clear.discard(destination)
             try:
                 self._copy_all(source_root, files, destination, control)
-                for entry in files:
-                    _require_source(source_root, entry)
+                require_sources(source_root, files)
             except (SourceChangedError, TransportError):
                 self._withdraw(source_root, files, destination)
                 raise
             self._require_own_claim(destination)
+            self._require_apart([*standing, *(entry.path for entry in files)], destination)
             self._clear.add(destination)
             control.report(Progress(sum(entry.size_bytes for entry in files), len(files)))
+
+    def _require_apart(self, paths: Sequence[str], destination: str) -> None:
+        """Return when no two of these names are one to the server's disk, of which its protocol says nothing."""
+        if len({folded(path) for path in paths}) < len(paths):
+            arrived = self._files(destination)
+            for path in paths:
+                if path not in arrived:
+                    raise arrived_under_another_name(path, self._fs)
 
     def _withdraw(self, source_root: str, files: Sequence[FileEntry], destination: str) -> None:
         """Move aside what this very copy made of files that changed meanwhile: rclone may have taken some of both."""
         changed = []
         for entry in files:
             try:
-                _require_source(source_root, entry)
+                require_sources(source_root, [entry])
             except AgentError:
                 changed.append(entry.path)
         with contextlib.suppress(RcloneError, TransportError):  # else their time or hash shows them to the next push
             self.set_aside(destination, changed)
 
-    def _require_own_claim(self, destination: str) -> None:
-        claim = self._claims.get(destination)
-        if claim is not None:
-            self._require_claim(destination, claim, self._claim_at(destination))
-
     def _require_names(self, files: Sequence[FileEntry]) -> None:
         """Refuse what would stand there under another name, or not beside another. Raises: TransportError."""
         changed = self._daemon.config.changed_names(self._default_encodings())
-        folded: dict[str, str] = {}
+        seen: dict[str, str] = {}
         for entry in files:
             path = require_data_path(entry.path)
             if any(changed.search(part) for part in path.split("/")) or _is_partial(path):
                 text = f"{path!r} cannot have that name at {self._fs}, rclone would change it. Rename it, then retry."
                 raise TransportError(FailureKind.UNKNOWN, text)
-            if self._features().get("CaseInsensitive") and folded.setdefault(path.casefold(), path) != path:
-                text = f"{path!r} and {folded[path.casefold()]!r} are one name at {self._fs}. Rename one, then retry."
+            if self._features().get("CaseInsensitive") and seen.setdefault(folded(path), path) != path:
+                text = f"{path!r} and {seen[folded(path)]!r} are one name at {self._fs}. Rename one, then retry."
                 raise TransportError(FailureKind.UNKNOWN, text)
 
     def _copy_all(self, source_root: str, files: Sequence[FileEntry], destination: str, control: Control) -> None:
@@ -446,14 +394,12 @@ class RcloneTransport:
         large = [entry for entry in files if entry.size_bytes >= _LARGE_BYTES]
         watch.keep_rate()
         try:
-            for entries, at_once in ((small, _SMALL_AT_ONCE), (large, _LARGE_AT_ONCE)):
-                for first in range(0, len(entries), _FILES_PER_REQUEST):
-                    batch = entries[first : first + _FILES_PER_REQUEST]
-                    self._copy_batch(source_root, batch, destination, group=group, at_once=at_once, watch=watch)
+            for batch, at_once in (*_batches(small, _SMALL_AT_ONCE), *_batches(large, _LARGE_AT_ONCE)):
+                self._copy_batch(source_root, batch, destination, group=group, at_once=at_once, watch=watch)
         finally:
             with contextlib.suppress(RcloneError, TransportError):
                 self._set_rate(None)  # what is read back to be proven is no upload
-                self._ask("core/stats-delete", group=group)
+            self._forget(group)
 
     def _copy_batch(
         self, source_root: str, batch: Sequence[FileEntry], destination: str, *, group: str, at_once: int, watch: _Watch
@@ -474,7 +420,7 @@ class RcloneTransport:
     def _work_off_batch(
         self,
         what: str,
-        inputs: Sequence[Mapping[str, str]],
+        inputs: Sequence[Mapping[str, Any]],
         source_root: str,
         batch: Sequence[FileEntry],
         *,
@@ -483,6 +429,26 @@ class RcloneTransport:
         watch: _Watch,
     ) -> None:
         """Let rclone copy or move, one input for each entry, and return when it has done all. Raises what went wrong."""
+        answers = self._batched(what, inputs, group=group, at_once=at_once, watch=watch)
+        failed = [(e, error_in(r)) for e, r in zip(batch, answers, strict=True) if "error" in r]
+        if failed:
+            self._stop(group)
+            entry, error = failed[0]
+            require_sources(source_root, [entry])  # what the source says of itself comes first
+            if "source file is being updated" in str(error):
+                raise SourceChangedError(f"{entry.path!r} changed while it was being copied.")
+            # Files fill a disk together, and the one that failed first need not be the one for which there is no room.
+            kind = self._kind_of(error, needed_bytes=sum(entry.size_bytes for entry, _ in failed))
+            text = f"Cannot write {entry.path!r} to {self._fs}: {error}."
+            raise TransportError(kind, text, detail=self._daemon.tail())
+
+    def _batched(
+        self, what: str, inputs: Sequence[Mapping[str, Any]], *, group: str, at_once: int, watch: _Watch
+    ) -> Sequence[Mapping[str, Any]]:
+        """Let rclone do this for each input, and return its answers in the same order; what failed says so in its own.
+
+        Raises: CancelledError, TransportError with `network` after a stall, RcloneError; rclone does nothing of it any more.
+        """
         answer: dict[str, Any] = {}
 
         def ask(requests: Requests, parameters: Mapping[str, Any]) -> None:
@@ -494,17 +460,12 @@ class RcloneTransport:
         except (CancelledError, TransportError):
             self._stop(group)
             raise
-        failed = [(e, error_in(r)) for e, r in zip(batch, answer["results"], strict=True) if "error" in r]
-        if failed:
-            self._stop(group)
-            entry, error = failed[0]
-            _require_source(source_root, entry)  # what the source says of itself comes first
-            if "source file is being updated" in str(error):
-                raise SourceChangedError(f"{entry.path!r} changed while it was being copied.")
-            # Files fill a disk together, and the one that failed first need not be the one for which there is no room.
-            kind = self._kind_of(error, needed_bytes=sum(entry.size_bytes for entry, _ in failed))
-            text = f"Cannot write {entry.path!r} to {self._fs}: {error}."
-            raise TransportError(kind, text, detail=self._daemon.tail())
+        results: Sequence[Mapping[str, Any]] = answer["results"]
+        return results
+
+    def _forget(self, group: str) -> None:
+        with contextlib.suppress(RcloneError, TransportError):
+            self._ask("core/stats-delete", group=group)
 
     def _moved(self, group: str) -> tuple[int, int]:
         """Return bytes and files that rclone says it has moved for this group."""
@@ -542,7 +503,8 @@ class RcloneTransport:
                 for number, entry in enumerate(files):
                     if control.is_cancelled():
                         raise CancelledError("stopped as asked")
-                    _snapshot(source_root, entry.path, folder / str(number))
+                    (folder / str(number)).write_bytes(read_as_it_is(source_root, entry.path))
+                    os.utime(folder / str(number), ns=(entry.mtime_ns, entry.mtime_ns))
                     inputs.append(self._putting(folder, str(number), f"{destination}/{entry.path}", may_replace=True))
                 answer = self._ask("job/batch", inputs=inputs, concurrency=_SMALL_AT_ONCE)
             for entry, result in zip(files, answer["results"], strict=True):
@@ -629,7 +591,7 @@ class RcloneTransport:
             if option["Name"] == "encoding"
         }
 
-    def _list(self, path: str, *, recurse: bool, filters: Sequence[str] = ()) -> Sequence[Item] | None:
+    def _list(self, path: str, *, recurse: bool, filters: Sequence[str] = ()) -> Sequence[Listed] | None:
         """Return what is in a folder, None where there is none."""
         options = {"recurse": recurse, "noMimeType": True, "noModTime": not self._keeps_times()}
         parameters: dict[str, Any] = {"fs": self._fs, "remote": path, "opt": options}
@@ -678,18 +640,6 @@ class RcloneTransport:
             for path in folder.iterdir():
                 path.unlink()
             folder.rmdir()
-
-    def _work_off(
-        self,
-        items: Sequence[Any],
-        work: Callable[[Requests, Any], None],
-        *,
-        control: Control,
-        progress: Callable[[], object],
-        more_s: float = 0.0,
-    ) -> None:
-        watch = _Watch(control, self._stall_s + more_s, progress, lambda _: None)
-        self._supervise(items, work, watch=watch, threads=_READERS)
 
     def _supervise(
         self, items: Sequence[Any], work: Callable[[Requests, Any], None], *, watch: _Watch, threads: int
@@ -760,29 +710,29 @@ class _Watch:
             self._control.report(Progress(*self._most))
 
 
-class _Gone(Exception):  # noqa: N818  (no error: the file is not there)
-    pass
+_Item = TypeVar("_Item")
 
 
-def _hashed_here(requests: Requests, path: str, pulse: Pulse) -> str:
-    """Return the SHA-256 of all bytes of a file that is read there and hashed here. Raises: _Gone, RcloneError."""
-    hasher = hashlib.sha256()
-    buffer = bytearray(BUFFER_BYTES)
-    view = memoryview(buffer)
-    try:
-        with requests.reading(path) as response:
-            expected, read = int(response.headers["Content-Length"]), 0
-            while count := response.readinto(buffer):
-                hasher.update(view[:count])
-                read += count
-                pulse.moved(count)
-    except RcloneError as error:
-        if error.is_missing:
-            raise _Gone from error
-        raise
-    if read != expected:
-        raise RcloneError(f"{path!r} ended after {read} of {expected} bytes", kind=FailureKind.NETWORK)
-    return hasher.hexdigest()
+def _batches(items: Sequence[_Item], at_once: int) -> Iterator[tuple[Sequence[_Item], int]]:
+    """Yield as many items as go into one request, with how many of them are worked on at once."""
+    for first in range(0, len(items), _FILES_PER_REQUEST):
+        yield items[first : first + _FILES_PER_REQUEST], at_once
+
+
+def _digests_in(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Return path → SHA-256 of what was hashed; a file that is not there is left out. Raises: RcloneError."""
+    found: dict[str, str] = {}
+    for path, answer in answers:
+        if "error" in answer:
+            error = error_in(answer)
+            if error.is_missing:
+                continue
+            raise error
+        digest = str(answer.get("hash", ""))
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise RcloneError(f"there is no SHA-256 of {path!r}")
+        found[path] = digest
+    return found
 
 
 @contextlib.contextmanager
@@ -816,43 +766,3 @@ def _nanoseconds(text: str) -> int:
     fraction = _FRACTION.search(text)
     whole = datetime.fromisoformat(_FRACTION.sub("", text))
     return int(whole.timestamp()) * 10**9 + (int(fraction[1].ljust(9, "0")[:9]) if fraction else 0)
-
-
-def _require_source(root: str, entry: FileEntry) -> None:
-    """Return when a local file is what its entry says, now.
-
-    Raises: SourceChangedError, RunUnreadableError, TransportError with `local_file_vanished`.
-    """
-    try:
-        descriptor = open_source(root, entry)
-    except FileNotFoundError as error:
-        text = f"{entry.path!r} was removed from {root} before it was copied."
-        raise TransportError(FailureKind.LOCAL_FILE_VANISHED, text) from error
-    os.close(descriptor)
-
-
-def _snapshot(root: str, path: str, target: Path) -> None:
-    """Copy a small file as it is at this moment, with its time. Only a log may grow meanwhile.
-
-    Raises: SourceChangedError, RunUnreadableError.
-    """
-    try:
-        descriptor = open_now(root, path)
-    except FileNotFoundError as error:
-        raise SourceChangedError(f"{path!r} was removed before it was copied.") from error
-    try:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise SourceChangedError(f"{path!r} is not a regular file any more.")
-        with target.open("wb") as file:
-            left = before.st_size
-            while left and (data := os.read(descriptor, min(left, BUFFER_BYTES))):
-                file.write(data)
-                left -= len(data)
-        os.utime(target, ns=(before.st_mtime_ns, before.st_mtime_ns))
-        if not path.endswith(".log"):
-            require_unchanged(FileEntry(path, before.st_size, before.st_mtime_ns), os.fstat(descriptor))
-    except OSError as error:
-        raise unreadable(root, path, error) from error
-    finally:
-        os.close(descriptor)

@@ -20,10 +20,10 @@ import socket
 import sys
 import threading
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from exlab_watch_agent.adapters.clock import SystemClock
@@ -32,6 +32,8 @@ from exlab_watch_agent.adapters.transports.rclone_config import RemoteConfig, re
 from exlab_watch_agent.core.policy import RcloneTarget
 from exlab_watch_agent.errors import FailureKind, TransportError
 
+T = TypeVar("T")
+
 VERSION_MIN = (1, 75, 0)
 HOW_TO_GET = (
     "rclone 1.75 or later is needed: install it with `pip install exlab-watch-agent[rclone]`, "
@@ -39,6 +41,9 @@ HOW_TO_GET = (
 )
 PARTIAL_SUFFIX = ".exlab-partial"
 CALL_S = 150.0
+IDLE_S = 30.0
+"""How long a connection may lie idle and be used again. rclone closes one that nobody uses for 60 s, and a request over
+that would look as if rclone had ended."""
 _START_S = 30.0
 _SOCKET_PATH_BYTES_MAX = 100
 # What a proxy or a private certificate authority needs; nothing else of the surroundings changes what rclone does.
@@ -150,8 +155,8 @@ class RcloneDaemon:
         self._config: RemoteConfig | None = None
         self._address = ""
         self._headers: dict[str, str] = {}
-        self._idle: list[http.client.HTTPConnection] = []
-        self._cached: dict[str, Any] = {}
+        self._idle: list[tuple[float, http.client.HTTPConnection]] = []  # since when, which; the latest last
+        self._remembered: dict[str, Any] = {}
         self.remote = target.remote
         self.config_path = Path(target.config_path or _default_config_path())
         self.fs = f"{target.remote}:{target.remote_path}"
@@ -211,7 +216,7 @@ class RcloneDaemon:
             environment=environment,
         )
         self._child.listen(lambda _: None)
-        self._cached = {}
+        self._remembered = {}
         deadline_s = _monotonic_s() + _START_S
         while not self._answers():
             if not self._child.is_running or _monotonic_s() > deadline_s:
@@ -228,7 +233,7 @@ class RcloneDaemon:
         except OSError:
             connection.close()
             return False
-        self._idle.append(connection)
+        self._idle.append((_monotonic_s(), connection))
         return True
 
     def stop(self) -> None:
@@ -236,7 +241,7 @@ class RcloneDaemon:
         with self._lock:
             child, self._child = self._child, None
             idle, self._idle = self._idle, []
-            for connection in idle:
+            for _, connection in idle:
                 connection.close()
             if child is not None:
                 child.end()
@@ -250,21 +255,32 @@ class RcloneDaemon:
 
     def once(self, path: str, parameters: Mapping[str, Any]) -> Any:
         """Return the answer to a question whose answer stays the same while the process runs."""
+        return self.remembered(
+            f"{path} {json.dumps(parameters, sort_keys=True)}", lambda: Requests(self).call(path, parameters)
+        )
+
+    def remembered(self, name: str, find: Callable[[], T]) -> T:
+        """Return what `find` returned when it was first called in this life of the process."""
         self.ensure()
-        key = f"{path} {json.dumps(parameters, sort_keys=True)}"
-        if key not in self._cached:
-            self._cached[key] = Requests(self).call(path, parameters)
-        return self._cached[key]
+        if name not in self._remembered:
+            self._remembered[name] = find()
+        found: T = self._remembered[name]
+        return found
 
     def take(self) -> http.client.HTTPConnection:
         self.ensure()
         with self._lock:
-            return self._idle.pop() if self._idle else self._new_connection()
+            while self._idle:
+                since_s, connection = self._idle.pop()
+                if _monotonic_s() - since_s < IDLE_S:
+                    return connection
+                connection.close()
+            return self._new_connection()
 
     def give_back(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
             if self._child is not None:
-                self._idle.append(connection)
+                self._idle.append((_monotonic_s(), connection))
                 return
         connection.close()
 

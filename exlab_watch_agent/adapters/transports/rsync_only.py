@@ -35,25 +35,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.digests import BUFFER_BYTES, Pulse, hash_descriptor
 from exlab_watch_agent.adapters.process import Children, Ended, StallWatch
 from exlab_watch_agent.adapters.transports.local_side import read_as_it_is, require_sources, require_sources_unchanged
+from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CLAIM_PATH,
     CREATION_PATH,
     MARKER_FILE,
     PARTIAL_FOLDER,
     SUPERSEDED_FOLDER,
-    claim_in,
-    claim_text,
-    expected_marker,
-    identity_in,
-    marker_text,
-    new_marker_id,
-    readable_marker,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -66,8 +61,6 @@ from exlab_watch_agent.core.placing import folders_of
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import (
     CancelledError,
-    DestinationOccupiedError,
-    DestinationUnreachableError,
     FailureKind,
     TransportError,
 )
@@ -80,7 +73,6 @@ PORTION_FILES = 1000
 _SMALL_BYTES_MAX = 256 * 1024 * 1024
 _BUSY_S = 60.0
 _LOOK_EVERY_S = 0.1
-_MARKER_SETTLE_S = 0.5
 _UNHINDERED = Control()
 _NEW = ("-t", "--no-implied-dirs", "--omit-dir-times", "--fsync")
 _LINE = re.compile(rb"([-a-z])[-a-zA-Z]{9}[.+@]? +(\d+) (\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) (.*)", re.DOTALL)
@@ -101,11 +93,13 @@ class _Entry:
     mtime_ns: int | None
 
 
-class RsyncOnlyTransport:
+class RsyncOnlyTransport(MarkedRoot):
     """Implements ports.Transport on a folder of a server that allows rsync only; members as those of RsyncSshTransport.
 
     With `rrsync` the target's `remote_path` counts from the folder that rrsync names.
     """
+
+    SETTLE_S: ClassVar[float] = 0.5
 
     def __init__(
         self,
@@ -118,8 +112,8 @@ class RsyncOnlyTransport:
         stream_bytes_max: int = 1 << 30,
         is_metered: bool = True,
     ) -> None:
+        super().__init__(f"{target.host}:{target.remote_path}")
         self._root = target.remote_path.rstrip("/")
-        self._name = f"{target.host}:{target.remote_path}"
         self._children = children
         self._login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path)
         self._connection = SilentConnection(self._login, children, socket_folder)
@@ -130,10 +124,6 @@ class RsyncOnlyTransport:
         self._probe_path = f"{OWN_FOLDER}/probe-{suffix}"
         self._turn = threading.Lock()
         self._making_room: dict[str, set[str]] = {}
-        self._claims: dict[str, Claim] = {}
-
-    def describe(self) -> str:
-        return self._name
 
     def check_tools(self) -> tuple[str, ...]:
         here = local_rsync_version(self._children)
@@ -150,50 +140,16 @@ class RsyncOnlyTransport:
 
     # --- is it there -------------------------------------------------------------------------------------------------
 
-    def probe(self, *, expected_marker_id: str | None) -> str:
-        with self._asked():
-            found = self._expected_marker(expected_marker_id)
-            self._exchange_a_nonce()
-            return found or self._place_marker()
+    def _read_own(self, path: str) -> bytes | None:
+        return self._read([path]).get(path)
 
-    def require_marker(self, *, expected_marker_id: str | None) -> None:
-        with self._asked():
-            if expected_marker_id is None or self._expected_marker(expected_marker_id) is None:
-                raise DestinationUnreachableError(self._away("it was never asked who it is"))
+    def _place_marker_file(self, data: bytes) -> None:
+        self._put({MARKER_FILE: data}, may_replace=False)
 
-    def round_trip(self) -> None:
-        with self._asked():
-            self._exchange_a_nonce()
-
-    @contextlib.contextmanager
-    def _asked(self) -> Iterator[None]:
-        try:
-            yield
-        except TransportError as error:
-            raise DestinationUnreachableError(self._away(str(error).rstrip("."))) from error
-
-    def _away(self, why: str) -> str:
-        return f"The destination {self._name} cannot be used: {why}. Its disk or share may not be mounted there."
-
-    def _expected_marker(self, expected_marker_id: str | None) -> str | None:
-        found = self._marker_id()
-        return expected_marker(found, expected_marker_id, away=self._away)
-
-    def _marker_id(self) -> str | None:
-        data = self._read([MARKER_FILE]).get(MARKER_FILE)
-        return readable_marker(data, away=self._away)
-
-    def _place_marker(self) -> str:
-        self._put({MARKER_FILE: marker_text(new_marker_id())}, may_replace=False)
-        # Others may have seen no marker either: whose name came last is seen by all once they have all written.
-        threading.Event().wait(_MARKER_SETTLE_S)
-        found = self._marker_id()
-        if found is None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} does not stay"))
-        return found
+    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
+        self._put({f"{destination}/{CLAIM_PATH}": data}, may_replace=may_replace)
 
     def _exchange_a_nonce(self) -> None:
-        """Write and read back a few bytes. A full target has answered too, and is left for the push to name."""
         nonce = secrets.token_hex(16).encode()
         try:
             self._put({self._probe_path: nonce}, may_replace=True)
@@ -201,7 +157,7 @@ class RsyncOnlyTransport:
             if error.kind is FailureKind.DESTINATION_FULL:
                 return
             raise
-        if self._read([self._probe_path]).get(self._probe_path) != nonce:
+        if self._read_own(self._probe_path) != nonce:
             raise TransportError(FailureKind.NETWORK, "what was written is not what is read back")
 
     def free_bytes(self) -> int | None:
@@ -215,41 +171,15 @@ class RsyncOnlyTransport:
         seen = self._survey([f"{destination}/", f"{cache}/"])
         top = {_first(path, destination) for path in seen if path.startswith(f"{destination}/")} - {PARTIAL_FOLDER}
         if not top or (top == {CACHE_FOLDER} and not any(path.startswith(f"{cache}/") for path in seen)):
-            return DestinationLook(is_empty=True, claim=None, identity=None)
+            return NOTHING_THERE
         paths = [f"{destination}/{path}" for path in (CLAIM_PATH, CREATION_PATH)]
         own = self._read([path for path in paths if path in seen and seen[path].kind == stat.S_IFREG])
         claim, creation = (own.get(path) for path in paths)
-        return DestinationLook(
-            is_empty=False,
-            claim=None if claim is None else claim_in(claim),
-            identity=None if creation is None else identity_in(creation, folder_name=destination.rpartition("/")[2]),
-        )
+        return look_of(destination, claim=claim, creation=creation)
 
     def place_claim(self, destination: str, claim: Claim) -> None:
-        _require_plain(require_inside(destination))
-        there = self._claim_at(destination)
-        if there is None or (there.job_id != claim.job_id and there.is_same_run(claim)):
-            # In the second case our state was lost and rebuilt: the run is the same, its job is a new one.
-            self._put({f"{destination}/{CLAIM_PATH}": claim_text(claim)}, may_replace=there is not None)
-            there = self._claim_at(destination)
-        self._require_claim(destination, claim, there)
-        self._claims[destination] = claim
-
-    def _require_claim(self, destination: str, claim: Claim, there: Claim | None) -> None:
-        if there is None or there.job_id != claim.job_id:
-            whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
-            raise DestinationOccupiedError(f"{destination!r} at {self._name} belongs to another run ({whose}).")
-
-    def _claim_at(self, destination: str) -> Claim | None:
-        path = f"{destination}/{CLAIM_PATH}"
-        data = self._read([path]).get(path)
-        if data is None:
-            return None
-        claim = claim_in(data)
-        if claim is None:
-            text = f"{destination!r} at {self._name}: {CLAIM_PATH} cannot be read, so nobody knows whose folder it is."
-            raise DestinationOccupiedError(text)
-        return claim
+        _require_plain(destination)
+        super().place_claim(destination, claim)
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -346,8 +276,7 @@ class RsyncOnlyTransport:
                 raise TransportError(FailureKind.UNKNOWN, self._odd(entry.path, destination))
         self._making_room.get(destination, set()).difference_update(entry.path for entry in files)
         require_sources_unchanged(source_root, files)
-        if destination in self._claims:
-            self._require_claim(destination, self._claims[destination], self._claim_at(destination))
+        self._require_own_claim(destination)
 
     def _push(
         self,

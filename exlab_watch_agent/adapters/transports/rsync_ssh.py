@@ -41,6 +41,7 @@ from exlab_watch_agent.adapters.transports.local_side import (
     require_sources,
     require_sources_unchanged,
 )
+from exlab_watch_agent.adapters.transports.marked_root import MarkedRoot, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CLAIM_PATH,
     CREATION_PATH,
@@ -49,13 +50,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
     PARTIAL_FOLDER,
     PROBE_PREFIX,
     SUPERSEDED_FOLDER,
-    claim_in,
-    claim_text,
-    expected_marker,
-    identity_in,
-    marker_text,
-    new_marker_id,
-    readable_marker,
+    arrived_under_another_name,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -69,7 +64,7 @@ from exlab_watch_agent.adapters.transports.target_folder import (
     TargetFolder,
     classified_target,
 )
-from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.destination import DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.placing import folders_of, plan_moves
 from exlab_watch_agent.core.policy import RsyncSshTarget
@@ -78,8 +73,6 @@ from exlab_watch_agent.core.sampling import BLOCK_BYTES as SAMPLE_BYTES
 from exlab_watch_agent.core.sampling import sample_offsets
 from exlab_watch_agent.errors import (
     CancelledError,
-    DestinationOccupiedError,
-    DestinationUnreachableError,
     FailureKind,
     TransportError,
 )
@@ -101,7 +94,7 @@ _PROBE_MTIME_TEXT = "200109090146.40"
 _UNHINDERED = Control()
 
 
-class RsyncSshTransport:
+class RsyncSshTransport(MarkedRoot):
     """Implements ports.Transport on a folder of a server with a shell.
 
     `owner`: as in mounted_path. `is_metered`: whether a bandwidth limit may come into force; where it never can, the data
@@ -120,8 +113,8 @@ class RsyncSshTransport:
         is_metered: bool = True,
         sampled_from_bytes: int = SAMPLED_FROM_BYTES,
     ) -> None:
+        super().__init__(f"{target.host}:{target.remote_path}")
         self._root = target.remote_path
-        self._name = f"{target.host}:{target.remote_path}"
         self._own_children = Children() if children is None else None
         self._children = children or self._own_children or Children()
         login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path)
@@ -132,9 +125,6 @@ class RsyncSshTransport:
         self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
         self._probing = threading.Lock()
         self._keeps_times = True
-
-    def describe(self) -> str:
-        return self._name
 
     def check_tools(self) -> tuple[str, ...]:
         here = local_rsync_version(self._children)
@@ -160,52 +150,26 @@ class RsyncSshTransport:
 
     # --- is it there -------------------------------------------------------------------------------------------------
 
-    def probe(self, *, expected_marker_id: str | None) -> str:
-        with self._asked(), self._folder() as folder:
-            found = self._expected_marker(folder, expected_marker_id)
-            self._exchange_a_nonce(folder)
-            return found or self._place_marker(folder)
+    def _read_own(self, path: str) -> bytes | None:
+        with self._folder() as folder:
+            return folder.read(path, OWN_FILE_BYTES_MAX)
 
-    def require_marker(self, *, expected_marker_id: str | None) -> None:
-        with self._asked(), self._folder() as folder:
-            if expected_marker_id is None or self._expected_marker(folder, expected_marker_id) is None:
-                raise DestinationUnreachableError(self._away("it was never asked who it is"))
+    def _place_marker_file(self, data: bytes) -> None:
+        with self._folder() as folder:
+            folder.place_new(MARKER_FILE, data)
+            folder.sync()
 
-    def round_trip(self) -> None:
-        with self._asked(), self._folder() as folder:
-            self._exchange_a_nonce(folder)
+    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
+        path = f"{destination}/{CLAIM_PATH}"
+        with self._folder() as folder:
+            if may_replace:
+                folder.replace([(path, data)], _own_folder(destination, "small"))
+            else:
+                folder.place_new(path, data)
 
-    @contextlib.contextmanager
-    def _asked(self) -> Iterator[None]:
-        try:
-            yield
-        except TransportError as error:
-            raise DestinationUnreachableError(self._away(str(error).rstrip("."))) from error
-
-    def _expected_marker(self, folder: TargetFolder, expected_marker_id: str | None) -> str | None:
-        found = self._marker_id(folder)
-        return expected_marker(found, expected_marker_id, away=self._away)
-
-    def _away(self, why: str) -> str:
-        return f"The destination {self._name} cannot be used: {why}. Its disk or share may not be mounted there."
-
-    def _marker_id(self, folder: TargetFolder) -> str | None:
-        data = folder.read(MARKER_FILE, OWN_FILE_BYTES_MAX)
-        return readable_marker(data, away=self._away)
-
-    def _place_marker(self, folder: TargetFolder) -> str:
-        """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
-        folder.place_new(MARKER_FILE, marker_text(new_marker_id()))
-        folder.sync()
-        found = self._marker_id(folder)
-        if found is None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} does not stay"))
-        return found
-
-    def _exchange_a_nonce(self, folder: TargetFolder) -> None:
-        """Write, read back and remove a few bytes. A full target has answered too, and is left for the push to name."""
+    def _exchange_a_nonce(self) -> None:
         nonce = secrets.token_hex(16).encode()
-        with self._probing:
+        with self._probing, self._folder() as folder:
             found = folder.exchange(self._probe_name, nonce, mtime_text=_PROBE_MTIME_TEXT)
         if found is None:
             return
@@ -222,37 +186,7 @@ class RsyncSshTransport:
     def look(self, destination: str) -> DestinationLook:
         with self._folder(destination) as folder:
             seen = folder.look(destination, CLAIM_PATH, CREATION_PATH, OWN_FILE_BYTES_MAX)
-        name = destination.rpartition("/")[2]
-        return DestinationLook(
-            is_empty=seen.is_empty,
-            claim=None if seen.claim is None else claim_in(seen.claim),
-            identity=None if seen.creation is None else identity_in(seen.creation, folder_name=name),
-        )
-
-    def place_claim(self, destination: str, claim: Claim) -> None:
-        path = f"{destination}/{CLAIM_PATH}"
-        with self._folder(destination) as folder:
-            there = self._claim_at(folder, destination)
-            if there is None:
-                folder.place_new(path, claim_text(claim))  # another agent may be faster: its claim is judged below
-                there = self._claim_at(folder, destination)
-            elif there.job_id != claim.job_id and there.is_same_run(claim):
-                # Our state was lost and rebuilt: the run is the same, its job is a new one.
-                folder.replace([(path, claim_text(claim))], _own_folder(destination, "small"))
-                there = self._claim_at(folder, destination)
-            if there is None or there.job_id != claim.job_id:
-                whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
-                raise DestinationOccupiedError(f"{destination!r} at {self._name} belongs to another run ({whose}).")
-
-    def _claim_at(self, folder: TargetFolder, destination: str) -> Claim | None:
-        data = folder.read(f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX)
-        if data is None:
-            return None
-        claim = claim_in(data)
-        if claim is None:
-            text = f"{destination!r} at {self._name}: {CLAIM_PATH} cannot be read, so nobody knows whose folder it is."
-            raise DestinationOccupiedError(text)
-        return claim
+        return look_of(destination, claim=seen.claim, creation=seen.creation, is_empty=seen.is_empty)
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -442,11 +376,7 @@ class RsyncSshTransport:
             odd = sorted(set(expected) ^ set(arrived)) or sorted(
                 p for p in expected if arrived[p].size_bytes != expected[p]
             )
-            text = (
-                f"{odd[0]!r} did not arrive under its name at {self._name}: the target may take names that differ in case "
-                "only for the same, or change them. Rename it, or use another target."
-            )
-            raise TransportError(FailureKind.UNKNOWN, text)
+            raise arrived_under_another_name(odd[0], self._name)
 
     def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
         for entry in files:

@@ -22,6 +22,7 @@ from servers import (
     SshServer,
     busybox_only,
     done,
+    folding_disk,
     free_port,
     full_disk,
     obscured,
@@ -29,6 +30,8 @@ from servers import (
     read_only,
     running_sshd,
 )
+
+from exlab_watch_agent.adapters.transports import rclone_daemon, ssh_session
 
 UNREACHABLE_ADDRESS = "198.51.100.7"
 BOTH = pytest.mark.parametrize("way", ["rsync", "rclone"])
@@ -151,6 +154,47 @@ def test_a_link_that_is_cut_in_the_middle_costs_no_attempt_and_the_run_ends_whol
         link.cut_after_bytes = link.bytes_up + (3 << 20)
         assert_waits(rested(lab, run), "cut", "lost", "refused", "reset", "closed")
         assert link.is_refusing
+        link.mend()
+        assert rested(lab, run).state == "verified"
+        lab.assert_whole(run)
+        assert lab.debris() == []
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wait for a byte from the server takes a second or two, which takes a minute or two otherwise."""
+    shorter = {"--contimeout=15s": "--contimeout=1s", "--timeout=2m": "--timeout=2s"}
+    assert shorter.keys() <= set(rclone_daemon._FLAGS)
+    monkeypatch.setattr(rclone_daemon, "_FLAGS", [shorter.get(flag, flag) for flag in rclone_daemon._FLAGS])
+    monkeypatch.setattr(rclone_daemon, "CALL_S", 5.0)
+    for name in ("CONNECT_S", "ALIVE_EVERY_S", "ALIVE_COUNT_MAX"):
+        monkeypatch.setattr(ssh_session, name, 1)
+
+
+@BOTH
+@pytest.mark.usefixtures("impatient")
+def test_a_host_that_says_nothing_is_a_nas_that_is_away(at: Situation) -> None:
+    with Link(at.sshd.port) as link:
+        link.is_silent = True
+        lab = at.lab(at.place(port=link.port))
+        found = rested(lab, run := lab.new_run())
+        assert_waits(found, "did not answer in time", "timeout", "no answer")
+        link.mend()
+        assert rested(lab, run).state == "verified"
+
+
+@BOTH
+@pytest.mark.usefixtures("impatient")
+def test_a_host_that_falls_silent_in_the_middle_costs_no_attempt_and_the_run_ends_whole_once_it_is_back(
+    at: Situation,
+) -> None:
+    with Link(at.sshd.port) as link:
+        lab = at.lab(at.place(port=link.port))
+        assert rested(lab, lab.new_run()).state == "verified"
+        run = lab.new_run(files={f"{number}.bin": os.urandom(1 << 20) for number in range(6)})
+        link.silent_after_bytes = link.bytes_up + (3 << 20)
+        assert_waits(rested(lab, run), "did not answer in time", "timeout", "lost", "cut", "no answer")
+        assert link.is_silent
         link.mend()
         assert rested(lab, run).state == "verified"
         lab.assert_whole(run)
@@ -405,3 +449,24 @@ def test_two_names_that_are_one_to_the_server_are_never_both_proven(rclone_smb: 
     assert "ase.txt" in found.words
     there = {path.name: path.read_bytes() for path in lab.copy_of(run).glob("*.txt")}
     assert len(there) <= 1, "the server's disk knows both names: this shows nothing"
+
+
+@BOTH
+def test_names_that_are_one_to_the_disk_behind_the_server_are_never_both_proven(at: Situation) -> None:
+    place = at.place()
+    with folding_disk(place.root, image=at.home / "ntfs"):
+        lab = at.lab(place)
+        files = {"case.txt": b"one", "Case.txt": b"another", "plain.txt": b"plain"}
+        blocked = lab.new_run(files=files)
+        assert rested(lab, blocked).state == "blocked"
+        assert not lab.copy_of(blocked).exists()
+        run = lab.new_run(files=files, validation_overrides=[override("case_collision")])
+        found = rested(lab, run)
+        assert found.state in ("failed", "queued"), found
+        assert "did not arrive under its name" in found.words
+        ordinary = lab.new_run(
+            files={"case.txt": b"one", "deep/case.txt": b"another", "large.bin": os.urandom(3_000_000)}
+        )
+        found = rested(lab, ordinary)
+        assert found.state == "verified", found
+        lab.assert_whole(ordinary)

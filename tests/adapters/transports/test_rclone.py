@@ -557,6 +557,24 @@ def test_a_push_that_moves_nothing_is_ended_as_network(
     assert tree(nas / "root" / RUN) == {}
 
 
+def test_connections_that_rclone_closes_because_nobody_uses_them_are_no_sign_that_it_is_away(
+    conf: Path, nas: Path, children: Children
+) -> None:
+    (nas / "root").mkdir()
+    transport = make(conf, children)
+    marker_id = transport.probe(expected_marker_id=None)
+    daemon = transport._daemon
+    idle = [daemon.take() for _ in range(3)]
+    for connection in idle:
+        if connection.sock is None:
+            connection.connect()
+        daemon.give_back(connection)
+    time.sleep(62)
+    assert idle[0].sock is not None
+    assert idle[0].sock.recv(1) == b"", "rclone has closed it"
+    transport.require_marker(expected_marker_id=marker_id)
+
+
 def test_data_with_a_name_like_a_part_on_its_way_are_refused_and_never_cleared(
     conf: Path, nas: Path, children: Children, tmp_path: Path
 ) -> None:
@@ -599,7 +617,7 @@ def test_what_an_error_of_rclone_means(words: str, kind: FailureKind) -> None:
     assert failure_kind(words) is kind
 
 
-def test_a_remote_hash_is_believed_only_where_the_server_reads_the_bytes(
+def test_a_remote_hash_is_believed_only_where_the_server_reads_the_bytes_and_has_shown_that_it_hashes_right(
     conf: Path, nas: Path, children: Children, rclone_sshd: RcloneRemote, rclone_smb: RcloneRemote, tmp_path: Path
 ) -> None:
     def bound(remote: RcloneRemote) -> int | None:
@@ -607,6 +625,7 @@ def test_a_remote_hash_is_believed_only_where_the_server_reads_the_bytes(
         target = RcloneTarget(place["rclone_remote"], place["rclone_remote_path"], place["rclone_config"])
         transport = RcloneTransport(target, children=children, stream_bytes_max=7)
         try:
+            transport.probe(expected_marker_id=None)
             return transport.digest_bytes_max()
         finally:
             transport.close()
@@ -615,3 +634,5 @@ def test_a_remote_hash_is_believed_only_where_the_server_reads_the_bytes(
     assert make(conf, children, stream_bytes_max=7).digest_bytes_max() is None
     assert bound(rclone_sshd) is None
     assert bound(rclone_smb) == 7
+    for number, program in enumerate(("sha1sum", "/no/such/program", "echo " + "0" * 64 + " ")):
+        assert bound(rclone_sshd.changed(tmp_path / f"{number}", sha256sum_command=program)) == 7
