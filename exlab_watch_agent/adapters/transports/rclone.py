@@ -90,6 +90,7 @@ _FILES_PER_REQUEST = 500
 _READERS = 4
 _LOOK_EVERY_S = 0.1
 _STOP_WAIT_S = 3.0
+_DIGEST_CHARACTERS = 64
 _PARTIAL = re.compile(r".*\.[0-9a-f]{8}" + re.escape(PARTIAL_SUFFIX), re.DOTALL)
 _GLOB = re.compile(r"[\\*?\[\]{},]")
 _FRACTION = re.compile(r"\.(\d+)")
@@ -281,35 +282,42 @@ class RcloneTransport(MarkedRoot):
         with self._answering("Cannot read from", destination):
             if control.is_cancelled():
                 raise CancelledError("stopped as asked")
-            there = self._files(destination)
-            hashes_there = self._hashes_there()
-            sizes = {path: there[path].size_bytes for path in paths if path in there}
-            asked = {path for path, size in sizes.items() if hashes_there and size >= HASHED_THERE_BYTES_MIN}
-            read = sizes.keys() - asked
+            asked: list[str] = []
+            sizes: dict[str, int] = {}
+            if self._hashes_there():
+                sizes = {path: file.size_bytes for path, file in self._files(destination).items()}
+                asked = sorted(path for path in paths if sizes.get(path, 0) >= HASHED_THERE_BYTES_MIN)
+            read = sorted(set(paths) - set(asked))
             # A server that hashes says nothing meanwhile: then only time can tell, at 10 MB a second.
             longest = max((sizes[path] for path in asked), default=0)
             group = f"proof-{secrets.token_hex(4)}"
             watch = _Watch(control, self._stall_s + longest / 10_000_000, lambda: self._moved(group), lambda _: None)
             try:
-                for batch, at_once in (
-                    *_batches(sorted(path for path in read if sizes[path] < _LARGE_BYTES), _SMALL_AT_ONCE),
-                    *_batches(sorted(path for path in read if sizes[path] >= _LARGE_BYTES), _READERS),
-                    *_batches(sorted(asked), _READERS),
-                ):
+                found |= self._read_and_hashed(destination, read, group=group, watch=watch)
+                for batch in _batches(asked):
                     inputs = [
-                        {
-                            "fs": self._fs,
-                            "remote": f"{destination}/{path}",
-                            "hashType": "sha256",
-                            "download": path in read,
-                        }
-                        for path in batch
+                        {"fs": self._fs, "remote": f"{destination}/{path}", "hashType": "sha256"} for path in batch
                     ]
-                    answers = self._batched("hashsumfile", inputs, group=group, at_once=at_once, watch=watch)
+                    answers = self._batched("hashsumfile", inputs, group=group, at_once=_READERS, watch=watch)
                     found |= _digests_in(zip(batch, answers, strict=True))
             finally:
                 self._forget(group)
         return found
+
+    def _read_and_hashed(
+        self, destination: str, paths: Sequence[str], *, group: str, watch: _Watch
+    ) -> Mapping[str, str]:
+        """Return path → SHA-256 of files that rclone reads back; one that is not there is left out."""
+        if not paths:
+            return {}
+        with self._listed(f"{destination}/{path}" for path in paths) as names:
+            parameters = {
+                "fs": self._fs, "hashType": "sha256", "download": True,
+                "_config": {"Checkers": _READERS, "NoTraverse": True}, "_filter": names, "_group": group,
+            }  # fmt: skip
+            answer = self._working("operations/hashsum", parameters, group=group, watch=watch)
+        lines = [(_below(line[_DIGEST_CHARACTERS + 2 :], destination), line) for line in answer["hashsum"]]
+        return _digests_in((path, {"hash": line[:_DIGEST_CHARACTERS]}) for path, line in lines)
 
     def digest_bytes_max(self) -> int | None:
         with self._answering("Cannot ask what it can hash:", "x"):
@@ -394,21 +402,73 @@ class RcloneTransport(MarkedRoot):
         large = [entry for entry in files if entry.size_bytes >= _LARGE_BYTES]
         watch.keep_rate()
         try:
-            for batch, at_once in (*_batches(small, _SMALL_AT_ONCE), *_batches(large, _LARGE_AT_ONCE)):
-                self._copy_batch(source_root, batch, destination, group=group, at_once=at_once, watch=watch)
+            for entries, at_once in ((small, _SMALL_AT_ONCE), (large, _LARGE_AT_ONCE)):
+                if self._daemon.config.base_type in _SHOWS_PARTS:
+                    for batch in _batches(entries):
+                        self._copy_by_parts(source_root, batch, destination, group=group, at_once=at_once, watch=watch)
+                elif entries:
+                    self._copy_listed(source_root, entries, destination, group=group, at_once=at_once, watch=watch)
         finally:
             with contextlib.suppress(RcloneError, TransportError):
                 self._set_rate(None)  # what is read back to be proven is no upload
             self._forget(group)
 
-    def _copy_batch(
-        self, source_root: str, batch: Sequence[FileEntry], destination: str, *, group: str, at_once: int, watch: _Watch
+    def _copy_listed(
+        self,
+        source_root: str,
+        entries: Sequence[FileEntry],
+        destination: str,
+        *,
+        group: str,
+        at_once: int,
+        watch: _Watch,
     ) -> None:
+        """Let rclone copy these files, each under its name once it is whole, in one request."""
+        # What both paths end with goes into the names: then the far side is the root itself, to which a connection stands.
+        here, there, common = _without_common_end(source_root, destination)
+        with self._listed(f"{common}{entry.path}" for entry in entries) as names:
+            parameters = {
+                "srcFs": here, "dstFs": f"{self._fs}/{there}" if there else self._fs,
+                "_config": {"Transfers": at_once, "NoTraverse": True, "NoUpdateDirModTime": True},
+                "_filter": names, "_group": group,
+            }  # fmt: skip
+            try:
+                self._working("sync/copy", parameters, group=group, watch=watch)
+            except RcloneError as error:
+                failed = self._failed(group)
+                by_path = {f"{common}{entry.path}": entry for entry in entries}
+                said = [(by_path[path], RcloneError(text)) for path, text in failed.items() if path in by_path]
+                raise self._copy_error(source_root, said or [(entries[0], error)]) from error
+
+    def _failed(self, group: str) -> Mapping[str, str]:
+        """Return path → what went wrong, of the latest transfers of a group."""
+        with contextlib.suppress(RcloneError, TransportError):
+            done = self._ask("core/transferred", group=group).get("transferred") or ()
+            return {str(item["name"]): str(item["error"]) for item in done if item.get("error")}
+        return {}
+
+    def _copy_error(self, source_root: str, failed: Sequence[tuple[FileEntry, RcloneError]]) -> AgentError:
+        """Return what it means that these files could not be written. Raises: what the source says of itself, which comes first."""
+        entry, error = failed[0]
+        require_sources(source_root, [entry])
+        if "source file is being updated" in str(error):
+            return SourceChangedError(f"{entry.path!r} changed while it was being copied.")
+        # Files fill a disk together, and the one that failed first need not be the one for which there is no room.
+        kind = self._kind_of(error, needed_bytes=sum(entry.size_bytes for entry, _ in failed))
+        return TransportError(kind, f"Cannot write {entry.path!r} to {self._fs}: {error}.", detail=self._daemon.tail())
+
+    def _copy_by_parts(
+        self,
+        source_root: str,
+        batch: Sequence[FileEntry],
+        destination: str,
+        *,
+        group: str,
+        at_once: int,
+        watch: _Watch,
+    ) -> None:
+        """The same where rclone writes under the final name: under names of our own, and renamed when all are whole."""
         finals = [f"{destination}/{entry.path}" for entry in batch]
-        if self._daemon.config.base_type not in _SHOWS_PARTS:
-            copies = [_from_to(source_root, entry.path, self._fs, to) for entry, to in zip(batch, finals, strict=True)]
-            self._work_off_batch("copyfile", copies, source_root, batch, group=group, at_once=at_once, watch=watch)
-            return
         token = secrets.token_hex(4)
         parts = [f"{to.rpartition('/')[0]}/{n}.{token}{PARTIAL_SUFFIX}" for n, to in enumerate(finals)]
         copies = [_from_to(source_root, entry.path, self._fs, to) for entry, to in zip(batch, parts, strict=True)]
@@ -433,14 +493,7 @@ class RcloneTransport(MarkedRoot):
         failed = [(e, error_in(r)) for e, r in zip(batch, answers, strict=True) if "error" in r]
         if failed:
             self._stop(group)
-            entry, error = failed[0]
-            require_sources(source_root, [entry])  # what the source says of itself comes first
-            if "source file is being updated" in str(error):
-                raise SourceChangedError(f"{entry.path!r} changed while it was being copied.")
-            # Files fill a disk together, and the one that failed first need not be the one for which there is no room.
-            kind = self._kind_of(error, needed_bytes=sum(entry.size_bytes for entry, _ in failed))
-            text = f"Cannot write {entry.path!r} to {self._fs}: {error}."
-            raise TransportError(kind, text, detail=self._daemon.tail())
+            raise self._copy_error(source_root, failed)
 
     def _batched(
         self, what: str, inputs: Sequence[Mapping[str, Any]], *, group: str, at_once: int, watch: _Watch
@@ -449,19 +502,33 @@ class RcloneTransport(MarkedRoot):
 
         Raises: CancelledError, TransportError with `network` after a stall, RcloneError; rclone does nothing of it any more.
         """
+        asked = [{"_path": f"operations/{what}", **members} for members in inputs]
+        parameters = {"inputs": asked, "concurrency": at_once, "_group": group}
+        results: Sequence[Mapping[str, Any]] = self._working("job/batch", parameters, group=group, watch=watch)[
+            "results"
+        ]
+        return results
+
+    def _working(self, path: str, parameters: Mapping[str, Any], *, group: str, watch: _Watch) -> Mapping[str, Any]:
+        """Return rclone's answer to a request that may take hours. Raises: as `_batched`."""
         answer: dict[str, Any] = {}
 
         def ask(requests: Requests, parameters: Mapping[str, Any]) -> None:
-            answer.update(requests.call("job/batch", parameters, timeout_s=None))
+            answer.update(requests.call(path, parameters, timeout_s=None))
 
-        asked = [{"_path": f"operations/{what}", **members} for members in inputs]
         try:
-            self._supervise([{"inputs": asked, "concurrency": at_once, "_group": group}], ask, watch=watch, threads=1)
+            self._supervise([parameters], ask, watch=watch, threads=1)
         except (CancelledError, TransportError):
             self._stop(group)
             raise
-        results: Sequence[Mapping[str, Any]] = answer["results"]
-        return results
+        return answer
+
+    @contextlib.contextmanager
+    def _listed(self, paths: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """Yield the filter that lets rclone see these paths and no others."""
+        with self._scratch() as folder:
+            (folder / "names").write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
+            yield {"FilesFrom0": [str(folder / "names")]}
 
     def _forget(self, group: str) -> None:
         with contextlib.suppress(RcloneError, TransportError):
@@ -713,10 +780,20 @@ class _Watch:
 _Item = TypeVar("_Item")
 
 
-def _batches(items: Sequence[_Item], at_once: int) -> Iterator[tuple[Sequence[_Item], int]]:
-    """Yield as many items as go into one request, with how many of them are worked on at once."""
+def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """Yield as many items as go into one request."""
     for first in range(0, len(items), _FILES_PER_REQUEST):
-        yield items[first : first + _FILES_PER_REQUEST], at_once
+        yield items[first : first + _FILES_PER_REQUEST]
+
+
+def _without_common_end(source_root: str, destination: str) -> tuple[str, str, str]:
+    """Return both paths without the folders with which both end, and those, each with a slash behind it."""
+    here, there = Path(source_root), destination.split("/")
+    common = ""
+    while there and here.name == there[-1]:
+        common = f"{there.pop()}/{common}"
+        here = here.parent
+    return str(here), "/".join(there), common
 
 
 def _digests_in(answers: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
