@@ -1,7 +1,7 @@
 """One function per effect: plain values and ports in, an outcome out. No policy, no retry, no sleep in here.
 
-Every handler that touches the destination asks it first who it is: an unmounted share is an empty folder that would
-accept writes, and whose emptiness would look like damage.
+Every handler that writes to the destination asks it first who it is, and every handler asks afterwards: an unmounted share
+is an empty folder that would accept writes, and whose emptiness would look like damage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.completeness import not_signalled, signal_file
 from exlab_watch_agent.core.creation import Creation
-from exlab_watch_agent.core.destination import CLAIM_FILE, Claim, DestinationStanding, standing
+from exlab_watch_agent.core.destination import CLAIM_FILE, CLAIM_PATH, Claim, DestinationStanding, standing
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import (
@@ -214,7 +214,8 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
     """
     handlers: dict[type, Callable[..., Outcome]] = {Push: push, Precheck: precheck, Verify: verify, Seal: seal}
     try:
-        ports.transport.require_marker(expected_marker_id=ports.marker_id())
+        if isinstance(effect, (Push, Seal)):  # those that write there; who reads is told afterwards whether it counts
+            ports.transport.require_marker(expected_marker_id=ports.marker_id())
         ports.require_root()
         outcome = handlers[type(effect)](effect, ports, control)
         # A share that went away in the middle looks like missing files: ask again before anything is believed. So does a
@@ -283,7 +284,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
     transport.place_claim(effect.destination, effect.claim)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
     transport.require_marker(expected_marker_id=ports.marker_id())
-    if transport.look(effect.destination).claim is None:
+    if transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is None:
         raise TransportError(FailureKind.UNKNOWN, f"{effect.destination} has not kept its claim")
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
@@ -291,7 +292,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
         # A sealed copy that is about to change must stop saying "synced" before its first file moves.
         transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
     transport.clear_partials(effect.destination)
-    plan = plan_push(inventory.files, _present(ports, effect.destination))
+    plan = plan_push(inventory.files, {} if look_there.is_empty else _present(ports, effect.destination))
     free_bytes = transport.free_bytes()
     if free_bytes is not None and plan.bytes_to_copy > free_bytes:
         raise TransportError(
@@ -306,8 +307,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
 
 def _travelling(effect: Push, ports: Ports) -> tuple[FileEntry, ...]:
     """Return the cache folder's files but the claim: one that came with a copied folder is another run's."""
-    claim_path = f"{CACHE_FOLDER}/{CLAIM_FILE}"
-    return tuple(entry for entry in ports.tree.cache_files(effect.run_path) if entry.path != claim_path)
+    return tuple(entry for entry in ports.tree.cache_files(effect.run_path) if entry.path != CLAIM_PATH)
 
 
 def precheck(effect: Precheck, ports: Ports, control: Control) -> Outcome:

@@ -32,6 +32,7 @@ _MOVE: TypeAdapter[Move] = TypeAdapter(Move)
 _RECORD_MEMBERS = frozenset(member.name for member in fields(RunRecord))
 _IDENTITY_MEMBERS = frozenset(member.name for member in fields(RunIdentity))
 _STATES = {state.value: state for state in RunState}
+RECENT_MAX = 256
 _BEGIN = b'{"last":'
 _BETWEEN = b',"record":'
 
@@ -123,6 +124,9 @@ class Documents(MutableMapping[str, dict[str, Any]]):
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
+        self._recent: dict[
+            str, RunRecord
+        ] = {}  # those that were put last: runs under way are asked for again and again
         self._by_path: dict[str, str] = {}
         self._by_identity: dict[bytes, tuple[str, ...]] = {}
         self._by_state: defaultdict[RunState, defaultdict[str, dict[str, None]]] = defaultdict(
@@ -161,6 +165,9 @@ class Documents(MutableMapping[str, dict[str, Any]]):
         key = _identity_key(identity.created_at, identity.created_by, identity.project_uid, identity.leaf_name)
         line = document_line(last, dumped)
         self._put(record.job_id, _Kept(line, record.run_path, key, record.state, sys.intern(record.equipment_id)))
+        self._recent[record.job_id] = record
+        if len(self._recent) > RECENT_MAX:
+            del self._recent[next(iter(self._recent))]
 
     def _put(self, job_id: str, kept: _Kept) -> None:
         old = self._kept.get(job_id)
@@ -172,6 +179,7 @@ class Documents(MutableMapping[str, dict[str, Any]]):
         self._by_state[kept.state][kept.equipment_id][job_id] = None
 
     def _forget(self, job_id: str, old: _Kept) -> None:
+        self._recent.pop(job_id, None)
         if self._by_path.get(old.run_path) == job_id:
             del self._by_path[old.run_path]
         del self._by_state[old.state][old.equipment_id][job_id]
@@ -183,6 +191,9 @@ class Documents(MutableMapping[str, dict[str, Any]]):
 
     def record(self, job_id: str) -> RunRecord | None:
         """Raises: StateFolderError when it is not one of this version."""
+        recent = self._recent.get(job_id)
+        if recent is not None:
+            return recent
         kept = self._kept.get(job_id)
         return record_of(json.loads(kept.line)["record"]) if kept is not None else None
 

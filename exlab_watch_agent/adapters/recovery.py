@@ -123,8 +123,11 @@ def _read_at_rest(folder: Path, read: Callable[[], _Read], *, is_whole: Callable
 
 def _names(folder: Path) -> list[tuple[str, int]]:
     """Return what changes when an agent writes a slot or goes on in another segment."""
-    paths = [folder / name for name in (*SLOT_NAMES, TRAIL_NAME)]
-    return [(path.name, path.stat().st_ino) for path in paths if path.exists()]
+    found = []
+    for name in (*SLOT_NAMES, TRAIL_NAME):
+        with suppress(FileNotFoundError):
+            found.append((name, (folder / name).stat().st_ino))
+    return found
 
 
 def _loaded(folder: Path) -> Loaded:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.inventory import CACHE_FOLDER
 
 CLAIM_FILE = "exlab-watch-agent.json"
+CLAIM_PATH = f"{CACHE_FOLDER}/{CLAIM_FILE}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -597,7 +597,7 @@ def test_the_quick_check_lets_no_bad_name_pass(rule: Rule, tokens_of: Callable[[
 @given(inventories())
 def test_there_is_a_collision_exactly_when_two_paths_are_one_to_a_caseless_nas(inventory: Inventory) -> None:
     paths = {path for path, _ in gate._entries(inventory)} | {".exlab-wizard"}
-    distinct = {"/".join(gate._folded(name) for name in path.split("/")) for path in paths}
+    distinct = {"/".join(gate.folded(name) for name in path.split("/")) for path in paths}
     found = evaluate(place=a_place(), creation=a_creation(), inventory=inventory, readme=None)
     assert any(f.rule is Rule.CASE_COLLISION for f in found) == (len(distinct) < len(paths))
 

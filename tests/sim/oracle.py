@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from exlab_watch_agent.adapters.transports.own_files import CLAIM_PATH, claim_in
+from exlab_watch_agent.adapters.transports.own_files import claim_in
 from exlab_watch_agent.core.decide import Step
+from exlab_watch_agent.core.destination import CLAIM_PATH
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
-from exlab_watch_agent.core.events import CopyWrong, EffectFailed, Outcome, PrecheckPassed, Pushed, Sealed, Verified
+from exlab_watch_agent.core.events import (
+    CopyWrong,
+    EffectFailed,
+    Outcome,
+    PrecheckPassed,
+    Pushed,
+    RunChanged,
+    Sealed,
+    Verified,
+)
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
 from exlab_watch_agent.core.manifest import Outcome as Comparing
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
@@ -138,7 +148,11 @@ class Oracle:
         effect, job_id = window.effect, window.effect.job_id
         is_away = window.nas.state != "up"
         self._outcomes[(job_id, effect.turn)] = outcome
-        if window.was_always_away and not (isinstance(outcome, EffectFailed) and outcome.is_destination_away):
+        is_told = isinstance(outcome, EffectFailed) and outcome.is_destination_away
+        # Who only reads there looks at the local data first, and their change is true wherever the NAS is.
+        is_of_here = isinstance(effect, Precheck | Verify) and isinstance(outcome, RunChanged)
+        has_changed_here = bool(window.fingerprints - {effect.fingerprint}) or effect.run_path not in self._world.runs
+        if window.was_always_away and not is_told and not (is_of_here and has_changed_here):
             raise Violation(f"{effect} was carried out while the NAS was away: {outcome}")
         self._check_fingerprint(window, outcome)
         if isinstance(outcome, Verified) and outcome.comparison.outcome is Comparing.EQUAL:

@@ -9,7 +9,6 @@ from typing import Any
 
 from exlab_watch_agent.adapters.seal import FolderManifestStore
 from exlab_watch_agent.adapters.transports.own_files import (
-    CLAIM_PATH,
     CREATION_PATH,
     SUPERSEDED_FOLDER,
     claim_in,
@@ -19,7 +18,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
     require_data_path,
 )
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
-from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
 from exlab_watch_agent.core.policy import EquipmentPolicy

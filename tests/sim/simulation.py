@@ -26,8 +26,9 @@ from exlab_watch_agent import working as working_module
 from exlab_watch_agent.adapters import store as store_module
 from exlab_watch_agent.adapters.audit_trail import AuditTrail
 from exlab_watch_agent.adapters.store import TRAIL_NAME, RunStore
-from exlab_watch_agent.adapters.transports.own_files import CLAIM_PATH, claim_in
+from exlab_watch_agent.adapters.transports.own_files import claim_in
 from exlab_watch_agent.core.decide import Step
+from exlab_watch_agent.core.destination import CLAIM_PATH
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
 from exlab_watch_agent.core.events import Event, Outcome
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from exlab_watch_agent.adapters.transports.own_files import (
-    CLAIM_PATH,
     MARKER_FILE,
     claim_in,
     claim_text,
@@ -24,7 +23,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
     new_marker_id,
     require_inside,
 )
-from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.errors import DestinationOccupiedError, DestinationUnreachableError, TransportError
 
 

@@ -46,7 +46,6 @@ from exlab_watch_agent.adapters.transports.mounted_copy import (
     settle,
 )
 from exlab_watch_agent.adapters.transports.own_files import (
-    CLAIM_PATH,
     CREATION_PATH,
     MARKER_FILE,
     OWN_FILE_BYTES_MAX,
@@ -58,7 +57,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
     require_inside,
 )
 from exlab_watch_agent.adapters.tree import READ_FLAGS, read_at_most, reason, walk
-from exlab_watch_agent.core.destination import DestinationLook
+from exlab_watch_agent.core.destination import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError

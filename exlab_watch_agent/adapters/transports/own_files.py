@@ -22,7 +22,7 @@ from typing import Any
 
 from exlab_watch_agent.adapters.tree import is_inside
 from exlab_watch_agent.core.creation import RunIdentity
-from exlab_watch_agent.core.destination import CLAIM_FILE, Claim
+from exlab_watch_agent.core.destination import Claim
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.errors import FailureKind, TransportError
 
@@ -30,7 +30,6 @@ MARKER_FILE = ".exlab-watch-agent.json"
 PROBE_PREFIX = ".exlab-probe-"
 PARTIAL_FOLDER = ".exlab-partial"
 SUPERSEDED_FOLDER = ".exlab-superseded"
-CLAIM_PATH = f"{CACHE_FOLDER}/{CLAIM_FILE}"
 CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
 OWN_FILE_BYTES_MAX = 1024 * 1024
 SCHEMA = 1

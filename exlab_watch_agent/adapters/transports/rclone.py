@@ -43,7 +43,6 @@ from exlab_watch_agent.adapters.process import STALL_S, Children, StallWatch
 from exlab_watch_agent.adapters.transports.local_side import read_as_it_is, require_sources
 from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
-    CLAIM_PATH,
     CREATION_PATH,
     MARKER_FILE,
     OWN_FILE_BYTES_MAX,
@@ -64,7 +63,7 @@ from exlab_watch_agent.adapters.transports.rclone_daemon import (
     rclone_program,
     rclone_version,
 )
-from exlab_watch_agent.core.destination import DestinationLook
+from exlab_watch_agent.core.destination import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.policy import RcloneTarget

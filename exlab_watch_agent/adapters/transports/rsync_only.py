@@ -44,7 +44,6 @@ from exlab_watch_agent.adapters.process import Children, Ended, StallWatch
 from exlab_watch_agent.adapters.transports.local_side import read_as_it_is, require_sources, require_sources_unchanged
 from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
-    CLAIM_PATH,
     CREATION_PATH,
     MARKER_FILE,
     PARTIAL_FOLDER,
@@ -55,7 +54,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
 )
 from exlab_watch_agent.adapters.transports.rsync_process import Rsync, Told, classified_rsync, local_rsync_version
 from exlab_watch_agent.adapters.transports.ssh_session import SilentConnection, SshLogin
-from exlab_watch_agent.core.destination import Claim, DestinationLook
+from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.placing import folders_of
 from exlab_watch_agent.core.policy import RsyncSshTarget

@@ -43,7 +43,6 @@ from exlab_watch_agent.adapters.transports.local_side import (
 )
 from exlab_watch_agent.adapters.transports.marked_root import MarkedRoot, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
-    CLAIM_PATH,
     CREATION_PATH,
     MARKER_FILE,
     OWN_FILE_BYTES_MAX,
@@ -64,7 +63,7 @@ from exlab_watch_agent.adapters.transports.target_folder import (
     TargetFolder,
     classified_target,
 )
-from exlab_watch_agent.core.destination import DestinationLook
+from exlab_watch_agent.core.destination import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.placing import folders_of, plan_moves
 from exlab_watch_agent.core.policy import RsyncSshTarget
@@ -300,7 +299,6 @@ class RsyncSshTransport(MarkedRoot):
         for entry in files:
             require_data_path(entry.path)
         with self._folder(destination, control) as folder:
-            folder.make(destination)
             standing = _data_below(folder, destination)
             _require_free(files, standing, destination)
             folders = {path for path, entry in standing.items() if entry.is_folder}
@@ -313,10 +311,11 @@ class RsyncSshTransport(MarkedRoot):
                         with contextlib.suppress(TransportError):
                             folder.clear_partials(destination, keeps_pieces=False)
                     raise
-            if files:
-                folder.clear_partials(destination, keeps_pieces=False)
             # Also what a push that was killed had left under final names: a sync is for the whole file system.
-            folder.sync()
+            if files:
+                folder.clear_partials(destination, keeps_pieces=False, then_syncs=True)
+            else:
+                folder.sync()
 
     def _copy_portion(
         self,
@@ -395,8 +394,7 @@ class RsyncSshTransport(MarkedRoot):
             growing = [as_it_is(source_root, entry.path) for entry in files]
             self._stage(folder, source_root, growing, destination, waiting, control, Told(_UNHINDERED))
             folder.move_over(waiting, destination, [entry.path for entry in files])
-            folder.clear_partials(destination, keeps_pieces=False)
-            folder.sync()
+            folder.clear_partials(destination, keeps_pieces=False, then_syncs=True)
 
     def write_small(self, path: str, data: bytes) -> None:
         with self._folder(path) as folder:

@@ -342,11 +342,11 @@ class TargetFolder:
         """Make everything that was written below the root durable, names included."""
         self._ask("Cannot make the copy durable", self._enter("") + self._sync(), silence_s=_SLOWEST_SYNC_S)
 
-    def clear_partials(self, destination: str, *, keeps_pieces: bool) -> None:
+    def clear_partials(self, destination: str, *, keeps_pieces: bool, then_syncs: bool = False) -> None:
         """Remove what pushes of ours left under temporary names.
 
         A program of an earlier push that still writes there can then never give a file its final name: what it would
-        rename is gone. `keeps_pieces`: large pieces stay, for the next push to go on from.
+        rename is gone. `keeps_pieces`: large pieces stay, for the next push to go on from. `then_syncs`: as `sync`, too.
         """
         blocks = PIECE_KEPT_BYTES // 512 - 1
         keeping = b"find \"$n\" -type f -path %b -size +%d -exec mv -f {} ./%b/ \\; || exit %d" % (
@@ -368,6 +368,8 @@ class TargetFolder:
             keeping if keeps_pieces else b":", FAILED, PIECES_FOLDER.encode(),
             b"! -size +%d" % blocks if keeps_pieces else b"", PIECES_FOLDER.encode(), PARTIAL_FOLDER.encode(),
         )  # fmt: skip
+        if then_syncs:
+            script = b"(\n%b\n) || exit $?\n%b%b" % (script, self._enter(""), self._sync())
         self._ask(f"Cannot clean up in {destination!r}", script, may_be=(ABSENT,), silence_s=_SLOWEST_SYNC_S)
 
     # --- shared ------------------------------------------------------------------------------------------------------
