@@ -1,7 +1,7 @@
 """One function per effect: plain values and ports in, an outcome out. No policy, no retry, no sleep in here.
 
-Every handler that writes to the destination asks it first who it is, and every handler asks afterwards: an unmounted share
-is an empty folder that would accept writes, and whose emptiness would look like damage.
+Every handler that touches the destination asks it first who it is, and again afterwards: an unmounted share is an empty folder
+that would accept writes, and whose emptiness would look like damage.
 """
 
 from __future__ import annotations
@@ -214,8 +214,7 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
     """
     handlers: dict[type, Callable[..., Outcome]] = {Push: push, Precheck: precheck, Verify: verify, Seal: seal}
     try:
-        if isinstance(effect, (Push, Seal)):  # those that write there; who reads is told afterwards whether it counts
-            ports.transport.require_marker(expected_marker_id=ports.marker_id())
+        ports.transport.require_marker(expected_marker_id=ports.marker_id())
         ports.require_root()
         outcome = handlers[type(effect)](effect, ports, control)
         # A share that went away in the middle looks like missing files: ask again before anything is believed. So does a

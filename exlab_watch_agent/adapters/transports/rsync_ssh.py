@@ -78,7 +78,7 @@ from exlab_watch_agent.errors import (
 from exlab_watch_agent.ports import Control, RemoteFile
 
 PORTION_BYTES = 512 * 1024 * 1024
-PORTION_FILES = 4000
+PORTION_FILES = 10_000
 """What is lost at most when a push is cut off. A portion costs one start of rsync, 60 ms."""
 SAMPLED_FROM_BYTES = 256 * 1024 * 1024
 """Each sampled block is a program started on the target: below this size the verification itself costs less."""
