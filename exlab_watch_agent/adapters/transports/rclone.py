@@ -517,7 +517,7 @@ class RcloneTransport(MarkedRoot):
 
         try:
             self._supervise([parameters], ask, watch=watch, threads=1)
-        except (CancelledError, TransportError):
+        except (CancelledError, TransportError, RcloneError):
             self._stop(group)
             raise
         return answer
@@ -534,8 +534,13 @@ class RcloneTransport(MarkedRoot):
             self._ask("core/stats-delete", group=group)
 
     def _moved(self, group: str) -> tuple[int, int]:
-        """Return bytes and files that rclone says it has moved for this group."""
+        """Return bytes and files that rclone says it has moved for this group.
+
+        Raises: RcloneError once any file failed. rclone would try every other one, too, and wait for each of them.
+        """
         stats = self._ask("core/stats", group=group)
+        if stats.get("errors"):
+            raise RcloneError(str(stats.get("lastError") or "rclone gave no reason"))
         return int(stats.get("bytes", 0)), int(stats.get("transfers", 0))
 
     def _set_rate(self, rate_bytes_per_s: float | None) -> None:
