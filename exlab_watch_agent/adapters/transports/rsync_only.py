@@ -18,7 +18,7 @@ options and exit codes (rsync_process.py), the connection (ssh_session.py), the 
 
 One call runs at a time: `rrsync` refuses a second one.
 
-Source: rsync 3.2.7 (log.c for how names are printed, generator.c for what `--backup` moves), rrsync of the same release.
+Source: rsync 3.2.7 and 3.5.0 (log.c for how names are printed, generator.c for what `--backup` moves), their rrsync.
 """
 
 from __future__ import annotations
@@ -78,8 +78,11 @@ _LINE = re.compile(rb"([-a-z])[-a-zA-Z]{9}[.+@]? +(\d+) (\d{4}/\d\d/\d\d \d\d:\d
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
 _TYPES = {b"-": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
 _BUSY = re.compile(r"Another instance of rrsync")
-_NO_ROOT = re.compile(r'(?:change_dir|mkdir) "[^"]*" failed: No such file')
-_NO_FOLDER = re.compile(r"failed: Not a directory")
+# The second form is rrsync's own since 3.5.0, which opens the path before it starts rsync.
+_NO_ROOT = re.compile(
+    r'(?:change_dir|mkdir) "[^"]*" failed: No such file|rrsync error: [^\n]*(?:No such file|does not exist)'
+)
+_NO_FOLDER = re.compile(r"failed: (?:Not a directory|Too many levels of symbolic links)")
 _SPOKEN = re.compile(r"\[sender|rrsync")
 
 
