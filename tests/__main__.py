@@ -1,4 +1,7 @@
-"""All checks of this repository in one command: `python -m tests`. Ends at the first that fails."""
+"""All checks of this repository in one command: `python -m tests`. Ends at the first that fails.
+
+`python -m tests ARGUMENT...` hands the arguments to pytest, and runs the tests in one process.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,11 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+# Most tests wait for servers, disks and timers: more of them than there are processors go on side by side.
+TESTS = [
+    ["pytest", "-n", "3", "--dist", "loadfile", "-m", "not alone"],
+    ["pytest", "-m", "alone"],
+]
 
 
 def main() -> int:
@@ -17,7 +25,7 @@ def main() -> int:
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["mypy"],
-        ["pytest", *sys.argv[1:]],
+        *([["pytest", *sys.argv[1:]]] if sys.argv[1:] else TESTS),
     ]
     for check in checks:
         print("+", " ".join(check), flush=True)

@@ -19,7 +19,10 @@ from exlab_watch_agent.adapters.inotify_limits import FOLDER
 from exlab_watch_agent.adapters.scanner import DiskRunScanner
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux's")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux's"),
+    pytest.mark.alone,
+]
 
 BURST = 5000
 

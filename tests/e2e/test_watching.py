@@ -104,6 +104,7 @@ def watches_of(pid: int, *, of: str, lab: Lab) -> str:
     return "".join(line for text in texts for line in text.splitlines() if inode in line)
 
 
+@pytest.mark.alone
 def test_a_watcher_at_the_end_of_its_means_is_a_problem_with_the_command_that_helps(tmp_path: Path) -> None:
     limit = Path("/proc/sys/fs/inotify/max_user_instances")
     before = limit.read_text()
