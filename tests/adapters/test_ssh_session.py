@@ -216,9 +216,17 @@ def test_busybox_is_there() -> None:
     assert shutil.which("busybox"), "installed by .ci/run"
 
 
-def test_sockets_of_killed_agents_go_and_those_in_use_stay(children: Children, sshd: SshServer, tmp_path: Path) -> None:
-    folder = tmp_path / "ssh"
-    folder.mkdir()
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder with a path that is short enough for sockets, wherever the tests' own folders are."""
+    with tempfile.TemporaryDirectory(prefix="exlab-") as folder:
+        yield Path(folder)
+
+
+def test_sockets_of_killed_agents_go_and_those_in_use_stay(
+    children: Children, sshd: SshServer, short_folder: Path
+) -> None:
+    folder = short_folder
     dead, others = folder / "0123abcd", folder / "note.txt"
     others.write_text("not ours")
     with socket.socket(socket.AF_UNIX) as bound:

@@ -412,9 +412,12 @@ class TransportContract:
         arrived = tree(there)
         assert all(files[name] == data for name, data in arrived.items())
         assert len(arrived) < 10
+        self.copy_the_rest(transport, run, listed)
+        assert tree(there) == files
+
+    def copy_the_rest(self, transport: Transport, run: Path, listed: tuple[FileEntry, ...]) -> None:
         missing = [entry for entry in listed if entry.path not in transport.listing(RUN)]
         transport.copy(str(run), missing, RUN, control=FREE)
-        assert tree(there) == files
 
     def test_a_rate_limit_holds_and_its_end_is_noticed(self, run: Path, transport: Transport) -> None:
         listed = fill(run, {"a.bin": os.urandom(3_000_000)})
@@ -451,8 +454,7 @@ class TransportContract:
                 path: hashlib.sha256(files[path]).hexdigest() for path in sizes
             }
         transport.clear_partials(RUN)
-        missing = [entry for entry in listed if entry.path not in transport.listing(RUN)]
-        transport.copy(str(run), missing, RUN, control=FREE)
+        self.copy_the_rest(transport, run, listed)
         assert tree(there) == files, "everything whole, no debris"
 
     def after_kill(self, root: Path) -> None:
