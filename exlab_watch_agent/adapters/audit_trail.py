@@ -27,8 +27,7 @@ from exlab_watch_agent.adapters.segments import (
     TRAIL_NAME,
     TrailHead,
     closed_name,
-    line_digest,
-    with_sum,
+    finished,
 )
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 
@@ -54,10 +53,10 @@ class Batch:
         """Add a line of these members (without braces, `seq`, `prev` and `following`)."""
         seq = self.head.seq + 1
         more = b'"following":%d,' % self._following if self._following > 0 else b""
-        line = with_sum(b'{"seq":%d,"prev":"%b",%b%b' % (seq, self.head.digest.encode(), more, body))
+        line, digest = finished(b'{"seq":%d,"prev":"%b",%b%b' % (seq, self.head.digest.encode(), more, body))
         self._following -= 1
         self.data.append(line + b"\n")
-        self.head = TrailHead(seq, line_digest(line), self.head.segment, self.head.end_bytes + len(line) + 1)
+        self.head = TrailHead(seq, digest, self.head.segment, self.head.end_bytes + len(line) + 1)
 
 
 def errors_as_store_errors(path: Path, error: OSError, *, is_unchanged: bool = True) -> StoreWriteError:
@@ -215,6 +214,9 @@ def opening_data(closed: str | None, closed_bytes: int) -> dict[str, object]:
 
 
 def fact_body(*, at: str, kind: str, who: bytes, operator: str | None, rest: bytes = b"") -> bytes:
-    """Return a line's members: `who` is its `host` and `chart`, `rest` what comes after `operator`, each as JSON members."""
+    """Return a line's members: `who` is its `host` and `chart`, `rest` what comes after `operator`, each as JSON members.
+
+    `kind` is one of our own words, which are the same in JSON.
+    """
     by = b"null" if operator is None else json_bytes(operator)
-    return b'"at":"%b","kind":%b,%b,"operator":%b%b' % (at.encode(), json_bytes(kind), who, by, rest)
+    return b'"at":"%b","kind":"%b",%b,"operator":%b%b' % (at.encode(), kind.encode("ascii"), who, by, rest)

@@ -106,6 +106,10 @@ def _identity_key(created_at: str, created_by: str, project_uid: str, leaf_name:
     return blake3(repr((created_at, created_by, project_uid, leaf_name)).encode()).digest(length=16)
 
 
+def _key_of(identity: RunIdentity) -> bytes:
+    return _identity_key(identity.created_at, identity.created_by, identity.project_uid, identity.leaf_name)
+
+
 class _Kept(NamedTuple):
     """One document with what its index entries are: they must be found again when it is replaced."""
 
@@ -161,8 +165,11 @@ class Documents(MutableMapping[str, dict[str, Any]]):
 
     def put(self, record: RunRecord, dumped: bytes, last: Place | None) -> None:
         """Take in a record whose JSON is `dumped`; `last` is the place of its line in the trail."""
-        identity = record.identity
-        key = _identity_key(identity.created_at, identity.created_by, identity.project_uid, identity.leaf_name)
+        before = self._recent.get(record.job_id)
+        if before is not None and before.identity == record.identity:
+            key = self._kept[record.job_id].identity
+        else:
+            key = _key_of(record.identity)
         line = document_line(last, dumped)
         self._put(record.job_id, _Kept(line, record.run_path, key, record.state, sys.intern(record.equipment_id)))
         self._recent[record.job_id] = record
@@ -209,8 +216,7 @@ class Documents(MutableMapping[str, dict[str, Any]]):
         return self._by_path.get(run_path)
 
     def of_identity(self, identity: RunIdentity) -> tuple[str, ...]:
-        key = _identity_key(identity.created_at, identity.created_by, identity.project_uid, identity.leaf_name)
-        return tuple(sorted(self._by_identity.get(key, ())))
+        return tuple(sorted(self._by_identity.get(_key_of(identity), ())))
 
     def ids_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
         found: list[str] = []

@@ -63,15 +63,17 @@ _SUM = b',"sum":"'
 _SUM_BYTES = len(_SUM) + 16 + len(b'"}')
 
 
-def with_sum(line: bytes) -> bytes:
-    """Return the line, whose last brace is still to come, with its sum as the last member."""
-    return b'%b%b%b"}' % (line, _SUM, blake3(line).hexdigest(length=8).encode())
+def finished(line: bytes) -> tuple[bytes, str]:
+    """Return the line, whose last brace is still to come, with its sum as the last member; and the digest of all of it."""
+    hasher = blake3(line)
+    end = b'%b%b"}' % (_SUM, hasher.hexdigest(length=8).encode())
+    return line + end, hasher.update(end).hexdigest()
 
 
 def _is_itself(line: bytes) -> bool:
     """Return whether the line's sum fits; True for a line without one (schema 1)."""
     before, end = line[:-_SUM_BYTES], line[-_SUM_BYTES:]
-    return not end.startswith(_SUM) or with_sum(before) == line
+    return not end.startswith(_SUM) or finished(before)[0] == line
 
 
 def closed_name(first_seq: int) -> str:

@@ -22,8 +22,8 @@ from exlab_watch_agent.adapters.segments import (
     TrailReader,
     closed_name,
     find_segments,
+    finished,
     line_digest,
-    with_sum,
 )
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 
@@ -87,7 +87,7 @@ def test_a_line_is_json_chained_to_the_line_before_and_fits_its_sum(folder: Path
             fact = json.loads(line)
             seq += 1
             assert (fact["seq"], fact["prev"]) == (seq, digest)
-            assert with_sum(line.rpartition(b',"sum":"')[0]) == line
+            assert finished(line.rpartition(b',"sum":"')[0]) == (line, line_digest(line))
             digest = line_digest(line)
     assert seq == 10
 
@@ -250,7 +250,7 @@ CHANGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int, str]] = {
     "a line with another's text": (
         lambda lines: [
             *lines[:2],
-            with_sum(lines[2].rpartition(b',"sum"')[0].replace(b"six", b"SIX")) + b"\n",
+            finished(lines[2].rpartition(b',"sum"')[0].replace(b"six", b"SIX"))[0] + b"\n",
             lines[3],
         ],
         6,

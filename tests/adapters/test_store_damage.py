@@ -25,7 +25,7 @@ from store_lives import (
 
 from exlab_watch_agent.adapters.documents import Documents, json_bytes
 from exlab_watch_agent.adapters.recovery import EVIDENCE_NAME, load, verify_trail
-from exlab_watch_agent.adapters.segments import CLOSED_FOLDER, TRAIL_NAME, with_sum
+from exlab_watch_agent.adapters.segments import CLOSED_FOLDER, TRAIL_NAME, finished
 from exlab_watch_agent.adapters.slots import SLOT_NAMES, read_slots
 from exlab_watch_agent.adapters.store import RunStore
 from exlab_watch_agent.core.record import RunRecord
@@ -410,7 +410,7 @@ def test_a_line_that_this_version_does_not_know_is_refused_and_left_as_it_is(
     data = trail.read_bytes()
     assert old in data[place:]
     line = data[place:].rpartition(b',"sum":"')[0].replace(old, new)
-    trail.write_bytes(data[:place] + with_sum(line) + b"\n")
+    trail.write_bytes(data[:place] + finished(line)[0] + b"\n")
     before = everything(folder)
     for open_it in (lambda: load(folder), RunStore(folder).open):
         with pytest.raises(
