@@ -293,12 +293,17 @@ class RcloneTransport(MarkedRoot):
             watch = _Watch(control, self._stall_s + longest / 10_000_000, lambda: self._moved(group), lambda _: None)
             try:
                 found |= self._read_and_hashed(destination, read, group=group, watch=watch)
-                for batch in _batches(asked):
-                    inputs = [
-                        {"fs": self._fs, "remote": f"{destination}/{path}", "hashType": "sha256"} for path in batch
-                    ]
-                    answers = self._batched("hashsumfile", inputs, group=group, at_once=_READERS, watch=watch)
-                    found |= _digests_in(zip(batch, answers, strict=True))
+                # Of a file that cannot be read a list of hashes says nothing; asked for it alone, rclone says why.
+                silent = set(read) - found.keys()
+                silent &= self._files(destination).keys() if silent else set()
+                for wanted, more in ((asked, {}), (sorted(silent), {"download": True})):
+                    for batch in _batches(wanted):
+                        inputs = [
+                            {"fs": self._fs, "remote": f"{destination}/{path}", "hashType": "sha256", **more}
+                            for path in batch
+                        ]
+                        answers = self._batched("hashsumfile", inputs, group=group, at_once=_READERS, watch=watch)
+                        found |= _digests_in(zip(batch, answers, strict=True))
             finally:
                 self._forget(group)
         return found

@@ -20,7 +20,7 @@ import pytest
 pytest.register_assert_rewrite("contract")
 from contract import CLAIM, FREE, ODD_NAMES, RUN, TransportContract, entries, fill, tree  # noqa: E402
 from lab import Equipment, Lab, run_to_rest, until  # noqa: E402
-from servers import Place, RcloneRemote, obscured  # noqa: E402
+from servers import Place, RcloneRemote, SshServer, obscured  # noqa: E402
 
 from exlab_watch_agent.adapters.digests import LocalDigester  # noqa: E402
 from exlab_watch_agent.adapters.process import Children  # noqa: E402
@@ -565,6 +565,24 @@ def test_a_push_that_moves_nothing_is_ended_as_network(
     assert caught.value.kind is FailureKind.NETWORK
     transport.clear_partials(RUN)
     assert tree(nas / "root" / RUN) == {}
+
+
+def test_a_file_that_cannot_be_read_back_is_no_missing_file(
+    rclone_sshd: RcloneRemote, sshd_ordinary_user: SshServer, children: Children, tmp_path: Path
+) -> None:
+    remote = rclone_sshd.changed(
+        tmp_path, port=str(sshd_ordinary_user.port), user=sshd_ordinary_user.user,
+        key_file=str(sshd_ordinary_user.key), known_hosts_file=str(sshd_ordinary_user.known_hosts),
+    )  # fmt: skip
+    root = sshd_ordinary_user.place(tmp_path.name).root
+    fill(root / "run", {"a.bin": b"a", "secret.bin": b"secret"})
+    (root / "run" / "secret.bin").chmod(0)
+    transport = RcloneTransport(RcloneTarget(remote.name, str(root), str(remote.config)), children=children)
+    MADE.append(transport)
+    assert transport.digests("run", ["a.bin", "gone.bin"], control=FREE).keys() == {"a.bin"}
+    with pytest.raises(TransportError, match="permission denied") as caught:
+        transport.digests("run", ["a.bin", "secret.bin", "gone.bin"], control=FREE)
+    assert caught.value.kind is FailureKind.AUTH
 
 
 def test_connections_that_rclone_closes_because_nobody_uses_them_are_no_sign_that_it_is_away(
