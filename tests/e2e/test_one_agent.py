@@ -233,8 +233,13 @@ def test_a_run_that_changes_after_it_was_admitted_but_before_it_is_proven_starts
     until(
         lambda: lab.states(runs[-1])[-2:] == ["sealing", "verified"] or lab.states(runs[-1])[-1] == "conflict", "rest"
     )
-    if lab.states(runs[-1])[-1] == "verified":
+    if lab.states(runs[-1])[-1] == "conflict":
+        return
+    if hashes(lab.copy_of(runs[-1])) == hashes(runs[-1]):
         lab.assert_whole(runs[-1])
+    else:  # on a busy machine the change may come right after the proof: then the next pass says so
+        assert lab.cli("verify", str(runs[-1])).err == ""
+        lab.until_state(runs[-1], "conflict")
 
 
 # --- the gate --------------------------------------------------------------------------------------------------------

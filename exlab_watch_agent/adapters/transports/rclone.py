@@ -439,10 +439,10 @@ class RcloneTransport(MarkedRoot):
             try:
                 self._working("sync/copy", parameters, group=group, watch=watch)
             except RcloneError as error:
-                failed = self._failed(group)
-                by_path = {f"{common}{entry.path}": entry for entry in entries}
-                said = [(by_path[path], RcloneError(text)) for path, text in failed.items() if path in by_path]
-                raise self._copy_error(source_root, said or [(entries[0], error)]) from error
+                said = self._failed(group)
+                failed = [entry for entry in entries if f"{common}{entry.path}" in said]
+                why = RcloneError(said[f"{common}{failed[0].path}"]) if failed else error
+                raise self._copy_error(source_root, failed or entries, why) from error
 
     def _failed(self, group: str) -> Mapping[str, str]:
         """Return path → what went wrong, of the latest transfers of a group."""
@@ -451,15 +451,18 @@ class RcloneTransport(MarkedRoot):
             return {str(item["name"]): str(item["error"]) for item in done if item.get("error")}
         return {}
 
-    def _copy_error(self, source_root: str, failed: Sequence[tuple[FileEntry, RcloneError]]) -> AgentError:
-        """Return what it means that these files could not be written. Raises: what the source says of itself, which comes first."""
-        entry, error = failed[0]
-        require_sources(source_root, [entry])
+    def _copy_error(self, source_root: str, failed: Sequence[FileEntry], error: RcloneError) -> AgentError:
+        """Return what it means that these files, or one of them, could not be written, and `error` is what rclone says.
+
+        Raises: what the sources say of themselves, which comes first.
+        """
+        require_sources(source_root, failed)
         if "source file is being updated" in str(error):
-            return SourceChangedError(f"{entry.path!r} changed while it was being copied.")
+            return SourceChangedError(f"{failed[0].path!r} changed while it was being copied.")
         # Files fill a disk together, and the one that failed first need not be the one for which there is no room.
-        kind = self._kind_of(error, needed_bytes=sum(entry.size_bytes for entry, _ in failed))
-        return TransportError(kind, f"Cannot write {entry.path!r} to {self._fs}: {error}.", detail=self._daemon.tail())
+        kind = self._kind_of(error, needed_bytes=sum(entry.size_bytes for entry in failed))
+        what = repr(failed[0].path) if len(failed) == 1 else f"{failed[0].path!r} and {len(failed) - 1} more"
+        return TransportError(kind, f"Cannot write {what} to {self._fs}: {error}.", detail=self._daemon.tail())
 
     def _copy_by_parts(
         self,
@@ -493,11 +496,14 @@ class RcloneTransport(MarkedRoot):
         watch: _Watch,
     ) -> None:
         """Let rclone copy or move, one input for each entry, and return when it has done all. Raises what went wrong."""
-        answers = self._batched(what, inputs, group=group, at_once=at_once, watch=watch)
-        failed = [(e, error_in(r)) for e, r in zip(batch, answers, strict=True) if "error" in r]
+        try:
+            answers = self._batched(what, inputs, group=group, at_once=at_once, watch=watch)
+        except RcloneError as error:
+            raise self._copy_error(source_root, batch, error) from error
+        failed = [(entry, error_in(answer)) for entry, answer in zip(batch, answers, strict=True) if "error" in answer]
         if failed:
             self._stop(group)
-            raise self._copy_error(source_root, failed)
+            raise self._copy_error(source_root, [entry for entry, _ in failed], failed[0][1])
 
     def _batched(
         self, what: str, inputs: Sequence[Mapping[str, Any]], *, group: str, at_once: int, watch: _Watch

@@ -193,7 +193,9 @@ class RemoteShell:
             check()
             if self._has_ended.is_set() and not self._received:
                 self._child.has_ended_within(5.0)
-                raise ShellEndedError("the shell on the target ended", self._child.tail(), self._child.returncode)
+                raise ShellEndedError(
+                    "the connection to the shell there was lost", self._child.tail(), self._child.returncode
+                )
             if _monotonic_s() > deadline_s:
                 raise ShellEndedError(
                     f"the target gave no answer for {timeout_s:.0f} seconds", self._child.tail(), None

@@ -104,7 +104,7 @@ def rested(lab: Lab, run: Path) -> Rested:
 def assert_waits(found: Rested, *words: str) -> None:
     """Fail unless the lane waits for the NAS, says why, and no attempt was consumed."""
     assert (found.state, found.is_waiting, found.attempts) == ("queued", True, 0), found
-    assert any(word in found.words for word in words), found
+    assert any(word in found.words for word in words), found.words
 
 
 def assert_refused(found: Rested, kind: str, *words: str) -> None:
