@@ -12,9 +12,9 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Most tests wait for servers, disks and timers: more of them than there are processors go on side by side.
+# Most tests wait for servers, disks and timers: two go on side by side, but for those that change the machine for a moment.
 TESTS = [
-    ["pytest", "-n", "3", "--dist", "loadfile", "-m", "not alone"],
+    ["pytest", "-n", "2", "--dist", "loadfile", "-m", "not alone"],
     ["pytest", "-m", "alone"],
 ]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from watchdog.observers.api import BaseObserver
 
-from exlab_watch_agent.adapters.watch import Health, RootKeeper, WatchedRoot, Watcher
+from exlab_watch_agent.adapters.watch import Health, RootKeeper, WatchedRoot, Watcher, _identity
 from exlab_watch_agent.core.policy import ObserverMode
 
 WAIT_S = 20.0
@@ -87,6 +87,14 @@ class Heard:
 
     def until_well(self) -> None:
         until(self.is_well, f"health: {self.watcher.health()}")
+
+    def until_this_root_is_watched(self) -> None:
+        """Wait until the folder that stands at the root's path now is the watched one, and its watch stands."""
+
+        def is_watched() -> bool:
+            return self.keeper.observer is not None and self.keeper._watched == _identity(str(self.root))
+
+        until(is_watched, "the watch over this very folder")
 
     def settle(self) -> None:
         """Wait until all that has happened was delivered: what is made last is reported last."""

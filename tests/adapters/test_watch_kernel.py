@@ -324,7 +324,7 @@ def test_a_bind_mount_over_the_parent_of_a_root_is_noticed(tmp_path: Path) -> No
         finally:
             subprocess.run(["umount", str(lab.root.parent)], check=True)
         lab.until_well()
-        until(lambda: lab.keeper._watched == watch._identity(str(lab.root)), "the return")
+        lab.until_this_root_is_watched()
         lab.is_seeing(lab.root)
 
 
