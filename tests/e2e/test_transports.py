@@ -260,7 +260,8 @@ class LosesTheEnd:
             os.truncate(self._copy / "truncated.bin", 700_000)
 
 
-@ways(*FEW)
+# Not by FTP: rclone's server for it may itself show a file shorter for a moment, and then the first push fails by that.
+@ways(*(fixture for fixture in FEW if fixture != "rclone_ftp"))
 def test_a_partial_copy_is_caught_before_the_verify(way: Way, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     lab = Lab(tmp_path, Equipment(place=way.place(request, "partial")))
     run = lab.new_run(files=FILES)
