@@ -128,9 +128,8 @@ class Documents(MutableMapping[str, dict[str, Any]]):
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
-        self._recent: dict[
-            str, RunRecord
-        ] = {}  # those that were put last: runs under way are asked for again and again
+        # Those that were put last: runs under way are asked for again and again.
+        self._recent: dict[str, RunRecord] = {}
         self._by_path: dict[str, str] = {}
         self._by_identity: dict[bytes, tuple[str, ...]] = {}
         self._by_state: defaultdict[RunState, defaultdict[str, dict[str, None]]] = defaultdict(

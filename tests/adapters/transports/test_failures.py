@@ -443,16 +443,25 @@ def test_a_name_that_a_server_cannot_carry_is_never_taken_for_proven(
         assert found.words
 
 
-def test_two_names_that_are_one_to_the_server_are_never_both_proven(rclone_smb: RcloneRemote, tmp_path: Path) -> None:
-    place = rclone_smb.place(tmp_path.name)
-    lab = Lab(tmp_path / "lab", Equipment(place=place), retry_schedule=["1h"] * 5)
-    files = {"case.txt": b"one", "Case.txt": b"another"}
+def rested_under_an_override(lab: Lab, files: dict[str, bytes]) -> tuple[Path, Rested]:
+    """Return a run of names that collide, let through by an override, and how it rests: never as proven.
+
+    Without the override it must be blocked before anything of it is copied.
+    """
     blocked = lab.new_run(files=files)
     assert rested(lab, blocked).state == "blocked"
     assert not lab.copy_of(blocked).exists()
     run = lab.new_run(files=files, validation_overrides=[override("case_collision")])
     found = rested(lab, run)
     assert found.state in ("failed", "queued"), found
+    return run, found
+
+
+def test_two_names_that_are_one_to_the_server_are_never_both_proven(rclone_smb: RcloneRemote, tmp_path: Path) -> None:
+    place = rclone_smb.place(tmp_path.name)
+    lab = Lab(tmp_path / "lab", Equipment(place=place), retry_schedule=["1h"] * 5)
+    files = {"case.txt": b"one", "Case.txt": b"another"}
+    run, found = rested_under_an_override(lab, files)
     assert "ase.txt" in found.words
     there = {path.name: path.read_bytes() for path in lab.copy_of(run).glob("*.txt")}
     assert len(there) <= 1, "the server's disk knows both names: this shows nothing"
@@ -464,12 +473,7 @@ def test_names_that_are_one_to_the_disk_behind_the_server_are_never_both_proven(
     with folding_disk(place.root, image=at.home / "ntfs"):
         lab = at.lab(place)
         files = {"case.txt": b"one", "Case.txt": b"another", "plain.txt": b"plain"}
-        blocked = lab.new_run(files=files)
-        assert rested(lab, blocked).state == "blocked"
-        assert not lab.copy_of(blocked).exists()
-        run = lab.new_run(files=files, validation_overrides=[override("case_collision")])
-        found = rested(lab, run)
-        assert found.state in ("failed", "queued"), found
+        _, found = rested_under_an_override(lab, files)
         assert "did not arrive under its name" in found.words
         ordinary = lab.new_run(
             files={"case.txt": b"one", "deep/case.txt": b"another", "large.bin": os.urandom(3_000_000)}
