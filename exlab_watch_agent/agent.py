@@ -18,6 +18,7 @@ from typing import Any
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters import holder
+from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.central_log import CentralLog
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text
 from exlab_watch_agent.adapters.creation_json import JsonCreationFiles
@@ -37,12 +38,20 @@ from exlab_watch_agent.adapters.transports.rclone import RcloneTransport
 from exlab_watch_agent.adapters.transports.rsync_target import RsyncTransport
 from exlab_watch_agent.adapters.tree import DiskRunTree
 from exlab_watch_agent.adapters.watch import Health, WatchedRoot, Watcher
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine import Engine
-from exlab_watch_agent.errors import AgentError, ConfigError, StateFolderError, StoreFullError
-from exlab_watch_agent.lane import SETTLED_STATES, Lane, LaneSetup, Noticed, Requested, ScanWanted, Woken
+from exlab_watch_agent.errors import (
+    AgentError,
+    ConfigError,
+    DestinationUnreachableError,
+    StateFolderError,
+    StoreFullError,
+)
+from exlab_watch_agent.handlers import ask_destination
+from exlab_watch_agent.lane import SETTLED_STATES, Lane, LaneSetup, Noticed, Probed, Requested, ScanWanted, Woken
 from exlab_watch_agent.ports import Ports, Transport
 from exlab_watch_agent.report.status import OldestUnsynced
 from exlab_watch_agent.settings import Settings
@@ -139,6 +148,7 @@ class Agent:
         self._last: dict[str, float] = {}
         self._inbox_has_news = True
         self._is_stopping = False
+        self._has_run = False
         self._shown: tuple[Any, ...] = ()
         self._oldest = OldestUnsynced(())
         self._live_every_s = LIVE_EVERY_S
@@ -193,6 +203,7 @@ class Agent:
     def run(self, *, until_rest: bool = False) -> None:
         """Work until `stop`, or until all runs rest. Raises: StoreWriteError."""
         assert self.engine is not None, "open() comes first"
+        self._has_run = True
         log.info("agent %s started, chart %s, pid %d", __version__, CHART.version, os.getpid())
         if self._is_stopping:  # asked while the parts were put together
             self.engine.stop()
@@ -225,6 +236,14 @@ class Agent:
         """Return whether little more will happen in this run folder. Asked by the watcher's threads."""
         return self.store.state_at(run_path) in SETTLED_STATES
 
+    def bind(self, equipment_id: str, operator: str) -> str:
+        """Bind an equipment's destination because an operator says that it is the right one; return what is to be said.
+
+        For an agent that is open and does not run; a running one is asked through its inbox. Raises: AgentError.
+        """
+        assert self.engine is not None, "open() comes first"
+        return self.engine.bind(equipment_id, operator)
+
     def stop(self) -> None:
         self._is_stopping = True
         if self.engine is not None:
@@ -233,9 +252,10 @@ class Agent:
     def close(self) -> None:
         """Write what a start would otherwise have to replay, and let the state folder go."""
         try:
-            if self.engine is not None:
+            if self.engine is not None and self._has_run:
                 self._publish(force=True)
                 self._beat_here()
+            if self.engine is not None:
                 self._checkpoint()
         finally:
             self._close_transports()
@@ -260,7 +280,7 @@ class Agent:
     def _lane_setup(self, equipment: EquipmentPolicy) -> LaneSetup:
         transport = self._transport_factory(equipment)
 
-        def make_ports(marker_id: Callable[[], str | None], trail_head: Callable[[], Mapping[str, Any]]) -> Ports:
+        def make_ports(binding: Callable[[], Binding | None], trail_head: Callable[[], Mapping[str, Any]]) -> Ports:
             return Ports(
                 clock=self._clock,
                 tree=DiskRunTree(),
@@ -271,7 +291,8 @@ class Agent:
                 sealer=CacheFolderSealer(),
                 equipment=equipment,
                 policy=self.policy,
-                marker_id=marker_id,
+                apartness=ProbedApartness(equipment, transport, self._clock),
+                binding=binding,
                 trail_head=trail_head,
             )
 
@@ -477,6 +498,8 @@ class Agent:
             "destination": lane.ports.transport.describe(),
             "waiting_since": utc_text(lane.waiting_since) if lane.waiting_since is not None else None,
             "waiting_reason": lane.waiting_reason,
+            "waiting_kind": lane.wait.code,
+            "waiting_command": lane.wait.command,
             "root_problem": lane.root_problem,
             "last_scan_at": utc_text(lane.last_scan_at) if lane.last_scan_at is not None else None,
             "last_success_at": utc_text(lane.last_success_at) if lane.last_success_at is not None else None,
@@ -542,7 +565,7 @@ class Agent:
         data = self._beat_here()
         assert self.engine is not None, "open() comes first"
         for lane_id, lane in self.engine.lanes.items():
-            is_known = lane.marker_id is not None and lane.waiting_since is None
+            is_known = lane.ports.marker_id() is not None and lane.waiting_since is None
             now_s = self._clock.monotonic_s()
             if is_known and now_s - self._nas_heartbeats.get(lane_id, -NAS_HEARTBEAT_EVERY_S) >= NAS_HEARTBEAT_EVERY_S:
                 self._nas_heartbeats[lane_id] = now_s
@@ -553,13 +576,15 @@ class Agent:
         assert self.engine is not None, "open() comes first"
         data = self._beat_here()
         for lane in self.engine.lanes.values():
-            if lane.marker_id is not None and lane.waiting_since is None:
+            if lane.ports.marker_id() is not None and lane.waiting_since is None:
                 self._beat_on_nas(lane, data)
 
     def _beat_on_nas(self, lane: Lane, data: bytes) -> None:
         try:
-            lane.ports.transport.probe(expected_marker_id=lane.marker_id)
+            ask_destination(lane.ports, is_full=True)
             lane.ports.transport.write_small(f".exlab-watch-agent/{self._host}.json", data)
+        except DestinationUnreachableError as error:  # said to people as any other wait for the NAS
+            self._post(Probed(lane.equipment.equipment_id, None, error))
         except AgentError as error:
             log.warning("the heartbeat could not be placed on the NAS: %s", error)
 

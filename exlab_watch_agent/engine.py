@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from exlab_watch_agent.core.binding import marker_key
 from exlab_watch_agent.core.decide import claim_of, work_effect
 from exlab_watch_agent.core.discovery import destination_of, place_of, runs_to_look_at
 from exlab_watch_agent.core.effects import Seal
@@ -30,9 +31,10 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.desk import Desk
 from exlab_watch_agent.errors import RootUnavailableError
-from exlab_watch_agent.handlers import Look, Unseen
+from exlab_watch_agent.handlers import Look, Unseen, bind
 from exlab_watch_agent.lane import (
     ASK_FULLY_EVERY_S,
+    Bound,
     Lane,
     LaneSetup,
     Looked,
@@ -148,9 +150,9 @@ class Engine:
         self, setup: LaneSetup, trail_head: Callable[[], Mapping[str, Any]], make_executor: Callable[[str], Executor]
     ) -> None:
         lane_id = setup.equipment.equipment_id
-        ports = setup.make_ports(lambda: self.lanes[lane_id].marker_id, trail_head)
+        ports = setup.make_ports(lambda: self.lanes[lane_id].binding, trail_head)
         ports = replace(ports, require_root=lambda: _require_root(self.lanes[lane_id]))
-        key = f"{lane_id} {ports.transport.describe()}"
+        key = marker_key(lane_id, ports.transport.describe())
         eyes, hands = make_executor(f"{lane_id}-eyes"), make_executor(f"{lane_id}-hands")
         self.lanes[lane_id] = Lane(
             setup.equipment,
@@ -161,7 +163,7 @@ class Engine:
             eyes,
             hands,
             key,
-            self._store.marker_id(key),
+            self._store.binding(key),
         )
 
     # --- the loop --------------------------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ class Engine:
         if self._looking.running or self._looking.rereads:
             return False
         for lane in self.lanes.values():
-            if lane.is_scanning or lane.scan_again:
+            if lane.is_scanning or lane.scan_again or lane.is_binding:
                 return False
             if lane.is_ours and (lane.backlog or lane.pushing is not None):
                 return False
@@ -293,6 +295,15 @@ class Engine:
         """Whether a run is about to count as complete. Where its root is away, nobody knows when."""
         record = self._desk.record(job_id)
         return view.is_settling and view.changes <= 1 and record is not None and self.lanes[record.equipment_id].is_ours
+
+    def bind(self, equipment_id: str, operator: str) -> str:
+        """Bind a destination at once, before `run`; return what is to be said. Raises: AgentError."""
+        answers: list[Mapping[str, Any]] = []
+        lane = self.lanes[equipment_id]
+        self._working.on_bound(Bound(equipment_id, operator, bind(lane.ports), None, answers.append))
+        self._saving.waits_for_room = False
+        self._saving.commit()
+        return str(answers[0]["message"])
 
     # --- messages --------------------------------------------------------------------------------------------------------
 
@@ -317,6 +328,8 @@ class Engine:
                 self._looking.catch_up(message.job_id)
             case Probed():
                 self._working.on_probed(message)
+            case Bound():
+                self._working.on_bound(message)
             case Requested():
                 self._requests.on_request(message)
 

@@ -6,6 +6,7 @@ parser) into these at one border function each; nothing else in the package rais
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 
@@ -28,6 +29,17 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NEEDS_ATTENTION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a lane's wait for its destination is called, and the command that helps. Shown to people and to programs."""
+
+    code: str = "nas_unreachable"
+    command: str = "exlab-watch-agent check"
+
+
+NAS_UNREACHABLE = Wait()
 
 
 class AgentError(Exception):
@@ -113,7 +125,26 @@ class TransportError(AgentError):
 
 
 class DestinationUnreachableError(AgentError):
-    """The destination does not answer a probe, or is not the one that was used before. The lane waits; no attempt is consumed."""
+    """The destination does not answer a probe, or is not the one that was used before. The lane waits; no attempt is consumed.
+
+    `wait`: what the lane's wait is called, and the command that helps.
+    """
+
+    wait = NAS_UNREACHABLE
+
+
+class DestinationUnboundError(DestinationUnreachableError):
+    """Nothing shows that the destination is another place than this PC, and no operator has said so yet."""
+
+    def __init__(self, message: str, *, command: str) -> None:
+        super().__init__(message)
+        self.wait = Wait("destination_unbound", command)
+
+
+class DestinationIsSourceError(DestinationUnreachableError):
+    """The destination leads back to the instrument's own folder: both "copies" would be the same bytes."""
+
+    wait = Wait("destination_is_source")
 
 
 class DestinationOccupiedError(AgentError):

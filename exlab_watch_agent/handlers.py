@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
+from exlab_watch_agent.core.binding import must_ask
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.completeness import not_signalled, signal_file
 from exlab_watch_agent.core.creation import Creation
@@ -39,6 +40,7 @@ from exlab_watch_agent.core.push_plan import plan_push, wrong_sizes
 from exlab_watch_agent.core.sampling import sample_files
 from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import (
+    NAS_UNREACHABLE,
     CreationFileError,
     DestinationOccupiedError,
     DestinationUnreachableError,
@@ -48,6 +50,7 @@ from exlab_watch_agent.errors import (
     RunUnreadableError,
     SourceChangedError,
     TransportError,
+    Wait,
 )
 from exlab_watch_agent.ports import Control, Ports, SavedCreation
 
@@ -104,11 +107,12 @@ class Unseen:
 
     `root`: the equipment's folder is not there or not the one that was scanned; `missing`: no run folder or no
     creation.json; `creation`: it cannot be used (message, line and column in the text);
-    `unreadable`: a part is locked by another program; `destination`: the NAS does not answer.
+    `unreadable`: a part is locked by another program; `destination`: the NAS cannot be used, and `wait` names that wait.
     """
 
     code: str
     message: str
+    wait: Wait = NAS_UNREACHABLE
 
 
 LookResult = Seen | NothingNew | NotARun | Unseen
@@ -130,11 +134,7 @@ def look(order: Look, ports: Ports) -> LookResult:
         inspected = _inspect(order, file.creation, ports)
         marker_id = None
         if order.claim is not None:
-            marker_id = ports.marker_id()
-            if order.asks_nas_fully or marker_id is None:
-                marker_id = ports.transport.probe(expected_marker_id=marker_id)
-            else:
-                ports.transport.require_marker(expected_marker_id=marker_id)
+            marker_id = ask_destination(ports, is_full=order.asks_nas_fully)
             inspected = _with_destination(
                 inspected, _standing(order.destination, order.claim, ports), order.destination
             )
@@ -146,7 +146,39 @@ def look(order: Look, ports: Ports) -> LookResult:
     except (RunUnreadableError, SourceChangedError) as error:
         return Unseen("unreadable", str(error))
     except DestinationUnreachableError as error:
-        return Unseen("destination", str(error))
+        return Unseen("destination", str(error), error.wait)
+
+
+def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) -> str:
+    """Return the marker's id of a destination root that is bound, answers, and is not the instrument's own folder.
+
+    A root that is shown to be another place is bound here. `is_full`: it must also keep and give back a few bytes;
+    `is_doubted`: it did not answer a moment ago, so that what was shown of it counts no more.
+    Raises: DestinationUnreachableError.
+    """
+    transport, marker_id = ports.transport, ports.marker_id()
+    if marker_id is None:
+        nature = transport.nature()
+        if not nature.elsewhere:
+            raise must_ask(ports.equipment.equipment_id, transport.describe(), nature)
+        return bind(ports)
+    ports.apartness.require_root(anew=is_doubted)
+    if is_full:
+        transport.probe(expected_marker_id=marker_id)
+    else:
+        transport.require_marker(expected_marker_id=marker_id)
+    return marker_id
+
+
+def bind(ports: Ports) -> str:
+    """Return the id of the root's marker, placed now where there was none; a marker that is known must be there.
+
+    Nothing is written there before it is shown that the root is not the instrument's own folder, but probe files.
+    Raises: DestinationUnreachableError.
+    """
+    ports.apartness.require_root(anew=True)
+    known = ports.binding()
+    return ports.transport.bind(known_marker_id=None if known is None else known.marker_id)
 
 
 def _standing(destination: str, claim: Claim, ports: Ports) -> DestinationStanding:
@@ -215,6 +247,7 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
     handlers: dict[type, Callable[..., Outcome]] = {Push: push, Precheck: precheck, Verify: verify, Seal: seal}
     try:
         ports.transport.require_marker(expected_marker_id=ports.marker_id())
+        ports.apartness.require_root()
         ports.require_root()
         outcome = handlers[type(effect)](effect, ports, control)
         # A share that went away in the middle looks like missing files: ask again before anything is believed. So does a
@@ -223,7 +256,7 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
         ports.require_root()
         return outcome
     except DestinationUnreachableError as error:
-        return EffectFailed(effect.turn, FailureKind.NETWORK, str(error), is_destination_away=True)
+        return EffectFailed(effect.turn, FailureKind.NETWORK, str(error), is_destination_away=True, wait=error.wait)
     except SourceChangedError as error:
         return RunChanged(effect.turn, str(error))
     except RootUnavailableError as error:
@@ -278,6 +311,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
     transport = ports.transport
     inventory = _unchanged_inventory(effect, ports)
     look_there = transport.look(effect.destination)
+    if not look_there.is_empty:  # the run's own folder has its creation.json
+        ports.apartness.require_run(effect.run_path, effect.destination)
     if standing(look_there, effect.claim) is DestinationStanding.OCCUPIED:
         raise DestinationOccupiedError(f"{effect.destination} holds another run's data")
     transport.place_claim(effect.destination, effect.claim)
@@ -336,6 +371,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     files on the NAS are moved aside when the local data are intact, so that the next push really replaces them.
     """
     manifest = _sealed_manifest(effect, ports)
+    if manifest is not None:  # else the push asked a moment ago
+        ports.apartness.require_run(effect.run_path, effect.destination)
     inventory = ports.tree.inventory(effect.run_path)
     listing = ports.transport.listing(effect.destination)
     if manifest is None and inventory.fingerprint != effect.fingerprint:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import WorkEffect
 from exlab_watch_agent.core.events import Outcome
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import Differences, Signature
+from exlab_watch_agent.errors import NAS_UNREACHABLE, DestinationUnreachableError, Wait
 from exlab_watch_agent.handlers import Look, LookResult
 from exlab_watch_agent.ports import Ports, Progress, RootLock, RunScanner, SavedCreation
 from exlab_watch_agent.statechart import RunState
@@ -104,7 +106,18 @@ class StatusWritten:
 class Probed:
     equipment_id: str
     marker_id: str | None
+    error: DestinationUnreachableError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A destination root was bound because an operator said so, or could not be: `marker_id`, or `error` in words."""
+
+    equipment_id: str
+    operator: str
+    marker_id: str | None
     error: str | None
+    reply: Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,7 @@ class LaneSetup:
     equipment: EquipmentPolicy
     root: str
     scanner: RunScanner
-    make_ports: Callable[[Callable[[], str | None], Callable[[], Mapping[str, Any]]], Ports]
+    make_ports: Callable[[Callable[[], Binding | None], Callable[[], Mapping[str, Any]]], Ports]
     root_lock: RootLock
 
 
@@ -132,7 +145,8 @@ class Lane:
 
     `eyes` look, scan and probe; `hands` push, hash and seal, so that ten-hour pushes never make the lane blind.
     `is_ours`: a scan found that this is the root that we know, and it is held against agents of other state folders;
-    until then nothing there is looked at or touched, and `root_problem` says why not.
+    until then nothing there is looked at or touched, and `root_problem` says why not. `waiting_since`: since when the
+    destination cannot be used; `wait` names that wait. `is_binding`: an operator has it bound.
     `known`: run path → signature of the `creation.json` that was last taken in, None when none was in this life;
     `passed_over`: the same of folders that are no usable run. `unsignalled`: paths of runs whose signal is not there: only
     scans ask for it, and so does whatever event comes. `backlog`: paths to look at when there is time.
@@ -146,7 +160,7 @@ class Lane:
     eyes: Executor
     hands: Executor
     marker_key: str
-    marker_id: str | None = None
+    binding: Binding | None = None
     ready: deque[str] = field(default_factory=deque)
     audits: deque[str] = field(default_factory=deque)
     parked: dict[str, WorkEffect] = field(default_factory=dict)
@@ -154,6 +168,8 @@ class Lane:
     auditing: str | None = None
     waiting_since: datetime | None = None
     waiting_reason: str = ""
+    wait: Wait = NAS_UNREACHABLE
+    is_binding: bool = False
     probe_wait_s: float = PROBE_FIRST_S
     asked_fully_s: float = -ASK_FULLY_EVERY_S
     volume: str | None = None

@@ -214,7 +214,7 @@ class Looking:
                 self._desk.post(ScanWanted((lane.equipment.equipment_id,)))
                 return
             case "destination":
-                self._working.lane_waits(lane, result.message)
+                self._working.lane_waits(lane, result.message, result.wait)
                 return
             case "creation":
                 rereads = self.rereads.get(path, 0)

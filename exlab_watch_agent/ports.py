@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from exlab_watch_agent.core.binding import Binding as Binding
+from exlab_watch_agent.core.binding import Nature as Nature
+from exlab_watch_agent.core.binding import accepted
 from exlab_watch_agent.core.creation import Creation, RunIdentity
 from exlab_watch_agent.core.destination import Claim as Claim
 from exlab_watch_agent.core.destination import DestinationLook as DestinationLook
@@ -220,30 +223,50 @@ class Transport(Protocol):
         """
         ...
 
-    def probe(self, *, expected_marker_id: str | None) -> str:
-        """Return the id in the root's marker `.exlab-watch-agent.json`; on first use (None) place a new one or adopt what is there.
+    def nature(self) -> Nature:
+        """Return what the root lies on, and whether that shows it to be another place than this PC.
 
-        Raises: DestinationUnreachableError when the root does not answer, is missing, or has no marker or another
-        id than expected. Never creates the root.
+        Raises: DestinationUnreachableError when the root is missing, or is of a kind that is refused.
+        """
+        ...
+
+    def bind(self, *, known_marker_id: str | None = None) -> str:
+        """Return the id in the root's marker `.exlab-watch-agent.json`: a new one where there was none, else what is there.
+
+        With `known_marker_id` nothing is placed: the marker must be that one. Never creates the root.
+        Raises: DestinationUnreachableError when the root does not answer, is missing, or its marker is damaged or another.
+        """
+        ...
+
+    def probe(self, *, expected_marker_id: str | None) -> None:
+        """Return when the root has the expected marker, and keeps and gives back a few bytes.
+
+        Raises: DestinationUnreachableError when it does not answer, is missing, has no marker or another id than expected;
+        also when nothing is expected yet.
         """
         ...
 
     def require_marker(self, *, expected_marker_id: str | None) -> None:
         """Return when the root's marker is the expected one now: the cheap question before and after each piece of work.
 
-        Raises: DestinationUnreachableError as `probe` does; also when nothing is expected yet.
+        Raises: DestinationUnreachableError as `probe` does.
         """
         ...
 
-    def round_trip(self) -> None:
+    def round_trip(self, while_there: Callable[[str, bytes], None] | None = None) -> None:
         """Write a probe file of our own into the root, read it back, compare and remove it; leaves nothing, places no marker.
 
-        Raises: DestinationUnreachableError.
+        `while_there` is called with its path below the root and its bytes while it is there; what it raises is raised.
+        Raises: DestinationUnreachableError; with `while_there` also where there is no room for the probe file.
         """
         ...
 
     def free_bytes(self) -> int | None:
         """Return the free space of the root, None where it cannot be told."""
+        ...
+
+    def top_names(self) -> tuple[str, ...] | None:
+        """Return the names directly in the root, sorted, for a person to recognise it; None where they cannot be told."""
         ...
 
     def look(self, destination: str) -> DestinationLook:
@@ -322,6 +345,28 @@ class Transport(Protocol):
         ...
 
 
+class Apartness(Protocol):
+    """Shows that a destination is not the instrument's own folder: what one of the two is given must not appear in the other.
+
+    Ordinary ways to this are a `local_root` that is itself a mount of the NAS, and a bind mount. Then nothing may be written
+    or moved there: what looks like a copy is the original.
+    """
+
+    def require_root(self, *, anew: bool = False) -> None:
+        """Return when the root is shown to be apart from the equipment's folder; asked once a day, and `anew` always.
+
+        Raises: DestinationIsSourceError; DestinationUnreachableError when it cannot be asked.
+        """
+        ...
+
+    def require_run(self, run_path: str, destination: str) -> None:
+        """Return when the run's own folder is not what stands at its destination; asked each time.
+
+        Raises: DestinationIsSourceError; RunUnreadableError when the run folder cannot be asked; TransportError.
+        """
+        ...
+
+
 class ManifestStore(Protocol):
     """Keeps the manifest that the verifier wrote for each run, outside the run folder."""
 
@@ -386,8 +431,8 @@ class RunStore(Protocol):
         """Return how many runs are in each state; states without runs are left out."""
         ...
 
-    def marker_id(self, root: str) -> str | None:
-        """Return the id of the destination root's marker, None before its first use."""
+    def binding(self, root: str) -> Binding | None:
+        """Return the destination root's marker and who accepted it, None before its first use."""
         ...
 
     def root_volume(self, equipment_id: str) -> str | None:
@@ -417,7 +462,7 @@ class RunStore(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """What the handlers of one lane work with. `marker_id` and `trail_head` ask the engine's side for its latest word.
+    """What the handlers of one lane work with. `binding` and `trail_head` ask the engine's side for its latest word.
 
     `require_root` returns when the equipment's folder is the one that the last scan found to be ours. Raises:
     RootUnavailableError.
@@ -432,6 +477,11 @@ class Ports:
     sealer: Sealer
     equipment: EquipmentPolicy
     policy: Policy
-    marker_id: Callable[[], str | None]
+    apartness: Apartness
+    binding: Callable[[], Binding | None]
     trail_head: Callable[[], Mapping[str, Any]]
     require_root: Callable[[], None] = _always
+
+    def marker_id(self) -> str | None:
+        """Return the id of the destination root's marker where that root was accepted, else None."""
+        return accepted(self.binding())

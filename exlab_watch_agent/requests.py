@@ -34,6 +34,9 @@ class Requests:
         self._scanning = scanning
 
     def on_request(self, message: Requested) -> None:
+        if message.request.get("command") == "bind":
+            self._bind(message)
+            return
         try:
             text = self._obey(message.request)
             answer = {"ok": True, "message": text}
@@ -43,11 +46,28 @@ class Requests:
             answer = {"ok": False, "message": str(error)}
         self._desk.after_commit.append(lambda: message.reply(answer))
 
+    def _bind(self, message: Requested) -> None:
+        """Have a destination bound; the answer comes once that has been tried."""
+        operator = self._note(message.request)
+        lane = self._desk.lanes.get(str(message.request.get("equipment")))
+        if lane is None:
+            answer = {
+                "ok": False,
+                "message": f"{message.request.get('equipment')} is no equipment of the configuration.",
+            }
+            self._desk.after_commit.append(lambda: message.reply(answer))
+        else:
+            self._desk.after_commit.append(lambda: self._working.bind(lane, operator, message.reply))
+
+    def _note(self, request: Mapping[str, Any]) -> str:
+        """Put the command into the trail; return who gave it."""
+        operator = str(request.get("operator") or "unknown")
+        data = {key: value for key, value in request.items() if key != "operator"}
+        self._desk.entries.append(Entry("operator_command", operator=operator, data=data))
+        return operator
+
     def _obey(self, request: Mapping[str, Any]) -> str:
-        command, operator = str(request.get("command")), str(request.get("operator") or "unknown")
-        self._desk.entries.append(
-            Entry("operator_command", operator=operator, data={k: v for k, v in request.items() if k != "operator"})
-        )
+        command, operator = str(request.get("command")), self._note(request)
         if command == "scan":
             return self._scan(request.get("accept_root"), operator)
         if command == "retry" and request.get("all"):

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from exlab_watch_agent.core.bandwidth import rate_bytes_per_s
+from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted
 from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.effects import Effect, Seal, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import AuditDue, EffectFailed, Outcome, Sealed
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.desk import Desk
-from exlab_watch_agent.errors import AgentError, CancelledError, FailureKind
-from exlab_watch_agent.handlers import carry_out, write_status
-from exlab_watch_agent.lane import PROBE_FIRST_S, Lane, Probed, ScanWanted, StatusWritten, Task, Worked
+from exlab_watch_agent.errors import AgentError, CancelledError, DestinationUnreachableError, FailureKind, Wait
+from exlab_watch_agent.handlers import ask_destination, bind, carry_out, write_status
+from exlab_watch_agent.lane import PROBE_FIRST_S, Bound, Lane, Probed, ScanWanted, StatusWritten, Task, Worked
 from exlab_watch_agent.ports import Control, Entry, Progress, SavedCreation
 from exlab_watch_agent.statechart import RunState
 from exlab_watch_agent.timers import TimerKind
@@ -103,7 +105,7 @@ class Working:
         assert before is not None, "a task belongs to a known run"
         if message.outcome is not None and not self._desk.stopping.is_set():
             if isinstance(message.outcome, EffectFailed) and message.outcome.is_destination_away:
-                self.lane_waits(task.lane, message.outcome.message)
+                self.lane_waits(task.lane, message.outcome.message, message.outcome.wait)
             if isinstance(message.outcome, EffectFailed) and message.outcome.is_source_away:
                 self._desk.post(ScanWanted((before.equipment_id,)))
             if isinstance(message.outcome, Sealed) and message.outcome.creation_before is not None:
@@ -180,11 +182,13 @@ class Working:
         task = self.tasks.get(job_id)
         return job_id in self.status_running or (task is not None and task.is_seal)
 
-    def lane_waits(self, lane: Lane, reason: str) -> None:
+    def lane_waits(self, lane: Lane, reason: str, wait: Wait) -> None:
+        """Start nothing of this lane that needs its destination, and ask that again soon; say why, and what helps."""
+        lane.wait = wait
         if lane.waiting_since is None:
             lane.waiting_since = self._desk.clock.now()
             lane.probe_wait_s = PROBE_FIRST_S
-            log.warning("%s: NAS unreachable: %s", lane.equipment.equipment_id, reason)
+            log.warning("%s waits (%s): %s", lane.equipment.equipment_id, wait.code, reason)
             self._desk.timers.set(
                 TimerKind.PROBE, lane.equipment.equipment_id, due_s=self._desk.clock.monotonic_s() + lane.probe_wait_s
             )
@@ -196,18 +200,18 @@ class Working:
     def _do_probe(self, lane: Lane) -> None:
         equipment_id = lane.equipment.equipment_id
         try:
-            marker_id = lane.ports.transport.probe(expected_marker_id=lane.marker_id)
+            marker_id = ask_destination(lane.ports, is_full=True, is_doubted=True)
             self._desk.post(Probed(equipment_id, marker_id, None))
-        except AgentError as error:
-            self._desk.post(Probed(equipment_id, None, str(error)))
+        except DestinationUnreachableError as error:
+            self._desk.post(Probed(equipment_id, None, error))
         except Exception as error:  # a defect must not end the probing
             log.exception("a probe of %s failed", equipment_id)
-            self._desk.post(Probed(equipment_id, None, f"the probe failed: {error}"))
+            self._desk.post(Probed(equipment_id, None, DestinationUnreachableError(f"the probe failed: {error}")))
 
     def on_probed(self, message: Probed) -> None:
         lane = self._desk.lanes[message.equipment_id]
         if message.error is not None:
-            lane.waiting_reason = message.error
+            self.lane_waits(lane, str(message.error), message.error.wait)
             lane.probe_wait_s = min(PROBE_MAX_S, lane.probe_wait_s * 2)
             self._desk.timers.set(
                 TimerKind.PROBE, message.equipment_id, due_s=self._desk.clock.monotonic_s() + lane.probe_wait_s
@@ -244,11 +248,42 @@ class Working:
                 task.cancel.set()
                 lane.parked[job_id] = work
 
-    def remember_marker(self, lane: Lane, marker_id: str) -> None:
-        if lane.marker_id == marker_id:
+    def remember_marker(self, lane: Lane, marker_id: str, *, operator: str | None = None) -> None:
+        """Take the root with this marker for the lane's destination from now on: by itself, or because an operator says so."""
+        if accepted(lane.binding) == marker_id:
             return
-        lane.marker_id = marker_id
-        self._desk.entries.append(Entry("destination_bound", data={"root": lane.marker_key, "marker_id": marker_id}))
+        lane.binding = Binding(marker_id, operator or BY_ITSELF)
+        data = {"root": lane.marker_key, "marker_id": marker_id, "accepted_by": lane.binding.accepted_by}
+        self._desk.entries.append(Entry("destination_bound", operator=operator, data=data))
+
+    def bind(self, lane: Lane, operator: str, reply: Callable[[Mapping[str, Any]], None]) -> None:
+        """Have the lane's destination bound because an operator says that it is the right one."""
+        lane.is_binding = True
+        self._desk.see(lane, self._do_bind, lane, operator, reply)
+
+    def _do_bind(self, lane: Lane, operator: str, reply: Callable[[Mapping[str, Any]], None]) -> None:
+        marker_id: str | None = None
+        error: str | None = None
+        try:
+            marker_id = bind(lane.ports)
+        except AgentError as refused:
+            error = str(refused)
+        except Exception as defect:  # a defect must not leave the operator without an answer
+            log.exception("binding the destination of %s failed", lane.equipment.equipment_id)
+            error = f"the binding failed: {defect}"
+        self._desk.post(Bound(lane.equipment.equipment_id, operator, marker_id, error, reply))
+
+    def on_bound(self, message: Bound) -> None:
+        lane = self._desk.lanes[message.equipment_id]
+        lane.is_binding = False
+        if message.marker_id is None:
+            answer = {"ok": False, "message": message.error}
+        else:
+            self.remember_marker(lane, message.marker_id, operator=message.operator)
+            answer = {"ok": True, "message": f"{message.equipment_id}: {lane.ports.transport.describe()} is bound"}
+            if lane.waiting_since is not None:
+                self.probe(lane)
+        self._desk.after_commit.append(lambda: message.reply(answer))
 
     def plan_audit(self, record: RunRecord, now: datetime) -> None:
         if record.verified_at is None:

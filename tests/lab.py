@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 from blake3 import blake3
 from servers import Place
 
-from exlab_watch_agent.agent import Agent
-from exlab_watch_agent.settings import load_settings
+from exlab_watch_agent.agent import Agent, make_transport
+from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.settings import Settings, load_settings
 
 T = TypeVar("T")
 
@@ -96,14 +97,25 @@ class Equipment:
         return {"id": self.id, "label": self.id, "local_root": str(lab.local), "transport": transport, **self.signal}
 
 
+def _asks_to_be_bound(equipment: EquipmentPolicy, settings: Settings) -> bool:
+    transport = make_transport(equipment, settings.policy())
+    try:
+        return not transport.nature().elsewhere
+    finally:
+        transport.close()
+
+
 SENTINEL_SIGNAL = {"completeness_signal": "sentinel_file", "sentinel_filename": SENTINEL}
 MANIFEST_SIGNAL = {"completeness_signal": "manifest", "manifest_filename": "manifest.json"}
 
 
 class Lab:
-    """One laboratory. `agent` holds members of the config's block of that name."""
+    """One laboratory. `agent` holds members of the config's block of that name.
 
-    def __init__(self, home: Path, *equipment: Equipment, **agent: Any) -> None:
+    `is_bound`: its operator has said `bind` already where a destination would ask for that.
+    """
+
+    def __init__(self, home: Path, *equipment: Equipment, is_bound: bool = True, **agent: Any) -> None:
         self.home = home
         self.local = home / "instrument pc"
         self.nas = home / "nas"
@@ -118,12 +130,27 @@ class Lab:
             "agent": {"state_dir": str(self.state), "settle_seconds": 0.2, **agent},
         }
         for one in self.equipment:
-            (self.local / one.id).mkdir(parents=True)
+            (self.local / one.id).mkdir(parents=True, exist_ok=True)
             one.root(self).mkdir(parents=True, exist_ok=True)
         self.save_config()
+        if is_bound:
+            self.bind()
 
     def save_config(self) -> None:
         self.config.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
+
+    def bind(self) -> None:
+        """Do what `bind --yes` does, for every destination that does not bind by itself."""
+        settings = load_settings(self.config)
+        asking = [equipment for equipment in settings.policy().equipment if _asks_to_be_bound(equipment, settings)]
+        if asking:
+            agent = Agent(settings, is_watching=False)
+            agent.open()
+            try:
+                for equipment in asking:
+                    agent.bind(equipment.equipment_id, "asmith")
+            finally:
+                agent.close()
 
     def new_leaf(self) -> str:
         self._leaves += 1
@@ -218,6 +245,11 @@ class Lab:
             raise AssertionError(f"{error}; it went {self.states(run)}, {self.record(run).get('last_error')}") from None
         return self.record(run)
 
+    def until_lane_waits(self, equipment_id: str) -> None:
+        """Wait until the live view says that this equipment's destination cannot be used."""
+        waits = lambda: self.live().get("lanes", {}).get(equipment_id, {}).get("waiting_since")  # noqa: E731
+        until(waits, f"{equipment_id} waits for its destination")
+
     def live(self) -> dict[str, Any]:
         try:
             return dict(json.loads((self.state / "live.json").read_text(encoding="utf-8")))
@@ -255,11 +287,10 @@ class Lab:
     def argv(self, *words: str) -> list[str]:
         return ["-m", "exlab_watch_agent", *words, "--config", str(self.config)]
 
-    def cli(self, *words: str, wait_s: float = 60, as_user: bool = False) -> Said:
-        """Run one command to its end."""
-        done = subprocess.run(
-            _python(self.argv(*words), as_user=as_user), capture_output=True, text=True, timeout=wait_s, cwd=self.home
-        )
+    def cli(self, *words: str, wait_s: float = 60, as_user: bool = False, feed: str = "") -> Said:
+        """Run one command to its end; `feed` is what it can read."""
+        argv = _python(self.argv(*words), as_user=as_user)
+        done = subprocess.run(argv, input=feed, capture_output=True, text=True, timeout=wait_s, cwd=self.home)
         assert "Traceback" not in done.stderr, done.stderr
         return Said(done.returncode, done.stdout, done.stderr)
 

@@ -2,13 +2,16 @@
 
 inotify and ReadDirectoryChangesW report what this computer's own kernel does. What an instrument writes to a share from
 another computer is on the disk without any event, so such a root must be looked through every few seconds instead.
-Source: inotify(7), proc_pid_mountinfo(5).
+
+And of a destination: whether its file system shows that it is another machine, and whether a program on this PC may answer
+there for a server that has not seen the bytes. Source: inotify(7), proc_pid_mountinfo(5).
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 
 MOUNTS = "/proc/self/mountinfo"
 WINDOWS_SHARE = "a network drive"
@@ -22,7 +25,33 @@ _LOCAL_FUSE = frozenset(
     {"fuse.bindfs", "fuse.cryfs", "fuse.encfs", "fuse.exfat", "fuse.exfat-fuse", "fuse.fuse-overlayfs", "fuse.gocryptfs",
      "fuse.lxcfs", "fuse.mergerfs", "fuse.ntfs", "fuse.ntfs-3g", "fuse.snapfuse", "fuse.unionfs", "fuse.zfs-fuse"}
 )  # fmt: skip
+_ELSEWHERE = frozenset({"9p", "ceph", "cifs", "fuse.glusterfs", "glusterfs", "smb3", "virtiofs"})
+"""File systems whose bytes lie on another machine; with every `nfs*` and `fuse.ceph*`."""
+_WRITES_THROUGH = frozenset({"fuseblk", "fuse.sshfs", "fuse.glusterfs", "fuse.mergerfs", "fuse.bindfs"})
+"""File systems in user space that keep no written bytes back; with every `fuse.ceph*`."""
 _DRIVE_REMOTE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """The file system that a folder is on. `kind` and `source` as `mount` shows them; empty where that cannot be told."""
+
+    kind: str
+    source: str
+
+
+def is_elsewhere(kind: str) -> bool:
+    """Return whether a folder on this kind of file system is shown to lie on another machine."""
+    return kind == WINDOWS_SHARE or kind in _ELSEWHERE or kind.startswith(("nfs", "fuse.ceph"))
+
+
+def answers_from_a_cache(kind: str) -> bool:
+    """Return whether a program on this PC may keep what is written there back, and answer for it when it is read.
+
+    An unknown file system in user space counts as one: nothing that is read back there proves anything.
+    """
+    is_in_user_space = kind == "fuse" or kind.startswith("fuse.")
+    return is_in_user_space and kind not in _WRITES_THROUGH and not kind.startswith("fuse.ceph")
 
 
 def is_shared(kind: str) -> bool:
@@ -38,13 +67,19 @@ def kind_of(folder: str) -> str:
 
     May wait for ever on a share that does not answer.
     """
+    return mount_of(folder).kind
+
+
+def mount_of(folder: str) -> Mount:
+    """Return what `folder` is on. May wait for ever on a share that does not answer."""
     if os.name == "nt":
-        return WINDOWS_SHARE if _is_remote_drive(os.path.splitdrive(os.path.abspath(folder))[0]) else ""
+        drive = os.path.splitdrive(os.path.abspath(folder))[0]
+        return Mount(WINDOWS_SHARE if _is_remote_drive(drive) else "", drive)
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            return kind_in(file.read(), os.path.realpath(folder))
+            return mount_in(file.read(), os.path.realpath(folder))
     except OSError:
-        return ""  # macOS has no such file; the canary still judges.
+        return Mount("", "")  # macOS has no such file; the canary still judges.
 
 
 def _is_remote_drive(drive: str) -> bool:
@@ -54,9 +89,9 @@ def _is_remote_drive(drive: str) -> bool:
     return drive.startswith("\\\\") or kernel.GetDriveTypeW(drive + "\\") == _DRIVE_REMOTE
 
 
-def kind_in(mountinfo: str, real_path: str) -> str:
-    """Return the file system of `real_path` by the text of a mountinfo file."""
-    best, kind = -1, ""
+def mount_in(mountinfo: str, real_path: str) -> Mount:
+    """Return what `real_path` is on by the text of a mountinfo file."""
+    best, found = -1, Mount("", "")
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         fields = left.split(" ")
@@ -66,8 +101,9 @@ def kind_in(mountinfo: str, real_path: str) -> str:
         inside = real_path == point or real_path.startswith(point.rstrip("/") + "/")
         # Of two mounts on one point the later one is on top.
         if inside and len(point) >= best:
-            best, kind = len(point), right.split(" ")[0]
-    return kind
+            kind, source, *_ = (*right.split(" "), "")
+            best, found = len(point), Mount(kind, _unescaped(source))
+    return found
 
 
 def _unescaped(field: str) -> str:

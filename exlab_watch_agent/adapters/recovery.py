@@ -32,6 +32,7 @@ from exlab_watch_agent.adapters.segments import (
     segment_path,
 )
 from exlab_watch_agent.adapters.slots import SLOT_NAMES, STORE_SCHEMA, SlotReport, read_slots
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.record import Move
 from exlab_watch_agent.errors import StateFolderError
 
@@ -199,6 +200,7 @@ def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None
     match kind:
         case "destination_bound":
             facts.setdefault("markers", {})[data["root"]] = data["marker_id"]
+            facts.setdefault("accepted_by", {})[data["root"]] = data.get("accepted_by", "")
         case "root_bound":
             facts.setdefault("volumes", {})[data["equipment_id"]] = data["volume"]
         case "trail_accepted":
@@ -215,6 +217,12 @@ def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None
                 facts["segments"] = dict(data["segments"])
             elif data["closed"] is not None:
                 facts.setdefault("segments", {})[data["closed"]] = data["closed_bytes"]
+
+
+def binding_in(facts: Mapping[str, Any], root: str) -> Binding | None:
+    """Return a destination root's marker and who accepted it, None before its first use."""
+    marker_id: str | None = facts.get("markers", {}).get(root)
+    return None if marker_id is None else Binding(marker_id, facts.get("accepted_by", {}).get(root, ""))
 
 
 def _judge(loaded: Loaded, slot: SlotReport, breaks: list[Break]) -> None:

@@ -32,6 +32,17 @@ class DiskRunScanner:
                     seen.append(SeenRun(place, _creation_signature(place)))
         return tuple(sorted(seen, key=lambda run: run.place.run_path))
 
+    def folders(self, equipment: EquipmentPolicy) -> Iterator[str]:
+        """Yield every folder below the equipment's that a scan comes by, the run folders too. Raises: RootUnavailableError."""
+        root = equipment_root(equipment)
+        for project in _folders(root):
+            yield os.path.join(root, project)
+            for name in RUN_PARENT_FOLDERS:
+                parent = os.path.join(root, project, name)
+                yield parent
+                for leaf in _folders(parent, may_be_absent=True):
+                    yield os.path.join(parent, leaf)
+
     def volume(self, equipment: EquipmentPolicy) -> str:
         root = equipment_root(equipment)
         try:

@@ -35,9 +35,10 @@ from exlab_watch_agent.adapters.audit_trail import (
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text_exact
 from exlab_watch_agent.adapters.documents import Documents, Place, json_bytes, move_json, place_json, record_json
 from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, write_atomically
-from exlab_watch_agent.adapters.recovery import EVIDENCE_NAME, Loaded, history_of, load, note_fact
+from exlab_watch_agent.adapters.recovery import EVIDENCE_NAME, Loaded, binding_in, history_of, load, note_fact
 from exlab_watch_agent.adapters.segments import NEXT_NAME, TRAIL_NAME, TrailHead, closed_name, live_path
 from exlab_watch_agent.adapters.slots import SlotStorage
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.errors import StateFolderError, StoreWriteError
@@ -345,10 +346,9 @@ class RunStore:
         """Return the run's moves, oldest first; reads the run's own lines. Raises: StateFolderError."""
         return history_of(self._folder, self._documents, job_id)
 
-    def marker_id(self, root: str) -> str | None:
-        """Return the id of the marker that was found or placed in this destination root, None before its first use."""
-        markers: dict[str, str] = self._facts.get("markers", {})
-        return markers.get(root)
+    def binding(self, root: str) -> Binding | None:
+        """Return the marker that was found or placed in this destination root and who accepted it, None before its first use."""
+        return binding_in(self._facts, root)
 
     def root_volume(self, equipment_id: str) -> str | None:
         """Return the volume on which this equipment's root was last bound, None before the first time."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from exlab_watch_agent.adapters.apartness import ProbedApartness
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.inotify_limits import judged, read_limits, watches_for
 from exlab_watch_agent.adapters.mounts import is_shared, kind_of
 from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
@@ -12,9 +14,11 @@ from exlab_watch_agent.adapters.state_folder import require_private
 from exlab_watch_agent.agent import make_transport
 from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.cli.showing import human_bytes
+from exlab_watch_agent.core.binding import accepted, must_ask
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import AgentError, ExitCode
+from exlab_watch_agent.ports import Transport
 from exlab_watch_agent.settings import linked_overlaps
 
 Line = tuple[bool, str]
@@ -92,7 +96,8 @@ def _check_destination(equipment: EquipmentPolicy, context: Context) -> Iterator
         transport = make_transport(equipment, context.policy)
         for note in transport.check_tools():
             yield True, f"{equipment.equipment_id}: {note}"
-        transport.round_trip()
+        yield True, f"{equipment.equipment_id}: {_binding(equipment, transport, context)}"
+        ProbedApartness(equipment, transport, SystemClock()).require_root()
         free_bytes = transport.free_bytes()
     except AgentError as error:
         yield False, f"{equipment.equipment_id}: {error}"
@@ -101,4 +106,16 @@ def _check_destination(equipment: EquipmentPolicy, context: Context) -> Iterator
         if transport is not None:
             transport.close()
     room = f", {human_bytes(free_bytes)} free" if free_bytes is not None else ""
-    yield True, f"{equipment.equipment_id}: {transport.describe()} was written, read back, hashed and cleared{room}"
+    yield True, f"{equipment.equipment_id}: {transport.describe()} was written, read back and cleared{room}"
+
+
+def _binding(equipment: EquipmentPolicy, transport: Transport, context: Context) -> str:
+    """Return whether the destination is bound, or will be and why. Writes nothing. Raises: DestinationUnreachableError."""
+    marker_id = accepted(context.binding(equipment.equipment_id, transport.describe()))
+    if marker_id is not None:
+        transport.require_marker(expected_marker_id=marker_id)
+        return f"{transport.describe()} is bound"
+    nature = transport.nature()
+    if not nature.elsewhere:
+        raise must_ask(equipment.equipment_id, transport.describe(), nature)
+    return f"{transport.describe()} will bind by itself, because {nature.elsewhere}"

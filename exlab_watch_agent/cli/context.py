@@ -17,10 +17,11 @@ from platformdirs import user_config_path, user_state_path
 
 from exlab_watch_agent.adapters.holder import read as read_holder
 from exlab_watch_agent.adapters.inbox import send_request
-from exlab_watch_agent.adapters.recovery import Loaded, load
+from exlab_watch_agent.adapters.recovery import Loaded, binding_in, load
 from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME
 from exlab_watch_agent.agent import LIVE_NAME
+from exlab_watch_agent.core.binding import Binding, marker_key
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
@@ -119,6 +120,10 @@ class Context:
             # Where even the rewriting of a file in place needs room, the agent cannot say it.
             said = f"or will be: the disk of {self.state_dir} has no room left."
         return printable(str(said)) if said else None
+
+    def binding(self, equipment_id: str, destination: str) -> Binding | None:
+        """Return the marker of an equipment's destination root and who accepted it, None before its first use."""
+        return binding_in(self.loaded.facts, marker_key(equipment_id, destination))
 
     @property
     def hold(self) -> str | None:

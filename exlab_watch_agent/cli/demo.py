@@ -115,6 +115,7 @@ class _Story:
 
         agent = Agent(settings, on_move=self._on_move, transport_factory=transport)
         agent.open()
+        agent.bind(EQUIPMENT, "demo")  # as `exlab-watch-agent bind` would: nothing shows that this folder is a NAS
         failures: list[BaseException] = []
 
         def run() -> None:

@@ -15,7 +15,7 @@ import typer
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.durable import write_atomically
-from exlab_watch_agent.cli import checking, demo, overriding, showing, work
+from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
 from exlab_watch_agent.cli.context import Context, default_config_path
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import RunRecord
@@ -149,6 +149,20 @@ def example_config() -> str:
 def check(config: Config = None, state_dir: StateDir = None) -> int:
     """Test config, folders and destinations, each destination with a probe file of its own."""
     return checking.check(Context(config, state_dir))
+
+
+@app.command("bind")
+def bind_command(
+    equipment: Annotated[
+        list[str] | None, typer.Argument(metavar="EQUIPMENT...", help="Equipment whose destination is the right one.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every equipment of the config.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Answer the question with yes.")] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Say once that a destination is the right one, where nothing shows that it is another place than this PC."""
+    return binding.bind(Context(config, state_dir), equipment or (), is_all=everything, is_yes=yes)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text
 from exlab_watch_agent.adapters.creation_json import JsonCreationFiles
 from exlab_watch_agent.adapters.digests import LocalDigester
@@ -47,17 +48,19 @@ def look_at(context: Context, path: str, record: RunRecord | None) -> LookResult
     )
     if place is None or equipment is None:
         return None
+    transport = make_transport(equipment, context.policy)
     ports = Ports(
         clock=SystemClock(),
         tree=DiskRunTree(),
         creations=JsonCreationFiles(),
         digester=LocalDigester(),
-        transport=make_transport(equipment, context.policy),
+        transport=transport,
         manifests=FolderManifestStore(context.state_dir / "manifests"),
         sealer=CacheFolderSealer(),
         equipment=equipment,
         policy=context.policy,
-        marker_id=lambda: None,
+        apartness=ProbedApartness(equipment, transport, SystemClock()),
+        binding=lambda: None,
         trail_head=dict,
     )
     declared = record.declared_mismatches if record is not None else ()

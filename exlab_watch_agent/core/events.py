@@ -9,7 +9,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.manifest import Comparison
-from exlab_watch_agent.errors import FailureKind
+from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ class EffectFailed:
     """An effect could not come to its end.
 
     `is_destination_away`: the destination did not answer a probe afterwards, so no attempt is consumed.
+    `wait`: what that wait for the destination is called.
     `is_source_away`: the run folder was not there, moved away or with its whole root; no attempt is consumed either.
     `fingerprint` is set when a local file vanished: what is left, so that the vanishing itself counts as no new change.
     """
@@ -111,6 +112,7 @@ class EffectFailed:
     is_destination_away: bool = False
     is_source_away: bool = False
     fingerprint: str = ""
+    wait: Wait = NAS_UNREACHABLE
 
 
 @dataclass(frozen=True, slots=True)

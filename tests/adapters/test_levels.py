@@ -90,7 +90,7 @@ a broken line
     ],
 )
 def test_a_folder_is_on_the_mount_that_is_nearest_above_it_and_on_top(path: str, kind: str) -> None:
-    assert mounts.kind_in(MOUNTINFO, path) == kind
+    assert mounts.mount_in(MOUNTINFO, path).kind == kind
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from exlab_watch_agent.adapters.recovery import load, verify_trail
 from exlab_watch_agent.adapters.segments import CLOSED_FOLDER, TRAIL_NAME, TrailReader, find_segments
 from exlab_watch_agent.adapters.slots import SLOT_NAMES, SlotStorage, read_slots
 from exlab_watch_agent.adapters.store import HOLDER_NAME, LiveTable, RunStore
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import RunState
@@ -364,14 +365,15 @@ def test_what_is_no_move_adds_nothing_to_the_history(folder: Path) -> None:
 
 def test_marker_ids_survive_and_the_latest_counts(folder: Path) -> None:
     with opened(folder) as store:
-        assert store.marker_id("nas") is None
+        assert store.binding("nas") is None
         for marker_id in ("old", "new"):
-            store.commit([Entry("destination_bound", data={"root": "nas", "marker_id": marker_id})], at=NOW)
+            data = {"root": "nas", "marker_id": marker_id, "accepted_by": "asmith"}
+            store.commit([Entry("destination_bound", data=data)], at=NOW)
             store.checkpoint()
         store.commit([Entry("destination_bound", data={"root": "other", "marker_id": "third"})], at=NOW)
-        assert (store.marker_id("nas"), store.marker_id("other")) == ("new", "third")
+        assert (store.binding("nas"), store.binding("other")) == (Binding("new", "asmith"), Binding("third", ""))
     with opened(folder) as store:
-        assert (store.marker_id("nas"), store.marker_id("other")) == ("new", "third")
+        assert (store.binding("nas"), store.binding("other")) == (Binding("new", "asmith"), Binding("third", ""))
 
 
 # --- one agent -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from exlab_watch_agent.adapters.recovery import EVIDENCE_NAME, load, verify_trai
 from exlab_watch_agent.adapters.segments import CLOSED_FOLDER, TRAIL_NAME, finished
 from exlab_watch_agent.adapters.slots import SLOT_NAMES, read_slots
 from exlab_watch_agent.adapters.store import RunStore
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.errors import StateFolderError
 from exlab_watch_agent.ports import Entry
@@ -112,7 +113,7 @@ def test_a_damaged_slot_is_set_aside_said_so_and_rebuilt(
     assert path.read_bytes() == content
     with opened(folder) as store:
         assert state_of(store) == lived
-        assert store.marker_id("SCOPE_01 /mnt/nas") == "m-1"
+        assert store.binding("SCOPE_01 /mnt/nas") == Binding("m-1")
         assert store.notices == (f"{path.name} is damaged; the state was rebuilt from the other one.",)
         assert store.hold is None
     assert kept_as_evidence(folder) == {content}
@@ -453,4 +454,4 @@ def test_a_fact_of_the_facts_survives_the_loss_of_slots(lived: State, folder: Pa
     for name in SLOT_NAMES:
         (folder / name).unlink()
     with opened(folder) as store:
-        assert (store.root_volume("A"), store.marker_id("SCOPE_01 /mnt/nas")) == ("v1", "m-1")
+        assert (store.root_volume("A"), store.binding("SCOPE_01 /mnt/nas")) == ("v1", Binding("m-1"))

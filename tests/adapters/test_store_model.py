@@ -109,7 +109,7 @@ class AnyLife(RuleBasedStateMachine):
         assert len(self.store) == len(self.model)
         assert sum(self.store.counts().values()) == len(self.model)
         assert (self.store.hold is not None) == self.is_held
-        assert {root: self.store.marker_id(root) for root in "ab" if self.store.marker_id(root)} == self.markers
+        assert {root: found.marker_id for root in "ab" if (found := self.store.binding(root))} == self.markers
         for record, _ in self.model.values():
             assert self.store.by_path(record.run_path) == record
             assert self.store.by_identity(record.identity) == (record,)

@@ -151,6 +151,8 @@ class Oracle:
             raise Violation(f"{effect} was carried out while the NAS was away: {outcome}")
         self._check_fingerprint(window, outcome)
         if isinstance(outcome, Verified) and outcome.comparison.outcome is Comparing.EQUAL:
+            if window.nas.source is not None:
+                raise Violation(f"{effect} found both sides equal, and there is no copy elsewhere")
             if outcome.manifest_digest not in window.equal:
                 raise Violation(f"{effect} found both sides equal, and at no moment they were")
             self._proven.setdefault(job_id, set()).add(outcome.manifest_digest)
@@ -223,6 +225,8 @@ class Oracle:
 
     def nas_is_written(self, nas: Nas, path: str, data: bytes) -> None:
         """The agent is about to write or to move aside a file at a destination."""
+        if nas.source is not None:
+            raise Violation(f"{path} is written or moved in the instrument's own folder")
         window = self._window_of((Push, Precheck, Verify, Seal), nas, path)
         if window is None:
             raise Violation(f"{path} was written outside the destination of any effect")

@@ -17,6 +17,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
     require_cache_path,
     require_data_path,
 )
+from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.discovery import place_of
@@ -25,6 +26,7 @@ from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import (
     CancelledError,
     CreationFileError,
+    DestinationIsSourceError,
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
@@ -261,6 +263,23 @@ class KillableManifestStore(FolderManifestStore):
         self._world.port("saved manifest")
 
 
+class MemoryApartness:
+    """Implements ports.Apartness from the truth: does the destination lead back to the instrument's own folder?"""
+
+    def __init__(self, nas: Nas) -> None:
+        self._nas = nas
+
+    def require_root(self, *, anew: bool = False) -> None:
+        self._require()
+
+    def require_run(self, run_path: str, destination: str) -> None:
+        self._require()
+
+    def _require(self) -> None:
+        if self._nas.source is not None:
+            raise DestinationIsSourceError("the destination is the instrument's own folder")
+
+
 # What can happen to one call of the transport.
 FAULTS = ("drop", "drop_after", "truncate", "corrupt", "skip", "partial", "slow", "away", "unmounted", "full", "auth")
 
@@ -319,26 +338,39 @@ class FaultyTransport:
 
     # --- is it there, whose is it ------------------------------------------------------------------------------------
 
-    def probe(self, *, expected_marker_id: str | None) -> str:
+    def nature(self) -> Nature:
+        return Nature("simulated", self._nas.name, "it is a NAS")
+
+    def bind(self, *, known_marker_id: str | None = None) -> str:
         self._world.port("probe")
-        if self._nas.state == "dead":
-            raise DestinationUnreachableError("the NAS does not answer")
-        if self._nas.state == "unmounted":
-            raise DestinationUnreachableError("the marker is missing")
-        if self._nas.marker_id is None and expected_marker_id is None:
+        self._require_mounted()
+        if self._nas.marker_id is None and known_marker_id is None:
             self._nas.marker_id = f"marker-of-{self._nas.name}"
-        if expected_marker_id not in (None, self._nas.marker_id):
+        if known_marker_id not in (None, self._nas.marker_id):
             raise DestinationUnreachableError("the marker is another one")
         assert self._nas.marker_id is not None
         return self._nas.marker_id
 
+    def probe(self, *, expected_marker_id: str | None) -> None:
+        self._world.port("probe")
+        self._require_mounted()
+        if expected_marker_id is None or expected_marker_id != self._nas.marker_id:
+            raise DestinationUnreachableError("the marker is another one, or nobody has seen it yet")
+
     def require_marker(self, *, expected_marker_id: str | None) -> None:
-        if expected_marker_id is None:
-            raise DestinationUnreachableError("nobody has seen the marker yet")
         self.probe(expected_marker_id=expected_marker_id)
 
-    def round_trip(self) -> None:
+    def _require_mounted(self) -> None:
+        if self._nas.state == "dead":
+            raise DestinationUnreachableError("the NAS does not answer")
+        if self._nas.state == "unmounted":
+            raise DestinationUnreachableError("the marker is missing")
+
+    def round_trip(self, while_there: Callable[[str, bytes], None] | None = None) -> None:
         raise AssertionError("the engine leaves no probe files but by probe()")
+
+    def top_names(self) -> tuple[str, ...] | None:
+        return None
 
     def free_bytes(self) -> int | None:
         return None

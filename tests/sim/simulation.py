@@ -27,6 +27,7 @@ from exlab_watch_agent.adapters import store as store_module
 from exlab_watch_agent.adapters.audit_trail import AuditTrail
 from exlab_watch_agent.adapters.store import TRAIL_NAME, RunStore
 from exlab_watch_agent.adapters.transports.own_files import claim_in
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.decide import Step
 from exlab_watch_agent.core.destination import CLAIM_PATH
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
@@ -46,6 +47,7 @@ from tests.sim.ports import (
     FAULTS,
     FaultyTransport,
     KillableManifestStore,
+    MemoryApartness,
     MemoryCreations,
     MemoryDigester,
     MemoryScanner,
@@ -179,7 +181,7 @@ class Simulation:
     def _lane(self, equipment: EquipmentPolicy) -> LaneSetup:
         nas = self.world.nas[equipment.equipment_id]
 
-        def make_ports(marker_id: Callable[[], str | None], trail_head: Callable[[], Any]) -> Ports:
+        def make_ports(binding: Callable[[], Binding | None], trail_head: Callable[[], Any]) -> Ports:
             return Ports(
                 clock=self.clock,
                 tree=MemoryTree(self.world),
@@ -190,7 +192,8 @@ class Simulation:
                 sealer=MemorySealer(self.world),
                 equipment=equipment,
                 policy=self.policy,
-                marker_id=marker_id,
+                apartness=MemoryApartness(nas),
+                binding=binding,
                 trail_head=trail_head,
             )
 

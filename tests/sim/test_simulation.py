@@ -212,6 +212,29 @@ def test_a_sealed_run_whose_healing_failed_keeps_its_proven_copy_when_it_changes
         assert record_of(life).state is RunState.CONFLICT
 
 
+def test_a_destination_that_is_the_instruments_own_folder_is_never_written_to_and_proves_nothing(tmp_path):
+    with one_run(tmp_path, "") as life:
+        nas = life.world.nas["EQ_A"]
+        nas.source = lambda: life.world.as_destination("EQ_A")
+        life.run_for(HOUR_S)
+        assert (record_of(life).state, record_of(life).attempts) == (RunState.QUEUED, 0)
+        nas.source = None
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+
+
+def test_a_destination_that_becomes_the_instruments_own_folder_is_no_second_copy_to_an_audit(tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        nas = life.world.nas["EQ_A"]
+        nas.source = lambda: life.world.as_destination("EQ_A")
+        life.run_for(24 * HOUR_S)
+        assert record_of(life).verify_passes == 1
+        nas.source = None
+        life.run_for(24 * HOUR_S)
+        assert record_of(life).verify_passes > 1
+
+
 def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path):
     with one_run(tmp_path, "") as life:
         life.run_for(HOUR_S)

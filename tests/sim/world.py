@@ -114,7 +114,10 @@ class NasFile:
 
 
 class Nas:
-    """One destination root. While it is not mounted, an empty folder of the local disk stands in its place: `ghost`."""
+    """One destination root. While it is not mounted, an empty folder of the local disk stands in its place: `ghost`.
+
+    `source`: the equipment whose own folder it leads to, None for an honest NAS; then what is there are the runs themselves.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -125,9 +128,12 @@ class Nas:
         self.state = "up"  # up | dead | unmounted
         self.ever: dict[str, set[bytes]] = {}
         self.owners: dict[str, set[str]] = {}
+        self.source: Callable[[], dict[str, NasFile]] | None = None
 
     @property
     def files(self) -> dict[str, NasFile]:
+        if self.source is not None:
+            return self.source()
         return self.ghost if self.state == "unmounted" else self.real
 
     def below(self, destination: str) -> dict[str, NasFile]:
@@ -272,6 +278,19 @@ class World:
         self.taken_from.add(run.author)
         self.note_change(run)
         self.notice(f"{run.path}/{name}")
+
+    def as_destination(self, equipment_id: str) -> dict[str, NasFile]:
+        """An equipment's own folder, seen as if it were its NAS."""
+        root = f"{LOCAL_ROOT}/{equipment_id}/"
+        return {
+            f"{run.path.removeprefix(root)}/{name}": NasFile(file.data, file.mtime_ns)
+            for run in self.runs.values()
+            if run.path.startswith(root)
+            for name, file in (
+                *run.files.items(),
+                *((f"{CACHE_FOLDER}/{name}", file) for name, file in run.cache.items()),
+            )
+        }
 
     def note_change(self, run: SimRun) -> None:
         run.changed.append((self.clock.mono_s, run.inventory().fingerprint))

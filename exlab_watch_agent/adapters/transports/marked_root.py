@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from exlab_watch_agent.adapters.transports.own_files import (
@@ -25,6 +25,8 @@ from exlab_watch_agent.adapters.transports.own_files import (
 )
 from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.errors import DestinationOccupiedError, DestinationUnreachableError, TransportError
+
+WhileThere = Callable[[str, bytes], None]
 
 
 class MarkedRoot(ABC):
@@ -57,8 +59,11 @@ class MarkedRoot(ABC):
         """Make the claim stand. Unless `may_replace`, one that does stays, as far as the way there can tell."""
 
     @abstractmethod
-    def _exchange_a_nonce(self) -> None:
-        """Write and read back a few bytes. A full share has answered too, and is left for the push to name."""
+    def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
+        """Write and read back a few bytes; return False where there was no room for them.
+
+        `while_there` is called with the path of the file below the root and its bytes while it is there.
+        """
 
     def _require_folder(self) -> None:  # noqa: B027 (most have nothing more to ask)
         """Return when the root is there; asked where a missing marker does not tell."""
@@ -79,24 +84,38 @@ class MarkedRoot(ABC):
 
     # --- is it there -------------------------------------------------------------------------------------------------
 
-    def probe(self, *, expected_marker_id: str | None) -> str:
+    def bind(self, *, known_marker_id: str | None = None) -> str:
         with self._reached():
-            found = self._expected_marker(expected_marker_id)
+            found = self._expected_marker(known_marker_id)
             self._exchange_a_nonce()
             return found or self._place_marker()
 
+    def probe(self, *, expected_marker_id: str | None) -> None:
+        with self._reached():
+            self._require_marker(expected_marker_id)
+            self._exchange_a_nonce()  # a full share has answered too, and is left for the push to name
+
     def require_marker(self, *, expected_marker_id: str | None) -> None:
         with self._reached():
-            if expected_marker_id is None or self._expected_marker(expected_marker_id) is None:
-                raise DestinationUnreachableError(self._away("it was never asked who it is"))
+            self._require_marker(expected_marker_id)
 
-    def round_trip(self) -> None:
+    def round_trip(self, while_there: WhileThere | None = None) -> None:
         with self._reached():
             self._require_folder()
-            self._exchange_a_nonce()
+            if not self._exchange_a_nonce(while_there) and while_there is not None:
+                raise DestinationUnreachableError(
+                    f"{self._name} has no room even for a probe file: make room on the NAS."
+                )
+
+    def top_names(self) -> tuple[str, ...] | None:
+        return None
 
     def _away(self, why: str) -> str:
         return f"The destination {self._name} cannot be used: {why}. {self.MAY_BE}"
+
+    def _require_marker(self, expected_marker_id: str | None) -> None:
+        if expected_marker_id is None or self._expected_marker(expected_marker_id) is None:
+            raise DestinationUnreachableError(self._away("no marker is known for it yet"))
 
     def _expected_marker(self, expected_marker_id: str | None) -> str | None:
         """Return the id in the marker, None where there is none and none is expected. Raises: DestinationUnreachableError."""

@@ -35,7 +35,8 @@ from exlab_watch_agent.adapters.digests import (
     sample_descriptor,
 )
 from exlab_watch_agent.adapters.durable import fsync_folder, is_temporary_name, temporary_name, write_all
-from exlab_watch_agent.adapters.transports.marked_root import MarkedRoot, look_of
+from exlab_watch_agent.adapters.mounts import answers_from_a_cache, is_elsewhere, mount_of
+from exlab_watch_agent.adapters.transports.marked_root import MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.mounted_copy import (
     FileCopier,
     Folders,
@@ -57,6 +58,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
     require_inside,
 )
 from exlab_watch_agent.adapters.tree import READ_FLAGS, read_at_most, reason, walk
+from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.destination import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
@@ -86,6 +88,7 @@ class MountedPathTransport(MarkedRoot):
         self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
         self._probing = threading.Lock()
         self._keeps_times = True
+        self._device: int | None = None
 
     def check_tools(self) -> tuple[str, ...]:
         return ()
@@ -101,8 +104,33 @@ class MountedPathTransport(MarkedRoot):
             raise DestinationUnreachableError(self._away(why)) from error
 
     def _require_folder(self) -> None:
+        self._require_no_cache()
         if not stat.S_ISDIR(os.stat(self._root).st_mode):
             raise DestinationUnreachableError(self._away("it is not a folder"))
+
+    def nature(self) -> Nature:
+        with self._reached():
+            self._require_folder()
+            mount = mount_of(self._root)
+        why = f"{mount.kind} is a network file system" if is_elsewhere(mount.kind) else ""
+        return Nature(mount.kind or "a file system that cannot be told", mount.source, why)
+
+    def _expected_marker(self, expected_marker_id: str | None) -> str | None:
+        self._require_no_cache()
+        return super()._expected_marker(expected_marker_id)
+
+    def _require_no_cache(self) -> None:
+        """Refuse a mount on which this PC may answer for a server that has not seen the bytes."""
+        device = os.stat(self._root).st_dev
+        if device != self._device:
+            kind = mount_of(self._root).kind
+            if answers_from_a_cache(kind):
+                text = (
+                    f"{self._root} is a {kind} mount, on which a cache on this PC may answer for a server that has not seen the "
+                    "bytes: give a transport of type rclone for this remote, or mount the share with nfs, cifs or sshfs."
+                )
+                raise DestinationUnreachableError(text)
+            self._device = device
 
     def _read_own(self, path: str) -> bytes | None:
         return self._read(Folders(self._root), path, OWN_FILE_BYTES_MAX)
@@ -126,7 +154,7 @@ class MountedPathTransport(MarkedRoot):
                 with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged
                     (os.replace if may_replace else place_new)(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
 
-    def _exchange_a_nonce(self) -> None:
+    def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
         # A `stat` could be answered by a cache while the server is gone.
         nonce = secrets.token_hex(16).encode()
         with self._own_probe() as probe:
@@ -134,11 +162,14 @@ class MountedPathTransport(MarkedRoot):
                 _write_whole(probe, nonce, mtime_ns=_PROBE_MTIME_NS)
             except OSError as error:
                 if classified(error, "").kind is FailureKind.DESTINATION_FULL:
-                    return
+                    return False
                 raise
+            if while_there is not None:
+                while_there(self._probe_name, nonce)
             if self._read_own(probe.rpartition("/")[2]) != nonce:
                 raise OSError(errno.EIO, "what was written is not what is read back")
             self._keeps_times = abs(os.lstat(probe).st_mtime_ns - _PROBE_MTIME_NS) <= MTIME_TOLERANCE_NS
+        return True
 
     @contextlib.contextmanager
     def _own_probe(self) -> Iterator[str]:
@@ -155,6 +186,10 @@ class MountedPathTransport(MarkedRoot):
         except OSError:
             return None
         return usage.free if usage.total > 0 else None  # some network file systems do not know and say 0
+
+    def top_names(self) -> tuple[str, ...] | None:
+        with self._reached():
+            return tuple(sorted(os.listdir(self._root)))
 
     # --- whose is it -------------------------------------------------------------------------------------------------
 

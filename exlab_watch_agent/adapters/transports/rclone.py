@@ -41,7 +41,7 @@ from blake3 import blake3
 from exlab_watch_agent.adapters.digests import Pulse
 from exlab_watch_agent.adapters.process import STALL_S, Children, StallWatch
 from exlab_watch_agent.adapters.transports.local_side import read_as_it_is, require_sources
-from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, look_of
+from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CREATION_PATH,
     MARKER_FILE,
@@ -63,6 +63,7 @@ from exlab_watch_agent.adapters.transports.rclone_daemon import (
     rclone_program,
     rclone_version,
 )
+from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.destination import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
@@ -169,6 +170,14 @@ class RcloneTransport(MarkedRoot):
             case _:
                 return self._away(why)
 
+    def nature(self) -> Nature:
+        try:
+            types = self._daemon.config.leaf_types
+        except TransportError as error:
+            raise DestinationUnreachableError(str(error)) from error
+        why = "" if "local" in types else f"the remote {self._daemon.remote} leads to another machine"
+        return Nature(f"rclone {'+'.join(sorted(types))}", self._fs, why)
+
     def _require_folder(self) -> None:
         """Return when the root is there. Where folders are only parts of names, that is: the bucket."""
         if self._list("", recurse=False) is None:
@@ -183,7 +192,7 @@ class RcloneTransport(MarkedRoot):
     def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
         self._write(f"{destination}/{CLAIM_PATH}", data, may_replace=may_replace)
 
-    def _exchange_a_nonce(self) -> None:
+    def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
         nonce = secrets.token_hex(16).encode()
         with self._probing:
             try:
@@ -191,13 +200,16 @@ class RcloneTransport(MarkedRoot):
                     self._write(self._probe_name, nonce, may_replace=True)
                 except RcloneError as error:
                     if self._kind_of(error, needed_bytes=len(nonce)) is FailureKind.DESTINATION_FULL:
-                        return
+                        return False
                     raise
+                if while_there is not None:
+                    while_there(self._probe_name, nonce)
                 if self._read_own(self._probe_name) != nonce:
                     raise RcloneError("what was written is not what is read back")
             finally:
                 with contextlib.suppress(RcloneError):  # there is none; one that stays is taken by the next probe
                     self._ask("operations/deletefile", fs=self._fs, remote=self._probe_name)
+        return True
 
     def free_bytes(self) -> int | None:
         try:
@@ -207,6 +219,10 @@ class RcloneTransport(MarkedRoot):
         except (RcloneError, TransportError):
             return None
         return int(free) if isinstance(free, int) and free >= 0 else None
+
+    def top_names(self) -> tuple[str, ...] | None:
+        with self._reached():
+            return tuple(sorted(str(item["Name"]) for item in self._list("", recurse=False) or ()))
 
     # --- whose is it -------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from blake3 import blake3
 from exlab_watch_agent.adapters.digests import BUFFER_BYTES, Pulse, hash_descriptor
 from exlab_watch_agent.adapters.process import Children, Ended, StallWatch
 from exlab_watch_agent.adapters.transports.local_side import read_as_it_is, require_sources, require_sources_unchanged
-from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, look_of
+from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CREATION_PATH,
     MARKER_FILE,
@@ -53,7 +53,9 @@ from exlab_watch_agent.adapters.transports.own_files import (
     require_inside,
 )
 from exlab_watch_agent.adapters.transports.rsync_process import Rsync, Told, classified_rsync, local_rsync_version
+from exlab_watch_agent.adapters.transports.rsync_ssh import nature_of
 from exlab_watch_agent.adapters.transports.ssh_session import SilentConnection, SshLogin
+from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.placing import folders_of
@@ -151,16 +153,22 @@ class RsyncOnlyTransport(MarkedRoot):
     def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
         self._put({f"{destination}/{CLAIM_PATH}": data}, may_replace=may_replace)
 
-    def _exchange_a_nonce(self) -> None:
+    def nature(self) -> Nature:
+        return nature_of(self._name)
+
+    def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
         nonce = secrets.token_hex(16).encode()
         try:
             self._put({self._probe_path: nonce}, may_replace=True)
         except TransportError as error:
             if error.kind is FailureKind.DESTINATION_FULL:
-                return
+                return False
             raise
+        if while_there is not None:
+            while_there(self._probe_path, nonce)
         if self._read_own(self._probe_path) != nonce:
             raise TransportError(FailureKind.NETWORK, "what was written is not what is read back")
+        return True
 
     def free_bytes(self) -> int | None:
         return None

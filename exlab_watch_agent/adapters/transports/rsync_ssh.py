@@ -41,7 +41,7 @@ from exlab_watch_agent.adapters.transports.local_side import (
     require_sources,
     require_sources_unchanged,
 )
-from exlab_watch_agent.adapters.transports.marked_root import MarkedRoot, look_of
+from exlab_watch_agent.adapters.transports.marked_root import MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CREATION_PATH,
     MARKER_FILE,
@@ -63,6 +63,7 @@ from exlab_watch_agent.adapters.transports.target_folder import (
     TargetFolder,
     classified_target,
 )
+from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.destination import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.placing import folders_of, plan_moves
@@ -166,15 +167,28 @@ class RsyncSshTransport(MarkedRoot):
             else:
                 folder.place_new(path, data)
 
-    def _exchange_a_nonce(self) -> None:
+    def nature(self) -> Nature:
+        return nature_of(self._name)
+
+    def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
         nonce = secrets.token_hex(16).encode()
         with self._probing, self._folder() as folder:
-            found = folder.exchange(self._probe_name, nonce, mtime_text=_PROBE_MTIME_TEXT)
+            try:
+                if while_there is not None:
+                    folder.put(self._probe_name, nonce)
+                    while_there(self._probe_name, nonce)
+            except TransportError as error:
+                if error.kind is FailureKind.DESTINATION_FULL:
+                    return False
+                raise
+            finally:  # it takes away what was put there
+                found = folder.exchange(self._probe_name, nonce, mtime_text=_PROBE_MTIME_TEXT)
         if found is None:
-            return
+            return False
         if found[0] != nonce:
             raise TransportError(FailureKind.NETWORK, "what was written is not what is read back")
         self._keeps_times = abs(found[1] - _PROBE_MTIME_S) * 10**9 <= MTIME_TOLERANCE_NS
+        return True
 
     def free_bytes(self) -> int | None:
         with self._folder() as folder:
@@ -437,6 +451,11 @@ class RsyncSshTransport(MarkedRoot):
         check = _check(control)
         with self._connection.shell(check) as shell:
             yield TargetFolder(shell, self._connection.tools(), self._root, check)
+
+
+def nature_of(name: str) -> Nature:
+    """Return the nature of a root that is reached by ssh."""
+    return Nature("rsync over ssh", name, "it is reached by ssh")
 
 
 def _check(control: Control) -> Callable[[], None]:

@@ -7,13 +7,14 @@ Decided here: which of the two it is, asked once, at the first question, and aga
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from exlab_watch_agent.adapters.process import Children
 from exlab_watch_agent.adapters.transports.rsync_only import RsyncOnlyTransport
 from exlab_watch_agent.adapters.transports.rsync_ssh import RsyncSshTransport
 from exlab_watch_agent.adapters.transports.ssh_session import NoShellError
+from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.destination import Claim, DestinationLook
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.policy import RsyncSshTarget
@@ -74,17 +75,26 @@ class RsyncTransport:
     def check_tools(self) -> tuple[str, ...]:
         return self._way().check_tools()
 
-    def probe(self, *, expected_marker_id: str | None) -> str:
-        return self._asking_way().probe(expected_marker_id=expected_marker_id)
+    def nature(self) -> Nature:
+        return self._by_shell.nature()
+
+    def bind(self, *, known_marker_id: str | None = None) -> str:
+        return self._asking_way().bind(known_marker_id=known_marker_id)
+
+    def probe(self, *, expected_marker_id: str | None) -> None:
+        self._asking_way().probe(expected_marker_id=expected_marker_id)
 
     def require_marker(self, *, expected_marker_id: str | None) -> None:
         self._asking_way().require_marker(expected_marker_id=expected_marker_id)
 
-    def round_trip(self) -> None:
-        self._asking_way().round_trip()
+    def round_trip(self, while_there: Callable[[str, bytes], None] | None = None) -> None:
+        self._asking_way().round_trip(while_there)
 
     def free_bytes(self) -> int | None:
         return self._way().free_bytes()
+
+    def top_names(self) -> tuple[str, ...] | None:
+        return self._way().top_names()
 
     def look(self, destination: str) -> DestinationLook:
         return self._way().look(destination)

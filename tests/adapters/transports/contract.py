@@ -149,21 +149,22 @@ class TransportContract:
     # --- the marker --------------------------------------------------------------------------------------------------
 
     def test_first_use_leaves_a_marker_whose_id_is_the_same_ever_after(self, root: Path) -> None:
-        first = self.make(root).probe(expected_marker_id=None)
+        first = self.make(root).bind()
         assert len(first) == 32
-        assert self.make(root).probe(expected_marker_id=None) == first
-        assert self.make(root).probe(expected_marker_id=first) == first
+        assert self.make(root).bind() == first
+        assert self.make(root).bind(known_marker_id=first) == first
+        self.make(root).probe(expected_marker_id=first)
         assert list(tree(root)) == [MARKER]
 
     def test_a_root_that_is_not_there_is_unreachable_and_is_not_made(self, root: Path) -> None:
         root.rmdir()
         with pytest.raises(DestinationUnreachableError):
-            self.make(root).probe(expected_marker_id=None)
+            self.make(root).bind()
         assert not root.exists()
 
     def test_a_missing_marker_is_an_unmounted_share_and_nothing_is_written_there(self, root: Path) -> None:
         transport = self.make(root)
-        known = transport.probe(expected_marker_id=None)
+        known = transport.bind()
         (root / MARKER).unlink()
         with pytest.raises(DestinationUnreachableError, match="may not be mounted") as caught:
             transport.probe(expected_marker_id=known)
@@ -171,7 +172,7 @@ class TransportContract:
         assert tree(root) == {}
 
     def test_another_place_with_a_marker_of_its_own_is_not_ours(self, root: Path, transport: Transport) -> None:
-        transport.probe(expected_marker_id=None)
+        transport.bind()
         with pytest.raises(DestinationUnreachableError, match="may not be mounted"):
             transport.probe(expected_marker_id="0" * 32)
 
@@ -182,11 +183,13 @@ class TransportContract:
     ) -> None:
         (root / MARKER).write_bytes(garbled)
         with pytest.raises(DestinationUnreachableError):
+            transport.bind(known_marker_id="0" * 32 if is_known else None)
+        with pytest.raises(DestinationUnreachableError):
             transport.probe(expected_marker_id="0" * 32 if is_known else None)
         assert tree(root) == {MARKER: garbled}
 
     def test_agents_that_come_first_at_once_agree_on_one_id(self, root: Path) -> None:
-        children = [self.child(root, "print(transport.probe(expected_marker_id=None))") for _ in range(4)]
+        children = [self.child(root, "print(transport.bind())") for _ in range(4)]
         ids = {child.communicate()[0] for child in children}
         assert len(ids) == 1
         assert ids.pop().strip().decode() in (root / MARKER).read_text()
@@ -462,7 +465,7 @@ class TransportContract:
 
     def test_a_full_destination_says_so_and_keeps_no_half_file(self, run: Path, tiny_root: Path) -> None:
         transport = self.make(tiny_root)
-        transport.probe(expected_marker_id=None)
+        transport.bind()
         listed = fill(run, {"a.bin": os.urandom(100_000), "b.bin": os.urandom(2_000_000)})
         with pytest.raises(TransportError) as caught:
             transport.copy(str(run), listed, RUN, control=FREE)

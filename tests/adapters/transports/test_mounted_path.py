@@ -213,7 +213,7 @@ def test_power_cut_after_the_copy_loses_nothing(run: Path, tmp_path: Path) -> No
         pytest.skip("a power cut needs root and a loop device")
     try:
         transport = MountedPathTransport(str(mount))
-        marker = transport.probe(expected_marker_id=None)
+        marker = transport.bind()
         transport.place_claim(RUN, CLAIM)
         transport.copy(str(run), listed, RUN, control=FREE)
         transport.write_small("receipts/r.json", b"r")
@@ -222,7 +222,7 @@ def test_power_cut_after_the_copy_loses_nothing(run: Path, tmp_path: Path) -> No
         os.close(handle)
         subprocess.run(["umount", str(mount)], check=True)
         subprocess.run(loop, check=True)
-        assert transport.probe(expected_marker_id=marker) == marker
+        transport.probe(expected_marker_id=marker)
         assert transport.look(RUN).claim == CLAIM
         assert {name: data for name, data in tree(mount / RUN).items() if ".exlab-wizard" not in name} == files
         assert tree(mount)["receipts/r.json"] == b"r"
@@ -504,7 +504,7 @@ def test_a_share_that_keeps_no_times_says_none_and_takes_the_bytes(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "utime", refuse)
-    transport.probe(expected_marker_id=None)
+    transport.bind()
     transport.copy(str(run), listed, RUN, control=FREE)
     assert tree(there) == {"a.bin": b"a"}
     assert transport.listing(RUN)["a.bin"].mtime_ns is None
@@ -567,7 +567,7 @@ def test_a_vanished_partial_folder_is_not_made_again_in_the_middle(
 
 def test_a_full_share_has_answered_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = MountedPathTransport(str(tmp_path))
-    known = transport.probe(expected_marker_id=None)
+    known = transport.bind()
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -581,7 +581,7 @@ def test_a_full_share_has_answered_the_probe(tmp_path: Path, monkeypatch: pytest
 def test_a_share_that_answers_from_a_cache_alone_is_unreachable(
     root: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    known = transport.probe(expected_marker_id=None)
+    known = transport.bind()
     real = getattr(os, call)
 
     def gone(what: object, *arguments: object, **options: object) -> object:
@@ -602,7 +602,7 @@ def test_a_share_that_answers_from_a_cache_alone_is_unreachable(
 def test_a_root_that_is_a_file_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DestinationUnreachableError, match="not a folder"):
-        MountedPathTransport(str(tmp_path / "file")).probe(expected_marker_id=None)
+        MountedPathTransport(str(tmp_path / "file")).bind()
 
 
 # --- cache folder ------------------------------------------------------------------------------------------------------
@@ -778,7 +778,7 @@ def test_the_marker_is_required_before_and_after_each_piece_of_work(
 ) -> None:
     with pytest.raises(DestinationUnreachableError):
         transport.require_marker(expected_marker_id=None)
-    marker_id = transport.probe(expected_marker_id=None)
+    marker_id = transport.bind()
     transport.require_marker(expected_marker_id=marker_id)
     with pytest.raises(DestinationUnreachableError):
         transport.require_marker(expected_marker_id="0" * 32)

@@ -320,7 +320,7 @@ class TestS3(Essentials):
         transport = RcloneTransport(RcloneTarget(self._remote.name, "no-bucket/x", str(self._remote.config)))
         self._transports.append(transport)
         with pytest.raises(DestinationUnreachableError):
-            transport.probe(expected_marker_id=None)
+            transport.bind()
         assert not (self._remote.root.parent / "no-bucket").exists()
 
     def test_a_full_destination_says_so_and_keeps_no_half_file(self, run: Path, tiny_root: Path) -> None:
@@ -424,7 +424,7 @@ def test_a_config_that_cannot_serve_is_said_in_a_sentence(
     if text is not None:
         conf.write_text(text)
     with pytest.raises(DestinationUnreachableError, match=words):
-        make(conf, children).probe(expected_marker_id=None)
+        make(conf, children).bind()
 
 
 def all_that_is_said(lab: Lab, run: Path, *words: str) -> list[str]:
@@ -590,7 +590,7 @@ def test_connections_that_rclone_closes_because_nobody_uses_them_are_no_sign_tha
 ) -> None:
     (nas / "root").mkdir()
     transport = make(conf, children)
-    marker_id = transport.probe(expected_marker_id=None)
+    marker_id = transport.bind()
     daemon = transport._daemon
     idle = [daemon.take() for _ in range(3)]
     for connection in idle:
@@ -653,7 +653,7 @@ def test_a_remote_hash_is_believed_only_where_the_server_reads_the_bytes_and_has
         target = RcloneTarget(place["rclone_remote"], place["rclone_remote_path"], place["rclone_config"])
         transport = RcloneTransport(target, children=children, stream_bytes_max=7)
         try:
-            transport.probe(expected_marker_id=None)
+            transport.bind()
             return transport.digest_bytes_max()
         finally:
             transport.close()

@@ -81,15 +81,15 @@ class TestContractBehindRrsync(TransportContract):
     # --- where it differs, and says so -------------------------------------------------------------------------------
 
     def test_first_use_leaves_a_marker_whose_id_is_the_same_ever_after(self, root: Path) -> None:
-        first = self.make(root).probe(expected_marker_id=None)
+        first = self.make(root).bind()
         assert len(first) == 32
-        assert self.make(root).probe(expected_marker_id=None) == first
-        assert self.make(root).probe(expected_marker_id=first) == first
+        assert self.make(root).bind() == first
+        self.make(root).probe(expected_marker_id=first)
         assert list(without_probe(tree(root))) == [MARKER]
 
     def test_a_missing_marker_is_an_unmounted_share_and_nothing_is_written_there(self, root: Path) -> None:
         transport = self.make(root)
-        known = transport.probe(expected_marker_id=None)
+        known = transport.bind()
         (root / MARKER).unlink()
         before = tree(root)
         with pytest.raises(DestinationUnreachableError, match="may not be mounted") as caught:
@@ -260,7 +260,7 @@ def test_an_account_that_allows_neither_is_refused_with_another_way(sshd_sftp_on
         with pytest.raises(NoShellError, match="rclone"):
             transport.listing(RUN)
         with pytest.raises(DestinationUnreachableError, match="rclone"):
-            transport.probe(expected_marker_id=None)
+            transport.bind()
     finally:
         transport.close()
     assert list(place.root.iterdir()) == []

@@ -112,7 +112,7 @@ def refusal(transport: RsyncSshTransport) -> TransportError:
     with pytest.raises(TransportError) as caught:
         transport.listing(RUN)
     with pytest.raises(DestinationUnreachableError) as away:
-        transport.probe(expected_marker_id=None)
+        transport.bind()
     assert str(caught.value).rstrip(".") in str(away.value)
     return caught.value
 
@@ -187,7 +187,7 @@ def test_a_login_script_that_prints_does_no_harm_to_questions(tmp_path: Path) ->
         exec(source_of(server, root), names)
         transport: RsyncSshTransport = names["transport"]
         try:
-            assert transport.probe(expected_marker_id=None)
+            assert transport.bind()
             run = tmp_path / "run"
             run.mkdir()
             with pytest.raises(TransportError, match="login script"):
@@ -215,7 +215,7 @@ def test_a_link_that_is_cut_in_mid_file_goes_on_from_the_piece(
     with Link(sshd.port) as link:
         known_hosts = str(sshd.known_hosts_for(link.port))
         transport = make(root, port=link.port, known_hosts_path=known_hosts, is_metered=False)
-        transport.probe(expected_marker_id=None)
+        transport.bind()
         link.cut_after_bytes = link.bytes_up + 16_000_000
         with pytest.raises(TransportError) as caught:
             transport.copy(str(run), listed, RUN, control=FREE)
@@ -244,7 +244,7 @@ def test_a_limit_that_comes_and_goes_in_the_middle_of_a_file_holds_at_once(
     with Link(sshd.port) as link:
         link.rate_up = 20e6
         transport = make(root, port=link.port, known_hosts_path=str(sshd.known_hosts_for(link.port)))
-        transport.probe(expected_marker_id=None)
+        transport.bind()
         begun = link.bytes_up
         held: list[tuple[float, int]] = []
 
@@ -323,7 +323,7 @@ def test_a_shell_that_gives_no_answer_is_given_up_and_the_next_question_is_answe
     tmp_path: Path, make: Callable[..., RsyncSshTransport]
 ) -> None:
     transport = make(new_root(tmp_path))
-    known = transport.probe(expected_marker_id=None)
+    known = transport.bind()
     with pytest.raises(TransportError) as caught, transport._connection.shell() as shell:
         shell.ask(b"sleep 1000", timeout_s=0.5)
     assert caught.value.kind is FailureKind.NETWORK
@@ -336,7 +336,7 @@ def test_a_server_that_was_started_again_is_found_again(tmp_path: Path) -> None:
         exec(source_of(server, new_root(tmp_path)), names)
         transport: RsyncSshTransport = names["transport"]
         try:
-            known = transport.probe(expected_marker_id=None)
+            known = transport.bind()
             server.service.stop()
             with pytest.raises(DestinationUnreachableError):
                 transport.require_marker(expected_marker_id=known)

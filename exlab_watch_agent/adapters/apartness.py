@@ -1,0 +1,167 @@
+"""Shows that a destination is not the instrument's own folder, by probe files that must not appear on the other side.
+
+Decided here: what is placed where and looked for where. What must be true before anything is written at a destination: no
+probe file of its root is seen at a level that the scan walks, none of the equipment's folder is seen below the root under
+any end of that folder's own path, and none of a run's cache folder is seen at that run's destination. Not here: what follows
+(the lane waits), and whether the destination is another machine (core/binding.py).
+
+The probe files here have names of the form of our other temporary files: nothing looks at them, none travels, and what a
+kill leaves is taken away by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from exlab_watch_agent.adapters.durable import is_link, remove_temporaries, temporary_name
+from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.tree import READ_FLAGS, reason
+from exlab_watch_agent.core.inventory import CACHE_FOLDER
+from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.errors import (
+    DestinationIsSourceError,
+    DestinationUnreachableError,
+    RootUnavailableError,
+    RunUnreadableError,
+    TransportError,
+)
+from exlab_watch_agent.ports import Clock, Transport
+
+ASK_EVERY_S = 24 * 3600.0
+_NAME = "apart"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class ProbedApartness:
+    """Implements ports.Apartness for one equipment and its destination."""
+
+    def __init__(self, equipment: EquipmentPolicy, transport: Transport, clock: Clock) -> None:
+        self._equipment = equipment
+        self._transport = transport
+        self._clock = clock
+        self._asking = threading.RLock()
+        self._shown_s: float | None = None
+        self._met: set[tuple[str, str]] = set()
+
+    # --- the root ----------------------------------------------------------------------------------------------------
+
+    def require_root(self, *, anew: bool = False) -> None:
+        with self._asking:
+            now_s = self._clock.monotonic_s()
+            if not anew and self._shown_s is not None and now_s - self._shown_s < ASK_EVERY_S:
+                return
+            self._shown_s = None
+            root = equipment_root(self._equipment)
+            self._transport.round_trip(lambda name, nonce: self._require_not_here(root, name, nonce))
+            # Without the cache folder, which the agent's lock makes, nothing was ever pushed from there: asked again then.
+            if _is_folder(os.path.join(root, CACHE_FOLDER)):
+                self._require_not_there(root)
+                for run_path, destination in tuple(self._met):
+                    self._ask_again(run_path, destination)
+                self._shown_s = now_s
+
+    def _require_not_here(self, root: str, name: str, nonce: bytes) -> None:
+        """Look for the far side's probe file at every level that the scan walks."""
+        for folder in self._levels(root):
+            if _holds(os.path.join(folder, *name.split("/")), nonce):
+                raise self._same(folder)
+
+    def _levels(self, root: str) -> Iterator[str]:
+        yield self._equipment.local_root
+        yield root
+        try:
+            yield from DiskRunScanner().folders(self._equipment)
+        except RootUnavailableError:
+            return  # what cannot be listed is looked at when the root is there; until then nothing is pushed from it
+
+    def _require_not_there(self, root: str) -> None:
+        """Ask through the transport for a probe file of the equipment's folder, under each end of that folder's path."""
+        folder = os.path.join(root, CACHE_FOLDER)
+        parts = PurePath(folder).parts[1:]
+        try:
+            with _probe_in(folder) as name:
+                if any(self._stands_there("/".join(parts[begin:]), name) for begin in range(len(parts))):
+                    raise self._same(root)
+        except OSError as error:
+            raise DestinationUnreachableError(
+                f"no file can be made in {folder} ({reason(error)}), so it cannot be shown that {self._transport.describe()} is "
+                "another place: make room there, or give the agent's account the right to write."
+            ) from error
+
+    def _stands_there(self, folder: str, name: str) -> bool:
+        try:
+            # A name of its own suffices: what is written there may still be on its way.
+            return self._transport.read_small(folder, name, limit_bytes=1) is not None
+        except TransportError as error:
+            raise DestinationUnreachableError(
+                f"{self._transport.describe()} does not say whether it is the instrument's own folder: {error}"
+            ) from error
+
+    # --- one run -----------------------------------------------------------------------------------------------------
+
+    def require_run(self, run_path: str, destination: str) -> None:
+        try:
+            with self._asking, _probe_in(os.path.join(run_path, CACHE_FOLDER)) as name:
+                there = self._transport.read_small(f"{destination}/{CACHE_FOLDER}", name, limit_bytes=1)
+        except OSError as error:
+            text = f"No file can be made in the cache folder of {run_path} ({reason(error)}): make room, or mend its rights."
+            raise RunUnreadableError(text) from error
+        if there is not None:
+            self._met.add((run_path, destination))
+            raise self._same(run_path)
+        self._met.discard((run_path, destination))
+
+    def _ask_again(self, run_path: str, destination: str) -> None:
+        """A lane that waits because of one run must not go on until that run is another folder than its destination."""
+        with contextlib.suppress(RunUnreadableError, TransportError):  # gone, or said by its own push
+            self.require_run(run_path, destination)
+
+    def _same(self, folder: str) -> DestinationIsSourceError:
+        return DestinationIsSourceError(
+            f"the destination {self._transport.describe()} is the instrument's own folder {folder}, so that a copy there would "
+            "be no second copy: give another transport path in the config"
+        )
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and not is_link(status)
+
+
+@contextlib.contextmanager
+def _probe_in(folder: str) -> Iterator[str]:
+    """Yield the name of a new empty file in a folder, which is gone afterwards. Raises: OSError."""
+    if not _is_folder(folder):
+        raise OSError(errno.ENOTDIR, "it is no folder", folder)
+    remove_temporaries(Path(folder), of=_NAME)
+    name = temporary_name(_NAME)
+    path = os.path.join(folder, name)
+    os.close(os.open(path, _CREATE, 0o600))
+    try:
+        yield name
+    finally:
+        os.unlink(path)  # one that is gone already was not there to be seen: then nothing was shown
+
+
+def _holds(path: str, nonce: bytes) -> bool:
+    """Say whether these bytes stand there. Raises: DestinationUnreachableError when that cannot be told."""
+    try:
+        descriptor = os.open(path, READ_FLAGS)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise DestinationUnreachableError(f"{path} cannot be looked at: {reason(error)}.") from error
+    try:
+        return os.read(descriptor, len(nonce) + 1) == nonce
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,282 @@
+"""Who the destination is: never the instrument's own folder, never a cache of this PC, and bound by a person where nothing shows
+that it is another place."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import CACHE, Equipment, Lab, read_creation
+from servers import RCLONE, Place, SshServer, local_remote, sftp_remote
+
+from exlab_watch_agent.adapters.store import RunStore
+from exlab_watch_agent.ports import Entry
+
+MARKER = ".exlab-watch-agent.json"
+WAYS = ("rsync over ssh", "rclone sftp", "rclone local", "rsync alone")
+
+
+@contextmanager
+def bind_mount(source: Path, target: Path) -> Iterator[None]:
+    target.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "--bind", str(source), str(target)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
+
+
+def data_below(root: Path) -> dict[str, bytes]:
+    """Return every file but those that an agent keeps for itself in cache folders: path below the root → bytes.
+
+    Where nothing can be removed, over rsync alone, the probe files of a destination root stay in a folder of their own.
+    """
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not {CACHE, ".exlab-watch-agent"} & set(path.relative_to(root).parts)
+    }
+
+
+def assert_untouched(lab: Lab, run: Path, before: dict[str, bytes]) -> None:
+    """Nothing was moved, nothing was added, and nothing is called synced."""
+    assert data_below(lab.local) == before
+    assert read_creation(run)["sync_status"] == "pending"
+    assert not list(lab.local.rglob(".exlab-superseded"))
+    assert not list(lab.local.rglob(".exlab-probe-*"))
+    assert not [path for path in lab.local.rglob("*.tmp") if path.is_file()]
+
+
+def lane(lab: Lab) -> dict[str, Any]:
+    return dict(lab.live()["lanes"]["SCOPE_01"])
+
+
+# --- the destination is the source --------------------------------------------------------------------------------------
+
+
+def destination_at(way: str, root: Path, home: Path, sshd: SshServer, sshd_rrsync: SshServer) -> Place:
+    match way:
+        case "rsync over ssh":
+            return sshd.place("", root=root)
+        case "rsync alone":
+            return sshd_rrsync.place("", root=root)
+        case "rclone sftp":
+            return Place(sftp_remote(home, sshd).place("unused").transport | {"rclone_remote_path": str(root)}, root)
+        case _:
+            return Place(local_remote(home).place("unused").transport | {"rclone_remote_path": str(root)}, root)
+
+
+@pytest.mark.parametrize("place", ["the equipment's folder", "a folder above it", "the folder of the runs, flat"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_destination_that_is_the_instruments_own_folder_gets_nothing_and_proves_nothing(
+    way: str, place: str, tmp_path: Path, sshd: SshServer, sshd_rrsync: SshServer
+) -> None:
+    # An account for rsync alone sees one folder only, so there the instrument's folder lies in it.
+    home = (sshd_rrsync.root / tmp_path.name if way == "rsync alone" else tmp_path) / "lab"
+    local = home / "instrument pc"
+    root, layout = {
+        "the equipment's folder": (local / "SCOPE_01", "mirror"),
+        "a folder above it": (home, "mirror"),
+        "the folder of the runs, flat": (local / "SCOPE_01" / "PROJ-0042" / "Runs", "flat"),
+    }[place]
+    home.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "remote").mkdir()
+    destination = destination_at(way, root, tmp_path / "remote", sshd, sshd_rrsync)
+    (local / "SCOPE_01").mkdir(parents=True, exist_ok=True)
+    lab = Lab(home, Equipment(place=destination), is_bound=False, layout=layout)
+    (local / "SCOPE_01" / CACHE).mkdir()  # as after any earlier life
+    run = lab.new_run(project="PROJ-0042")
+    before = data_below(local)
+    assert lab.cli("check").code == 1
+    assert "the instrument's own folder" in lab.cli("bind", "SCOPE_01", "--yes").err
+    assert_untouched(lab, run, before)
+    lab.cli("run", "--once", "--quiet")
+    assert_untouched(lab, run, before)
+    assert lab.record(run)["state"] == "queued"
+    assert lab.record(run)["attempts"] == 0
+    if way != "rclone local":  # that one waits to be bound
+        assert lane(lab)["waiting_kind"] == "destination_is_source"
+        assert "the instrument's own folder" in lane(lab)["waiting_reason"]
+
+
+def test_a_run_that_stands_at_its_own_destination_is_neither_moved_nor_called_synced(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    before = data_below(lab.local)
+    with bind_mount(run, lab.copy_of(run)):
+        with lab.running():
+            record = lab.until_state(run, "queued")
+            lab.until_lane_waits("SCOPE_01")
+            (run / "image.tif").write_bytes(b"the instrument goes on writing")
+            record = lab.until_state(run, "queued")
+        assert record["attempts"] == 0
+        assert lane(lab)["waiting_kind"] == "destination_is_source"
+        assert_untouched(
+            lab, run, before | {run.relative_to(lab.local).as_posix() + "/image.tif": b"the instrument goes on writing"}
+        )
+    lab.cli("run", "--once", "--quiet")
+    lab.assert_whole(run)
+
+
+def test_a_destination_that_becomes_the_instruments_own_folder_proves_nothing_more(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    lab.cli("run", "--once", "--quiet")
+    with bind_mount(run, lab.copy_of(run)):
+        lab.cli("verify", run.name)
+        assert lab.record(run)["verify_passes"] == 1
+        assert lane(lab)["waiting_kind"] == "destination_is_source"
+    assert lab.record(run)["state"] in ("verified", "auditing")
+
+
+# --- who must be asked ------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_nothing_shows_to_be_elsewhere_gets_nothing_until_it_is_bound(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, is_bound=False)
+    root = lab.nas / "SCOPE_01"
+    run = lab.new_run()
+    said = lab.cli("check")
+    assert said.code == 1
+    assert "exlab-watch-agent bind SCOPE_01" in said.out
+    lab.cli("run", "--once", "--quiet")
+    assert list(root.rglob("*")) == []
+    assert lab.record(run)["state"] == "queued"
+    assert lane(lab)["waiting_kind"] == "destination_unbound"
+    assert lane(lab)["waiting_command"] == "exlab-watch-agent bind SCOPE_01"
+    assert lab.cli("bind", "SCOPE_01", feed="n\n").code == 1
+    assert list(root.rglob("*")) == []
+    said = lab.cli("bind", "SCOPE_01", feed="y\n")
+    assert (said.code, said.err) == (0, "")
+    assert "Is that the right place" in said.out
+    assert [path.name for path in root.iterdir()] == [MARKER]
+    assert lab.cli("bind", "--all").out == f"SCOPE_01: {root} is bound already\n"
+    assert lab.cli("check").code == 0
+    lab.cli("run", "--once", "--quiet")
+    lab.assert_whole(run)
+    (bound,) = [fact for fact in lab.trail() if fact["kind"] == "destination_bound"]
+    assert bound["data"]["accepted_by"] == bound["operator"]
+
+
+def test_a_running_agent_goes_on_once_its_destination_is_bound(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, is_bound=False)
+    run = lab.new_run()
+    with lab.running():
+        lab.until_lane_waits("SCOPE_01")
+        assert lab.cli("bind", "SCOPE_01", "--yes").code == 0
+        lab.until_state(run, "verified")
+    lab.assert_whole(run)
+
+
+def test_what_cannot_be_bound_is_said_in_one_sentence(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, is_bound=False)
+    (lab.nas / "SCOPE_01").rmdir()
+    said = lab.cli("bind", "SCOPE_01", "--yes")
+    assert said.code == 1
+    assert said.err.count("\n") == 1
+    assert "cannot be used" in said.err
+    assert lab.cli("bind").code == 2
+    assert "has SCOPE_01" in lab.cli("bind", "SCOPE_1", "--yes").err
+
+
+def test_a_server_binds_by_itself(tmp_path: Path, sshd: SshServer) -> None:
+    lab = Lab(tmp_path, Equipment(place=sshd.place(f"own {tmp_path.name}")), is_bound=False)
+    run = lab.new_run()
+    said = lab.cli("check")
+    assert said.code == 0, said.out
+    assert "will bind by itself, because it is reached by ssh" in said.out
+    lab.cli("run", "--once", "--quiet")
+    lab.assert_whole(run)
+    (bound,) = [fact for fact in lab.trail() if fact["kind"] == "destination_bound"]
+    assert bound["data"]["accepted_by"] == "itself"
+
+
+def test_a_destination_that_the_first_version_bound_without_a_question_is_asked_for_once(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    lab.cli("run", "--once", "--quiet")
+    store = RunStore(lab.state)
+    store.open()
+    try:  # as the first version left it
+        root = f"SCOPE_01 {lab.nas / 'SCOPE_01'}"
+        marker_id = json.loads((lab.nas / "SCOPE_01" / MARKER).read_text())["id"]
+        store.commit([Entry("destination_bound", data={"root": root, "marker_id": marker_id})], at=store._now())
+    finally:
+        store.close()
+    another = lab.new_run()
+    lab.cli("run", "--once", "--quiet")
+    assert lab.record(run)["state"] == "verified"
+    assert lab.record(another)["state"] == "queued"
+    assert lane(lab)["waiting_kind"] == "destination_unbound"
+    assert lab.cli("bind", "--all", "--yes").code == 0
+    lab.cli("run", "--once", "--quiet")
+    lab.assert_whole(another)
+    assert json.loads((lab.nas / "SCOPE_01" / MARKER).read_text())["id"] == marker_id
+
+
+def test_an_unmounted_share_is_not_bound_in_place_of_the_nas(tmp_path: Path) -> None:
+    """The marker that is known is not there: an operator's yes is no reason to place another one."""
+    lab = Lab(tmp_path)
+    (lab.nas / "SCOPE_01" / MARKER).unlink()
+    store = RunStore(lab.state)
+    store.open()
+    try:
+        data = {"root": f"SCOPE_01 {lab.nas / 'SCOPE_01'}", "marker_id": "0" * 32}
+        store.commit([Entry("destination_bound", data=data)], at=store._now())
+    finally:
+        store.close()
+    said = lab.cli("bind", "SCOPE_01", "--yes")
+    assert said.code == 1
+    assert "is missing" in said.err
+    assert list((lab.nas / "SCOPE_01").iterdir()) == []
+
+
+# --- a cache on this PC -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def rclone_mount(source: Path, target: Path) -> Iterator[None]:
+    target.mkdir()
+    config = target.with_name("mount.conf")
+    config.write_text(f"[far]\ntype = alias\nremote = {source}\n")
+    words = ["mount", "far:", str(target), "--vfs-cache-mode", "writes", "--daemon", "--config", str(config)]
+    subprocess.run([str(RCLONE), *words, "--cache-dir", str(target.with_name("vfs"))], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(target)], check=True)
+
+
+def test_a_mount_on_which_this_pc_answers_for_the_server_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, is_bound=False)
+    root = lab.nas / "SCOPE_01"
+    root.rmdir()
+    (tmp_path / "server").mkdir()
+    run = lab.new_run()
+    with rclone_mount(tmp_path / "server", root):
+        for said in (lab.cli("check").out, lab.cli("bind", "SCOPE_01", "--yes").err):
+            assert "is a fuse.rclone mount" in said
+            assert "a transport of type rclone" in said
+        lab.cli("run", "--once", "--quiet")
+        assert lab.record(run)["state"] == "queued"
+        assert "is a fuse.rclone mount" in lane(lab)["waiting_reason"]
+        assert list(root.iterdir()) == []
+
+
+def test_a_destination_that_becomes_such_a_mount_is_used_no_more(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    root = lab.nas / "SCOPE_01"
+    lab.cli("run", "--once", "--quiet")
+    root.rename(tmp_path / "server")
+    run = lab.new_run()
+    with rclone_mount(tmp_path / "server", root):
+        assert (root / MARKER).exists()
+        lab.cli("run", "--once", "--quiet")
+        assert lab.record(run)["state"] == "queued"
+        assert "is a fuse.rclone mount" in lane(lab)["waiting_reason"]
