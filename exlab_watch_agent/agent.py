@@ -51,7 +51,16 @@ from exlab_watch_agent.errors import (
     StoreFullError,
 )
 from exlab_watch_agent.handlers import ask_destination
-from exlab_watch_agent.lane import SETTLED_STATES, Lane, LaneSetup, Noticed, Probed, Requested, ScanWanted, Woken
+from exlab_watch_agent.lane import (
+    SETTLED_STATES,
+    DestinationLost,
+    Lane,
+    LaneSetup,
+    Noticed,
+    Requested,
+    ScanWanted,
+    Woken,
+)
 from exlab_watch_agent.ports import Ports, Transport
 from exlab_watch_agent.report.status import OldestUnsynced
 from exlab_watch_agent.settings import Settings
@@ -584,7 +593,7 @@ class Agent:
             ask_destination(lane.ports, is_full=True)
             lane.ports.transport.write_small(f".exlab-watch-agent/{self._host}.json", data)
         except DestinationUnreachableError as error:  # said to people as any other wait for the NAS
-            self._post(Probed(lane.equipment.equipment_id, None, error))
+            self._post(DestinationLost(lane.equipment.equipment_id, error))
         except AgentError as error:
             log.warning("the heartbeat could not be placed on the NAS: %s", error)
 

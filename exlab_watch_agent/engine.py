@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from exlab_watch_agent.core.binding import marker_key
+from exlab_watch_agent.core.binding import accepted, marker_key
 from exlab_watch_agent.core.decide import claim_of, work_effect
 from exlab_watch_agent.core.discovery import destination_of, place_of, runs_to_look_at
 from exlab_watch_agent.core.effects import Seal
@@ -35,6 +35,7 @@ from exlab_watch_agent.handlers import Look, Unseen, bind
 from exlab_watch_agent.lane import (
     ASK_FULLY_EVERY_S,
     Bound,
+    DestinationLost,
     Lane,
     LaneSetup,
     Looked,
@@ -243,6 +244,9 @@ class Engine:
             lane = self.lanes.get(record.equipment_id)
             if lane is not None and record.verified_at is not None:
                 lane.last_success_at = max(record.verified_at, lane.last_success_at or record.verified_at)
+        for lane in self.lanes.values():
+            if lane.binding is not None and accepted(lane.binding) is None and self._is_working:
+                self._working.probe(lane)  # bound by a version that asked nobody: judged now, and told
         self._scanning.want_scan(self.lanes)
 
     def _resume(self, record: RunRecord, now: datetime) -> None:
@@ -282,7 +286,7 @@ class Engine:
         if self._looking.running or self._looking.rereads:
             return False
         for lane in self.lanes.values():
-            if lane.is_scanning or lane.scan_again or lane.is_binding:
+            if lane.is_scanning or lane.scan_again or lane.asking:
                 return False
             if lane.is_ours and (lane.backlog or lane.pushing is not None):
                 return False
@@ -300,6 +304,7 @@ class Engine:
         """Bind a destination at once, before `run`; return what is to be said. Raises: AgentError."""
         answers: list[Mapping[str, Any]] = []
         lane = self.lanes[equipment_id]
+        lane.asking += 1
         self._working.on_bound(Bound(equipment_id, operator, bind(lane.ports), None, answers.append))
         self._saving.waits_for_room = False
         self._saving.commit()
@@ -328,6 +333,9 @@ class Engine:
                 self._looking.catch_up(message.job_id)
             case Probed():
                 self._working.on_probed(message)
+            case DestinationLost():
+                lane = self.lanes[message.equipment_id]
+                self._working.lane_waits(lane, str(message.error), message.error.wait)
             case Bound():
                 self._working.on_bound(message)
             case Requested():

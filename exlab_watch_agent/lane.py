@@ -110,6 +110,14 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class DestinationLost:
+    """The destination could not be used for something that is no run's work."""
+
+    equipment_id: str
+    error: DestinationUnreachableError
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """A destination root was bound because an operator said so, or could not be: `marker_id`, or `error` in words."""
 
@@ -146,7 +154,8 @@ class Lane:
     `eyes` look, scan and probe; `hands` push, hash and seal, so that ten-hour pushes never make the lane blind.
     `is_ours`: a scan found that this is the root that we know, and it is held against agents of other state folders;
     until then nothing there is looked at or touched, and `root_problem` says why not. `waiting_since`: since when the
-    destination cannot be used; `wait` names that wait. `is_binding`: an operator has it bound.
+    destination cannot be used; `wait` names that wait. `asking`: how many
+    probes and bindings of it are under way.
     `known`: run path → signature of the `creation.json` that was last taken in, None when none was in this life;
     `passed_over`: the same of folders that are no usable run. `unsignalled`: paths of runs whose signal is not there: only
     scans ask for it, and so does whatever event comes. `backlog`: paths to look at when there is time.
@@ -169,7 +178,7 @@ class Lane:
     waiting_since: datetime | None = None
     waiting_reason: str = ""
     wait: Wait = NAS_UNREACHABLE
-    is_binding: bool = False
+    asking: int = 0
     probe_wait_s: float = PROBE_FIRST_S
     asked_fully_s: float = -ASK_FULLY_EVERY_S
     volume: str | None = None

@@ -195,6 +195,7 @@ class Working:
         lane.waiting_reason = reason
 
     def probe(self, lane: Lane) -> None:
+        lane.asking += 1
         self._desk.see(lane, self._do_probe, lane)
 
     def _do_probe(self, lane: Lane) -> None:
@@ -210,6 +211,7 @@ class Working:
 
     def on_probed(self, message: Probed) -> None:
         lane = self._desk.lanes[message.equipment_id]
+        lane.asking -= 1
         if message.error is not None:
             self.lane_waits(lane, str(message.error), message.error.wait)
             lane.probe_wait_s = min(PROBE_MAX_S, lane.probe_wait_s * 2)
@@ -258,7 +260,7 @@ class Working:
 
     def bind(self, lane: Lane, operator: str, reply: Callable[[Mapping[str, Any]], None]) -> None:
         """Have the lane's destination bound because an operator says that it is the right one."""
-        lane.is_binding = True
+        lane.asking += 1
         self._desk.see(lane, self._do_bind, lane, operator, reply)
 
     def _do_bind(self, lane: Lane, operator: str, reply: Callable[[Mapping[str, Any]], None]) -> None:
@@ -275,7 +277,7 @@ class Working:
 
     def on_bound(self, message: Bound) -> None:
         lane = self._desk.lanes[message.equipment_id]
-        lane.is_binding = False
+        lane.asking -= 1
         if message.marker_id is None:
             answer = {"ok": False, "message": message.error}
         else:

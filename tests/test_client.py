@@ -14,8 +14,10 @@ import pytest
 
 import exlab_watch_agent
 from exlab_watch_agent import NASSyncClient, SyncJobHandle, SyncJobState
+from exlab_watch_agent.agent import Agent
 from exlab_watch_agent.client import VerifyResult
 from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.settings import load_settings
 from exlab_watch_agent.statechart import CHART
 
 CONFIG = """\
@@ -34,6 +36,10 @@ class Lab:
         (home / "local" / "SCOPE_01").mkdir(parents=True)
         self.config = home / "config.yaml"
         self.config.write_text(CONFIG.format(home=home), encoding="utf-8")
+        agent = Agent(load_settings(self.config), state_dir=home / "queue")
+        agent.open()
+        agent.bind("SCOPE_01", "asmith")  # as `bind` does: nothing shows that this folder is a NAS
+        agent.close()
 
     def run(self, leaf: str = "Run_2026-01-01T00-00", name: str = "a.bin") -> Path:
         run = self.home / "local" / "SCOPE_01" / "P 1" / "Runs" / leaf

@@ -82,7 +82,7 @@ def test_a_hold_is_listed_first_with_the_command_that_ends_it(damaged: Lab, acce
 
 
 def test_a_state_folder_that_others_may_write_in_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, is_bound=False)
     lab.state.mkdir()
     lab.state.chmod(0o777)
     for words in (["run"], ["run", "--once"], ["check"]):

@@ -117,8 +117,9 @@ def problems(lab: Lab) -> dict[str, Any]:
 def test_on_a_full_disk_the_agent_waits_says_so_harms_nothing_and_goes_on_when_there_is_room(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, is_bound=False)
     disk = make_disk(lab.state, SMALL)
+    lab.bind()
     first = lab.new_run()
     with lab.running() as agent:
         lab.until_state(first, "verified")
@@ -154,8 +155,9 @@ def test_on_a_full_disk_the_agent_waits_says_so_harms_nothing_and_goes_on_when_t
 def test_killed_while_it_waits_for_room_it_takes_all_up_again_even_while_there_is_still_none(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, is_bound=False)
     disk = make_disk(lab.state, SMALL)
+    lab.bind()
     first = lab.new_run()
     with AgentProcess(lab) as agent:
         lab.until_state(first, "verified")
@@ -180,8 +182,9 @@ def test_killed_while_it_waits_for_room_it_takes_all_up_again_even_while_there_i
 def test_a_signal_ends_it_while_it_waits_for_room_and_the_next_start_takes_all_up(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, is_bound=False)
     disk = make_disk(lab.state, SMALL)
+    lab.bind()
     with AgentProcess(lab) as agent:
         agent.until_up()
         disk.fill()
@@ -203,8 +206,9 @@ def test_a_signal_ends_it_while_it_waits_for_room_and_the_next_start_takes_all_u
 def test_a_manifest_that_has_no_room_holds_up_the_seal_alone_and_costs_no_second_push(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path, retry_schedule=["1s", "1s"])
+    lab = Lab(tmp_path, retry_schedule=["1s", "1s"], is_bound=False)
     disk = make_disk(lab.state, 2 * SMALL)
+    lab.bind()
     with lab.running() as agent:
         lab.until_state(lab.new_run(), "verified")
         disk.fill(free_bytes=SMALL // 4)  # enough for many lines of the trail

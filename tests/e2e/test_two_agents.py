@@ -13,13 +13,14 @@ TAKES_OVER_S = 60.0
 
 def lab_over_the_same_root(lab: Lab, home: Path, *equipment: Equipment) -> Lab:
     """Return another state folder and config over the same instrument folder and the same NAS."""
-    other = Lab(home, *equipment)
+    other = Lab(home, *equipment, is_bound=False)
     other.local, other.nas = lab.local, lab.nas
     for one in other.equipment:
         (lab.local / one.id).mkdir(exist_ok=True)
         one.root(lab).mkdir(parents=True, exist_ok=True)
     other.settings["equipment"] = [one.to_config(other) for one in other.equipment]
     other.save_config()
+    other.bind()
     return other
 
 

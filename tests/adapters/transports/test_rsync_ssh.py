@@ -327,7 +327,7 @@ def test_a_shell_that_gives_no_answer_is_given_up_and_the_next_question_is_answe
     with pytest.raises(TransportError) as caught, transport._connection.shell() as shell:
         shell.ask(b"sleep 1000", timeout_s=0.5)
     assert caught.value.kind is FailureKind.NETWORK
-    assert transport.probe(expected_marker_id=known) == known
+    transport.probe(expected_marker_id=known)
 
 
 def test_a_server_that_was_started_again_is_found_again(tmp_path: Path) -> None:
