@@ -162,11 +162,11 @@ def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) ->
         if not nature.elsewhere:
             raise must_ask(ports.equipment.equipment_id, transport.describe(), nature)
         return bind(ports)
-    ports.apartness.require_root(anew=is_doubted)
     if is_full:
         transport.probe(expected_marker_id=marker_id)
     else:
         transport.require_marker(expected_marker_id=marker_id)
+    ports.apartness.require_root(anew=is_doubted)  # it writes, and an unmounted share is known by its marker only
     return marker_id
 
 
@@ -176,8 +176,10 @@ def bind(ports: Ports) -> str:
     Nothing is written there before it is shown that the root is not the instrument's own folder, but probe files.
     Raises: DestinationUnreachableError.
     """
-    ports.apartness.require_root(anew=True)
     known = ports.binding()
+    if known is not None:
+        ports.transport.require_marker(expected_marker_id=known.marker_id)
+    ports.apartness.require_root(anew=True)
     return ports.transport.bind(known_marker_id=None if known is None else known.marker_id)
 
 
