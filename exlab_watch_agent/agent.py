@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from exlab_watch_agent.adapters.transports.rsync_target import RsyncTransport
 from exlab_watch_agent.adapters.tree import DiskRunTree
 from exlab_watch_agent.adapters.watch import Health, WatchedRoot, Watcher
 from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -62,6 +64,7 @@ from exlab_watch_agent.lane import (
     Woken,
 )
 from exlab_watch_agent.ports import Ports, Transport
+from exlab_watch_agent.report.problems import Moment, Problem, problems
 from exlab_watch_agent.report.status import OldestUnsynced
 from exlab_watch_agent.settings import Settings
 from exlab_watch_agent.statechart import CHART, RunState
@@ -166,6 +169,7 @@ class Agent:
         self._pause_said: str | None = None
         self._unwritten: set[str] = set()
         self._nas_heartbeats: dict[str, float] = {}
+        self._lanes_before: Mapping[str, Any] = {}
 
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:
         """Return the configured transport of an equipment; its programs live and end with this agent."""
@@ -192,6 +196,8 @@ class Agent:
             self._say_who_holds()
             self._prepare_inbox()
             self._run_log.start()
+            if self._only is not None or self._is_choosy or not self._is_working:
+                self._lanes_before = lanes_of(read_live(self.state_dir))
             self._oldest = OldestUnsynced(self._unsettled())
             self.engine = Engine(
                 store=self.store,
@@ -456,18 +462,24 @@ class Agent:
         engine = self.engine
         waiting: dict[str, str] = {}
         run_problems: dict[str, str] = {}
+        unreadable: dict[str, dict[str, Any]] = {}
         for job_id, view in list(engine.views.items()):
             if view.reason:
                 waiting[job_id] = printable(view.reason)
             if view.problem:
                 run_problems[job_id] = printable(view.problem)
+            if view.unreadable and (record := self.store.get(job_id)) is not None:
+                said = {"message": printable(view.unreadable), "looks": view.unreadable_looks}
+                unreadable[printable(record.run_path)] = said
         return {
             "schema": 1,
+            "at": utc_text(self._clock.now()),
             "lanes": self._lanes_json(),
             "observer": self._observer_json(),
             "progress": self._progress_json(),
             "waiting": waiting,
             "run_problems": run_problems,
+            "unreadable": unreadable,
             "path_problems": {printable(path): printable(text) for path, text in engine.path_problems.items()},
             "orphans": [finding.to_json() for finding in engine.orphans()],
             "refused_after_sync": {
@@ -501,8 +513,8 @@ class Agent:
             "roots": {lane_id: _health_json(health) for lane_id, health in roots.items()},
         }
 
-    @staticmethod
-    def _lane_json(lane: Lane) -> dict[str, Any]:
+    def _lane_json(self, lane: Lane) -> dict[str, Any]:
+        before = self._lanes_before.get(lane.equipment.equipment_id, {})
         return {
             "destination": lane.ports.transport.describe(),
             "waiting_since": utc_text(lane.waiting_since) if lane.waiting_since is not None else None,
@@ -512,7 +524,24 @@ class Agent:
             "root_problem": lane.root_problem,
             "last_scan_at": utc_text(lane.last_scan_at) if lane.last_scan_at is not None else None,
             "last_success_at": utc_text(lane.last_success_at) if lane.last_success_at is not None else None,
+            **(_still_waits(before) if not _has_asked(lane, before) else {}),
         }
+
+    def problems(self) -> list[Problem]:
+        """Return what needs a person once this agent has ended, of all that it was to look after."""
+        assert self.engine is not None, "open() comes first"
+        live, at = self.live(), Moment(self._clock.now(), is_ended=True)
+        known = frozenset(self.engine.lanes)
+        if self._only is None:
+            hold = self.store.hold
+            return problems(self.store, live, policy=self.policy, known_equipment=known, at=at, hold=hold)
+        records = [record for record in self.store if record.run_path in self._only]
+        places = [
+            place_of(path, {lane_id: lane.root for lane_id, lane in self.engine.lanes.items()}) for path in self._only
+        ]
+        concerned = {place.equipment_id for place in places if place is not None}
+        live["lanes"] = {lane_id: lane for lane_id, lane in live["lanes"].items() if lane_id in concerned}
+        return problems(records, live, policy=self.policy, known_equipment=known, at=at)
 
     def _publish(self, *, force: bool = False) -> None:
         """Leave the live view for other processes, when it is another than before. Not durable: it is true now or not at all."""
@@ -598,6 +627,35 @@ class Agent:
             log.warning("the heartbeat could not be placed on the NAS: %s", error)
 
 
+def read_live(state_dir: Path) -> dict[str, Any]:
+    """Return the live view that an agent left, which is true only while it runs; empty where there is none."""
+    try:
+        return dict(json.loads((state_dir / LIVE_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def lanes_of(left: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the lanes of a live view that an agent left, each with the time `at` at which it was so."""
+    return {lane_id: {"at": left.get("at"), **lane} for lane_id, lane in left.get("lanes", {}).items()}
+
+
+def _has_asked(lane: Lane, before: Mapping[str, Any]) -> bool:
+    """Return whether this agent knows by itself how it is with a destination that an earlier one was waiting for.
+
+    One that was started for single runs, or works on none, asks few or none; what is not asked stays as it was found.
+    """
+    since = before.get("waiting_since")
+    has_answered = lane.asked_fully_s >= 0
+    if since is None or lane.waiting_since is not None or has_answered:
+        return True
+    return lane.last_success_at is not None and lane.last_success_at > datetime.fromisoformat(since)
+
+
+def _still_waits(before: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: before[name] for name in before if name == "at" or name.startswith("waiting_")}
+
+
 def _health_json(health: Health) -> dict[str, Any]:
     return {
         "kind": health.kind,
@@ -609,12 +667,6 @@ def _health_json(health: Health) -> dict[str, Any]:
         "let_go": health.let_go,
         "canary": printable(health.canary),
     }
-
-
-def needs_attention(agent: Agent) -> bool:
-    """Return whether a run that this agent was to look after is failed, blocked or in conflict."""
-    looked_after = (r for r in agent.store if agent._only is None or r.run_path in agent._only)
-    return any(r.state in (RunState.FAILED, RunState.BLOCKED, RunState.CONFLICT) for r in looked_after)
 
 
 def leave_now(agent: Agent, code: int) -> None:

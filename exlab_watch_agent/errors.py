@@ -50,6 +50,10 @@ class ConfigError(AgentError):
     """The configuration cannot be used. The text lists every problem at once, one a line."""
 
 
+class NoStateFolderError(ConfigError):
+    """There is no state folder to read from: most often the wrong one was named."""
+
+
 class StateFolderError(AgentError):
     """The state folder cannot be used: in use by another agent, not private, or damaged beyond what can be rebuilt."""
 

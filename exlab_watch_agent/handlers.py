@@ -38,7 +38,7 @@ from exlab_watch_agent.core.manifest import check_declared, compare, format_mani
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.push_plan import plan_push, wrong_sizes
 from exlab_watch_agent.core.sampling import sample_files
-from exlab_watch_agent.core.words import counted
+from exlab_watch_agent.core.words import counted, shortened
 from exlab_watch_agent.errors import (
     NAS_UNREACHABLE,
     CreationFileError,
@@ -56,6 +56,10 @@ from exlab_watch_agent.ports import Control, Ports, SavedCreation
 
 EXPECTED_BYTES_MAX = 64 * 1024 * 1024
 CACHE_READ_BACK_BYTES_MAX = 256 * 1024 * 1024
+RUN_LEVEL = "run"
+SENTENCE_MAX = 700
+"""Of what the system says about a path that is too long, this much is told."""
+LEVEL_MAX = 60
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -95,40 +99,38 @@ class NothingNew:
 
 
 @dataclass(frozen=True, slots=True)
-class NotARun:
-    """There is a `creation.json`, of another level."""
-
-    signature: tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Unseen:
     """The look could not be finished: a wait, never a failure. `code` says what to do about it.
 
     `root`: the equipment's folder is not there or not the one that was scanned; `missing`: no run folder or no
-    creation.json; `creation`: it cannot be used (message, line and column in the text);
-    `unreadable`: a part is locked by another program; `destination`: the NAS cannot be used, and `wait` names that wait.
+    creation.json; `creation`: it cannot be used (message, line and column in the text); `level`: it is not a run's, and
+    `signature` is that of this file; `unreadable`: a part of the run cannot be listed or read, and `creation` is its file
+    where that could be read; `destination`: the NAS cannot be used, and `wait` names that wait.
     """
 
     code: str
     message: str
+    creation: Creation | None = None
+    signature: tuple[int, int, int] | None = None
     wait: Wait = NAS_UNREACHABLE
 
 
-LookResult = Seen | NothingNew | NotARun | Unseen
+LookResult = Seen | NothingNew | Unseen
 
 
 def look(order: Look, ports: Ports) -> LookResult:
     """Return what stands in a run folder now. Reads only."""
     path = order.place.run_path
+    creation: Creation | None = None
     try:
         ports.require_root()
     except RootUnavailableError as error:
         return Unseen("root", str(error))
     try:
         file = ports.creations.read(path)
-        if file.creation.level != "run":
-            return NotARun(file.signature)
+        if file.creation.level != RUN_LEVEL:
+            return Unseen("level", _another_level(path, file.creation.level), signature=file.signature)
+        creation = file.creation
         if order.known_signature is not None and file.signature == order.known_signature:
             return NothingNew()
         inspected = _inspect(order, file.creation, ports)
@@ -144,9 +146,9 @@ def look(order: Look, ports: Ports) -> LookResult:
     except RootUnavailableError as error:
         return Unseen("missing", str(error))
     except (RunUnreadableError, SourceChangedError) as error:
-        return Unseen("unreadable", str(error))
+        return Unseen("unreadable", shortened(str(error), SENTENCE_MAX), creation)
     except DestinationUnreachableError as error:
-        return Unseen("destination", str(error), error.wait)
+        return Unseen("destination", str(error), wait=error.wait)
 
 
 def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) -> str:
@@ -181,6 +183,14 @@ def bind(ports: Ports) -> str:
         ports.transport.require_marker(expected_marker_id=known.marker_id)
     ports.apartness.require_root(anew=True)
     return ports.transport.bind(known_marker_id=None if known is None else known.marker_id)
+
+
+def _another_level(run_path: str, level: str) -> str:
+    return (
+        f"{run_path}/{CACHE_FOLDER}/{CREATION_FILE} says level {shortened(json.dumps(level), LEVEL_MAX)} where a run is "
+        "expected: each folder in Runs and TestRuns must be one, so nothing here is copied. If it is a run, write "
+        f'"level": "{RUN_LEVEL}" there, else move the folder elsewhere.'
+    )
 
 
 def _standing(destination: str, claim: Claim, ports: Ports) -> DestinationStanding:

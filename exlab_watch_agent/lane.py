@@ -28,6 +28,8 @@ from exlab_watch_agent.statechart import RunState
 
 SETTLED_STATES = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CLEANED})
 """Sealed and at rest: the data are looked at by audits only, and `creation.json` when it is another one."""
+UNREADABLE_LOOKS_TOLD = 3
+"""A file that another program holds for a moment is nobody's problem; what three looks cannot read is."""
 PROBE_FIRST_S = 5.0
 ASK_FULLY_EVERY_S = 10.0
 
@@ -216,7 +218,11 @@ class Task:
 
 @dataclass(slots=True)
 class View:
-    """What the last look at a run said; not persisted, told to people."""
+    """What the last look at a run said; not persisted, told to people.
+
+    `unreadable`: which part of it cannot be read and why; `unreadable_looks`: how many looks in a row said so, counted up
+    to those after which it is told.
+    """
 
     reason: str = ""
     problem: str = ""
@@ -227,6 +233,8 @@ class View:
     changes: int = 0
     looks_unchanged: int = 0
     is_settling: bool = False
+    unreadable: str = ""
+    unreadable_looks: int = 0
 
 
 @dataclass(slots=True)

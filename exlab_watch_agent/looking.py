@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from exlab_watch_agent.core.completeness import settled
+from exlab_watch_agent.core.creation import Creation
 from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.discovery import RunPlace, place_of
@@ -20,8 +21,16 @@ from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
 from exlab_watch_agent.core.reconcile import Signature
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.desk import Desk
-from exlab_watch_agent.handlers import Look, LookResult, NotARun, NothingNew, Seen, Unseen, look
-from exlab_watch_agent.lane import SETTLED_STATES, Lane, Looked, LookState, ScanWanted, View
+from exlab_watch_agent.handlers import Look, LookResult, NothingNew, Seen, Unseen, look
+from exlab_watch_agent.lane import (
+    SETTLED_STATES,
+    UNREADABLE_LOOKS_TOLD,
+    Lane,
+    Looked,
+    LookState,
+    ScanWanted,
+    View,
+)
 from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import RunState
 from exlab_watch_agent.timers import TimerKind
@@ -134,7 +143,8 @@ class Looking:
         path = message.order.place.run_path
         lane = self._desk.lanes[message.order.place.equipment_id]
         record = self._desk.record_at(path)
-        if record is None and isinstance(message.result, Seen) and self._asks_for_twins(lane, message, message.result):
+        creation = None if isinstance(message.result, NothingNew) else message.result.creation
+        if record is None and creation is not None and self._asks_for_twins(lane, message, creation):
             return
         if message.order.claim is None:
             self._end_look(lane, path, message)
@@ -143,10 +153,7 @@ class Looking:
             return  # it went away meanwhile: nothing is concluded from it
         match message.result:
             case Unseen():
-                self._on_unseen(lane, path, message.result, record)
-            case NotARun():
-                lane.passed_over[path] = message.result.signature
-                self._desk.tell_of_path(path, None)
+                self._on_unseen(lane, message, message.result, record)
             case NothingNew():
                 pass
             case Seen():
@@ -154,11 +161,11 @@ class Looking:
                 self.rereads.pop(path, None)
                 self._on_seen_run(lane, message, message.result, record)
 
-    def _asks_for_twins(self, lane: Lane, message: Looked, seen: Seen) -> bool:
+    def _asks_for_twins(self, lane: Lane, message: Looked, creation: Creation) -> bool:
         """Before a run is taken for a new one: have asked whether those of the same identity are still at their places."""
         twins = {
             twin.job_id: twin.run_path
-            for twin in self._desk.twins(seen.creation.identity)
+            for twin in self._desk.twins(creation.identity)
             if twin.equipment_id == lane.equipment.equipment_id
         }
         if not twins.keys() - message.twins.keys():
@@ -202,11 +209,13 @@ class Looking:
 
     def _forget_view(self, record: RunRecord) -> None:
         view = self._desk.views[record.job_id]
-        if record.state in SETTLED_STATES and not view.problem and not blocking(view.findings):
+        has_news = view.problem or view.unreadable or blocking(view.findings)
+        if record.state in SETTLED_STATES and not has_news:
             del self._desk.views[record.job_id]
             self._desk.told += bool(view.reason)
 
-    def _on_unseen(self, lane: Lane, path: str, result: Unseen, record: RunRecord | None) -> None:
+    def _on_unseen(self, lane: Lane, message: Looked, result: Unseen, record: RunRecord | None) -> None:
+        path = message.order.place.run_path
         now_s = self._desk.clock.monotonic_s()
         match result.code:
             case "root":
@@ -225,7 +234,14 @@ class Looking:
                 self._desk.tell_of_path(path, result.message)
                 # A permission or a lock that is mended leaves no event.
                 self._desk.timers.set_earlier(TimerKind.LOOK, path, due_s=now_s + PROBLEM_WAIT_S)
+            case "level":
+                assert result.signature is not None, "the file was read"
+                lane.passed_over[path] = result.signature
+                self._desk.tell_of_path(path, result.message)
+                # What is corrected, or moved away, may leave no event either.
+                self._desk.timers.set_earlier(TimerKind.LOOK, path, due_s=now_s + PROBLEM_WAIT_S)
             case "unreadable":
+                record = self._on_unreadable(lane, message, result, record)
                 self._desk.timers.set_earlier(TimerKind.LOOK, path, due_s=now_s + UNREADABLE_WAIT_S)
             case "missing":
                 self._desk.tell_of_path(path, None)
@@ -236,8 +252,32 @@ class Looking:
         if result.code == "missing" and view.reason != result.message:
             # Only a whole scan can say that it is gone.
             self._desk.post(ScanWanted((record.equipment_id,), is_full=False))
+        if result.code == "missing":
+            self._desk.tell(record.job_id, unreadable="", unreadable_looks=0)
         self._desk.tell(record.job_id, reason=result.message)
         view.is_settling = False
+
+    def _on_unreadable(self, lane: Lane, message: Looked, result: Unseen, record: RunRecord | None) -> RunRecord | None:
+        """Note that a run cannot be read whole, and know it from the first time on: a run without a record is nowhere.
+
+        Nothing is decided: what cannot be seen is neither complete nor changed.
+        """
+        path = message.order.place.run_path
+        if record is None:
+            if result.creation is None:  # a look that failed by a defect
+                self._desk.tell_of_path(path, result.message)
+                return None
+            record = self._register(message, result.creation)
+            lane.passed_over.pop(path, None)
+            lane.known[path] = None
+        if result.creation is not None:
+            self._desk.tell_of_path(path, None)
+        view = self._desk.views.setdefault(record.job_id, View())
+        if not view.unreadable:
+            log.warning("%s cannot be read whole, and is looked at again: %s", path, result.message)
+        looks = min(view.unreadable_looks + 1, UNREADABLE_LOOKS_TOLD)
+        self._desk.tell(record.job_id, unreadable=result.message, unreadable_looks=looks)
+        return record
 
     def _on_seen_run(self, lane: Lane, message: Looked, seen: Seen, record: RunRecord | None) -> None:
         path = message.order.place.run_path
@@ -246,13 +286,16 @@ class Looking:
             if message.order.asks_nas_fully:
                 lane.asked_fully_s = message.ended_s
         if record is None:
-            record = self._register(message, seen)
+            record = self._register(message, seen.creation)
         lane.passed_over.pop(path, None)
         lane.known[path] = None if self._may_change_unseen(seen.signature) else seen.signature
         if record.identity != seen.creation.identity and not record.is_sealed:
             record = self._desk.save(replace(record, identity=seen.creation.identity), Entry("identity_changed"))
         record = self._note_overrides(record, seen)
         view = self._desk.views.setdefault(record.job_id, View())
+        if view.unreadable:
+            log.info("%s can be read whole again", path)
+            self._desk.tell(record.job_id, unreadable="", unreadable_looks=0)
         quiet_s = self._observe_quiet(view, message, seen.inspected.fingerprint)
         completeness = seen.inspected.completeness
         lane.unsignalled.discard(path)
@@ -313,10 +356,10 @@ class Looking:
             wait_s = max(0.0, (expiry - self._desk.clock.now()).total_seconds()) + 0.01
             self._desk.timers.set_earlier(TimerKind.LOOK, path, due_s=now_s + wait_s)
 
-    def _register(self, message: Looked, seen: Seen) -> RunRecord:
+    def _register(self, message: Looked, creation: Creation) -> RunRecord:
         """Return the record of a run at a path where none was known: one that was moved there, or a new one."""
         place = message.order.place
-        for twin in self._desk.twins(seen.creation.identity):
+        for twin in self._desk.twins(creation.identity):
             if message.twins.get(twin.job_id) is False:
                 return self._move_path(twin, place)
         now = self._desk.clock.now()
@@ -325,8 +368,8 @@ class Looking:
             run_path=place.run_path,
             equipment_id=place.equipment_id,
             project=place.project,
-            run_kind=seen.creation.run_kind,
-            identity=seen.creation.identity,
+            run_kind=creation.run_kind,
+            identity=creation.identity,
             entered_at=now,
             discovered_at=now,
         )

@@ -35,6 +35,11 @@ GONE_STATES = frozenset({RunState.ACQUIRING, RunState.BLOCKED, RunState.QUEUED})
 """Of these only the scan tells that the run folder is gone; work under way notices by itself, and a failure stays one."""
 
 
+def gone(run_path: str) -> str:
+    """Return what is told of a run whose folder is gone although it was not synced."""
+    return f"{run_path} is gone: put it back, or ignore this if it was removed on purpose"
+
+
 class Scanning:
     """Part of the engine's loop; see desk.py."""
 
@@ -198,7 +203,7 @@ class Scanning:
             return
         view = self._desk.tell(
             record.job_id,
-            problem=f"{record.run_path} is gone: put it back, or ignore this if it was removed on purpose",
+            problem=gone(record.run_path),
         )
         view.is_settling = False
         if record.state is not RunState.QUEUED or lane.pushing == record.job_id:

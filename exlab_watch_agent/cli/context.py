@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,13 +19,13 @@ from exlab_watch_agent.adapters.inbox import send_request
 from exlab_watch_agent.adapters.recovery import Loaded, binding_in, load
 from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME
-from exlab_watch_agent.agent import LIVE_NAME
+from exlab_watch_agent.agent import lanes_of, read_live
 from exlab_watch_agent.core.binding import Binding, marker_key
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.errors import AgentError, RootUnavailableError, StateFolderError
+from exlab_watch_agent.errors import AgentError, NoStateFolderError, RootUnavailableError, StateFolderError
 from exlab_watch_agent.settings import Settings, load_settings
 
 APP_NAME = "exlab-watch-agent"
@@ -70,6 +69,14 @@ class Context:
         if self.config is not None or default_config_path().exists():
             return self.settings.state_dir
         return user_state_path(APP_NAME, appauthor=False)
+
+    def require_state_dir(self) -> None:
+        """For what only reads: there must be something to read. Raises: NoStateFolderError."""
+        if not self.state_dir.exists():
+            raise NoStateFolderError(
+                f"There is no state folder at {self.state_dir}: no agent has worked with it yet. `{APP_NAME} run` makes it, "
+                "or give the right --state-dir."
+            )
 
     @cached_property
     def policy(self) -> Policy:
@@ -132,13 +139,12 @@ class Context:
 
     @cached_property
     def live(self) -> dict[str, Any]:
-        """The running agent's live view; empty where none runs."""
-        if self.holder is None:
-            return {}
-        try:
-            return dict(json.loads((self.state_dir / LIVE_NAME).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return {}
+        """The running agent's live view; where none runs, only its lanes, as the last one left them and with that time."""
+        left = read_live(self.state_dir)
+        if self.holder is not None:
+            return left
+        lanes = lanes_of(left)
+        return {"lanes": {lane_id: lane for lane_id, lane in lanes.items() if not self.roots or lane_id in self.roots}}
 
     def find_run(self, word: str) -> tuple[str, RunRecord | None]:
         """Return path and record (None for a run that is on the disk and not known yet) of the run that is meant.

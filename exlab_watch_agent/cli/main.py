@@ -20,7 +20,8 @@ from exlab_watch_agent.cli.context import Context, default_config_path
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.report.status import shell_name, status_json
+from exlab_watch_agent.report.problems import shell_name
+from exlab_watch_agent.report.status import status_json
 from exlab_watch_agent.statechart import RunState
 
 app = typer.Typer(
@@ -196,7 +197,7 @@ def scan(
 @app.command()
 def status(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """Say what is where."""
-    context = Context(config, state_dir)
+    context = _to_read(config, state_dir)
     if as_json:
         holder = context.holder
         _print_json(
@@ -218,7 +219,7 @@ def status(as_json: Json = False, config: Config = None, state_dir: StateDir = N
 @app.command()
 def show(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """Say everything about one run: where it is, why, its findings and its history."""
-    context = Context(config, state_dir)
+    context = _to_read(config, state_dir)
     value = showing.run_in_full(context, run)
     if as_json:
         _print_json(value)
@@ -230,7 +231,7 @@ def show(run: Run, as_json: Json = False, config: Config = None, state_dir: Stat
 @app.command()
 def problems(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """List what needs a person, worst first, with the command that helps."""
-    found = showing.find_problems(Context(config, state_dir), now=SystemClock().now())
+    found = showing.find_problems(_to_read(config, state_dir), now=SystemClock().now())
     if as_json:
         _print_json({"schema": 1, "problems": [problem.to_json() for problem in found]})
     else:
@@ -306,6 +307,13 @@ def resolve(
     return _act_on_known(context, "resolve", str(run), reason=reason)
 
 
+def _to_read(config: Path | None, state_dir: Path | None) -> Context:
+    """Return what a command starts from that only reads. Raises: NoStateFolderError."""
+    context = Context(config, state_dir)
+    context.require_state_dir()
+    return context
+
+
 def _act_on_known(context: Context, command: str, word: str, **more: Any) -> int:
     path, record = _known(context, word)
     return work.act(context, {"command": command, "job_id": record.job_id, **more}, run_paths=frozenset({path}))
@@ -354,7 +362,7 @@ def override_revoke(
 @override_app.command("list")
 def override_list(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """List a run's overrides, and which of them count now."""
-    return overriding.list_all(Context(config, state_dir), run, as_json=as_json)
+    return overriding.list_all(_to_read(config, state_dir), run, as_json=as_json)
 
 
 def _print_json(value: Any) -> None:

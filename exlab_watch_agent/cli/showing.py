@@ -11,29 +11,31 @@ from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text
 from exlab_watch_agent.adapters.creation_json import JsonCreationFiles
 from exlab_watch_agent.adapters.digests import LocalDigester
-from exlab_watch_agent.adapters.scanner import DiskRunScanner
+from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.seal import CacheFolderSealer, FolderManifestStore
 from exlab_watch_agent.adapters.tree import DiskRunTree
 from exlab_watch_agent.agent import make_transport
 from exlab_watch_agent.cli.context import Context
-from exlab_watch_agent.core.discovery import looks_like_run, place_of
+from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan, printable
+from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.words import counted
+from exlab_watch_agent.core.words import age, counted
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.handlers import Look, LookResult, Seen, Unseen, look
+from exlab_watch_agent.lane import SETTLED_STATES
 from exlab_watch_agent.ports import Ports
-from exlab_watch_agent.report.status import (
+from exlab_watch_agent.report.problems import (
+    Moment,
     Problem,
-    Severity,
-    counts,
-    history_json,
     problems,
     problems_of_state,
-    rank,
-    run_json,
-    sentence,
+    why_lane_waits,
+    why_root_waits,
 )
+from exlab_watch_agent.report.status import counts, history_json, run_json, sentence
+from exlab_watch_agent.scanning import GONE_STATES, gone
 from exlab_watch_agent.statechart import RunState
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -98,7 +100,7 @@ def run_in_full(context: Context, word: str) -> dict[str, Any]:
         },
     }
     value = run_json(record, context.live)
-    value["why"] = printable(sentence(record, fresh, now=now))
+    value["why"] = printable(sentence(record, fresh, _moment(context, now)))
     if isinstance(result, Unseen) and record.state is not RunState.ACQUIRING:
         value["why"] += f"; its folder cannot be looked at now: {printable(why)}"
     value["progress"] = context.live.get("progress", {}).get(record.job_id)
@@ -127,49 +129,69 @@ def _findings_json(findings: tuple[Finding, ...], *, is_synced: bool = False) ->
 
 
 def find_problems(context: Context, *, now: datetime) -> list[Problem]:
-    """Return what needs a person: from the running agent's live view, or by a fresh scan where none runs."""
-    live = context.live
-    orphans: list[Finding] = []
-    path_problems: dict[str, str] = dict(live.get("path_problems", {}))
-    extra: list[Problem] = []
-    if context.holder is None:
-        known = {record.run_path for record in context.records.values()}
-        for equipment in context.policy.equipment:
-            try:
-                seen_runs = DiskRunScanner().scan(equipment)
-            except RootUnavailableError as error:
-                extra.append(
-                    Problem(
-                        Severity.WAITING,
-                        "root_unavailable",
-                        equipment.equipment_id,
-                        str(error),
-                        "exlab-watch-agent check",
-                    )
-                )
-                continue
-            for seen in seen_runs:
-                if seen.creation_signature is None and looks_like_run(seen.place.leaf):
-                    orphans.append(orphan(seen.place))
-                elif seen.creation_signature is not None and seen.place.run_path not in known:
-                    result = look_at(context, seen.place.run_path, None)
-                    if isinstance(result, Unseen) and result.code == "creation":
-                        path_problems[seen.place.run_path] = result.message
-    for entry in live.get("orphans", ()):
-        extra.append(
-            Problem(Severity.NOTICE, entry["rule"], entry["run_path"], entry["rule_detail"], "see the message")
-        )
-    found = problems(
+    """Return what needs a person: from the running agent's live view, or by a fresh look where none runs."""
+    return problems(
         context.records.values(),
-        live,
-        orphans=orphans,
-        path_problems=path_problems,
+        context.live if context.holder is not None else _looked_through(context),
         policy=context.policy,
         known_equipment=frozenset(context.roots) or frozenset(r.equipment_id for r in context.records.values()),
-        now=now,
+        at=_moment(context, now),
+        paused=context.paused,
+        hold=context.hold,
     )
-    extra += problems_of_state(paused=context.paused, hold=context.hold)
-    return sorted({*found, *extra}, key=rank)
+
+
+def _looked_through(context: Context) -> dict[str, Any]:
+    """Return a live view for where no agent has one: what is in the folders now, and the lanes as they were left."""
+    view: dict[str, Any] = {"lanes": dict(context.live["lanes"]), "roots_away": {}, "path_problems": {}}
+    view |= {"unreadable": {}, "orphans": [], "run_problems": {}}
+    by_path = {record.run_path: record for record in context.records.values()}
+    for equipment in context.policy.equipment:
+        equipment_id = equipment.equipment_id
+        of_lane = {path: record for path, record in by_path.items() if record.equipment_id == equipment_id}
+        try:
+            found = _scanned_now(context, equipment, of_lane)
+        except RootUnavailableError as error:
+            view["roots_away"][equipment_id] = str(error)
+            if equipment_id in view["lanes"]:
+                view["lanes"][equipment_id] = {**view["lanes"][equipment_id], "root_problem": None}
+            continue
+        view["orphans"] += [orphan(place).to_json() for place in found.orphans.values()]
+        missing = {of_lane[path].job_id: path for path in found.missing if of_lane[path].state in GONE_STATES}
+        view["run_problems"] |= {job_id: printable(gone(path)) for job_id, path in missing.items()}
+        unsettled = [path for path, record in of_lane.items() if record.state not in SETTLED_STATES]
+        for path in sorted({*found.changed, *unsettled} - {*found.missing}):
+            _note(view, path, look_at(context, path, of_lane.get(path)))
+    return view
+
+
+def _scanned_now(context: Context, equipment: EquipmentPolicy, of_lane: Mapping[str, RunRecord]) -> Differences:
+    """Return what is different from the records, by the agent's own rules. Raises: RootUnavailableError."""
+    scanner = DiskRunScanner()
+    volume = scanner.volume(equipment)
+    bound = context.loaded.facts.get("volumes", {}).get(equipment.equipment_id)
+    known = Known({path: record.creation_signature for path, record in of_lane.items()}, {}, bound)
+    found = differences(known, scanner.scan(equipment))
+    doubt = root_doubt(
+        root=equipment_root(equipment),
+        equipment_id=equipment.equipment_id,
+        known=known,
+        expected=(path for path, record in of_lane.items() if record.state is not RunState.CLEANED),
+        is_any_there=found.is_any_there,
+        is_empty=found.runs_total == 0 and scanner.is_empty(equipment),
+        volume=volume,
+    )
+    if doubt is not None:
+        raise RootUnavailableError(doubt)
+    return found
+
+
+def _note(view: dict[str, Any], path: str, result: LookResult | None) -> None:
+    match result:
+        case Unseen("creation" | "level"):
+            view["path_problems"][path] = result.message
+        case Unseen("unreadable"):
+            view["unreadable"][printable(path)] = {"message": result.message, "looks": 1}
 
 
 def print_problems(found: list[Problem]) -> None:
@@ -180,7 +202,7 @@ def print_problems(found: list[Problem]) -> None:
 
 
 def print_status(context: Context) -> None:
-    now = SystemClock().now()
+    at = _moment(context, SystemClock().now())
     holder, live = context.holder, context.live
     if holder is None:
         print("no agent is running")
@@ -191,14 +213,10 @@ def print_status(context: Context) -> None:
     for problem in problems_of_state(paused=context.paused, hold=context.hold):
         print(f"{problem.message}\n    -> {problem.command}")
     for equipment_id, lane in sorted(live.get("lanes", {}).items()):
-        state = "ok"
-        if lane.get("root_problem"):
-            state = f"waits: {lane['root_problem']}"
-        elif lane.get("waiting_since"):
-            state = f"NAS unreachable since {lane['waiting_since']}: {lane['waiting_reason']}"
-        scanned = lane.get("last_scan_at")
-        age = f"last scan {_age(scanned, now)} ago" if scanned else "not scanned yet"
-        print(f"{equipment_id} -> {lane['destination']}: {state}; {age}")
+        away = why_root_waits(lane, at)
+        waits = f"waits: {away}" if away else why_lane_waits(lane, at)
+        if waits or holder is not None:
+            print(f"{equipment_id} -> {lane['destination']}: {waits or 'ok'}; {_scanned(lane, at.now)}")
         watch = (live.get("observer") or {}).get("roots", {}).get(equipment_id)
         if watch:
             print(f"{'':<{len(equipment_id)}}    {watched(watch)}")
@@ -212,7 +230,7 @@ def print_status(context: Context) -> None:
     for record in runs:
         print(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record, live)})")
         if record.state.value not in ("verified", "cleaned"):
-            print(f"{'':<16}   {printable(sentence(record, live, now=now))}")
+            print(f"{'':<16}   {printable(sentence(record, live, at))}")
 
 
 def watched(watch: Mapping[str, Any]) -> str:
@@ -222,9 +240,14 @@ def watched(watch: Mapping[str, Any]) -> str:
     return f"{kind}, {counted(watch['watches'], 'folder')}{f'; {health}' if health else ''}"
 
 
-def _age(moment: str, now: datetime) -> str:
-    seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+def _moment(context: Context, now: datetime) -> Moment:
+    return Moment(now, is_ended=context.holder is None)
+
+
+def _scanned(lane: Mapping[str, Any], now: datetime) -> str:
+    if not lane.get("last_scan_at"):
+        return "not scanned yet"
+    return f"last scan {age((now - datetime.fromisoformat(lane['last_scan_at'])).total_seconds())} ago"
 
 
 def _amount(record: RunRecord, live: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.state_folder import require_private
 from exlab_watch_agent.adapters.store import RunStore
-from exlab_watch_agent.agent import Agent, leave_now, needs_attention
+from exlab_watch_agent.agent import Agent, leave_now
 from exlab_watch_agent.cli.context import Context, operator_name
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable
@@ -24,9 +24,10 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.lane import Requested
-from exlab_watch_agent.report.status import counts
+from exlab_watch_agent.report.problems import Moment, Problem, Severity, need_a_person
+from exlab_watch_agent.report.status import counts, sentence
 from exlab_watch_agent.requests import NOTHING_ON_HOLD, TRAIL_ACCEPTED
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
 BARS_EVERY_S = 0.2
@@ -123,18 +124,15 @@ def run_agent(context: Context, *, is_once: bool, is_quiet: bool) -> int:
         on_move=narrator.on_move,
         on_notice=narrator.on_notice,
     )
-    code = _drive(agent, narrator, until_rest=is_once)
+    found = _drive(agent, narrator, until_rest=is_once)
     if is_once:
-        for lane_id, lane in agent.engine.lanes.items() if agent.engine is not None else ():
-            if lane.root_problem is not None:
-                print(f"{lane_id}: {printable(lane.root_problem)}", file=sys.stderr)
-        found = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
-        print(found or "no runs were found")
-    leave_now(agent, code)
-    return code
+        there = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
+        print(there or "no runs were found")
+    return _end(agent, narrator, found)
 
 
-def _drive(agent: Agent, narrator: Narrator, *, until_rest: bool, requests: Sequence[Requested] = ()) -> int:
+def _drive(agent: Agent, narrator: Narrator, *, until_rest: bool, requests: Sequence[Requested] = ()) -> list[Problem]:
+    """Have the agent work; return what needs a person when it came to rest, of all that it was to look after."""
     with stopping_on_signals(agent.stop):
         agent.open()
         try:
@@ -142,9 +140,35 @@ def _drive(agent: Agent, narrator: Narrator, *, until_rest: bool, requests: Sequ
                 agent.engine.post(request)  # type: ignore[union-attr]
             with narrator.following(agent):
                 agent.run(until_rest=until_rest)
-            return ExitCode.NEEDS_ATTENTION if until_rest and needs_attention(agent) else ExitCode.FINE
+            return need_a_person(agent.problems()) if until_rest else []
         finally:
             agent.close()
+
+
+def _end(agent: Agent, narrator: Narrator, found: Sequence[Problem]) -> int:
+    """Say on stderr what needs a person, a line each, and return the exit code."""
+    for problem in found:
+        narrator.on_notice(f"{problem.severity.name}  {problem.subject}: {problem.message} -> {problem.command}")
+    code = ExitCode.NEEDS_ATTENTION if found else ExitCode.FINE
+    leave_now(agent, code)
+    return code
+
+
+def _still_under_way(agent: Agent, run_paths: frozenset[str]) -> list[Problem]:
+    """Return those of the runs that did not come to rest, most often because the command was stopped."""
+    live, at = agent.live(), Moment(SystemClock().now(), is_ended=True)
+    moving = CHART.working | {RunState.QUEUED}
+    return [
+        Problem(
+            Severity.WAITING,
+            "under_way",
+            printable(record.run_path),
+            f"it is still {record.state}: {printable(sentence(record, live, at))}",
+            "exlab-watch-agent run",
+        )
+        for record in agent.store
+        if record.run_path in run_paths and record.state in moving
+    ]
 
 
 def act(context: Context, request: Mapping[str, Any], *, run_paths: frozenset[str]) -> int:
@@ -158,15 +182,14 @@ def act(context: Context, request: Mapping[str, Any], *, run_paths: frozenset[st
         context.settings, state_dir=context.state, only=run_paths, is_watching=False, on_move=narrator.on_move
     )
     order = Requested({**request, "operator": operator_name()}, answers.append)
-    code = _drive(agent, narrator, until_rest=True, requests=[order])
+    found = _drive(agent, narrator, until_rest=True, requests=[order])
     if not answers:
         raise AgentError("It was stopped before the command was obeyed: give it again.")
     for answer in answers:
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))
         print(answer["message"])
-    leave_now(agent, code)
-    return code
+    return _end(agent, narrator, found or _still_under_way(agent, run_paths))
 
 
 def accept_trail(context: Context, reason: str) -> int:
@@ -200,19 +223,18 @@ def scan(context: Context, accept_root: str | None) -> int:
     before = {record.job_id for record in context.records.values()}
     answers: list[Mapping[str, Any]] = []
     order = Requested({**request, "operator": operator_name()}, answers.append)
+    narrator = Narrator(is_quiet=True)
     agent = Agent(context.settings, state_dir=context.state, is_watching=False, is_working=False)
-    code = _drive(agent, Narrator(is_quiet=True), until_rest=True, requests=[order])
+    found = _drive(agent, narrator, until_rest=True, requests=[order])
     assert agent.engine is not None, "the agent was opened"
     for equipment_id, lane in agent.engine.lanes.items():
         if lane.root_problem is not None:
             print(f"{equipment_id} waits: {printable(lane.root_problem)}")
-            code = ExitCode.NEEDS_ATTENTION
             continue
         new = sum(1 for record in agent.store if record.equipment_id == equipment_id and record.job_id not in before)
         parts = [counted(lane.runs_seen, "run folder"), f"{new} new", f"{len(lane.gone)} gone"]
         print(f"{equipment_id}: {', '.join(parts)}")
-    leave_now(agent, code)
-    return code
+    return _end(agent, narrator, found)
 
 
 def sync_run(context: Context, word: str) -> int:
@@ -221,6 +243,9 @@ def sync_run(context: Context, word: str) -> int:
     if context.holder is not None:
         request = {"command": "sync" if record is not None else "look", "run_path": path}
         print(context.ask_agent(request))
+        if unusable := context.live.get("path_problems", {}).get(printable(path)):
+            print(f"{printable(path)}: {unusable}", file=sys.stderr)
+            return ExitCode.NEEDS_ATTENTION
         return ExitCode.FINE
     narrator = Narrator()
     agent = Agent(
@@ -229,11 +254,11 @@ def sync_run(context: Context, word: str) -> int:
     orders: list[Requested] = []
     if record is not None and record.state in (RunState.FAILED, RunState.QUEUED):
         orders.append(Requested({"command": "sync", "run_path": path, "operator": operator_name()}, lambda _: None))
-    code = _drive(agent, narrator, until_rest=True, requests=orders)
-    return _say_how_it_ended(agent, path, code)
+    found = _drive(agent, narrator, until_rest=True, requests=orders)
+    return _say_how_it_ended(agent, narrator, path, found)
 
 
-def _say_how_it_ended(agent: Agent, path: str, code: int) -> int:
+def _say_how_it_ended(agent: Agent, narrator: Narrator, path: str, found: Sequence[Problem]) -> int:
     record = next((r for r in agent.store if r.run_path == path), None)
     engine = agent.engine
     assert engine is not None, "the agent was opened"
@@ -246,12 +271,10 @@ def _say_how_it_ended(agent: Agent, path: str, code: int) -> int:
         print(
             f"{printable(path)}: {record.state}, {counted(record.files_total, 'file')}, {counted(record.bytes_total, 'byte')}"
         )
-        return code
+    found = found or _still_under_way(agent, frozenset({path}))
+    if found or record.sync_status == "synced":
+        return _end(agent, narrator, found)
     view = engine.views.get(record.job_id)
-    lane = engine.lanes[record.equipment_id]
-    away = lane.waiting_reason or lane.root_problem or ""
-    error = record.last_error.message if record.last_error is not None else ""
-    reason = error or away or (view.reason if view is not None else "")
-    print(f"{printable(path)}: {record.state}: {printable(reason)}", file=sys.stderr)
-    leave_now(agent, code or ExitCode.FAILED)
-    return code or ExitCode.FAILED
+    print(f"{printable(path)}: {record.state}: {printable(view.reason if view is not None else '')}", file=sys.stderr)
+    leave_now(agent, ExitCode.FAILED)
+    return ExitCode.FAILED

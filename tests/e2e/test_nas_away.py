@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lab import Equipment, Lab, override, read_creation, save_in_place, tombstone, until
+from lab import AgentProcess, Equipment, Lab, override, read_creation, save_in_place, tombstone, until
 
 PLACEHOLDER = "unresolved_placeholder_token"
 
@@ -110,14 +110,34 @@ def test_run_once_with_the_nas_away_ends_and_leaves_the_runs_queued(tmp_path: Pa
     (lab.nas / "SCOPE_01").rename(lab.nas / "away")
     run = lab.new_run()
     said = lab.cli("run", "--once")
-    assert "1 queued" in said.out
+    assert (said.code, "1 queued" in said.out) == (3, True)
+    assert "The share may not be mounted" in said.err
     assert lab.record(run)["attempts"] == 0
     assert sorted(path.name for path in lab.nas.iterdir()) == ["away"]
     synced = lab.cli("sync", str(run))
-    assert synced.code == 1
+    assert synced.code == 3
     assert "share may not be mounted" in synced.err
     (lab.nas / "away").rename(lab.nas / "SCOPE_01")
     assert lab.cli("sync", str(run)).code == 0
+    lab.assert_whole(run)
+
+
+def test_what_a_killed_agent_was_waiting_for_is_known_until_the_next_one_finds_it_mended(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    (lab.nas / "SCOPE_01").rename(lab.nas / "away")
+    run = lab.new_run()
+    with AgentProcess(lab) as agent:
+        agent.until_up()
+        until_away(lab)
+        assert "no agent is running" not in lab.cli("problems").out
+        agent.kill()
+    said = lab.cli("problems")
+    assert said.code == 3
+    assert "WAITING  SCOPE_01: NAS unreachable since " in said.out
+    assert " ago; no agent is running)\n" in said.out
+    (lab.nas / "away").rename(lab.nas / "SCOPE_01")
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    assert lab.cli("problems").code == 0
     lab.assert_whole(run)
 
 
@@ -128,7 +148,7 @@ def test_another_share_in_the_place_of_the_nas_is_not_written_to(tmp_path: Path)
     marker = lab.nas / "SCOPE_01" / ".exlab-watch-agent.json"
     marker.write_text('{"schema": 1, "id": "' + "0" * 32 + '"}')
     run = lab.new_run()
-    lab.cli("run", "--once")
+    assert lab.cli("run", "--once").code == 3
     assert lab.record(run)["state"] == "queued"
     assert not lab.copy_of(run).exists()
 

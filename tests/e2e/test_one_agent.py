@@ -167,7 +167,9 @@ def test_a_creation_json_that_is_moved_in_counts_as_one_that_is_written(lab: Lab
     lab.assert_whole(moved_in)
 
 
-def test_a_project_s_own_creation_json_is_no_run(lab: Lab) -> None:
+def test_a_project_s_own_creation_json_is_no_run_and_in_a_run_s_place_it_is_told_until_it_is_corrected(
+    lab: Lab,
+) -> None:
     project = lab.local / "SCOPE_01" / PROJECT_ONLY / "Runs"
     (project.parent / CACHE).mkdir(parents=True)
     (project.parent / CACHE / "creation.json").write_text('{"schema_version": "1.8", "level": "project"}')
@@ -176,6 +178,15 @@ def test_a_project_s_own_creation_json_is_no_run(lab: Lab) -> None:
     lab.until_state(run, "verified")
     assert lab.facts(inside) == lab.facts(project.parent) == []
     assert lab.cli("show", str(inside)).code == 0
+    until(lambda: listed_paths(lab), "it is a problem")
+    problem = problem_of(lab, inside)
+    assert (problem["severity"], problem["kind"], problem["command"]) == ("stopped", "creation_json", "edit the file")
+    assert 'creation.json says level "project" where a run is expected: ' in problem["message"]
+    said = lab.cli("sync", str(inside))
+    assert (said.code, said.out, said.err) == (3, "the run is looked at\n", f"{inside}: {problem['message']}\n")
+    lab.write_creation(inside)
+    lab.until_state(inside, "verified")
+    until(lambda: not listed_paths(lab), "it is none any more")
 
 
 # --- when is it complete ---------------------------------------------------------------------------------------------
@@ -240,6 +251,34 @@ def test_a_run_that_changes_after_it_was_admitted_but_before_it_is_proven_starts
     else:  # on a busy machine the change may come right after the proof: then the next pass says so
         assert lab.cli("verify", str(runs[-1])).err == ""
         lab.until_state(runs[-1], "conflict")
+
+
+def test_a_run_that_cannot_be_read_whole_is_known_at_once_a_problem_after_the_third_look_and_heals_by_itself(
+    lab: Lab,
+) -> None:
+    run = lab.new_run(files={})
+    put(run, {"a.bin": b"a", "sub/b.bin": b"b"})
+    (run / "sub").chmod(0)
+    try:
+        lab.until_state(run, "acquiring")
+        assert "cannot be listed now: Permission denied" in why(lab, run)
+        for _ in range(2):
+            lab.cli("sync", str(run))  # sooner than its own next looks
+        until(lambda: is_told_unreadable(lab, run), "the third look")
+        problem = problem_of(lab, run)
+        assert (problem["severity"], problem["kind"]) == ("waiting", "unreadable")
+        assert f"('{run}/sub'). Let the agent's account read it" in problem["message"]
+        assert lab.log().count(f"{run} cannot be read whole") == 1
+    finally:
+        (run / "sub").chmod(0o755)
+    lab.until_state(run, "verified")
+    assert lab.states(run) == TO_THE_END
+    lab.assert_whole(run)
+    until(lambda: str(run) not in lab.cli("problems").out, "it is no problem any more")
+
+
+def is_told_unreadable(lab: Lab, run: Path) -> bool:
+    return bool(lab.live()["unreadable"].get(str(run), {}).get("looks") == 3)
 
 
 # --- the gate --------------------------------------------------------------------------------------------------------

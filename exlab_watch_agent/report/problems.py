@@ -1,0 +1,254 @@
+"""What needs a person. The one rule of that: `problems`, the end of `run --once` and of other commands, and exit codes ask here.
+
+Decided here: what is listed, how bad it is, and which command or deed helps. Worse than a notice is what a person must see
+to (`need_a_person`); a run that is still being acquired is nothing, and a folder that was never a run is a notice. Not here:
+how the view that is judged comes about. It is a running agent's (`Agent.live`), or what the last agent left of its lanes
+with a fresh look at the folders (cli/showing.py). Pure.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import IntEnum
+from typing import Any
+
+from exlab_watch_agent.adapters.clock import utc_text
+from exlab_watch_agent.core.gate import printable
+from exlab_watch_agent.core.policy import Policy
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.words import age
+from exlab_watch_agent.lane import UNREADABLE_LOOKS_TOLD
+from exlab_watch_agent.statechart import RunState
+
+HOLD = "deletion_on_hold"
+NAS_UNREACHABLE = "nas_unreachable"
+CHECK = "exlab-watch-agent check"
+FAILURES_TOLD = 2
+"""A first failed attempt is nobody's problem while an agent goes on to the next one."""
+SEAL_FAILURES_STOPPED = 3
+READ_IT = (
+    "Let the agent's account read it, close the program that holds it, or shorten the path; then the agent goes on."
+)
+_ON_THE_WAY = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.PRECHECKING, RunState.AWAITING_VERIFY})
+
+
+class Severity(IntEnum):
+    """Worst first."""
+
+    DATA_AT_RISK = 0
+    STOPPED = 1
+    WAITING = 2
+    NOTICE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What needs a person, and the one command (or deed) that helps."""
+
+    severity: Severity
+    kind: str
+    subject: str
+    message: str
+    command: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "severity": self.severity.name.lower(),
+            "kind": self.kind,
+            "subject": self.subject,
+            "message": self.message,
+            "command": self.command,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When it is judged. `is_ended`: no agent goes on after that, so that what would be tried again is told at once."""
+
+    now: datetime
+    is_ended: bool
+
+
+def need_a_person(found: Iterable[Problem]) -> list[Problem]:
+    """Return those for which a command ends with exit code 3."""
+    return [problem for problem in found if problem.severity < Severity.NOTICE]
+
+
+def problems(
+    records: Iterable[RunRecord],
+    live: Mapping[str, Any],
+    *,
+    policy: Policy,
+    known_equipment: frozenset[str],
+    at: Moment,
+    paused: str | None = None,
+    hold: str | None = None,
+) -> list[Problem]:
+    """Return what needs a person, worst first, each once. `live`: the members that `Agent.live` has, those that are known."""
+    found = problems_of_state(paused=paused, hold=hold)
+    for record in records:
+        if record.equipment_id in known_equipment:
+            found += _of_run(record, live, policy=policy, at=at)
+        else:
+            found.append(_of_nobody_s(record))
+    for equipment_id, lane in live.get("lanes", {}).items():
+        found += _of_lane(equipment_id, lane, at)
+    for equipment_id, message in live.get("roots_away", {}).items():
+        found.append(Problem(Severity.WAITING, "root_unavailable", equipment_id, printable(message), CHECK))
+    found += _of_watching(live)
+    for path, message in live.get("path_problems", {}).items():
+        found.append(Problem(Severity.STOPPED, "creation_json", printable(path), printable(message), "edit the file"))
+    for path, unreadable in live.get("unreadable", {}).items():
+        if at.is_ended or unreadable["looks"] >= UNREADABLE_LOOKS_TOLD:
+            message = f"{printable(unreadable['message'])} {READ_IT}"
+            found.append(Problem(Severity.WAITING, "unreadable", printable(path), message, _show(path)))
+    for entry in live.get("orphans", ()):
+        subject, detail = printable(entry["run_path"]), printable(entry["rule_detail"])
+        found.append(Problem(Severity.NOTICE, entry["rule"], subject, detail, "see the message"))
+    return sorted(set(found), key=_rank)
+
+
+def _rank(problem: Problem) -> tuple[Any, ...]:
+    """Return what problems are sorted by: worst first, and a state in doubt before all that it says of runs."""
+    return (problem.kind != HOLD, problem.severity, problem.kind, problem.subject)
+
+
+# --- the agent and its equipment -------------------------------------------------------------------------------------
+
+
+def problems_of_state(*, paused: str | None, hold: str | None) -> list[Problem]:
+    """Return what is wrong with the agent as a whole: its state is in doubt, or it waits for room."""
+    found: list[Problem] = []
+    if hold is not None:
+        command = "exlab-watch-agent resolve --accept-trail"
+        found.append(
+            Problem(Severity.DATA_AT_RISK, HOLD, "state folder", f"nothing is deleted: {printable(hold)}", command)
+        )
+    if paused is not None:
+        message = f"the agent is paused {paused}"
+        found.append(Problem(Severity.STOPPED, "state_folder_full", "state folder", message, "make room there"))
+    return found
+
+
+def _of_lane(equipment_id: str, lane: Mapping[str, Any], at: Moment) -> list[Problem]:
+    found: list[Problem] = []
+    if waits := why_lane_waits(lane, at):
+        kind, command = lane.get("waiting_kind") or NAS_UNREACHABLE, lane.get("waiting_command") or CHECK
+        found.append(Problem(Severity.WAITING, kind, equipment_id, waits, command))
+    if away := why_root_waits(lane, at):
+        found.append(Problem(Severity.WAITING, "root_unavailable", equipment_id, away, CHECK))
+    return found
+
+
+def why_lane_waits(lane: Mapping[str, Any], at: Moment) -> str:
+    """Return why an equipment's runs do not go on to their destination; empty when they do."""
+    if not lane.get("waiting_since"):
+        return ""
+    since, reason = lane["waiting_since"], lane["waiting_reason"]
+    if (lane.get("waiting_kind") or NAS_UNREACHABLE) == NAS_UNREACHABLE:
+        return printable(f"NAS unreachable since {since}: {reason}{_seen(lane, at)}")
+    return printable(f"{reason} (since {since}){_seen(lane, at)}")
+
+
+def why_root_waits(lane: Mapping[str, Any], at: Moment) -> str:
+    """Return why nothing is concluded from an equipment's folder; empty when it is looked after."""
+    return printable(f"{lane['root_problem']}{_seen(lane, at)}") if lane.get("root_problem") else ""
+
+
+def _seen(lane: Mapping[str, Any], at: Moment) -> str:
+    """Return how old it is what is known of a lane, where no agent that asks there says it now: then it has a time."""
+    if "at" not in lane:
+        return ""
+    ago = f" {age((at.now - datetime.fromisoformat(lane['at'])).total_seconds())} ago" if lane["at"] else ""
+    return f" (as an agent last saw it,{ago or ' earlier'}{'; no agent is running' if at.is_ended else ''})"
+
+
+def _of_watching(live: Mapping[str, Any]) -> list[Problem]:
+    found: list[Problem] = []
+    for equipment_id, watch in (live.get("observer") or {}).get("roots", {}).items():
+        # That a root is not there is said already, by the scan.
+        if watch["degraded"] and not live.get("lanes", {}).get(equipment_id, {}).get("root_problem"):
+            message = f"new runs may be noticed late: {watch['reason']}"
+            found.append(
+                Problem(Severity.WAITING, "observer_degraded", equipment_id, message, watch["command"] or CHECK)
+            )
+    return found
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def _of_nobody_s(record: RunRecord) -> Problem:
+    message = f"{record.equipment_id} is not in the configuration any more, so this run is not looked after"
+    command = "add the equipment to the config file"
+    return Problem(Severity.STOPPED, "equipment_unknown", printable(record.run_path), message, command)
+
+
+def _of_run(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at: Moment) -> list[Problem]:
+    subject, show = printable(record.run_path), _show(record.run_path)
+    found: list[Problem] = []
+    if problem := _of_state(record, live, policy=policy, at=at):
+        found.append(problem)
+    if note := live.get("run_problems", {}).get(record.job_id):
+        found.append(Problem(Severity.WAITING, "run", subject, note, show))
+    for detail in live.get("refused_after_sync", {}).get(record.job_id, ()):
+        found.append(Problem(Severity.NOTICE, "synced_under_prior_policy", subject, detail, show))
+    return found
+
+
+def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at: Moment) -> Problem | None:
+    """Return what is wrong with a run by the state in which it rests or works."""
+    name, subject = shell_name(record.run_path), printable(record.run_path)
+    message = printable(record.last_error.message) if record.last_error is not None else ""
+    kind = record.last_error.kind if record.last_error is not None else str(record.state)
+    has_failed = record.last_error is not None and record.attempts >= (1 if at.is_ended else FAILURES_TOLD)
+    match record.state:
+        case RunState.CONFLICT:
+            command = f"exlab-watch-agent resolve {name} --use local"
+            return Problem(Severity.DATA_AT_RISK, kind, subject, message, command)
+        case RunState.FAILED:
+            return Problem(Severity.STOPPED, kind, subject, message, f"exlab-watch-agent retry {name}")
+        case RunState.BLOCKED:
+            command = f'exlab-watch-agent override add {name} --class {kind} --reason "..."'
+            return Problem(Severity.STOPPED, kind, subject, message, command)
+        case RunState.ACQUIRING if at.now - record.entered_at > timedelta(seconds=policy.stale_s):
+            reason = live.get("waiting", {}).get(record.job_id, "")
+            text = f"not complete since {utc_text(record.entered_at)}: {reason}".rstrip(": ")
+            return Problem(Severity.WAITING, "stale", subject, text, _show(record.run_path))
+        case state if state in _ON_THE_WAY and has_failed:
+            command = f"exlab-watch-agent retry {name}" if state is RunState.QUEUED else _show(record.run_path)
+            return Problem(Severity.WAITING, kind, subject, printable(failed_attempt(record, at)), command)
+        case RunState.SEALING if has_failed:
+            severity = Severity.STOPPED if record.attempts >= SEAL_FAILURES_STOPPED else Severity.WAITING
+            return Problem(severity, "seal_failed", subject, message, _show(record.run_path))
+        case RunState.VERIFIED if record.last_error is not None and record.attempts > 0:
+            text = f"the last verify pass could not be finished: {message}"
+            return Problem(Severity.WAITING, "audit_failed", subject, text, f"exlab-watch-agent verify {name}")
+    return None
+
+
+def failed_attempt(record: RunRecord, at: Moment) -> str:
+    """Return which attempt failed, why, and what comes next."""
+    error = record.last_error.message if record.last_error is not None else "no reason is known"
+    due = record.next_attempt_at
+    if at.is_ended:
+        when = f", not before {utc_text(due)}" if due is not None and due > at.now else ""
+        following = f"the next `exlab-watch-agent run` tries it again{when}"
+    elif record.state is not RunState.QUEUED:
+        following = "it is being tried again"
+    else:
+        following = f"next attempt at {utc_text(due)}" if due is not None and due > at.now else "the next one is due"
+    return f"attempt {record.attempts} failed: {error}; {following}"
+
+
+def shell_name(run_path: str) -> str:
+    """Return the path as one word of a POSIX shell."""
+    return shlex.quote(printable(run_path)) if os.name == "posix" else f'"{printable(run_path)}"'
+
+
+def _show(run_path: str) -> str:
+    return f"exlab-watch-agent show {shell_name(run_path)}"
