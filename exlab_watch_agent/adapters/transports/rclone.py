@@ -7,10 +7,13 @@ operator's config (rclone_config.py), the formats of the agent's own files (own_
 What rclone is asked for: to list, read, hash and copy; to move, only a file that must make room and the agent's own;
 to delete, only probe and partial files of the agent by their exact names. Never sync, purge, delete or cleanup.
 
-- A file is copied to a name that nothing has (`--ignore-existing`, and looked for before). Where the backend can rename,
-  rclone writes `<name>.<8 hex>.exlab-partial` beside it and renames the whole file; object stores show only whole ones.
-  For WebDAV, where rclone writes under the final name, the agent does the same with names of its own. Some wrapper may
-  still show a part under the final name after a cut: its size shows it to the next push, and its hash to the verifier.
+- A file is copied to a name that nothing has. Where the backend can rename, rclone writes `<name>.<8 hex>.exlab-partial`
+  beside it and renames the whole file; object stores show only whole ones. For WebDAV, where rclone writes under the
+  final name, the agent does the same with names of its own. Some wrapper may still show a part under the final name after
+  a cut: its size shows it to the next push, and its hash to the verifier.
+- Somebody else's file may come under a name while a push runs, and most backends replace what a rename or an upload
+  meets. So names are looked for as late as rclone can (`--ignore-existing`): of small files when their batch begins, which
+  is bounded by files and bytes; of a large one between its copy to a name of our own and its move. The push then fails.
 - Nothing that rclone offers creates a file exclusively: of two agents that claim one folder within the same moment both
   may believe it is theirs until they look again, which each does before and after its data are copied.
 - rclone's own comparison of hashes after a copy is off: it reads large files whole once more, in which time no byte
@@ -31,6 +34,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -84,7 +88,10 @@ SAMPLED_BYTES_MIN = 32 * 1024 * 1024
 """Below this many bytes in all, the verifier has read everything sooner than ranges of it could be asked for."""
 HASHED_THERE_BYTES_MIN = 1024 * 1024
 """A server's own sha256sum costs it a process for each file; smaller files are read sooner."""
-_LARGE_BYTES = 16 * 1024 * 1024
+LARGE_BYTES = 16 * 1024 * 1024
+"""From this size on a file is copied by itself to a name of our own, and its final name is looked for once it is whole."""
+BATCH_FILES, BATCH_BYTES = 1000, 64 * 1024 * 1024
+"""How many smaller files go into one request: for as long as that lasts their names are not looked for again."""
 _SMALL_AT_ONCE, _LARGE_AT_ONCE = 8, 2
 _FILES_PER_REQUEST = 500
 _READERS = 4
@@ -109,7 +116,8 @@ class RcloneTransport(MarkedRoot):
 
     `owner`: as in MountedPathTransport. `children`: keeps the process; None for one of its own. `stall_s`: a piece of
     work that moves no byte for that long is ended with the process. `stream_bytes_max`: larger files are not downloaded
-    to be hashed. `sampled_bytes_min`: of less than that in all no blocks are compared.
+    to be hashed. `sampled_bytes_min`: of less than that in all no blocks are compared. `batch_files`, `batch_bytes`,
+    `large_bytes`: as BATCH_FILES, BATCH_BYTES and LARGE_BYTES say.
     """
 
     MAY_BE: ClassVar[str] = "The share may not be mounted there."
@@ -124,6 +132,9 @@ class RcloneTransport(MarkedRoot):
         stall_s: float = STALL_S,
         stream_bytes_max: int | None = None,
         sampled_bytes_min: int = SAMPLED_BYTES_MIN,
+        batch_files: int = BATCH_FILES,
+        batch_bytes: int = BATCH_BYTES,
+        large_bytes: int = LARGE_BYTES,
     ) -> None:
         self._daemon = RcloneDaemon(target, children)
         self._fs = self._daemon.fs
@@ -131,6 +142,9 @@ class RcloneTransport(MarkedRoot):
         self._stall_s = stall_s
         self._stream_bytes_max = stream_bytes_max
         self._sampled_bytes_min = sampled_bytes_min
+        self._batch_files = batch_files
+        self._batch_bytes = batch_bytes
+        self._large_bytes = large_bytes
         self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
         self._probing = threading.Lock()
         self._clear: set[str] = set()
@@ -368,8 +382,7 @@ class RcloneTransport(MarkedRoot):
             standing = self._files(destination) if files else {}
             for entry in files:
                 if entry.path in standing:
-                    text = f"{destination}/{entry.path} at {self._fs} stands there already, and it is never replaced."
-                    raise TransportError(FailureKind.UNKNOWN, text)
+                    raise self._taken(destination, entry)
             require_sources(source_root, files)
             self._clear.discard(destination)
             try:
@@ -382,6 +395,10 @@ class RcloneTransport(MarkedRoot):
             self._require_apart([*standing, *(entry.path for entry in files)], destination)
             self._clear.add(destination)
             control.report(Progress(sum(entry.size_bytes for entry in files), len(files)))
+
+    def _taken(self, destination: str, entry: FileEntry) -> TransportError:
+        text = f"{destination}/{entry.path} at {self._fs} stands there already, and it is never replaced."
+        return TransportError(FailureKind.UNKNOWN, text)
 
     def _require_apart(self, paths: Sequence[str], destination: str) -> None:
         """Return when no two of these names are one to the server's disk, of which its protocol says nothing."""
@@ -418,47 +435,63 @@ class RcloneTransport(MarkedRoot):
     def _copy_all(self, source_root: str, files: Sequence[FileEntry], destination: str, control: Control) -> None:
         group = f"push-{secrets.token_hex(4)}"
         watch = _Watch(control, self._stall_s, lambda: self._moved(group), self._set_rate)
-        small = [entry for entry in files if entry.size_bytes < _LARGE_BYTES]
-        large = [entry for entry in files if entry.size_bytes >= _LARGE_BYTES]
+        small = [entry for entry in files if entry.size_bytes < self._large_bytes]
+        large = [entry for entry in files if entry.size_bytes >= self._large_bytes]
+        push = _Push(source_root, destination, group, watch)
         watch.keep_rate()
         try:
-            for entries, at_once in ((small, _SMALL_AT_ONCE), (large, _LARGE_AT_ONCE)):
+            for batch in _bounded(small, files_max=self._batch_files, bytes_max=self._batch_bytes):
                 if self._daemon.config.base_type in _SHOWS_PARTS:
-                    for batch in _batches(entries):
-                        self._copy_by_parts(source_root, batch, destination, group=group, at_once=at_once, watch=watch)
-                elif entries:
-                    self._copy_listed(source_root, entries, destination, group=group, at_once=at_once, watch=watch)
+                    self._copy_by_parts(push, batch)
+                else:
+                    self._copy_listed(push, batch, at_once=_SMALL_AT_ONCE)
+            if large and self._features().get("Move"):
+                self._copy_large(push, large)
+            else:
+                for batch in _batches(large, _LARGE_AT_ONCE):
+                    self._copy_listed(push, batch, at_once=_LARGE_AT_ONCE)
         finally:
             with contextlib.suppress(RcloneError, TransportError):
                 self._set_rate(None)  # what is read back to be proven is no upload
             self._forget(group)
 
-    def _copy_listed(
-        self,
-        source_root: str,
-        entries: Sequence[FileEntry],
-        destination: str,
-        *,
-        group: str,
-        at_once: int,
-        watch: _Watch,
-    ) -> None:
+    def _copy_listed(self, push: _Push, entries: Sequence[FileEntry], *, at_once: int) -> None:
         """Let rclone copy these files, each under its name once it is whole, in one request."""
         # What both paths end with goes into the names: then the far side is the root itself, to which a connection stands.
-        here, there, common = _without_common_end(source_root, destination)
+        here, there, common = _without_common_end(push.source_root, push.destination)
         with self._listed(f"{common}{entry.path}" for entry in entries) as names:
             parameters = {
                 "srcFs": here, "dstFs": f"{self._fs}/{there}" if there else self._fs,
                 "_config": {"Transfers": at_once, "NoTraverse": True, "NoUpdateDirModTime": True},
-                "_filter": names, "_group": group,
+                "_filter": names, "_group": push.group,
             }  # fmt: skip
             try:
-                self._working("sync/copy", parameters, group=group, watch=watch)
+                self._working("sync/copy", parameters, group=push.group, watch=push.watch)
             except RcloneError as error:
-                said = self._failed(group)
-                failed = [entry for entry in entries if f"{common}{entry.path}" in said]
-                why = RcloneError(said[f"{common}{failed[0].path}"]) if failed else error
-                raise self._copy_error(source_root, failed or entries, why) from error
+                raise self._failed_of(push, {f"{common}{entry.path}": entry for entry in entries}, error) from error
+        # What rclone compares it has met there, and passed over. Nothing else makes it compare here.
+        if self._ask("core/stats", group=push.group).get("checks"):
+            raise self._met(push, entries)
+
+    def _met(self, push: _Push, entries: Sequence[FileEntry]) -> AgentError:
+        """Return which of these names was taken, each of which either was taken or is a copy of ours now.
+
+        Raises: what the sources say of themselves, which comes first.
+        """
+        require_sources(push.source_root, entries)
+        there = self._files(push.destination)
+        for entry in entries:
+            if entry.path not in there:
+                return arrived_under_another_name(entry.path, self._fs)
+        foreign = [entry for entry in entries if not _is_copy(there[entry.path], entry)]
+        return self._taken(push.destination, (foreign or entries)[0])
+
+    def _failed_of(self, push: _Push, named: Mapping[str, FileEntry], error: RcloneError) -> AgentError:
+        """Return what it means that some of these could not be written; `named`: rclone's name → entry."""
+        said = self._failed(push.group)
+        failed = [name for name in named if name in said]
+        why = RcloneError(said[failed[0]]) if failed else error
+        return self._copy_error(push.source_root, [named[name] for name in failed] or list(named.values()), why)
 
     def _failed(self, group: str) -> Mapping[str, str]:
         """Return path → what went wrong, of the latest transfers of a group."""
@@ -480,46 +513,71 @@ class RcloneTransport(MarkedRoot):
         what = repr(failed[0].path) if len(failed) == 1 else f"{failed[0].path!r} and {len(failed) - 1} more"
         return TransportError(kind, f"Cannot write {what} to {self._fs}: {error}.", detail=self._daemon.tail())
 
-    def _copy_by_parts(
-        self,
-        source_root: str,
-        batch: Sequence[FileEntry],
-        destination: str,
-        *,
-        group: str,
-        at_once: int,
-        watch: _Watch,
-    ) -> None:
+    def _copy_by_parts(self, push: _Push, batch: Sequence[FileEntry]) -> None:
         """The same where rclone writes under the final name: under names of our own, and renamed when all are whole."""
-        finals = [f"{destination}/{entry.path}" for entry in batch]
         token = secrets.token_hex(4)
-        parts = [f"{to.rpartition('/')[0]}/{n}.{token}{PARTIAL_SUFFIX}" for n, to in enumerate(finals)]
-        copies = [_from_to(source_root, entry.path, self._fs, to) for entry, to in zip(batch, parts, strict=True)]
-        self._work_off_batch("copyfile", copies, source_root, batch, group=group, at_once=at_once, watch=watch)
+        finals = [f"{push.destination}/{entry.path}" for entry in batch]
+        parts = [_part_beside(final, number, token) for number, final in enumerate(finals)]
+        copies = [_from_to(push.source_root, entry.path, self._fs, to) for entry, to in zip(batch, parts, strict=True)]
+        self._work_off_batch("copyfile", copies, push, batch, group=push.group)
         moves = [_from_to(self._fs, part, self._fs, to) for part, to in zip(parts, finals, strict=True)]
-        group = f"{group}-names"  # what it counts is no progress
-        self._work_off_batch("movefile", moves, source_root, batch, group=group, at_once=at_once, watch=watch)
+        group = f"names-{token}"  # what it counts is no progress
+        try:
+            self._work_off_batch("movefile", moves, push, batch, group=group)
+            if self._ask("core/stats", group=group).get("transfers") != len(batch):
+                self._put_back(push, dict(zip(parts, batch, strict=True)))
+        finally:
+            self._forget(group)
+
+    def _put_back(self, push: _Push, parts: Mapping[str, FileEntry]) -> None:
+        """Remove those of our parts (by path) that were not moved, because somebody has their names. Raises: which."""
+        taken = [part for part in parts if self._stands(part)]
+        for part in taken:
+            self._ask("operations/deletefile", fs=self._fs, remote=part)
+        if taken:
+            raise self._met(push, [parts[part] for part in taken])
+
+    def _copy_large(self, push: _Push, entries: Sequence[FileEntry]) -> None:
+        """Let rclone copy each to a name of our own and move it when it is whole, unless somebody has its name by then."""
+        token = secrets.token_hex(4)
+        names_group = f"names-{token}"
+
+        def bring(requests: Requests, numbered: tuple[int, FileEntry]) -> None:
+            number, entry = numbered
+            final = f"{push.destination}/{entry.path}"
+            part = _part_beside(final, number, token)
+            copy = _from_to(push.source_root, entry.path, self._fs, part)
+            move = _from_to(self._fs, part, self._fs, final)
+            try:
+                requests.call("operations/copyfile", {**copy, "_group": push.group}, timeout_s=None)
+                requests.call("operations/movefile", {**move, "_group": names_group}, timeout_s=None)
+                self._put_back(push, {part: entry})
+            except RcloneError as error:
+                raise self._copy_error(push.source_root, [entry], error) from error
+
+        try:
+            self._supervise(list(enumerate(entries)), bring, watch=push.watch, threads=_LARGE_AT_ONCE)
+        except RcloneError as error:  # that one failed was seen before its own answer came
+            self._stop(push.group)
+            raise self._failed_of(push, {entry.path: entry for entry in entries}, error) from error
+        except AgentError:
+            self._stop(push.group)
+            raise
+        finally:
+            self._forget(names_group)
 
     def _work_off_batch(
-        self,
-        what: str,
-        inputs: Sequence[Mapping[str, Any]],
-        source_root: str,
-        batch: Sequence[FileEntry],
-        *,
-        group: str,
-        at_once: int,
-        watch: _Watch,
+        self, what: str, inputs: Sequence[Mapping[str, Any]], push: _Push, batch: Sequence[FileEntry], *, group: str
     ) -> None:
         """Let rclone copy or move, one input for each entry, and return when it has done all. Raises what went wrong."""
         try:
-            answers = self._batched(what, inputs, group=group, at_once=at_once, watch=watch)
+            answers = self._batched(what, inputs, group=group, at_once=_SMALL_AT_ONCE, watch=push.watch)
         except RcloneError as error:
-            raise self._copy_error(source_root, batch, error) from error
+            raise self._copy_error(push.source_root, batch, error) from error
         failed = [(entry, error_in(answer)) for entry, answer in zip(batch, answers, strict=True) if "error" in answer]
         if failed:
             self._stop(group)
-            raise self._copy_error(source_root, [entry for entry, _ in failed], failed[0][1])
+            raise self._copy_error(push.source_root, [entry for entry, _ in failed], failed[0][1])
 
     def _batched(
         self, what: str, inputs: Sequence[Mapping[str, Any]], *, group: str, at_once: int, watch: _Watch
@@ -808,13 +866,48 @@ class _Watch:
             self._control.report(Progress(*self._most))
 
 
+@dataclass(frozen=True)
+class _Push:
+    """One push: from where, to which run's folder, under which name rclone counts it, and who watches it."""
+
+    source_root: str
+    destination: str
+    group: str
+    watch: _Watch
+
+
 _Item = TypeVar("_Item")
 
 
-def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+def _batches(items: Sequence[_Item], size: int = _FILES_PER_REQUEST) -> Iterator[Sequence[_Item]]:
     """Yield as many items as go into one request."""
-    for first in range(0, len(items), _FILES_PER_REQUEST):
-        yield items[first : first + _FILES_PER_REQUEST]
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
+
+
+def _bounded(entries: Sequence[FileEntry], *, files_max: int, bytes_max: int) -> Iterator[Sequence[FileEntry]]:
+    """Yield batches within both bounds, one file at least in each."""
+    batch: list[FileEntry] = []
+    size_bytes = 0
+    for entry in entries:
+        if batch and (len(batch) == files_max or size_bytes + entry.size_bytes > bytes_max):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(entry)
+        size_bytes += entry.size_bytes
+    if batch:
+        yield batch
+
+
+def _part_beside(final: str, number: int, token: str) -> str:
+    """Return a name of our own in the same folder, which `clear_partials` knows again."""
+    return f"{final.rpartition('/')[0]}/{number}.{token}{PARTIAL_SUFFIX}"
+
+
+def _is_copy(file: RemoteFile, entry: FileEntry) -> bool:
+    """Whether this may be our copy of the entry, as far as a listing tells."""
+    is_same_time = file.mtime_ns is None or abs(file.mtime_ns - entry.mtime_ns) <= MTIME_TOLERANCE_NS
+    return is_same_time and file.size_bytes == entry.size_bytes
 
 
 def _without_common_end(source_root: str, destination: str) -> tuple[str, str, str]:

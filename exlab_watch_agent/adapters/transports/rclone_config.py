@@ -4,13 +4,19 @@ rclone itself writes into the file that it is given: renewed OAuth tokens, and w
 The agent's rclone is therefore given a private copy of the sections that the remote needs. Only where one of them holds
 an OAuth token it is given the file itself: such a token may be good for one renewal, and a renewal kept in a copy would
 lock the operator out.
+
+Decided here, too: through which remotes a copy can be proven. A remote of type `cache` answers what is read back from a
+disk of this PC, and of other wrappers nobody has looked into what they answer: such a chain is not used at all.
+
+Source: rclone 1.75 (goconfig for the file, fs/fspath for connection strings, fs.SpaceSepList for `upstreams`).
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +24,19 @@ from exlab_watch_agent.adapters.tree import reason
 from exlab_watch_agent.errors import FailureKind, TransportError
 
 _SECTION = re.compile(r"\[([^\]]*)\]\s*")
-_MEMBER = re.compile(r"([^=\s#;][^=]*?)\s*=\s*(.*)")
+_MEMBER = re.compile(r"([^=:\s#;][^=:]*?)\s*[=:]\s*(.*)")  # whichever of the two signs comes first
+_QUOTED = re.compile(r'"""(.*)"""|`(.*)`')
 _ENCRYPTED = "RCLONE_ENCRYPT_"
 CONFIG_BYTES_MAX = 1024 * 1024
+
+_WRAPPERS = frozenset({"alias", "chunker", "combine", "crypt", "hasher"})
+"""Types that hand on to the remote behind them what they are asked, so that what is read back has been read there."""
+_CACHE = "cache"
+_NEVER_ENDS = frozenset({"archive", _CACHE, "compress", "union"})
+"""Types that are wrappers, whatever members they have: `:archive:nas:x` has none."""
+_VALUE = r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|(?!['"])[^:,]*"""
+_CONNECTION = re.compile(rf"(:?[\w.+@ -]+)((?:,\w+(?:=(?:{_VALUE}))?)*):.*", re.DOTALL)
+_PARAMETER = re.compile(rf",(\w+)(?:=({_VALUE}))?")
 
 # What each part of a backend's "encoding" changes: the characters themselves, and the stand-ins that it then quotes.
 # Source: rclone's lib/encoder; "rclone help flags encoding" names the parts.
@@ -90,6 +106,15 @@ class RemoteConfig:
             name = inner[0]
         return ""
 
+    @property
+    def leaf_types(self) -> frozenset[str]:
+        """The types of the backends where the bytes end up, through all wrappers.
+
+        What leads nowhere that can be told counts as "local": then a person has to say which place it is.
+        """
+        met = _chain(f"{self.name}:", self.sections)
+        return frozenset("local" if link.type in _WRAPPERS else link.type for link in met if not link.inner)
+
     def notes(self) -> tuple[str, ...]:
         """Return what an operator should know of the remote."""
         unchecked = [
@@ -119,8 +144,95 @@ class RemoteConfig:
         return self.sections[self.name].get("filename_encryption", "standard") == "standard"
 
 
+@dataclass(frozen=True)
+class _Link:
+    """A remote in a chain of remotes, as another one names it: its name, its type, and what it is built on.
+
+    The name is "" for a remote that a connection string makes on the spot, and for a path.
+    """
+
+    name: str
+    type: str
+    inner: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        return f"the remote [{self.name}]" if self.name else "an unnamed remote"
+
+
+_PATH = _Link("", "local")
+
+
+def _chain(text: str, sections: Mapping[str, Mapping[str, str]], above: tuple[_Link, ...] = ()) -> Iterator[_Link]:
+    """Yield the remote that a text like `name:path` names, and all that it is built on; never itself again."""
+    link = _link(text, sections)
+    if link.name and link.name in {each.name for each in above}:
+        link = _PATH
+    yield link
+    for inner in link.inner:
+        yield from _chain(inner, sections, (*above, link))
+
+
+def _link(text: str, sections: Mapping[str, Mapping[str, str]]) -> _Link:
+    """Return what a text like `name:path`, `name,member=value:path`, `:type,member=value:path` or a path names."""
+    parts = _CONNECTION.fullmatch(text)
+    if parts is None:
+        return _PATH
+    name, more = parts[1], {found[1]: _unquoted(found[2]) for found in _PARAMETER.finditer(parts[2])}
+    if name.startswith(":"):
+        return _Link("", name[1:], _built_on(name[1:], more))
+    if name not in sections or (os.name == "nt" and len(name) == 1):  # there it is the letter of a drive
+        return _PATH
+    members = {**sections[name], **more}
+    kind = members.get("type", "")
+    inner = _built_on(kind, members)
+    return _Link(name, kind, inner) if kind or inner else _PATH
+
+
+def _unquoted(value: str | None) -> str:
+    if value is None:
+        return "true"
+    return value[1:-1].replace(value[0] * 2, value[0]) if value[:1] in ("'", '"') else value
+
+
+def _built_on(kind: str, members: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the remotes and paths that a remote of this type wraps, as its members spell them."""
+    found = [members["remote"]] if members.get("remote") else []
+    try:
+        upstreams = next(csv.reader([members.get("upstreams", "")], delimiter=" ", strict=True), [])
+    except csv.Error:
+        return ("",)
+    for upstream in upstreams:
+        # `combine` says before each under which folder it appears.
+        found.append(upstream.partition("=")[2] if kind == "combine" else upstream)
+    return tuple(found)
+
+
+def _require_provable(chain: tuple[_Link, ...], path: Path, sections: Mapping[str, Mapping[str, str]]) -> None:
+    """Return when what is read back through the chain is what is stored behind it. Raises: TransportError."""
+    first = chain[0]
+    for link in chain:
+        if link.type in _WRAPPERS or not (link.inner or link.type in _NEVER_ENDS):
+            continue
+        why = (
+            "which answers from a cache of its own on this PC, so what is read back proves nothing"
+            if link.type == _CACHE
+            else "through which nobody can tell what is stored, so what is read back proves nothing"
+        )
+        behind = " or ".join(dict.fromkeys(filter(None, (_link(text, sections).name for text in link.inner))))
+        out = f"name the remote behind it, {behind}, in rclone_remote"
+        if not behind:
+            out = "make a remote there that leads where it leads, and name that in rclone_remote"
+        elif link is not first:
+            out = f"let [{first.name}] lead to the remote behind it, {behind}, without it"
+        raise _unusable(f"{path} has {link.called} of {f'type {link.type}' if link.type else 'no type'}, {why}: {out}")
+
+
 def read_remote(path: Path, name: str) -> RemoteConfig:
-    """Return what the file says of the remote. Raises: TransportError with a sentence about the file."""
+    """Return what the file says of the remote.
+
+    Raises: TransportError with a sentence about the file; also for a remote through which no copy could be proven.
+    """
     try:
         status = path.stat()
         text = path.read_bytes()[:CONFIG_BYTES_MAX].decode("utf-8")
@@ -136,10 +248,13 @@ def read_remote(path: Path, name: str) -> RemoteConfig:
     every = _sections(text)
     if name not in every:
         raise _unusable(f"{path} has no remote [{name}]: make it with `rclone config`, or correct rclone_remote")
-    wanted = _with_inner(name, every)
-    kept = "".join(every[section][1] + _asked_besides(every[section][0]) for section in wanted)
+    sections = {section: members for section, (members, _) in every.items()}
+    chain = tuple(_chain(f"{name}:", sections))
+    _require_provable(chain, path, sections)
+    wanted = dict.fromkeys([name, *(link.name for link in chain if link.name)])
+    kept = "".join(every[section][1] + _asked_besides(sections[section]) for section in wanted)
     signature = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return RemoteConfig(name, path, {section: every[section][0] for section in wanted}, kept, signature)
+    return RemoteConfig(name, path, {section: sections[section] for section in wanted}, kept, signature)
 
 
 def _asked_besides(members: Mapping[str, str]) -> str:
@@ -164,22 +279,9 @@ def _sections(text: str) -> dict[str, tuple[dict[str, str], str]]:
     lines: list[str] = []
     for line in text.lstrip("\ufeff").splitlines(keepends=True):
         if header := _SECTION.fullmatch(line.strip()):
-            members, lines = found.setdefault(header[1], ({}, []))
+            members, lines = found.setdefault(header[1].strip(), ({}, []))
         elif member := _MEMBER.fullmatch(line.strip()):
-            members[member[1]] = member[2]
+            quoted = _QUOTED.fullmatch(member[2])
+            members[member[1].strip('"`')] = (quoted[1] or quoted[2] or "") if quoted else member[2]
         lines.append(line if line.endswith("\n") else f"{line}\n")
     return {name: (members, "".join(lines)) for name, (members, lines) in found.items()}
-
-
-def _with_inner(name: str, every: Iterable[str] | Mapping[str, tuple[Mapping[str, str], str]]) -> list[str]:
-    """Return the remote and all that its members name, the remotes that it wraps."""
-    assert isinstance(every, Mapping)
-    wanted = [name]
-    for section in wanted:
-        for value in every[section][0].values():
-            wanted += [
-                other
-                for other in every
-                if other not in wanted and re.search(rf"(?<![^\s\"=,]){re.escape(other)}:", value)
-            ]
-    return wanted

@@ -65,7 +65,7 @@ _FLAGS = (
     "--rc-job-expire-duration=5s",
     "--rc-job-expire-interval=1s",
     "--ask-password=false",
-    "--ignore-existing",  # a name that stands there is never written over; the few of our own say otherwise themselves
+    "--ignore-existing",  # a name that is there when rclone looks is passed over; the few of our own say otherwise
     "--ignore-checksum",  # the module rclone.py says why
     "--retries=1",
     "--low-level-retries=3",

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -664,3 +665,130 @@ def test_a_remote_hash_is_believed_only_where_the_server_reads_the_bytes_and_has
     assert bound(rclone_smb) == 7
     for number, program in enumerate(("sha1sum", "/no/such/program", "echo " + "0" * 64 + " ")):
         assert bound(rclone_sshd.changed(tmp_path / f"{number}", sha256sum_command=program)) == 7
+
+
+# --- a foreign file that comes while a push runs ---------------------------------------------------------------------
+
+
+def to(remote: RcloneRemote, children: Children, name: str, **bounds: int) -> tuple[RcloneTransport, Path]:
+    """Return a transport with these bounds to a new folder of the remote, and that folder."""
+    place = remote.place(name)
+    block = place.transport
+    target = RcloneTarget(block["rclone_remote"], block["rclone_remote_path"], block["rclone_config"])
+    MADE.append(RcloneTransport(target, children=children, **bounds))  # type: ignore[arg-type]
+    return MADE[-1], place.root
+
+
+@dataclass
+class Stranger:
+    """Puts a file of its own under a name as soon as the push has moved something, and never over another one."""
+
+    path: Path
+    data: bytes
+    after_files: int = 0
+    has_come: bool = False
+
+    def control(self, rate_bytes_per_s: float) -> Control:
+        return Control(report=self.see, rate_bytes_per_s=lambda: rate_bytes_per_s)
+
+    def see(self, progress: Progress) -> None:
+        if not self.has_come and progress.bytes_done and progress.files_done >= self.after_files:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("xb") as file:
+                file.write(self.data)
+            self.has_come = True
+
+
+def assert_taken_and_completed(
+    transport: RcloneTransport, run: Path, listed: tuple[FileEntry, ...], root: Path, stranger: Stranger, rate: float
+) -> None:
+    """The push fails with the sentence, the stranger's bytes stay, and once they are moved aside the next one completes."""
+    there = root / RUN
+    taken = str(stranger.path.relative_to(there))
+    with pytest.raises(TransportError, match=f"{RUN}/{taken} at .* stands there already, and it is never replaced"):
+        transport.copy(str(run), listed, RUN, control=stranger.control(rate))
+    assert stranger.has_come
+    assert stranger.path.read_bytes() == stranger.data
+    arrived = tree(there)
+    files = tree(run)
+    assert {path for path, data in arrived.items() if files.get(path) != data} == {taken}, "no part is left behind"
+    transport.clear_partials(RUN)
+    transport.set_aside(RUN, [taken])
+    missing = [entry for entry in listed if entry.path not in transport.listing(RUN)]
+    transport.copy(str(run), missing, RUN, control=FREE)
+    assert tree(there) == files
+    assert (root / ".exlab-superseded" / RUN / "1" / taken).read_bytes() == stranger.data
+
+
+@pytest.mark.parametrize("bound", ["files", "bytes"])
+@pytest.mark.parametrize("fixture", ["rclone_local", "rclone_sftp", "rclone_sshd", "rclone_webdav", "rclone_s3"])
+def test_a_file_that_somebody_else_puts_under_a_name_of_a_later_batch_is_never_overwritten(
+    fixture: str, bound: str, children: Children, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bounds = {"batch_files": 2} if bound == "files" else {"batch_bytes": 400_000}
+    transport, root = to(request.getfixturevalue(fixture), children, tmp_path.name, **bounds)
+    run = tmp_path / "run"
+    listed = fill(run, {f"d/{n}.bin": os.urandom(200_000) for n in range(8)})
+    transport.round_trip()
+    stranger = Stranger(root / RUN / "d" / "7.bin", b"the only copy")
+    assert_taken_and_completed(transport, run, listed, root, stranger, 1e6)
+
+
+@pytest.mark.parametrize("fixture", ["rclone_local", "rclone_sftp", "rclone_sshd", "rclone_webdav", "rclone_smb"])
+@pytest.mark.parametrize("which", ["only", "other"])
+def test_a_file_that_somebody_else_puts_under_a_large_files_name_while_it_is_copied_is_never_overwritten(
+    fixture: str, which: str, children: Children, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    transport, root = to(request.getfixturevalue(fixture), children, tmp_path.name, large_bytes=300_000)
+    run = tmp_path / "run"
+    names = ["d/a.bin"] if which == "only" else ["d/a.bin", "d/b.bin", "d/c.bin", "d/d.bin"]
+    listed = fill(run, {name: os.urandom(500_000) for name in names})
+    transport.round_trip()
+    stranger = Stranger(root / RUN / names[-1], os.urandom(500_000))
+    assert_taken_and_completed(transport, run, listed, root, stranger, 1e6)
+
+
+def test_where_files_cannot_be_renamed_large_ones_are_looked_for_a_few_at_a_time(
+    rclone_s3: RcloneRemote, children: Children, tmp_path: Path
+) -> None:
+    transport, root = to(rclone_s3, children, tmp_path.name, large_bytes=100_000)
+    run = tmp_path / "run"
+    listed = fill(run, {f"{n}.bin": os.urandom(300_000) for n in range(6)})
+    transport.round_trip()
+    stranger = Stranger(root / RUN / "5.bin", b"the only copy")
+    assert_taken_and_completed(transport, run, listed, root, stranger, 1e6)
+
+
+def test_the_name_that_was_taken_is_found_among_many(
+    rclone_local: RcloneRemote, children: Children, tmp_path: Path
+) -> None:
+    """rclone remembers the latest hundred files only, and what it passed over comes first."""
+    transport, root = to(rclone_local, children, tmp_path.name, batch_files=150)
+    run = tmp_path / "run"
+    files = {"0.bin": os.urandom(2_000_000), **{f"{n:03d}.bin": os.urandom(10) for n in range(1, 300)}}
+    listed = fill(run, files)
+    transport.round_trip()
+    stranger = Stranger(root / RUN / "160.bin", b"the only copy")
+    assert_taken_and_completed(transport, run, listed, root, stranger, 2e6)
+
+
+def test_a_push_that_fits_into_one_batch_asks_rclone_to_copy_once(
+    rclone_local: RcloneRemote, children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands there was looked for a moment before; each request more costs every run."""
+    transport, root = to(rclone_local, children, tmp_path.name)
+    run = tmp_path / "run"
+    listed = fill(run, {f"{n}.bin": os.urandom(1000) for n in range(10)})
+    transport.round_trip()
+    asked: list[str] = []
+    call = Requests.call
+
+    def seen(self: Requests, path: str, parameters: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        asked.append(path)
+        return call(self, path, parameters, **more)
+
+    monkeypatch.setattr(Requests, "call", seen)
+    transport.copy(str(run), listed, RUN, control=FREE)
+    assert tree(root / RUN) == tree(run)
+    to_the_server = [path for path in asked if path.startswith(("operations/", "sync/", "job/"))]
+    assert to_the_server == ["operations/list", "sync/copy"]
