@@ -107,10 +107,10 @@ def free_port() -> int:
 
 
 def program(name: str) -> str:
-    """Return the path of a program. Its absence fails the test: `.ci/run` installs what is needed."""
+    """Return the path of a program. Its absence fails the test: `tests/run.sh` installs what is needed."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if found is None:
-        pytest.fail(f"{name} is not installed; .ci/run names the package")
+        pytest.fail(f"{name} is not installed; tests/run.sh names the package")
     return found
 
 

@@ -213,7 +213,7 @@ def test_what_ssh_says_of_a_dead_link_is_a_network_trouble() -> None:
 
 
 def test_busybox_is_there() -> None:
-    assert shutil.which("busybox"), "installed by .ci/run"
+    assert shutil.which("busybox"), "installed by tests/run.sh"
 
 
 @pytest.fixture
