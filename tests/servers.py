@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,10 +108,10 @@ def free_port() -> int:
 
 
 def program(name: str) -> str:
-    """Return the path of a program. Its absence fails the test: `.ci/run` installs what is needed."""
+    """Return the path of a program. Its absence fails the test: `tests/run.sh` installs what is needed."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if found is None:
-        pytest.fail(f"{name} is not installed; .ci/run names the package")
+        pytest.fail(f"{name} is not installed; tests/run.sh names the package")
     return found
 
 
@@ -248,7 +249,7 @@ def _with_a_user_of_its_own(home: Path, argv: Sequence[str]) -> list[str]:
     line = f"{USER}:*:{LABUSER_ID}:{LABUSER_ID}:a lab's account:/tmp:/bin/sh\n"
     passwd.write_text(Path("/etc/passwd").read_text(encoding="utf-8") + line, encoding="utf-8")
     passwd.chmod(0o644)
-    for folder in (home, *home.parents):  # pytest's folders are private to the one who runs it
+    for folder in (home, *home.parents):  # temporary folders are private to the one who runs the tests
         if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o011)
     script = 'mount --bind "$1" /etc/passwd && shift && exec "$@"'
@@ -616,8 +617,19 @@ Homes = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
-def server_home(tmp_path_factory: pytest.TempPathFactory) -> Homes:
-    return lambda name: tmp_path_factory.mktemp(name)
+def server_home() -> Iterator[Homes]:
+    """Return a function that makes a new folder of this name.
+
+    Not among pytest's own folders: each run of pytest on the machine makes those private again, and removes old ones.
+    """
+    with tempfile.TemporaryDirectory(prefix="exlab-servers-") as folder:
+
+        def new_home(name: str) -> Path:
+            home = Path(folder) / name
+            home.mkdir()
+            return home
+
+        yield new_home
 
 
 @pytest.fixture(scope="session")

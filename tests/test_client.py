@@ -7,13 +7,18 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import dropwhile
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 import exlab_watch_agent
 from exlab_watch_agent import NASSyncClient, SyncJobHandle, SyncJobState
+from exlab_watch_agent.adapters import documents
 from exlab_watch_agent.agent import Agent
 from exlab_watch_agent.client import VerifyResult
 from exlab_watch_agent.errors import AgentError
@@ -97,6 +102,47 @@ def test_an_enqueued_run_is_verified_and_a_second_enqueue_returns_its_job(lab: L
 
     using(lab.client(), story)
     assert (lab.copy_of(run) / "a.bin").read_bytes() == (run / "a.bin").read_bytes()
+
+
+def test_the_status_of_a_known_run_is_never_none_at_whatever_instant_it_is_asked_while_a_step_is_saved(
+    lab: Lab,
+) -> None:
+    """Asked before each bytecode by which the engine's thread saves a step: there another thread may take over."""
+    run, client, said = lab.run(), lab.client(), list[str]()
+    asking, is_open, before = threading.Lock(), False, threading.gettrace()
+
+    def trace(frame: FrameType, _event: str, _argument: Any) -> Any:
+        if frame.f_code.co_filename != documents.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        with asking:
+            if is_open:
+                said.append(asked(client, run))
+        return trace
+
+    async def story(client: NASSyncClient) -> None:
+        nonlocal is_open
+        is_open = True
+        await client.enqueue(run)
+        assert await reaches(client, run, "verified")
+        with asking:  # a client that is being closed refuses to answer
+            is_open = False
+
+    threading.settrace(trace)
+    try:
+        using(client, story)
+    finally:
+        threading.settrace(before)  # type: ignore[arg-type]  # None is allowed
+    since_known = list(dropwhile(lambda status: status == "none", said))
+    assert {"queued", "running"} <= {*since_known}
+    assert "none" not in since_known
+
+
+def asked(client: NASSyncClient, run: Path) -> str:
+    """Return the status without an event loop, which it does not need: it waits for nothing."""
+    with pytest.raises(StopIteration) as ended:
+        client.status(run).send(None)
+    return str(ended.value.value)
 
 
 def test_a_run_that_was_not_enqueued_is_left_alone(lab: Lab) -> None:

@@ -65,6 +65,16 @@ def test_an_ordinary_user_has_no_rights(sshd_ordinary_user: SshServer) -> None:
     assert "labuser" not in Path("/etc/passwd").read_text(encoding="utf-8")
 
 
+def test_a_server_goes_on_when_another_run_of_pytest_makes_the_folders_they_share_private_again(
+    sshd_ordinary_user: SshServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = tmp_path_factory.getbasetemp()
+    for folder in (base, *base.parents):
+        if folder.name.startswith("pytest-"):
+            folder.chmod(0o700)  # as every run does with `pytest-of-USER` when it starts
+    assert said(sshd_ordinary_user, "true") == (0, "")
+
+
 def test_a_nas_box_has_busybox_s_tools_only(sshd_busybox: SshServer) -> None:
     code, words = said(sshd_busybox, "sha256sum -z /dev/null")
     assert (code, "BusyBox" in words) == (1, True)

@@ -13,6 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import fields
+from threading import Lock
 from typing import Any, NamedTuple
 
 from blake3 import blake3
@@ -123,7 +124,8 @@ class _Kept(NamedTuple):
 class Documents(MutableMapping[str, dict[str, Any]]):
     """Job id → document: `{"last": [segment, offset] | None, "record": every member as JSON values}`.
 
-    As a mapping it is what TinyDB reads and writes; the store's own ways go past the dictionaries.
+    As a mapping it is what TinyDB reads and writes; the store's own ways go past the dictionaries. One thread writes; others
+    may look for runs at the same time, and never miss one that is known (a dictionary's single operation is atomic).
     """
 
     def __init__(self) -> None:
@@ -135,6 +137,8 @@ class Documents(MutableMapping[str, dict[str, Any]]):
         self._by_state: defaultdict[RunState, defaultdict[str, dict[str, None]]] = defaultdict(
             lambda: defaultdict(dict)
         )
+        # A run leaves one state's entry for another's, and readers go over several of them.
+        self._by_state_lock = Lock()
 
     # --- the store's ways --------------------------------------------------------------------------------------------
 
@@ -176,19 +180,30 @@ class Documents(MutableMapping[str, dict[str, Any]]):
             del self._recent[next(iter(self._recent))]
 
     def _put(self, job_id: str, kept: _Kept) -> None:
+        """Set new entries before old ones go, and leave alone those that stay: a reader must not miss the run in between.
+
+        The document comes first: whoever finds the run in a new place finds it as it is there.
+        """
+        self._recent.pop(job_id, None)
         old = self._kept.get(job_id)
-        if old is not None:
-            self._forget(job_id, old)
         self._kept[job_id] = kept
         self._by_path[kept.run_path] = job_id
-        self._by_identity[kept.identity] = (*self._by_identity.get(kept.identity, ()), job_id)
-        self._by_state[kept.state][kept.equipment_id][job_id] = None
+        if old is None or old.identity != kept.identity:
+            self._by_identity[kept.identity] = (*self._by_identity.get(kept.identity, ()), job_id)
+        with self._by_state_lock:
+            if old is not None and (old.state, old.equipment_id) != (kept.state, kept.equipment_id):
+                del self._by_state[old.state][old.equipment_id][job_id]
+            self._by_state[kept.state][kept.equipment_id][job_id] = None
+        if old is not None and old.run_path != kept.run_path:
+            self._forget_path(job_id, old)
+        if old is not None and old.identity != kept.identity:
+            self._forget_identity(job_id, old)
 
-    def _forget(self, job_id: str, old: _Kept) -> None:
-        self._recent.pop(job_id, None)
+    def _forget_path(self, job_id: str, old: _Kept) -> None:
         if self._by_path.get(old.run_path) == job_id:
             del self._by_path[old.run_path]
-        del self._by_state[old.state][old.equipment_id][job_id]
+
+    def _forget_identity(self, job_id: str, old: _Kept) -> None:
         others = tuple(other for other in self._by_identity[old.identity] if other != job_id)
         if others:
             self._by_identity[old.identity] = others
@@ -219,10 +234,11 @@ class Documents(MutableMapping[str, dict[str, Any]]):
 
     def ids_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
         found: list[str] = []
-        for state in states:
-            of_state: Mapping[str, Mapping[str, None]] = self._by_state.get(state, {})
-            for equipment in of_state if equipment_id is None else (equipment_id,):
-                found += of_state.get(equipment, ())
+        with self._by_state_lock:
+            for state in states:
+                of_state: Mapping[str, Mapping[str, None]] = self._by_state.get(state, {})
+                for equipment in of_state if equipment_id is None else (equipment_id,):
+                    found += of_state.get(equipment, ())
         return tuple(found)
 
     def paths_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
@@ -233,7 +249,8 @@ class Documents(MutableMapping[str, dict[str, Any]]):
         return kept.state if kept is not None else None
 
     def counts(self) -> dict[RunState, int]:
-        sums = {state: sum(map(len, self._by_state.get(state, {}).values())) for state in RunState}
+        with self._by_state_lock:
+            sums = {state: sum(map(len, self._by_state.get(state, {}).values())) for state in RunState}
         return {state: count for state, count in sums.items() if count}
 
     def last(self, job_id: str) -> Place | None:
@@ -263,7 +280,12 @@ class Documents(MutableMapping[str, dict[str, Any]]):
         self.put(record, record_json(record), (last[0], last[1]) if last else None)
 
     def __delitem__(self, job_id: str) -> None:
-        self._forget(job_id, self._kept.pop(job_id))
+        old = self._kept.pop(job_id)
+        self._recent.pop(job_id, None)
+        self._forget_path(job_id, old)
+        self._forget_identity(job_id, old)
+        with self._by_state_lock:
+            del self._by_state[old.state][old.equipment_id][job_id]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)

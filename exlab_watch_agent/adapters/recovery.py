@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from blake3 import blake3
 
+from exlab_watch_agent.adapters.audit_trail import TRAIL_SCHEMA
 from exlab_watch_agent.adapters.documents import Documents, Place, move_of, record_json, record_of
 from exlab_watch_agent.adapters.segments import (
     CLOSED_FOLDER,
@@ -206,10 +207,10 @@ def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None
         case "trail_accepted":
             facts.pop("hold", None)
         case "segment_opened" | "trail_damaged":
-            if data["schema"] > STORE_SCHEMA:
+            if data["schema"] > TRAIL_SCHEMA:
                 raise StateFolderError(
                     f"The audit trail was written by another version of the agent (schema {data['schema']}, this one knows "
-                    f"{STORE_SCHEMA}): install that version again."
+                    f"{TRAIL_SCHEMA}): install that version again."
                 )
             facts["has_opening"] = True
             if kind == "trail_damaged":

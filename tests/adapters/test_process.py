@@ -152,8 +152,8 @@ def test_a_child_that_moves_nothing_is_ended_as_a_network_trouble(children: Chil
 
 
 def test_a_child_that_moves_now_and_then_is_left_alone(children: Children) -> None:
-    script = "for n in 1 2 3 4 5 6 7 8; do sleep 0.3; echo $n; done"
-    assert children.run([SH, "-c", script], purpose=PURPOSE, stall_s=2).returncode == 0
+    script = "for n in $(seq 45); do sleep 0.1; echo $n; done"  # all of it lasts longer than a stall may
+    assert children.run([SH, "-c", script], purpose=PURPOSE, stall_s=4).returncode == 0
     seen = iter(range(10**9))
     assert (
         children.run([SH, "-c", "sleep 1.5"], purpose=PURPOSE, stall_s=0.5, progress=lambda: next(seen)).returncode == 0
@@ -188,15 +188,17 @@ def test_an_error_of_the_one_who_listens_or_feeds_ends_the_child_and_is_raised(c
 
 
 def test_a_feeder_that_fails_never_makes_a_part_look_whole(children: Children, tmp_path: Path) -> None:
-    target = tmp_path / "target"
+    target, pids = tmp_path / "target", tmp_path / "pids"
 
     def feed() -> Iterator[bytes]:
         yield b"a part"
+        pids_in(pids, 1)
         raise SourceChangedError("it grew")
 
+    script = f"echo $$ > {pids}; cat > {target}.part && mv {target}.part {target}"
     with pytest.raises(SourceChangedError):
-        children.run([SH, "-c", f"cat > {target}.part && mv {target}.part {target}"], purpose=PURPOSE, stdin=feed())
-    time.sleep(0.2)
+        children.run([SH, "-c", script], purpose=PURPOSE, stdin=feed())
+    wait_for(lambda: not is_alive(pids_in(pids, 1)[0]))
     assert not target.exists()
 
 

@@ -23,9 +23,11 @@ from store_lives import (
     state_read,
 )
 
+from exlab_watch_agent.adapters import recovery
+from exlab_watch_agent.adapters.audit_trail import TRAIL_SCHEMA, Batch, fact_body, opening_data
 from exlab_watch_agent.adapters.documents import Documents, json_bytes
 from exlab_watch_agent.adapters.recovery import EVIDENCE_NAME, load, verify_trail
-from exlab_watch_agent.adapters.segments import CLOSED_FOLDER, TRAIL_NAME, finished
+from exlab_watch_agent.adapters.segments import CLOSED_FOLDER, TRAIL_NAME, TrailHead, finished
 from exlab_watch_agent.adapters.slots import SLOT_NAMES, read_slots
 from exlab_watch_agent.adapters.store import RunStore
 from exlab_watch_agent.core.binding import Binding
@@ -390,6 +392,32 @@ def test_a_newer_schema_is_refused_in_one_sentence_and_left_as_it_is(lived: Stat
         with pytest.raises(StateFolderError, match=r"another version of the agent .*install that version again\.$"):
             open_it()
     assert everything(folder) == before
+
+
+@pytest.mark.parametrize("ahead", [1, -1], ids=["the store's number is ahead", "the store's number is behind"])
+def test_a_trail_is_judged_by_the_trail_s_own_schema_whatever_the_store_s_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """The two numbers are equal today, and nothing but the constant itself can make them differ."""
+    monkeypatch.setattr(recovery, "STORE_SCHEMA", TRAIL_SCHEMA + ahead)
+    folder.mkdir()
+    trail = folder / TRAIL_NAME
+
+    def opened_by(schema: int) -> None:
+        batch = Batch(TrailHead(), 0)
+        data = json_bytes(opening_data(None, 0) | {"schema": schema})
+        who = b'"host":"pc","chart":"c"'
+        batch.add(
+            fact_body(at="2026-04-17T14:32:11Z", kind="segment_opened", who=who, operator=None, rest=b',"data":' + data)
+        )
+        trail.write_bytes(b"".join(batch.data))
+
+    opened_by(TRAIL_SCHEMA)
+    assert load(folder).head.seq == 1
+    opened_by(TRAIL_SCHEMA + 1)
+    said = rf"schema {TRAIL_SCHEMA + 1}, this one knows {TRAIL_SCHEMA}\): install that version again\.$"
+    with pytest.raises(StateFolderError, match=said):
+        load(folder)
 
 
 CHANGES: dict[str, tuple[bytes, bytes]] = {

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from lab import AgentProcess, Equipment, Lab, hashes, until
 
 SEED = 20260417
 KILLS = 24
-KILL_DELAYS_S = (0.005, 0.4)
+KILL_LINES_MAX = 8
+KILL_DELAYS_S = (0.0, 0.1)
 RUN_BYTES = 1_500_000
+BIG_BYTES = 40_000_000  # 40 s at one MiB a second: commands that look at it in the middle may take their time
 OWN_NAMES = re.compile(r"\.exlab-watch-agent\.json|\.exlab-watch-agent/[^/]+\.json|.*/\.exlab-wizard/[^/]+")
 
 
@@ -33,6 +36,29 @@ def until_it_holds_the_state_folder(agent: AgentProcess) -> None:
     until(holds, "the agent holds the state folder")
 
 
+def until_some_lines_later(agent: AgentProcess, count: int) -> None:
+    """Wait until the trail is so many lines longer, or nothing more comes: a moment of the agent's life, however slow it is."""
+    lab = agent.lab
+    lines = len(lab.trail())
+
+    def is_later() -> bool:
+        assert agent.process.poll() is None, agent.said()
+        facts = lab.trail()
+        latest = {fact["record"]["job_id"]: fact["record"]["state"] for fact in facts if "record" in fact}
+        is_all_done = len(latest) == len(list(lab.local.rglob("creation.json"))) and {*latest.values()} == {"verified"}
+        return len(facts) >= lines + count or is_all_done
+
+    until(is_later, f"{count} lines more", wait_s=60)
+
+
+def gets_a_processor_first(pid: int) -> None:
+    """Let the process go before all others where that is allowed: what is timed is the agent, not the machine's load."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with suppress(OSError):
+            os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(1))
+
+
+@pytest.mark.timeout(300)
 def test_killed_at_random_moments_it_loses_nothing_and_leaves_no_debris(tmp_path: Path) -> None:
     print(f"seed {SEED}")
     chance = random.Random(SEED)
@@ -45,6 +71,7 @@ def test_killed_at_random_moments_it_loses_nothing_and_leaves_no_debris(tmp_path
         agent = AgentProcess(lab)
         try:
             until_it_holds_the_state_folder(agent)
+            until_some_lines_later(agent, chance.randrange(KILL_LINES_MAX))
             time.sleep(chance.uniform(*KILL_DELAYS_S))
         finally:
             agent.kill()
@@ -71,12 +98,13 @@ def test_killed_at_random_moments_it_loses_nothing_and_leaves_no_debris(tmp_path
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_within_three_seconds_in_the_middle_of_a_limited_push(tmp_path: Path, number: int) -> None:
     lab = Lab(tmp_path, Equipment(upload_mbps=8))
-    run = lab.new_run(files={"big.bin": os.urandom(4_000_000)})
+    run = lab.new_run(files={"big.bin": os.urandom(BIG_BYTES)})
     with AgentProcess(lab) as agent:
         agent.until_up()
         shown = until(lambda: bytes_done_in_the_middle(lab), "progress is seen")
-        assert 0 < shown["bytes_done"] < shown["bytes_total"] == 4_000_000
+        assert 0 < shown["bytes_done"] < shown["bytes_total"] == BIG_BYTES
         assert shown["state"] == "running"
+        gets_a_processor_first(agent.pid)
         began = time.monotonic()
         assert agent.stop(number) == 0
         assert time.monotonic() - began < 3
@@ -116,6 +144,7 @@ def test_a_signal_ends_it_well_at_any_moment_of_its_life(tmp_path: Path, number:
         agent = AgentProcess(lab)
         until_it_holds_the_state_folder(agent)
         time.sleep(chance.uniform(0, 0.3))
+        gets_a_processor_first(agent.pid)
         began = time.monotonic()
         assert agent.stop(number) == 0, agent.said()
         assert time.monotonic() - began < 3

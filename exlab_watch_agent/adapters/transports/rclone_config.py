@@ -85,10 +85,6 @@ class RemoteConfig:
     signature: tuple[int, int, int]
 
     @property
-    def leaf_types(self) -> frozenset[str]:
-        return frozenset({self.base_type or "local"})
-
-    @property
     def has_token(self) -> bool:
         return any("token" in members for members in self.sections.values())
 
