@@ -20,7 +20,7 @@ from exlab_watch_agent.cli.context import Context, default_config_path
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.report.problems import shell_name
+from exlab_watch_agent.report.problems import need_a_person, shell_name
 from exlab_watch_agent.report.status import status_json
 from exlab_watch_agent.statechart import RunState
 
@@ -236,7 +236,7 @@ def problems(as_json: Json = False, config: Config = None, state_dir: StateDir =
         _print_json({"schema": 1, "problems": [problem.to_json() for problem in found]})
     else:
         showing.print_problems(found)
-    return ExitCode.NEEDS_ATTENTION if found else ExitCode.FINE
+    return ExitCode.NEEDS_ATTENTION if need_a_person(found) else ExitCode.FINE
 
 
 @app.command()
