@@ -197,14 +197,14 @@ def test_init_without_a_name_writes_where_the_other_commands_look(command: Comma
 
 def test_check_says_that_all_is_well_and_leaves_nothing_behind(lab: Lab, on: Command) -> None:
     lab.new_run()
+    before = sorted(lab.home.rglob("*"))
     said = on("check")
     assert (said.code, said.err) == (0, "")
     assert all(line.startswith("ok ") for line in said.out.splitlines())
     assert "1 run folder below" in said.out
     assert "inotify watches needed" in said.out
     assert "was written, read back and cleared" in said.out
-    assert [path.name for path in (lab.nas / "SCOPE_01").iterdir()] == [".exlab-watch-agent.json"]
-    assert not lab.state.exists()
+    assert sorted(lab.home.rglob("*")) == before
 
 
 def test_check_says_all_that_is_not_well(tmp_path: Path, command: Command) -> None:
@@ -319,7 +319,6 @@ def test_show_in_words_has_the_state_the_reason_and_each_move(lab: Lab, on: Comm
 def test_show_explains_a_run_that_nobody_has_taken_up_yet(tmp_path: Path, command: Command) -> None:
     lab = Lab(tmp_path, Equipment("SCOPE_01", SENTINEL_SIGNAL))
     run = lab.new_run()
-    lab.state.mkdir()
     value = command("show", str(run), "--json", "--config", str(lab.config)).json
     assert (value["job_id"], value["state"], value["history"]) == ("", None, [])
     assert value["why"] == "acquisition_complete.flag is not there yet"
@@ -334,7 +333,6 @@ def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -
 
 
 def test_problems_are_listed_worst_first_each_once_with_its_command(lab: Lab, on: Command) -> None:
-    lab.state.mkdir(mode=0o700)
     assert on("problems") == Said(0, "nothing needs a person\n", "")
     conflict, blocked = lab.new_run(), lab.new_run(files={"a<x>": b"", "b<x>": b"", "c<y>": b""})
     orphan = lab.local / "SCOPE_01" / "P" / "Runs" / "Run_2026-01-01T00-00"
@@ -391,7 +389,6 @@ def test_a_run_is_named_by_its_path_its_leaf_or_its_job(lab: Lab, on: Command, m
 @pytest.mark.parametrize("words", [["show"], ["sync"], ["verify"], ["retry"], ["override", "list"]], ids=" ".join)
 def test_an_unknown_run_is_one_sentence_with_the_next_step(lab: Lab, on: Command, words: list[str]) -> None:
     lab.new_run()
-    lab.state.mkdir()
     for word in ("Run_1999-01-01T00-00", "", "\x1b[31m", "a\nb", "/etc", str(lab.local)):
         said = on(*words, word)
         assert (said.code, said.out) == (1, ""), word
@@ -549,7 +546,6 @@ def test_retry_of_several_runs_tries_each_and_a_mistyped_name_stops_all_before(l
 def test_overrides_are_added_listed_and_revoked_and_nothing_else_is_changed(lab: Lab, on: Command) -> None:
     run = lab.new_run(files={"<id>": b"1"})
     before = read_creation(run)
-    lab.state.mkdir(mode=0o700)
     assert on("override", "list", run.name) == Said(0, "no overrides\n", "")
     said = on("override", "add", run.name, "--class", PLACEHOLDER, "--reason", 'it\'s "fine"', "--expires", "30d")
     assert (said.code, said.err) == (0, "")
@@ -599,7 +595,6 @@ def test_an_override_that_makes_no_sense_is_refused_and_nothing_is_written(
 def test_an_override_of_a_run_whose_creation_json_is_bad_is_refused_and_the_file_is_left(lab: Lab, on: Command) -> None:
     run = lab.new_run()
     (run / CACHE / "creation.json").write_text('{"schema_version": "1.8"')
-    lab.state.mkdir()
     for words in (
         ["add", run.name, "--class", PLACEHOLDER, "--reason", "r"],
         ["list", run.name],

@@ -236,7 +236,6 @@ def test_a_run_that_cannot_be_read_whole_is_known_and_named_with_the_part_and_th
     message = f"A part of the run {run} cannot be listed now: Permission denied ('{run}/sub'). {NEXT_STEP}"
     line = f"WAITING  {run}: {message} -> exlab-watch-agent show '{run}'\n"
     text = Said(3, f"WAITING  {run}: {message}\n    -> exlab-watch-agent show '{run}'\n", "")
-    lab.state.mkdir(mode=0o700)
     with locked(run / "sub"):
         assert lab.cli("problems", as_user=True) == text
         assert lab.cli("run", "--once", "--quiet", as_user=True) == Said(3, "1 acquiring\n", line)
@@ -314,7 +313,6 @@ def test_a_level_that_is_not_a_run_s_is_told_wherever_one_would_look_and_forgott
         f"{where} says level {shown} where a run is expected: each folder in Runs and TestRuns must be one, so nothing "
         'here is copied. If it is a run, write "level": "run" there, else move the folder elsewhere.'
     )
-    lab.state.mkdir(mode=0o700)
     text = Said(3, f"STOPPED  {run}: {message}\n    -> edit the file\n", "")
     assert on("problems") == text
     said = on("run", "--once")
@@ -356,7 +354,6 @@ def test_a_run_that_is_still_being_acquired_and_an_orphan_need_nobody_in_run_onc
 
 def test_an_orphan_s_name_cannot_steer_the_terminal(lab: Lab, on: Command) -> None:
     (lab.local / "SCOPE_01" / "P\x1b[31m\nQ" / "Runs" / "Run_2026-01-01T00-00").mkdir(parents=True)
-    lab.state.mkdir(mode=0o700)
     said = on("problems")
     assert "\x1b" not in said.out
     assert said.out.count("\n") == 2
@@ -376,7 +373,9 @@ def test_what_only_reads_ends_with_2_where_there_is_no_state_folder(
         "There is no state folder at {}: no agent has worked with it yet. `exlab-watch-agent run` makes it, or give the "
         "right --state-dir.\n"
     )
+    shutil.rmtree(lab.state)
     assert on(*words) == Said(2, "", text.format(lab.state))
+    lab.bind()
     assert on("run", "--once").code == 0
     mistyped = lab.home / "staet"
     assert on(*words, "--state-dir", str(mistyped)) == Said(2, "", text.format(mistyped))
@@ -388,7 +387,9 @@ def test_what_only_reads_ends_with_2_where_there_is_no_state_folder(
 
 def test_what_acts_makes_its_state_folder_or_needs_none(lab: Lab, on: Command) -> None:
     run = lab.new_run(files={"<id>": b"1"})
+    shutil.rmtree(lab.state)
     assert on("override", "add", run.name, "--class", "unresolved_placeholder_token", "--reason", "no id").code == 0
     assert not lab.state.exists()
+    assert on("bind", "--all", "--yes").code == 0
     assert on("sync", run.name).code == 0
     assert read_creation(run)["sync_status"] == "synced"
