@@ -544,6 +544,8 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Outcome:
         if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
     _unchanged_inventory(effect, ports)
+    # In the empty mount point of a share that went away the seal is read back just as well.
+    ports.transport.require_marker(expected_marker_id=ports.marker_id())
     # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made anew.
     saved = ports.creations.put_text(effect.run_path, synced)
     return Sealed(effect.turn, saved.before, saved.after)

@@ -286,6 +286,27 @@ def test_what_is_wrong_on_the_nas_is_on_record_before_anything_is_moved_there(tm
         assert life.world.nas["EQ_A"].real[name].data == good
 
 
+def test_a_seal_that_went_to_an_empty_mount_point_does_not_make_synced_stand_here(tmp_path):
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        nas = life.world.nas["EQ_A"]
+
+        def away_while_it_is_sealed(port: str) -> None:
+            if port == "text_with_status":
+                nas.state = "unmounted"
+            elif port == "put_text":
+                assert nas.state == "up", "the status is written here, and the NAS is away"
+
+        life.world.port = away_while_it_is_sealed
+        life.run_for(60.0)
+        assert (record_of(life).state, record_of(life).attempts) == (RunState.SEALING, 0)
+        assert status_of(run) == "pending"
+        life.world.port = lambda _: None
+        nas.state = "up"
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+
+
 def test_killed_between_the_seal_there_and_the_status_here_the_next_agent_ends_it(tmp_path):
     with one_run(tmp_path, "") as life:
         (run,) = life.world.runs.values()
