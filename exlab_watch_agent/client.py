@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -244,8 +244,7 @@ class NASSyncClient:
     def _compare(self, record: RunRecord) -> VerifyResult:
         engine = self._agent.engine
         assert engine is not None, "init() comes first"
-        effect = replace(verify_effect(record), may_repair=False)
-        outcome = carry_out(effect, engine.lanes[record.equipment_id].ports, Control())
+        outcome = carry_out(verify_effect(record), engine.lanes[record.equipment_id].ports, Control())
         if isinstance(outcome, Verified):
             found = outcome.comparison
             return VerifyResult(

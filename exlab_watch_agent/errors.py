@@ -72,7 +72,8 @@ class StoreFullError(StoreWriteError):
 class CreationFileError(AgentError):
     """`creation.json` cannot be read or written.
 
-    `code` is `schema_major_mismatch`, `invalid_json`, `invalid_content`, `unreadable`, `missing`, `locked` or `unwritable`;
+    `code` is `schema_major_mismatch`, `invalid_json`, `invalid_content`, `unreadable`, `missing`, `locked`, `changed` or
+    `unwritable`;
     `line` and `column` are 1-based where they are known.
     """
 
@@ -110,6 +111,10 @@ class RootUnavailableError(AgentError):
 
 class ManifestNotKeptError(AgentError):
     """A manifest could not be written into the state folder."""
+
+
+class ManifestLostError(AgentError):
+    """The manifest of a run is not kept here any more, or is not the one that was proven; the copy has no part in it."""
 
 
 class CancelledError(AgentError):
@@ -152,4 +157,11 @@ class DestinationIsSourceError(DestinationUnreachableError):
 
 
 class DestinationOccupiedError(AgentError):
-    """The destination folder belongs to another run. Nothing was written."""
+    """The destination folder belongs to another run, or to another agent. Nothing was written.
+
+    `kind`: the conflict that it is, by the names of core/destination.py.
+    """
+
+    def __init__(self, message: str, *, kind: str = "destination_occupied") -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from exlab_watch_agent.core.binding import must_ask
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.completeness import not_signalled, signal_file
 from exlab_watch_agent.core.creation import Creation
-from exlab_watch_agent.core.destination import CLAIM_FILE, CLAIM_PATH, Claim, DestinationStanding, standing
+from exlab_watch_agent.core.destination import CLAIM_FILE, CLAIM_PATH, Claim, DestinationStanding, conflict_at, standing
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import (
@@ -45,6 +45,7 @@ from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    ManifestLostError,
     ManifestNotKeptError,
     RootUnavailableError,
     RunUnreadableError,
@@ -54,6 +55,12 @@ from exlab_watch_agent.errors import (
 )
 from exlab_watch_agent.ports import Control, Ports, SavedCreation
 
+NOT_THE_COPY = frozenset({FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.BINARY_MISSING})
+"""Kinds of failure that say nothing of the bytes that lie there."""
+UNREADABLE = "unreadable"
+"""Stands for the hash of a file that cannot be read; it agrees with no hash."""
+UNREADABLE_FILES_MAX = 200
+"""Each costs some requests to find. Where there are more, the copy as a whole counts as unreadable."""
 EXPECTED_BYTES_MAX = 64 * 1024 * 1024
 CACHE_READ_BACK_BYTES_MAX = 256 * 1024 * 1024
 RUN_LEVEL = "run"
@@ -138,7 +145,7 @@ def look(order: Look, ports: Ports) -> LookResult:
         if order.claim is not None:
             marker_id = ask_destination(ports, is_full=order.asks_nas_fully)
             inspected = _with_destination(
-                inspected, _standing(order.destination, order.claim, ports), order.destination
+                inspected, _look_there(order.destination, order.claim, ports), order.destination
             )
         return Seen(file.creation, file.signature, inspected, marker_id)
     except CreationFileError as error:
@@ -193,12 +200,14 @@ def _another_level(run_path: str, level: str) -> str:
     )
 
 
-def _standing(destination: str, claim: Claim, ports: Ports) -> DestinationStanding:
+def _look_there(destination: str, claim: Claim, ports: Ports) -> tuple[DestinationStanding, str]:
+    """Return whose the folder is, and who claims it in words."""
     try:
-        return standing(ports.transport.look(destination), claim)
+        found = ports.transport.look(destination)
     except TransportError:
         # The NAS answered, and this folder does not: the push asks again and meets the same error, classified.
-        return DestinationStanding.FREE
+        return DestinationStanding.FREE, ""
+    return standing(found, claim), found.holder
 
 
 def _inspect(order: Look, creation: Creation, ports: Ports) -> Inspected:
@@ -235,7 +244,8 @@ def _inspect(order: Look, creation: Creation, ports: Ports) -> Inspected:
     )
 
 
-def _with_destination(inspected: Inspected, where: DestinationStanding, destination: str) -> Inspected:
+def _with_destination(inspected: Inspected, found: tuple[DestinationStanding, str], destination: str) -> Inspected:
+    where, holder = found
     return Inspected(
         inspected.creation,
         inspected.completeness,
@@ -245,6 +255,7 @@ def _with_destination(inspected: Inspected, where: DestinationStanding, destinat
         inspected.bytes_total,
         destination=where,
         destination_path=destination,
+        holder=holder,
     )
 
 
@@ -274,7 +285,9 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
     except RootUnavailableError as error:
         # A run folder that is not there was moved, removed, or its root is away: the next look and the scan tell which.
         return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), is_source_away=True)
-    except (RunUnreadableError, DestinationOccupiedError, CreationFileError, ManifestNotKeptError) as error:
+    except DestinationOccupiedError as error:
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), conflict=error.kind)
+    except (RunUnreadableError, CreationFileError, ManifestNotKeptError, ManifestLostError) as error:
         return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
     except TransportError as error:
         return _transport_trouble(effect, error, ports)
@@ -283,11 +296,15 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
 def _transport_trouble(effect: WorkEffect, error: TransportError, ports: Ports) -> Outcome:
     if error.kind is FailureKind.LOCAL_FILE_VANISHED:
         return _vanished(effect, str(error), ports)
+    is_reading = isinstance(effect, Precheck | Verify)
     try:
-        ports.transport.probe(expected_marker_id=ports.marker_id())
+        # A NAS that cannot be written any more can still say that it is there: whoever only reads asks for no more.
+        ask = ports.transport.require_marker if is_reading else ports.transport.probe
+        ask(expected_marker_id=ports.marker_id())
     except DestinationUnreachableError as away:
         return EffectFailed(effect.turn, FailureKind.NETWORK, str(away), error.detail, is_destination_away=True)
-    return EffectFailed(effect.turn, error.kind, str(error), error.detail)
+    is_unreadable = isinstance(effect, Verify) and error.kind not in NOT_THE_COPY
+    return EffectFailed(effect.turn, error.kind, str(error), error.detail, is_copy_unreadable=is_unreadable)
 
 
 def _vanished(effect: WorkEffect, message: str, ports: Ports) -> EffectFailed:
@@ -317,16 +334,19 @@ def _unchanged_inventory(effect: WorkEffect, ports: Ports) -> Inventory:
 def push(effect: Push, ports: Ports, control: Control) -> Outcome:
     """Copy what is missing at the destination; safe to repeat.
 
-    Writes only below `effect.destination`, and moves aside what stands there with another size or time. The cache folder
-    follows with the seal, when it can say what was proven; until then the claim says whose the copy is.
+    Writes only below `effect.destination`, and moves aside what stands there with another size or time, or was found wrong
+    by the comparison before. The cache folder follows with the seal, when it can say what was proven; until then the
+    claim says whose the copy is.
     """
     transport = ports.transport
     inventory = _unchanged_inventory(effect, ports)
     look_there = transport.look(effect.destination)
     if not look_there.is_empty:  # the run's own folder has its creation.json
         ports.apartness.require_run(effect.run_path, effect.destination)
-    if standing(look_there, effect.claim) is DestinationStanding.OCCUPIED:
-        raise DestinationOccupiedError(f"{effect.destination} holds another run's data")
+    whose = standing(look_there, effect.claim)
+    conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
+    if conflict is not None:
+        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
     transport.place_claim(effect.destination, effect.claim)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
     transport.require_marker(expected_marker_id=ports.marker_id())
@@ -338,7 +358,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
         # A sealed copy that is about to change must stop saying "synced" before its first file moves.
         transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
     transport.clear_partials(effect.destination)
-    plan = plan_push(inventory.files, {} if look_there.is_empty else _present(ports, effect.destination))
+    wrong = ports.manifests.wrong(effect.job_id)
+    plan = plan_push(inventory.files, {} if look_there.is_empty else _present(ports, effect.destination), wrong=wrong)
     free_bytes = transport.free_bytes()
     if free_bytes is not None and plan.bytes_to_copy > free_bytes:
         raise TransportError(
@@ -347,6 +368,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
         )
     if plan.set_aside:
         transport.set_aside(effect.destination, plan.set_aside)
+    if wrong:  # before the copy: what takes their names is not to make room once more after a kill
+        ports.manifests.forget_wrong(effect.job_id)
     transport.copy(effect.run_path, plan.copy, effect.destination, control=control)
     return Pushed(effect.turn)
 
@@ -357,9 +380,10 @@ def _travelling(effect: Push, ports: Ports) -> tuple[FileEntry, ...]:
 
 
 def precheck(effect: Precheck, ports: Ports, control: Control) -> Outcome:
-    """Return evidence against the copy, or that there is none. What is wrong is moved aside, so that a push replaces it."""
+    """Return evidence against the copy, or that there is none. Writes nothing there; the next push moves aside what is wrong."""
     inventory = _unchanged_inventory(effect, ports)
-    wrong = wrong_sizes(inventory.files, _present(ports, effect.destination))
+    present = _present(ports, effect.destination)
+    wrong = wrong_sizes(inventory.files, present)
     what = "missing or of another size"
     if not wrong:
         sampled = sample_files(inventory.files)
@@ -371,16 +395,24 @@ def precheck(effect: Precheck, ports: Ports, control: Control) -> Outcome:
             _unchanged_inventory(effect, ports)
     if not wrong:
         return PrecheckPassed(effect.turn)
-    ports.transport.probe(expected_marker_id=ports.marker_id())
-    ports.transport.set_aside(effect.destination, wrong)
+    _note_wrong(effect, [path for path in wrong if path in present], ports)
     return CopyWrong(effect.turn, f"partial copy: {counted(len(wrong), 'file')} {what} on the NAS (first: {wrong[0]})")
+
+
+def _note_wrong(effect: Precheck | Verify, paths: Sequence[str], ports: Ports) -> None:
+    """Keep the names of files that stand there and are wrong, so that the next push really replaces them."""
+    # What a share that has just gone away does not show is no reason to move anything.
+    ports.transport.require_marker(expected_marker_id=ports.marker_id())
+    # A list that cannot be written replaces no verdict: nothing makes room then, and the next comparison says it again.
+    with suppress(ManifestNotKeptError):
+        ports.manifests.note_wrong(effect.job_id, paths)
 
 
 def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     """Hash every data file on both sides at once and compare with the manifest, if there is one.
 
-    Before the first seal a change of the run ends it at once; after it, both sides are hashed as they are. Damaged
-    files on the NAS are moved aside when the local data are intact, so that the next push really replaces them.
+    Before the first seal a change of the run ends it at once; after it, both sides are hashed as they are. Nothing is
+    written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
     """
     manifest = _sealed_manifest(effect, ports)
     if manifest is not None:  # else the push asked a moment ago
@@ -406,15 +438,15 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     sizes = {entry.path: entry.size_bytes for entry in inventory.files}
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
     comparison = compare(local=here, manifest=manifest, remote=there | unread, remote_listing=listing)
-    if comparison.outcome is Comparing.REMOTE_DIFFERS and effect.may_repair:
-        ports.transport.probe(expected_marker_id=ports.marker_id())
-        ports.transport.set_aside(effect.destination, comparison.remote_changed)
+    if comparison.outcome is Comparing.REMOTE_DIFFERS:
+        _note_wrong(effect, comparison.remote_changed, ports)
     text = format_manifest(here)
     if comparison.outcome is Comparing.EQUAL and not oversize:
-        with suppress(
-            ManifestNotKeptError
-        ):  # the seal makes it anew, or fails with this very reason and is tried again
+        # The seal makes it anew, or fails with this very reason and is tried again; a list that stays does no harm.
+        with suppress(ManifestNotKeptError):
             ports.manifests.save(effect.job_id, text)
+        with suppress(ManifestNotKeptError):
+            ports.manifests.forget_wrong(effect.job_id)
     creation = ports.creations.read(effect.run_path).creation
     return Verified(
         effect.turn,
@@ -427,6 +459,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
         creation.overrides,
         oversize,
         is_seal_missing=manifest is not None and not _copy_says_synced(effect, ports),
+        uptime=ports.clock.uptime(),
     )
 
 
@@ -447,13 +480,75 @@ def _digests_of_both(
         is_cancelled=lambda: has_ended.is_set() or control.is_cancelled(), rate_bytes_per_s=control.rate_bytes_per_s
     )
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="remote-digests") as other:
-        there = other.submit(ports.transport.digests, effect.destination, remote_paths, control=remote_control)
+        there = other.submit(_digests_there, effect, remote_paths, ports, remote_control)
         try:
             here = ports.digester.digests(effect.run_path, inventory.files, control=control)
         except BaseException:
             has_ended.set()
             raise
         return here, there.result()
+
+
+def _digests_there(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> dict[str, str]:
+    """Return what the NAS says of these files; `UNREADABLE` for each that it lists and cannot give back.
+
+    Raises: TransportError when it gives back nothing at all, or when that is no matter of its files.
+    """
+    reader = _Reader(effect.destination, ports, control)
+    found = reader.read(paths)
+    error = reader.error
+    if error is not None and reader.unreadable and found.keys() == reader.unreadable:
+        if len(paths) == 1 and reader.reads_its_claim():
+            return found
+        raise error
+    return found
+
+
+class _Reader:
+    """Reads one copy back, by halves where it must, until it is clear which files cannot be read."""
+
+    def __init__(self, destination: str, ports: Ports, control: Control) -> None:
+        self._destination = destination
+        self._ports = ports
+        self._control = control
+        self.unreadable: set[str] = set()
+        self.error: TransportError | None = None
+
+    def read(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return path → SHA-256, `UNREADABLE` for what cannot be read at the second try either."""
+        try:
+            return self._digests(paths)
+        except TransportError as error:
+            self._require_about_the_copy(error)
+        if len(paths) > 1:
+            middle = len(paths) // 2
+            return self.read(paths[:middle]) | self.read(paths[middle:])
+        try:
+            return self._digests(paths)
+        except TransportError as error:
+            self._require_about_the_copy(error)
+            self.unreadable |= set(paths)
+            if len(self.unreadable) > UNREADABLE_FILES_MAX:
+                raise
+            return dict.fromkeys(paths, UNREADABLE)
+
+    def reads_its_claim(self) -> bool:
+        """Return whether the file that stands beside the only data file can be read."""
+        try:
+            read = self._ports.transport.read_small
+            return read(self._destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is not None
+        except TransportError:
+            return False
+
+    def _digests(self, paths: Sequence[str]) -> dict[str, str]:
+        return self._ports.transport.digests(self._destination, paths, control=self._control)
+
+    def _require_about_the_copy(self, error: TransportError) -> None:
+        """Raise the error unless the NAS is there and it is a matter of what lies on it."""
+        if error.kind in NOT_THE_COPY:
+            raise error
+        self._ports.transport.require_marker(expected_marker_id=self._ports.marker_id())
+        self.error = error
 
 
 def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:
@@ -465,8 +560,7 @@ def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:
             effect.run_path, f"{CACHE_FOLDER}/{MANIFEST_FILE}", limit_bytes=CACHE_READ_BACK_BYTES_MAX
         )
         if manifest_digest(data) != effect.manifest_digest:
-            raise TransportError(
-                FailureKind.UNKNOWN,
+            raise ManifestLostError(
                 "the manifest of this sealed run is lost or was changed, here and in the state folder: "
                 "restore .exlab-wizard/checksums.sha256 from the NAS copy.",
             )
@@ -482,7 +576,7 @@ def _declared_mismatches(here: dict[str, str], inventory: Inventory, ports: Port
 
 
 def seal(effect: Seal, ports: Ports, control: Control) -> Outcome:
-    """Write manifest, claim and final `creation.json` here, push the cache folder, and read all back from the NAS."""
+    """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here."""
     inventory = _unchanged_inventory(effect, ports)
     manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
     if manifest is None:
@@ -490,19 +584,19 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Outcome:
     anchor = {"schema": 1, **asdict(effect.claim), "manifest_sha256": effect.manifest_digest, **ports.trail_head()}
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
     ports.sealer.write(effect.run_path, CLAIM_FILE, (json.dumps(anchor, indent=2) + "\n").encode())
-    saved = ports.creations.set_sync_status(effect.run_path, "synced")
+    synced = ports.creations.text_with_status(effect.run_path, "synced")
     ports.transport.clear_partials(effect.destination)  # a seal that was killed leaves some, too
     cache = ports.tree.cache_files(effect.run_path)
-    ports.transport.replace(effect.run_path, cache, effect.destination, control=control)
-    for name in (MANIFEST_FILE, CREATION_FILE):
-        path = f"{CACHE_FOLDER}/{name}"
-        here = ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
-        if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != here:
+    told = {f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest, f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data}
+    ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead=told)
+    for path, data in told.items():
+        if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
-    if ports.creations.read(effect.run_path).signature != saved.after:
-        # Equal on both sides is not enough: what another program saved meanwhile need not say "synced".
-        raise TransportError(FailureKind.UNKNOWN, "creation.json was saved by another program while the run was sealed")
     _unchanged_inventory(effect, ports)
+    # In the empty mount point of a share that went away the seal is read back just as well.
+    ports.transport.require_marker(expected_marker_id=ports.marker_id())
+    # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made anew.
+    saved = ports.creations.put_text(effect.run_path, synced)
     return Sealed(effect.turn, saved.before, saved.after)
 
 
@@ -511,8 +605,7 @@ def _manifest_anew(effect: Seal, inventory: Inventory, ports: Ports, control: Co
     here = ports.digester.digests(effect.run_path, inventory.files, control=control)
     text = format_manifest(here)
     if manifest_digest(text) != effect.manifest_digest:
-        raise TransportError(
-            FailureKind.UNKNOWN,
+        raise ManifestLostError(
             "the manifest is lost from the state folder, and the local files are not those that were proven: compare them "
             "with the NAS copy.",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from exlab_watch_agent.core.binding import Binding as Binding
@@ -18,6 +19,7 @@ from exlab_watch_agent.core.creation import Creation, RunIdentity
 from exlab_watch_agent.core.destination import Claim as Claim
 from exlab_watch_agent.core.destination import DestinationLook as DestinationLook
 from exlab_watch_agent.core.inventory import FileEntry, Inventory
+from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -33,6 +35,10 @@ class Clock(Protocol):
 
     def monotonic_s(self) -> float:
         """Return seconds that never go back."""
+        ...
+
+    def uptime(self) -> Uptime:
+        """Return for how long the machine has been up, as far as that is known: never more than really passed."""
         ...
 
 
@@ -58,6 +64,9 @@ def _always() -> None:
 
 def _unlimited() -> float | None:
     return None
+
+
+NOTHING_ELSE: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,14 @@ class SavedCreation:
     after: tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class CreationText:
+    """The bytes that a `creation.json` is to hold, made from the file of this signature. Nothing is written yet."""
+
+    data: bytes
+    signature: tuple[int, int, int]
+
+
 class CreationFiles(Protocol):
     """Reads and changes `creation.json`. Every change holds the lock over the whole read-change-write."""
 
@@ -172,6 +189,17 @@ class CreationFiles(Protocol):
         """Make `sync_status` stand in the file, durably, all else kept; return which file was changed into which.
 
         Writes nothing when it stands there already.
+        """
+        ...
+
+    def text_with_status(self, run_path: str, sync_status: str) -> CreationText:
+        """Return what `set_sync_status` would write; the text as it is when the status stands there already."""
+        ...
+
+    def put_text(self, run_path: str, text: CreationText) -> SavedCreation:
+        """Make a text of `text_with_status` stand in the file, durably; return which file was changed into which.
+
+        Raises: CreationFileError with the code `changed`, and writes nothing, when another file stands there meanwhile.
         """
         ...
 
@@ -274,9 +302,9 @@ class Transport(Protocol):
         ...
 
     def place_claim(self, destination: str, claim: Claim) -> None:
-        """Make `claim` stand at the destination, exclusively.
+        """Make `claim` stand at the destination, exclusively. A claim of another job is never replaced.
 
-        Raises: DestinationOccupiedError when another claim stands there.
+        Raises: DestinationOccupiedError when one stands there, with the kind of conflict that it is.
         """
         ...
 
@@ -296,8 +324,19 @@ class Transport(Protocol):
         """
         ...
 
-    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
-        """Copy these small agent-kept files (the cache folder) over what is there, each atomically and durably."""
+    def replace(
+        self,
+        source_root: str,
+        files: Sequence[FileEntry],
+        destination: str,
+        *,
+        control: Control,
+        instead: Mapping[str, bytes] = NOTHING_ELSE,
+    ) -> None:
+        """Copy these small agent-kept files (the cache folder) over what is there, each atomically and durably.
+
+        `instead`: path of one of them → the bytes to place in the stead of what the local file holds.
+        """
         ...
 
     def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
@@ -368,7 +407,7 @@ class Apartness(Protocol):
 
 
 class ManifestStore(Protocol):
-    """Keeps the manifest that the verifier wrote for each run, outside the run folder."""
+    """Keeps the manifest that the verifier wrote for each run, outside the run folder, and what was found wrong there."""
 
     def save(self, job_id: str, data: bytes) -> None:
         """Make this the run's manifest, durably. Raises: ManifestNotKeptError."""
@@ -376,6 +415,18 @@ class ManifestStore(Protocol):
 
     def load(self, job_id: str, *, digest: str) -> bytes | None:
         """Return the manifest whose SHA-256 is `digest`, None when it is not there or is another."""
+        ...
+
+    def note_wrong(self, job_id: str, paths: Sequence[str]) -> None:
+        """Keep the names of data files whose copies were found wrong, durably, for the next push. Raises: ManifestNotKeptError."""
+        ...
+
+    def wrong(self, job_id: str) -> frozenset[str]:
+        """Return the names that were noted last; none where there is no list, or none that can be read."""
+        ...
+
+    def forget_wrong(self, job_id: str) -> None:
+        """Let the list go, durably: the names have made room, or proved right. Raises: ManifestNotKeptError."""
         ...
 
 

@@ -34,6 +34,7 @@ RECORD_DEFAULTS: dict[str, Any] = {
     "files_total": 0, "bytes_total": 0, "attempts": 0, "mismatches": 0, "next_attempt_at": None, "wait_s": 0.0,
     "last_error": None, "manifest_digest": "", "sealed_at": None, "verify_passes": 0, "verified_at": None,
     "declared_mismatches": [], "overrides_seen": 0, "creation_signature": None,
+    "verified_boot_id": "", "verified_uptime_s": 0.0,
 }  # fmt: skip
 """What a record's members are that its line of the trail leaves out."""
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from exlab_watch_agent.core.passes import Uptime
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.desk import Desk
 from exlab_watch_agent.errors import StoreFullError, StoreWriteError
@@ -30,6 +31,9 @@ class Clock:
 
     def monotonic_s(self) -> float:
         return self.mono_s
+
+    def uptime(self) -> Uptime:
+        return Uptime("boot", self.mono_s)
 
 
 @dataclass

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import time
+import uuid
 from datetime import UTC, datetime
+from pathlib import Path
+
+from exlab_watch_agent.core.passes import Uptime
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PROCESS_ID = f"process {uuid.uuid4()}"
+_PROCESS_BEGAN_S = time.monotonic()
 
 
 class SystemClock:
-    """Implements ports.Clock."""
+    """Implements ports.Clock. `boot_id_path`: the file in which the system names the present boot, where it does."""
+
+    def __init__(self, *, boot_id_path: Path = _BOOT_ID) -> None:
+        self._boot_id_path = boot_id_path
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -18,6 +29,13 @@ class SystemClock:
 
     def monotonic_s(self) -> float:
         return time.monotonic()
+
+    def uptime(self) -> Uptime:
+        # Where the system names no boot, each process is one of its own: less is known to have passed, never more.
+        try:
+            return Uptime(self._boot_id_path.read_text(encoding="ascii").strip(), time.monotonic())
+        except (OSError, ValueError):
+            return Uptime(_PROCESS_ID, time.monotonic() - _PROCESS_BEGAN_S)
 
 
 def utc_text(moment: datetime) -> str:

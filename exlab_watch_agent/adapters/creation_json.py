@@ -35,7 +35,7 @@ from exlab_watch_agent.core.creation import (
 )
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.errors import CreationFileError
-from exlab_watch_agent.ports import CreationFile, SavedCreation
+from exlab_watch_agent.ports import CreationFile, CreationText, SavedCreation
 
 LOCK_FILE = f"{CREATION_FILE}.lock"
 LIMIT_BYTES = 1 << 20
@@ -105,13 +105,30 @@ class JsonCreationFiles:
         return CreationFile(document.creation, document.signature)
 
     def set_sync_status(self, run_path: str, sync_status: str) -> SavedCreation:
+        return self._change(run_path, lambda document: self._with_status(document, sync_status))
+
+    def _with_status(self, document: _Document, sync_status: str) -> str | None:
+        """Return the text that says so, None when it is said already."""
         if sync_status not in SYNC_STATUSES:
             raise ValueError(f"unknown sync_status {sync_status!r}")
+        if document.creation.sync_status == sync_status:
+            return None
+        return _changed(document, self._new_id, sync_status=sync_status)
 
+    def text_with_status(self, run_path: str, sync_status: str) -> CreationText:
+        document = _read(run_path)
+        text = self._with_status(document, sync_status)
+        data = _encoded(document, document.text if text is None else text, run_path)
+        return CreationText(data, document.signature)
+
+    def put_text(self, run_path: str, text: CreationText) -> SavedCreation:
         def change(document: _Document) -> str | None:
-            if document.creation.sync_status == sync_status:
-                return None
-            return _changed(document, self._new_id, sync_status=sync_status)
+            if document.signature != text.signature:
+                raise CreationFileError(
+                    f"{_where(run_path)} was saved by another program meanwhile; the agent tries again.", code="changed"
+                )
+            new = text.data.decode().removeprefix(_BOM)
+            return None if new == document.text else new
 
         return self._change(run_path, change)
 
@@ -465,12 +482,7 @@ def _replacing(member: Member, spelled: str) -> Edit:
 def _write(run_path: str, document: _Document, text: str) -> Signature:
     """Put `text` in the place of the file that was read. Raises: _ChangedMeanwhileError when another stands there."""
     path = Path(run_path, CACHE_FOLDER, CREATION_FILE)
-    data = ((_BOM if document.has_bom else "") + text).encode()
-    if len(data) > LIMIT_BYTES:
-        raise CreationFileError(
-            f"{_where(run_path)} would become larger than {LIMIT_BYTES} bytes: remove what does not belong into it.",
-            code="invalid_content",
-        )
+    data = _encoded(document, text, run_path)
 
     def refuse_if_changed() -> None:
         try:
@@ -484,6 +496,17 @@ def _write(run_path: str, document: _Document, text: str) -> Signature:
     mode = stat.S_IMODE(before.st_mode)
     owner = (before.st_uid, before.st_gid)
     return _signature(durable.write_atomically(path, data, mode=mode, owner=owner, before_replace=refuse_if_changed))
+
+
+def _encoded(document: _Document, text: str, run_path: str) -> bytes:
+    """Return the bytes of a text that is to stand in the document's place. Raises: CreationFileError when they are too many."""
+    data = ((_BOM if document.has_bom else "") + text).encode()
+    if len(data) > LIMIT_BYTES:
+        raise CreationFileError(
+            f"{_where(run_path)} would become larger than {LIMIT_BYTES} bytes: remove what does not belong into it.",
+            code="invalid_content",
+        )
+    return data
 
 
 @contextmanager

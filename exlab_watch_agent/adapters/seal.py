@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from exlab_watch_agent.adapters.durable import fsync_folder, is_link, remove_temporaries, write_atomically
@@ -15,25 +18,27 @@ _SEPARATORS = frozenset("/\\:\0")
 
 
 class FolderManifestStore:
-    """Implements ports.ManifestStore in `<state_dir>/manifests/`, one file a run."""
+    """Implements ports.ManifestStore in `<state_dir>/manifests/`: a file a run, and a second one while names are wrong."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def save(self, job_id: str, data: bytes) -> None:
         try:
-            self._save(job_id, data)
+            self._save(self._path(job_id), data)
         except OSError as error:
-            raise ManifestNotKeptError(
-                f"the manifest cannot be written into {self._folder} ({error.strerror}): make room or mend the disk there; "
-                "it is tried again."
-            ) from error
+            raise self._not_kept("the manifest", error) from error
 
-    def _save(self, job_id: str, data: bytes) -> None:
+    def _not_kept(self, what: str, error: OSError) -> ManifestNotKeptError:
+        return ManifestNotKeptError(
+            f"{what} cannot be written into {self._folder} ({error.strerror}): make room or mend the disk there; "
+            "it is tried again."
+        )
+
+    def _save(self, path: Path, data: bytes) -> None:
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             fsync_folder(self._folder.parent)
-        path = self._path(job_id)
         if path.exists() and path.read_bytes() == data:
             fsync_folder(self._folder)  # A stop may have come between its placing and its name's durability.
             return
@@ -46,8 +51,34 @@ class FolderManifestStore:
             return None
         return data if hashlib.sha256(data).hexdigest() == digest else None
 
+    def note_wrong(self, job_id: str, paths: Sequence[str]) -> None:
+        try:
+            self._save(self._wrong_path(job_id), json.dumps(sorted(paths)).encode())
+        except OSError as error:
+            raise self._not_kept("the list of what is wrong on the NAS", error) from error
+
+    def wrong(self, job_id: str) -> frozenset[str]:
+        # Without a list nothing makes room, and the next comparison finds again what is wrong: a damaged one is none.
+        with suppress(OSError, ValueError, RecursionError):
+            found = json.loads(self._wrong_path(job_id).read_bytes())
+            if isinstance(found, list):
+                return frozenset(name for name in found if isinstance(name, str))
+        return frozenset()
+
+    def forget_wrong(self, job_id: str) -> None:
+        try:
+            self._wrong_path(job_id).unlink()
+            fsync_folder(self._folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._not_kept("the list of what is wrong on the NAS", error) from error
+
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.sha256"
+
+    def _wrong_path(self, job_id: str) -> Path:
+        return self._folder / f"{job_id}.wrong.json"
 
 
 class CacheFolderSealer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from exlab_watch_agent.core.destination import Claim, DestinationStanding
+from exlab_watch_agent.core.destination import Claim, conflict_at
 from exlab_watch_agent.core.effects import Effect, Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -33,6 +33,7 @@ from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
 from exlab_watch_agent.core.manifest import Comparison
 from exlab_watch_agent.core.manifest import Outcome as Comparing
 from exlab_watch_agent.core.overrides import active_classes
+from exlab_watch_agent.core.passes import Uptime, are_apart
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
@@ -40,12 +41,10 @@ from exlab_watch_agent.core.words import counted
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import RunState, Trigger
 
-PASSES_APART_S = 60.0
-"""Passes closer together than this count once (SPEC 12), unless cleanup asks for no age at all."""
-
 LOCAL_CHANGED = "local_changed_after_sync"
-DESTINATION_OCCUPIED = "destination_occupied"
 NAMES_KEPT_MAX = 20
+UNREADABLE_MAX = 2
+"""So often in a row a copy that cannot be read as a whole is looked at, before it counts as damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             return Judgement(Trigger.RETRIED, event.reason or "another try was asked for", afresh, event.operator)
         case LocalChosen() if record.state is RunState.CONFLICT:
             afresh = {"attempts": 0, "mismatches": 0, "last_error": None, "sealed_at": None, "manifest_digest": ""}
-            afresh |= {"verify_passes": 0, "verified_at": None} | NO_WAIT
+            afresh |= NO_PASSES | NO_WAIT
             return Judgement(Trigger.LOCAL_CHOSEN, event.reason or "the local data win", afresh, event.operator)
         case AuditDue() if record.state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
             return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", {}, event.operator)
@@ -119,6 +118,12 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
 
 
 NO_WAIT: dict[str, Any] = {"next_attempt_at": None, "wait_s": 0.0}
+NO_PASSES: dict[str, Any] = {
+    "verify_passes": 0,
+    "verified_at": None,
+    "verified_boot_id": "",
+    "verified_uptime_s": 0.0,
+}
 
 
 def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> Judgement | None:
@@ -166,14 +171,13 @@ def _judge_queued(
         return changed or Judgement(Trigger.CHANGED, event.completeness.reason, AFRESH)
     if refused is not None:
         return refused
-    match event.destination:
-        case None:
-            return None
-        case DestinationStanding.OCCUPIED:
-            return _conflict(DESTINATION_OCCUPIED, f"{event.destination_path} holds another run's data")
-        case _:
-            changes = {"destination": event.destination_path, **NO_WAIT}
-            return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", changes)
+    if event.destination is None:
+        return None
+    conflict = conflict_at(event.destination, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
+    if conflict is not None:
+        return _conflict(conflict.kind, conflict.message)
+    changes = {"destination": event.destination_path, **NO_WAIT}
+    return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", changes)
 
 
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
@@ -208,9 +212,7 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
             if is_equal:
                 return Judgement(Trigger.PROVEN, _words(comparison), _passed(record, event, now=now, policy=policy))
             if comparison.outcome is Comparing.REMOTE_DIFFERS:
-                error = LastError(FailureKind.HASH_MISMATCH, _words(comparison))
-                voided = {"verify_passes": 0, "last_error": error, "attempts": 0, "mismatches": 0}
-                return Judgement(Trigger.COPY_DAMAGED, _words(comparison), voided)
+                return _damaged(LastError(FailureKind.HASH_MISMATCH, _words(comparison)))
             if comparison.outcome is Comparing.EQUAL:
                 return Judgement(Trigger.AUDIT_INTERRUPTED, "some files are too large to be proven by download")
             return _conflict(LOCAL_CHANGED, _words(comparison), fingerprint=event.fingerprint)
@@ -219,6 +221,12 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
             trigger = Trigger.SEAL_MISSED if event.is_seal_missing else Trigger.DIFFERENCE_GONE
             return Judgement(trigger, "both sides equal the manifest again", passed)
     return None
+
+
+def _damaged(error: LastError) -> Judgement:
+    """The sealed copy is not what it was: whatever was proven before is void, and a push must heal it."""
+    voided = {"verify_passes": 0, "last_error": error, "attempts": 0, "mismatches": 0}
+    return Judgement(Trigger.COPY_DAMAGED, error.message, voided)
 
 
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:
@@ -240,8 +248,15 @@ WORKING_ON_A_PUSH = frozenset({RunState.RUNNING, RunState.PRECHECKING, RunState.
 def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, policy: Policy) -> Judgement | None:
     error = LastError(event.kind, event.message, event.detail)
     match record.state:
+        case RunState.AUDITING if event.is_copy_unreadable:
+            if record.attempts + 1 >= UNREADABLE_MAX:
+                return _damaged(error)
+            doubted = {"verify_passes": 0, "last_error": error, "attempts": record.attempts + 1}
+            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, doubted)
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, {"last_error": error})
+        case RunState.RUNNING if event.conflict:
+            return _conflict(event.conflict, event.message)
         case RunState.SEALING:
             attempts = record.attempts + (0 if event.is_destination_away else 1)
             wait_s = policy.retry_schedule_s[min(max(attempts, 1), len(policy.retry_schedule_s)) - 1]
@@ -282,6 +297,8 @@ def _after_failure(
         "mismatches": mismatches,
         "last_error": LastError(kind, message, detail),
     }
+    if kind is FailureKind.HASH_MISMATCH:
+        changes["verify_passes"] = 0
     verdict = after_failure(kind, attempts=attempts, mismatches=mismatches, schedule_s=policy.retry_schedule_s)
     if isinstance(verdict, PutBack):
         return Judgement(Trigger.PUT_BACK, message, changes | _wait(verdict.wait_s, now))
@@ -291,7 +308,7 @@ def _after_failure(
 
 
 def _conflict(kind: str, message: str, *, fingerprint: str = "") -> Judgement:
-    changes: dict[str, Any] = {"last_error": LastError(kind, message), **NO_WAIT}
+    changes: dict[str, Any] = {"last_error": LastError(kind, message), "verify_passes": 0, **NO_WAIT}
     if fingerprint:
         changes["fingerprint"] = fingerprint
     return Judgement(Trigger.CONFLICT_FOUND, message, changes)
@@ -329,11 +346,18 @@ def _refusal(findings: tuple[Any, ...]) -> LastError:
 
 
 def _passed(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> dict[str, Any]:
-    is_apart = record.verified_at is None or abs((now - record.verified_at).total_seconds()) >= PASSES_APART_S
-    counts = is_apart or record.verify_passes == 0 or policy.cleanup.age_min_s == 0
+    earlier = Uptime(record.verified_boot_id, record.verified_uptime_s)
+    counts = (
+        record.verified_at is None
+        or record.verify_passes == 0
+        or policy.cleanup.age_min_s == 0
+        or are_apart(earlier_at=record.verified_at, earlier=earlier, now=now, uptime=event.uptime)
+    )
     return {
         "verify_passes": record.verify_passes + (1 if counts else 0),
         "verified_at": now,
+        "verified_boot_id": event.uptime.boot_id,
+        "verified_uptime_s": event.uptime.seconds,
         "manifest_digest": event.manifest_digest,
         "fingerprint": event.fingerprint,
         "files_total": event.files_total,
@@ -351,7 +375,7 @@ def _words(comparison: Comparison) -> str:
         f"{len(names)} {what} (first: {names[0]})"
         for names, what in (
             (comparison.remote_missing, "missing on the NAS"),
-            (comparison.remote_changed, "different on the NAS"),
+            (comparison.remote_changed, "different or unreadable on the NAS"),
             (comparison.local_changed, "changed here"),
             (comparison.local_missing, "gone here"),
             (comparison.local_added, "new here"),
@@ -411,7 +435,6 @@ def verify_effect(record: RunRecord) -> Verify:
         record.destination,
         record.fingerprint,
         manifest_digest=record.manifest_digest if record.is_sealed else "",
-        may_repair=record.state is not RunState.CONFLICT,
     )
 
 
@@ -420,7 +443,7 @@ def work_effect(record: RunRecord) -> WorkEffect | None:
     place = (record.job_id, record.turn, record.run_path, record.equipment_id, record.destination, record.fingerprint)
     match record.state:
         case RunState.RUNNING:
-            return Push(*place, claim=claim_of(record))
+            return Push(*place, claim=claim_of(record), is_sealed=record.is_sealed)
         case RunState.PRECHECKING:
             return Precheck(*place)
         case RunState.AWAITING_VERIFY | RunState.AUDITING:

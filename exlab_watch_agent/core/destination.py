@@ -1,4 +1,4 @@
-"""Whose destination folder it is. Two runs never share one: what belongs to another run is never written to."""
+"""Whose destination folder it is. Two runs never share one: what belongs to another run or agent is never written to."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ class Claim:
     run: str
     identity: RunIdentity
 
-    def is_same_run(self, other: Claim) -> bool:
-        """True for the same job, and for the same run under a new job id (after the state was lost and rebuilt)."""
-        if self.job_id == other.job_id:
-            return True
+    def names_same_run(self, other: Claim) -> bool:
+        """True when both are about one run, whoever makes them. It makes no claim ours: only the job does."""
         return (self.identity, self.equipment_id, self.run) == (other.identity, other.equipment_id, other.run)
 
 
@@ -34,25 +32,77 @@ class DestinationLook:
 
     `is_empty`: it is absent or holds nothing at all. `claim`: ours or another agent's, if one stands there.
     `identity`: from a `creation.json` that is there, None when there is none or it cannot be read.
+    `is_sealed`: claim or `creation.json` say that the copy was proven. `holder`: who makes the claim, in words.
     """
 
     is_empty: bool
     claim: Claim | None
     identity: RunIdentity | None
+    is_sealed: bool = False
+    holder: str = ""
 
 
 class DestinationStanding(StrEnum):
-    """Whose the destination folder is."""
+    """Whose the destination folder is. `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose."""
 
     FREE = "free"
     OURS = "ours"
+    SEALED_UNCLAIMED = "sealed_unclaimed"
     OCCUPIED = "occupied"
+    CLAIMED_BY_OTHER_AGENT = "claimed_by_other_agent"
+    CLAIMED_UNSEALED = "claimed_unsealed"
 
 
 def standing(look: DestinationLook, mine: Claim) -> DestinationStanding:
-    """Return whose the folder is. Data without a claim and without our identity are somebody else's: fail closed."""
+    """Return whose the folder is. A claim is ours when its job is ours, and for no other reason.
+
+    Data without a claim and without our identity are somebody else's: fail closed.
+    """
     if look.claim is not None:
-        return DestinationStanding.OURS if look.claim.is_same_run(mine) else DestinationStanding.OCCUPIED
+        if look.claim.job_id == mine.job_id:
+            return DestinationStanding.OURS
+        if not look.claim.names_same_run(mine):
+            return DestinationStanding.OCCUPIED
+        return DestinationStanding.CLAIMED_BY_OTHER_AGENT if look.is_sealed else DestinationStanding.CLAIMED_UNSEALED
     if look.is_empty:
         return DestinationStanding.FREE
-    return DestinationStanding.OURS if look.identity == mine.identity else DestinationStanding.OCCUPIED
+    if look.identity != mine.identity:
+        return DestinationStanding.OCCUPIED
+    return DestinationStanding.SEALED_UNCLAIMED if look.is_sealed else DestinationStanding.OURS
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Why a destination may not be written to: the kind of conflict, and a sentence with what a person can do."""
+
+    kind: str
+    message: str
+
+
+_WAY_OUT = (
+    "nothing there was touched. Restore the state folder that it belongs to; or move the folder away on the NAS and then "
+    "give `exlab-watch-agent resolve RUN --use local`, which leads back here while it stands there."
+)
+
+
+def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool) -> Conflict | None:
+    """Return why nothing may be pushed to `destination`; None when it may.
+
+    `holder`: who claims it, in words. `is_sealed`: our own record says that we sealed this run, so that a proven copy
+    whose claim was lost is ours.
+    """
+    of_whom = f" ({holder})" if holder else ""
+    match where:
+        case DestinationStanding.FREE | DestinationStanding.OURS:
+            return None
+        case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
+            return None
+        case DestinationStanding.OCCUPIED:
+            return Conflict("destination_occupied", f"{destination} holds another run's data{of_whom}")
+        case DestinationStanding.CLAIMED_UNSEALED:
+            text = (
+                f"{destination} was claimed for this run by another agent, which has not sealed it{of_whom}: {_WAY_OUT}"
+            )
+            return Conflict(where, text)
+    text = f"{destination} holds a sealed copy of this run that this agent did not make{of_whom}: {_WAY_OUT}"
+    return Conflict(DestinationStanding.CLAIMED_BY_OTHER_AGENT, text)

@@ -12,7 +12,7 @@ from exlab_watch_agent.core.destination import Claim
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Copy what is missing at the destination."""
+    """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may stand there, and is ours."""
 
     job_id: str
     turn: int
@@ -21,6 +21,7 @@ class Push:
     destination: str
     fingerprint: str
     claim: Claim
+    is_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,7 @@ class Precheck:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet.
-
-    `may_repair`: damaged files may be moved aside on the NAS, so that the next push brings them anew; never in a
-    conflict, where neither side may be touched.
-    """
+    """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet."""
 
     job_id: str
     turn: int
@@ -50,7 +47,6 @@ class Verify:
     destination: str
     fingerprint: str
     manifest_digest: str
-    may_repair: bool
 
 
 @dataclass(frozen=True, slots=True)

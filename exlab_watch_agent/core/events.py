@@ -9,6 +9,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.manifest import Comparison
+from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, Uptime
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
 
 
@@ -16,8 +17,9 @@ from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
 class Inspected:
     """The run folder was looked at. Findings carry no override marks yet: that depends on the time of the decision.
 
-    `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at.
-    `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was looked at.
+    `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
+    in words who claims it. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was
+    looked at.
     """
 
     creation: Creation
@@ -29,6 +31,7 @@ class Inspected:
     destination: DestinationStanding | None = None
     destination_path: str = ""
     is_unsignalled: bool = False
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class PrecheckPassed:
 
 @dataclass(frozen=True, slots=True)
 class CopyWrong:
-    """The precheck found the copy partial or wrong; what must be replaced was already moved aside on the NAS."""
+    """The precheck found the copy partial or wrong. Nothing was touched: the next push moves aside what is wrong."""
 
     turn: int
     message: str
@@ -55,12 +58,12 @@ class CopyWrong:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Every data file was hashed on both sides. What must be replaced was already moved aside on the NAS.
+    """Every data file was hashed on both sides. Nothing was touched: the next push moves aside what is wrong.
 
     `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
     `overrides`: as they stood in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `is_seal_missing`: the run was sealed, and its copy
-    does not say so (any more).
+    does not say so (any more). `uptime`: when it was found, by a clock that nobody sets.
     """
 
     turn: int
@@ -73,6 +76,7 @@ class Verified:
     overrides: tuple[OverrideEntry, ...] = ()
     skipped_oversize: tuple[str, ...] = ()
     is_seal_missing: bool = False
+    uptime: Uptime = UNKNOWN_UPTIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ class EffectFailed:
     `wait`: what that wait for the destination is called.
     `is_source_away`: the run folder was not there, moved away or with its whole root; no attempt is consumed either.
     `fingerprint` is set when a local file vanished: what is left, so that the vanishing itself counts as no new change.
+    `is_copy_unreadable`: a verify could not read the copy as a whole while the destination answered; the cause is there.
+    `conflict`: the destination is claimed by others, and this is the kind of conflict.
     """
 
     turn: int
@@ -113,6 +119,8 @@ class EffectFailed:
     is_source_away: bool = False
     fingerprint: str = ""
     wait: Wait = NAS_UNREACHABLE
+    is_copy_unreadable: bool = False
+    conflict: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from exlab_watch_agent.core.inventory import FileEntry
@@ -15,7 +15,7 @@ MTIME_TOLERANCE_NS = 2_000_000_000
 class PushPlan:
     """`copy`: files to copy. `set_aside`: names that stand at the destination with other content and must make room.
 
-    A file whose size and time agree is left for the verifier to judge: it moves aside what turns out to be damaged.
+    A file whose size and time agree is left for the verifier to judge: what it finds wrong makes room for the next push.
     """
 
     copy: tuple[FileEntry, ...]
@@ -28,14 +28,19 @@ class PushPlan:
         return sum(entry.size_bytes for entry in self.copy)
 
 
-def plan_push(files: Sequence[FileEntry], present: Mapping[str, tuple[int, int | None]]) -> PushPlan:
-    """Return what is to be copied. `present`: POSIX path → (size in bytes, mtime in ns or None)."""
+def plan_push(
+    files: Sequence[FileEntry], present: Mapping[str, tuple[int, int | None]], *, wrong: Collection[str] = ()
+) -> PushPlan:
+    """Return what is to be copied. `present`: POSIX path → (size in bytes, mtime in ns or None).
+
+    `wrong`: what a comparison found other there; it makes room although size and time may agree.
+    """
     copy: list[FileEntry] = []
     set_aside: list[str] = []
     present_bytes = 0
     for entry in files:
         there = present.get(entry.path)
-        if there is not None and _looks_equal(entry, *there):
+        if there is not None and entry.path not in wrong and _looks_equal(entry, *there):
             present_bytes += entry.size_bytes
             continue
         copy.append(entry)

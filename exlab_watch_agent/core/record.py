@@ -40,10 +40,11 @@ class RunRecord:
     complete or last proven. `attempts` counts failures since the last success or operator's word, `mismatches` those in
     which the copy was wrong. `next_attempt_at` and `wait_s` say together when a backoff ends, also after the clock
     jumped. `manifest_digest` names the manifest that the verifier wrote; `sealed_at` is set by the first seal and
-    cleared only by an operator. `verify_passes` counts passes since the copy was last wrong; `verified_at` is the
-    latest. `declared_mismatches` are files whose hash differs from the one that the instrument gave; `overrides_seen`
-    counts the entries of `validation_overrides` that the audit trail knows of. `creation_signature` is that of the
-    `creation.json` of a run that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start.
+    cleared only by an operator. `verify_passes` counts passes since anything was last found different; `verified_at` is
+    the latest, `verified_uptime_s` after the boot `verified_boot_id` (empty: not known). `declared_mismatches` are files
+    whose hash differs from the one that the instrument gave; `overrides_seen` counts the entries of
+    `validation_overrides` that the audit trail knows of. `creation_signature` is that of the `creation.json` of a run
+    that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start.
     """
 
     job_id: str
@@ -73,6 +74,8 @@ class RunRecord:
     declared_mismatches: tuple[str, ...] = ()
     overrides_seen: int = 0
     creation_signature: tuple[int, int, int] | None = None
+    verified_boot_id: str = ""
+    verified_uptime_s: float = 0.0
 
     @property
     def is_sealed(self) -> bool:

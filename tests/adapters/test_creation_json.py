@@ -475,6 +475,52 @@ def test_a_status_that_stands_there_already_is_not_written(run: Path, content: s
     assert JsonCreationFiles().read(str(run)).signature == before
 
 
+SAVED_BY_HAND = SAMPLE.replace('"validation_overrides": []', '"validation_overrides": [{"operator": "x"}]')
+
+
+@pytest.mark.parametrize("content", [SAMPLE, "\ufeff" + SAMPLE, SAMPLE.replace("\n", "\r\n"), SAVED_BY_HAND])
+def test_a_text_with_another_status_is_made_without_writing_and_placed_as_it_is(run: Path, content: str) -> None:
+    put(run, content)
+    before = file_of(run).stat()
+    files = JsonCreationFiles()
+    text = files.text_with_status(str(run), "synced")
+    assert text.signature == files.read(str(run)).signature
+    assert (file_of(run).stat(), text_of(run)) == (before, content), "nothing was written"
+    assert b'"sync_status": "synced"' in text.data
+    saved = files.put_text(str(run), text)
+    assert file_of(run).read_bytes() == text.data, "an id that was given to an override is the same on both sides"
+    assert (saved.before, saved.after) == (text.signature, files.read(str(run)).signature)
+
+
+def test_a_text_that_stands_there_already_is_not_written_again(run: Path) -> None:
+    put(run, SAMPLE.replace("pending", "synced"))
+    before = file_of(run).stat()
+    files = JsonCreationFiles()
+    text = files.text_with_status(str(run), "synced")
+    assert text.data == file_of(run).read_bytes()
+    saved = files.put_text(str(run), text)
+    assert saved.before == saved.after == text.signature
+    assert file_of(run).stat() == before
+
+
+def test_a_text_made_from_a_file_that_was_saved_meanwhile_is_not_placed(run: Path) -> None:
+    put(run, SAMPLE)
+    files = JsonCreationFiles()
+    text = files.text_with_status(str(run), "synced")
+    put(run, SAMPLE.replace("asmith", "bjones"))
+    with pytest.raises(CreationFileError, match="saved by another program") as caught:
+        files.put_text(str(run), text)
+    assert caught.value.code == "changed"
+    assert text_of(run) == SAMPLE.replace("asmith", "bjones")
+
+
+def test_a_text_that_would_be_too_large_is_not_made(run: Path) -> None:
+    room = LIMIT_BYTES - len(SAMPLE.encode())
+    put(run, SAMPLE.replace('"pending",', '"pending",' + " " * room))
+    with pytest.raises(CreationFileError, match="would become larger"):
+        JsonCreationFiles().text_with_status(str(run), "blocked_by_validation")
+
+
 def test_an_unknown_status_is_our_mistake(run: Path) -> None:
     put(run, SAMPLE)
     with pytest.raises(ValueError, match="unknown"):

@@ -101,6 +101,50 @@ def test_a_manifest_whose_saving_fails_leaves_the_old_one(
     assert manifests.load(JOB, digest=digest(DATA)) == DATA
 
 
+def test_what_was_found_wrong_is_kept_beside_the_manifest_until_it_is_forgotten(manifests: FolderManifestStore) -> None:
+    odd = ["a.tif", "sub/caf\udce9.tif", "two\nlines"]
+    assert manifests.wrong(JOB) == frozenset()
+    manifests.forget_wrong(JOB)
+    manifests.note_wrong(JOB, odd)
+    assert manifests.wrong(JOB) == frozenset(odd)
+    assert manifests.wrong("another") == frozenset()
+    manifests.note_wrong(JOB, ["b.tif"])
+    assert manifests.wrong(JOB) == {"b.tif"}
+    manifests.save(JOB, DATA)
+    manifests.forget_wrong(JOB)
+    assert manifests.wrong(JOB) == frozenset()
+    assert manifests.load(JOB, digest=digest(DATA)) == DATA
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{}", b"[1]", b'["a"', b"\xff", b"[" * 100_000])
+def test_a_list_of_what_is_wrong_that_cannot_be_read_names_nothing(
+    manifests: FolderManifestStore, tmp_path: Path, damaged: bytes
+) -> None:
+    manifests.note_wrong(JOB, ["a.tif"])
+    (path,) = (tmp_path / "state" / "manifests").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_bytes(damaged)
+    assert manifests.wrong(JOB) == frozenset()
+
+
+def test_a_list_that_cannot_be_written_or_removed_says_so(
+    manifests: FolderManifestStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests.note_wrong(JOB, ["a.tif"])
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        patch.setattr(os, "unlink", fail)
+        with pytest.raises(ManifestNotKeptError, match="list of what is wrong"):
+            manifests.note_wrong(JOB, ["b.tif"])
+        with pytest.raises(ManifestNotKeptError, match="list of what is wrong"):
+            manifests.forget_wrong(JOB)
+    assert manifests.wrong(JOB) == {"a.tif"}
+
+
 def test_a_sealed_file_stands_whole_in_the_cache_folder_and_may_be_written_again(run: Path) -> None:
     for data in (DATA, DATA * 2, DATA * 2, b""):
         CacheFolderSealer().write(str(run), "checksums.sha256", data)

@@ -31,6 +31,7 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.manifest import Comparison, Outcome
+from exlab_watch_agent.core.passes import Uptime
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.errors import FailureKind
@@ -151,6 +152,8 @@ OUTCOMES = [
     *(failed(kind) for kind in FailureKind),
     *(failed(kind, is_destination_away=True) for kind in FailureKind),
     failed(FailureKind.LOCAL_FILE_VANISHED, fingerprint="g"),
+    failed(FailureKind.AUTH, is_copy_unreadable=True),
+    failed(FailureKind.UNKNOWN, conflict="claimed_unsealed"),
 ]
 OTHERS = [
     RetryRequested("op"),
@@ -281,6 +284,10 @@ LOOKS = [
     ("queued", False, inspected(destination=DestinationStanding.FREE), "push_started", "running"),
     ("queued", False, inspected(destination=DestinationStanding.OURS), "push_started", "running"),
     ("queued", False, inspected(destination=DestinationStanding.OCCUPIED), "conflict_found", "conflict"),
+    ("queued", False, inspected(destination=DestinationStanding.CLAIMED_UNSEALED), "conflict_found", "conflict"),
+    ("queued", True, inspected(destination=DestinationStanding.CLAIMED_BY_OTHER_AGENT), "conflict_found", "conflict"),
+    ("queued", False, inspected(destination=DestinationStanding.SEALED_UNCLAIMED), "conflict_found", "conflict"),
+    ("queued", True, inspected(destination=DestinationStanding.SEALED_UNCLAIMED), "push_started", "running"),
     ("queued", True, inspected(destination=DestinationStanding.OURS), "push_started", "running"),
     ("queued", False, inspected(findings=(HARD,), destination=DestinationStanding.OURS), "refused", "blocked"),
     ("queued", False, inspected(fingerprint="g", destination=DestinationStanding.OURS), "changed", "acquiring"),
@@ -475,30 +482,60 @@ def test_a_conflict_is_looked_at_again_without_touching_either_side():
     (effect,) = work(after)
     assert isinstance(effect, Verify)
     assert after.move is None
-    assert (effect.may_repair, effect.turn) == (False, TURN)
+    assert effect.turn == TURN
     assert step(record("conflict"), AuditDue()).effects == (), "an unsealed conflict has no manifest to compare with"
 
 
-def test_repair_is_allowed_everywhere_but_in_a_conflict():
-    audit = step(record("verified", sealed=True), AuditDue())
-    (effect,) = work(audit)
-    assert effect.may_repair
-
-
 @pytest.mark.parametrize(
-    ("age", "passes_before", "age_min_s", "counted"),
-    [
-        (timedelta(seconds=59), 1, 3600, 1),
-        (timedelta(seconds=61), 1, 3600, 2),
-        (timedelta(seconds=1), 1, 0, 2),
-        (timedelta(seconds=1), 0, 3600, 1),
-        (timedelta(hours=-2), 1, 3600, 2),  # the clock was set back
-    ],
+    ("passes_before", "age_min_s", "counted"),
+    [(1, 3600, 1), (1, 0, 2), (0, 3600, 1), (2, 3600, 2), (2, 0, 3)],
 )
-def test_passes_that_are_less_than_a_minute_apart_count_once(age, passes_before, age_min_s, counted):
-    before = record("auditing", sealed=True, verified_at=NOW - age, verify_passes=passes_before)
+def test_a_pass_a_second_after_another_counts_only_where_cleanup_asks_for_no_age(passes_before, age_min_s, counted):
+    before = record(
+        "auditing",
+        sealed=True,
+        verified_at=NOW - timedelta(seconds=1),
+        verify_passes=passes_before,
+        verified_boot_id="boot",
+        verified_uptime_s=500.0,
+    )
     policy = replace(POLICY, cleanup=CleanupPolicy(age_min_s=age_min_s))
-    assert step(before, verified(), policy=policy).record.verify_passes == counted
+    after = step(before, verified(uptime=Uptime("boot", 501.0)), policy=policy).record
+    assert after.verify_passes == counted
+    assert (after.verified_at, after.verified_boot_id, after.verified_uptime_s) == (NOW, "boot", 501.0)
+
+
+def test_a_pass_a_minute_after_another_is_one_more():
+    before = record("auditing", sealed=True, verified_boot_id="boot", verified_uptime_s=500.0)
+    assert step(before, verified(uptime=Uptime("boot", 560.0))).record.verify_passes == 2
+    assert step(before, verified(uptime=Uptime("boot", 559.0))).record.verify_passes == 1
+    assert step(before, verified()).record.verify_passes == 1, "what is not known hastens nothing"
+
+
+DIFFERENT = [
+    ("auditing", verified(Outcome.REMOTE_DIFFERS)),
+    ("auditing", verified(Outcome.LOCAL_DIFFERS)),
+    ("auditing", verified(Outcome.BOTH_DIFFER)),
+    ("auditing", verified(Outcome.LOCAL_GONE)),
+    ("awaiting_verify", verified(Outcome.REMOTE_DIFFERS)),
+    ("awaiting_verify", verified(Outcome.LOCAL_DIFFERS)),
+    ("prechecking", CopyWrong(TURN, "partial copy")),
+    ("queued", inspected(fingerprint="g")),
+    ("sealing", RunChanged(TURN, "grew")),
+    ("running", failed(conflict="claimed_by_other_agent")),
+]
+
+
+@pytest.mark.parametrize(("state", "event"), DIFFERENT)
+def test_whatever_is_found_different_voids_the_passes_before_it(state, event):
+    after = step(record(state, sealed=True, verify_passes=2), event)
+    assert after.move is not None
+    assert after.record.verify_passes == 0
+
+
+def test_a_difference_that_is_gone_begins_to_count_anew():
+    conflict = step(record("auditing", sealed=True, verify_passes=2), verified(Outcome.LOCAL_DIFFERS)).record
+    assert step(conflict, verified(turn=conflict.turn)).record.verify_passes == 1
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
@@ -558,6 +595,32 @@ def test_an_audit_that_cannot_be_done_proves_and_disproves_nothing(kind):
     before = record("auditing", sealed=True, verify_passes=3)
     after = step(before, failed(kind)).record
     assert (after.state, after.verify_passes, after.verified_at) == (RunState.VERIFIED, 3, EARLIER)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.UNKNOWN])
+def test_a_copy_that_cannot_be_read_voids_the_passes_at_once_and_is_damaged_at_the_second_time(kind):
+    unreadable = failed(kind, message="no file of it can be read", is_copy_unreadable=True)
+    once = step(record("auditing", sealed=True, verify_passes=3), unreadable).record
+    assert (once.state, once.verify_passes, once.attempts) == (RunState.VERIFIED, 0, 1)
+    assert once.last_error == LastError(kind, "no file of it can be read")
+    again = step(once, AuditDue()).record
+    away = step(again, failed(turn=again.turn, is_destination_away=True)).record
+    assert (away.state, away.attempts) == (RunState.VERIFIED, 1), "a NAS that is away proves nothing meanwhile"
+    again = step(away, AuditDue()).record
+    twice = step(again, replace(unreadable, turn=again.turn))
+    assert twice.move is not None
+    assert twice.move.trigger == "copy_damaged"
+    assert (twice.record.state, twice.record.verify_passes, twice.record.attempts) == (RunState.QUEUED, 0, 0)
+    assert twice.record.last_error == once.last_error
+    read = step(again, verified(turn=again.turn)).record
+    assert (read.attempts, read.verify_passes) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["destination_occupied", "claimed_by_other_agent", "claimed_unsealed"])
+def test_a_claim_that_a_push_meets_is_a_conflict_and_costs_no_attempt(kind):
+    after = step(record("running", attempts=3), failed(message="of another job", conflict=kind)).record
+    assert (after.state, after.attempts) == (RunState.CONFLICT, 3)
+    assert after.last_error == LastError(kind, "of another job")
 
 
 def test_an_audit_that_met_a_moving_run_ends_and_is_repeated():

@@ -46,6 +46,13 @@ def test_what_stands_there_with_other_content_makes_room_and_is_copied(size_byte
     assert plan.set_aside == (("a.bin",) if is_copied else ())
 
 
+def test_what_a_comparison_found_wrong_makes_room_although_size_and_time_agree():
+    there = {"a.bin": (10, 5 * SECOND), "b.bin": (20, 6 * SECOND)}
+    plan = plan_push([A, B], there, wrong={"a.bin", "gone.bin"})
+    assert (plan.copy, plan.set_aside) == ((A,), ("a.bin",))
+    assert plan_push([A], {}, wrong={"a.bin"}).set_aside == (), "what does not stand there makes no room"
+
+
 def test_what_the_run_does_not_have_is_never_touched():
     plan = plan_push([A], {"a.bin": (10, 5 * SECOND), "extra.bin": (1, 1)})
     assert plan.set_aside == ()

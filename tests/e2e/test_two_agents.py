@@ -35,7 +35,8 @@ def test_the_second_agent_says_who_works_there_touches_nothing_and_takes_over_wh
     other = lab_over_the_same_root(lab, tmp_path / "second", Equipment("SCOPE_01"), Equipment("SCOPE_02"))
     with AgentProcess(lab) as first:
         first.until_up()
-        lab.until_state(lab.new_run(), "verified")
+        first_run = lab.new_run()
+        lab.until_state(first_run, "verified")
         with other.running():
             own = lab.new_run(equipment="SCOPE_02")
             other.until_state(own, "verified")
@@ -58,7 +59,10 @@ def test_the_second_agent_says_who_works_there_touches_nothing_and_takes_over_wh
             late = lab.new_run()
             other.until_state(late, "verified", wait_s=TAKES_OVER_S)
             other.assert_whole(late)
-            until(lambda: other.cli("problems").code == 0, "nothing needs a person any more")
+            # What the first agent has sealed stays its copy: a person must say that the other one may go on with it.
+            left = other.cli("problems", "--json").json["problems"]
+            assert {p["kind"] for p in left} == {"claimed_by_other_agent"}
+            assert {p["subject"] for p in left} == {str(first_run), str(shared)}
     assert hashes(lab.copy_of(shared)) == hashes(shared)
     assert lab.debris() == []
 

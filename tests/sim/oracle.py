@@ -21,6 +21,7 @@ from exlab_watch_agent.core.events import (
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
 from exlab_watch_agent.core.manifest import Outcome as Comparing
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
+from exlab_watch_agent.core.passes import PASSES_APART_S
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.ports import Entry
@@ -50,6 +51,13 @@ def counts_as_attempt(outcome: Outcome) -> bool:
     return isinstance(outcome, EffectFailed) and outcome.kind in NAS_TROUBLES and not outcome.is_destination_away
 
 
+def _is_difference(outcome: Outcome | None) -> bool:
+    """Whether a comparison found both sides other than proven."""
+    return isinstance(outcome, CopyWrong) or (
+        isinstance(outcome, Verified) and outcome.comparison.outcome is not Comparing.EQUAL
+    )
+
+
 @dataclass
 class Window:
     """One effect while it is carried out.
@@ -61,6 +69,7 @@ class Window:
     effect: WorkEffect
     nas: Nas
     was_always_away: bool
+    began_s: float = 0.0
     fingerprints: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
     equal: set[str] = field(default_factory=set)
@@ -80,6 +89,8 @@ class Oracle:
         self._sealed: dict[str, str] = {}
         self._sealed_files: dict[str, dict[str, bytes]] = {}
         self._not_before: dict[str, tuple[float, int]] = {}
+        self._passes: dict[str, tuple[int, float]] = {}
+        self._equal_since_s: dict[str, float] = {}
         self.looking: list[str] = []
         self.was_admitted: dict[str, bool] = {}
         self.is_admitted: Callable[[SimRun], bool] = lambda _: True
@@ -99,7 +110,7 @@ class Oracle:
         if any(window.effect.job_id == effect.job_id for window in self.windows):
             raise Violation(f"two effects of one run at the same time: {effect}")
         nas = self._world.nas[effect.equipment_id]
-        window = Window(effect, nas, nas.state != "up")
+        window = Window(effect, nas, nas.state != "up", self._world.clock.mono_s)
         self.windows.append(window)
         self._note_equality(window)
         return window
@@ -156,6 +167,7 @@ class Oracle:
             if outcome.manifest_digest not in window.equal:
                 raise Violation(f"{effect} found both sides equal, and at no moment they were")
             self._proven.setdefault(job_id, set()).add(outcome.manifest_digest)
+            self._equal_since_s[job_id] = window.began_s
         elif is_away and isinstance(outcome, Verified | CopyWrong):
             raise Violation(f"what a NAS that is away does not show was believed to be damage: {outcome}")
         elif is_away and counts_as_attempt(outcome):
@@ -187,15 +199,20 @@ class Oracle:
             raise Violation("sealed, and the local data were not those of the manifest any more when the NAS was told")
         if digest not in self._proven.get(effect.job_id, ()):
             raise Violation("sealed, and never proven")
-        cache = f"{effect.destination}/{CACHE_FOLDER}"
-        manifest = window.nas.real.get(f"{cache}/{MANIFEST_FILE}")
-        if manifest is None or manifest_digest(manifest.data) != digest:
-            raise Violation("sealed, and the NAS has another manifest")
-        if window.nas.creation_status(effect.destination) != "synced":
-            raise Violation("sealed, and the NAS does not say synced")
+        if wrong := self._what_is_not_sealed(window):
+            raise Violation(f"sealed, and {wrong}")
         self._sealed[effect.job_id] = digest
         if run is not None and digest_of(run.content) == digest:
             self._sealed_files[effect.job_id] = {path: file.data for path, file in run.files.items()}
+
+    @staticmethod
+    def _what_is_not_sealed(window: Window) -> str:
+        effect = window.effect
+        assert isinstance(effect, Seal)
+        manifest = window.nas.real.get(f"{effect.destination}/{CACHE_FOLDER}/{MANIFEST_FILE}")
+        if manifest is None or manifest_digest(manifest.data) != effect.manifest_digest:
+            return "the NAS has another manifest"
+        return "" if window.nas.creation_status(effect.destination) == "synced" else "the NAS does not say synced"
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
@@ -219,6 +236,8 @@ class Oracle:
                 raise Violation("synced was written, and at no moment of the seal the data were those of the manifest")
             if window.effect.manifest_digest not in self._proven.get(window.effect.job_id, ()):
                 raise Violation("synced was written for data that were never proven")
+            if wrong := self._what_is_not_sealed(window):
+                raise Violation(f"synced was written here before the NAS had the seal: {wrong}")
             return
         if not any(r.run_path == run.path and r.is_sealed for r in self.acknowledged.values()):
             raise Violation(f"synced was written to {run.path}, which was never sealed")
@@ -242,8 +261,9 @@ class Oracle:
             if status_in(data) == "synced" and not isinstance(window.effect, Seal):
                 raise Violation("a creation.json that says synced was pushed without a seal")
             return
-        if isinstance(window.effect, Verify) and self.acknowledged[window.effect.job_id].state is RunState.CONFLICT:
-            raise Violation(f"{path} was moved aside in a conflict, where neither side may be touched")
+        if isinstance(window.effect, Precheck | Verify):
+            raise Violation(f"{path} was moved aside by a comparison, before its verdict was on record")
+        self._check_holder(window, nas, path)
         self._check_moved_aside(window, nas, path, name)
         if name.startswith(CACHE_FOLDER + "/") or nas.creation_status(destination) != "synced":
             return
@@ -259,6 +279,13 @@ class Oracle:
         run = self._world.runs.get(window.effect.run_path)
         if run is not None and name in run.files and run.files[name].data != proven:
             raise Violation(f"{path}, proven and sealed, makes room for other data without an operator's word")
+
+    def _check_holder(self, window: Window, nas: Nas, path: str) -> None:
+        """Where a claim of another job stands, nothing is written."""
+        claim = nas.real.get(f"{window.effect.destination}/{CLAIM_PATH}")
+        holder = claim_in(claim.data) if claim is not None else None
+        if holder is not None and holder.job_id != window.effect.job_id:
+            raise Violation(f"{path} is written, and its destination is claimed by {holder.job_id}")
 
     # --- commits -----------------------------------------------------------------------------------------------------
 
@@ -284,12 +311,25 @@ class Oracle:
             raise Violation("proven, and no comparison found that")
         if move.trigger == Trigger.SEALED and self._sealed.get(after.job_id) != after.manifest_digest:
             raise Violation("verified, and the NAS was sealed with another manifest")
+        self._check_passes(Trigger(move.trigger), after, outcome)
         self._check_start(Trigger(move.trigger), before, after)
         if move.trigger == Trigger.GAVE_UP and after.last_error is not None:
             is_vanished = after.last_error.kind == FailureKind.LOCAL_FILE_VANISHED
             if is_vanished and after.identity.created_by not in self._world.taken_from:
                 raise Violation(f"{after.run_path} failed as vanished, and nobody took anything away: {move.reason}")
         self._check_wait(move.trigger, after)
+
+    def _check_passes(self, trigger: Trigger, after: RunRecord, outcome: Outcome | None) -> None:
+        """A pass is an equal comparison a minute after the last one; whatever was found different makes an end of all."""
+        passes, at_s = self._passes.get(after.job_id, (0, 0.0))
+        if trigger in (Trigger.PROVEN, Trigger.DIFFERENCE_GONE, Trigger.SEAL_MISSED):
+            passes += passes == 0 or self._world.clock.mono_s - at_s >= PASSES_APART_S
+            at_s = self._equal_since_s[after.job_id]
+        elif trigger is Trigger.CONFLICT_FOUND or _is_difference(outcome):
+            passes = 0
+        self._passes[after.job_id] = (passes, at_s)
+        if after.verify_passes > passes:
+            raise Violation(f"{after.run_path} counts {after.verify_passes} passes, and there were {passes}")
 
     def _check_start(self, trigger: Trigger, before: RunRecord, after: RunRecord) -> None:
         run = self._world.runs.get(after.run_path)

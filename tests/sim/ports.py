@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from exlab_watch_agent.adapters.seal import FolderManifestStore
+from exlab_watch_agent.adapters.transports.marked_root import look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CREATION_PATH,
     SUPERSEDED_FOLDER,
@@ -18,7 +19,7 @@ from exlab_watch_agent.adapters.transports.own_files import (
     require_data_path,
 )
 from exlab_watch_agent.core.binding import Nature
-from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
+from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
@@ -30,13 +31,22 @@ from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    ManifestNotKeptError,
     RootUnavailableError,
     RunUnreadableError,
     SourceChangedError,
     TransportError,
 )
-from exlab_watch_agent.ports import Control, CreationFile, RemoteFile, SavedCreation, SeenRun
-from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, World, entry
+from exlab_watch_agent.ports import (
+    NOTHING_ELSE,
+    Control,
+    CreationFile,
+    CreationText,
+    RemoteFile,
+    SavedCreation,
+    SeenRun,
+)
+from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, World, entry, status_in
 
 Signature = tuple[int, int, int]
 
@@ -158,6 +168,27 @@ class MemoryCreations:
         self._world.port("set_sync_status done")
         return SavedCreation(before, written)
 
+    def text_with_status(self, run_path: str, sync_status: str) -> CreationText:
+        self._world.port("text_with_status")
+        run, members = self._parsed(run_path)
+        file = run.cache[CREATION_FILE]
+        is_said = members.get("sync_status", "pending") == sync_status
+        data = file.data if is_said else json.dumps(members | {"sync_status": sync_status}).encode()
+        return CreationText(data, signature(file))
+
+    def put_text(self, run_path: str, text: CreationText) -> SavedCreation:
+        self._world.port("put_text")
+        run, _ = self._parsed(run_path)
+        before = signature(run.cache[CREATION_FILE])
+        if before != text.signature:
+            raise CreationFileError(f"{run_path} was saved by another program", code="changed")
+        if run.cache[CREATION_FILE].data != text.data:
+            self._wrote(run, status_in(text.data))
+            self._world.put_cache(run, CREATION_FILE, text.data)
+        written = signature(run.cache[CREATION_FILE])
+        self._world.port("put_text done")
+        return SavedCreation(before, written)
+
     def append_override(self, run_path: str, entry: Mapping[str, Any]) -> Signature:
         raise AssertionError("the engine appends no overrides")
 
@@ -261,6 +292,18 @@ class KillableManifestStore(FolderManifestStore):
         self._world.port("save manifest")
         super().save(job_id, data)
         self._world.port("saved manifest")
+
+    def note_wrong(self, job_id: str, paths: Sequence[str]) -> None:
+        self._world.port("note wrong")
+        if self._world.fate.happens(self._world.fate.p_fault):
+            raise ManifestNotKeptError("no room in the state folder")
+        super().note_wrong(job_id, paths)
+        self._world.port("noted wrong")
+
+    def forget_wrong(self, job_id: str) -> None:
+        self._world.port("forget wrong")
+        super().forget_wrong(job_id)
+        self._world.port("forgot wrong")
 
 
 class MemoryApartness:
@@ -381,10 +424,11 @@ class FaultyTransport:
         claim = files.get(f"{destination}/{CLAIM_PATH}")
         creation = files.get(f"{destination}/{CREATION_PATH}")
         self._end(fault)
-        return DestinationLook(
+        return look_of(
+            destination,
+            claim=claim.data if claim is not None else None,
+            creation=creation.data if creation is not None else None,
             is_empty=not any(path.startswith(destination + "/") for path in files),
-            claim=claim_in(claim.data) if claim is not None else None,
-            identity=_identity(creation) if creation is not None else None,
         )
 
     def place_claim(self, destination: str, claim: Claim) -> None:
@@ -392,9 +436,10 @@ class FaultyTransport:
         path = f"{destination}/{CLAIM_PATH}"
         file = self._nas.files.get(path)
         there = claim_in(file.data) if file is not None else None
-        if there is not None and there.job_id != claim.job_id and not there.is_same_run(claim):
+        if there is not None and there.job_id != claim.job_id:
             raise DestinationOccupiedError(f"{destination} belongs to {there.job_id}")
-        if there is None or there.job_id != claim.job_id:
+        if there is None:
+            self._wrote(self._nas, path, claim_text(claim))
             self._nas.files[path] = NasFile(claim_text(claim), 0)
         self._end(fault)
 
@@ -485,10 +530,18 @@ class FaultyTransport:
             self._nas.remember(path, data)
         self._nas.files[path] = NasFile(data, mtime_ns)
 
-    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+    def replace(
+        self,
+        source_root: str,
+        files: Sequence[FileEntry],
+        destination: str,
+        *,
+        control: Control,
+        instead: Mapping[str, bytes] = NOTHING_ELSE,
+    ) -> None:
         fault = self._call("replace")
         for wanted in files:
-            data = source_bytes(self._world, source_root, wanted)
+            data = instead.get(wanted.path) or source_bytes(self._world, source_root, wanted)
             if data is None:
                 raise TransportError(FailureKind.LOCAL_FILE_VANISHED, f"{wanted.path} is gone")
             self._world.port(f"replace {wanted.path}")
@@ -523,7 +576,3 @@ class FaultyTransport:
 
     def clear_partials(self, destination: str) -> None:
         self._end(self._call("clear_partials"))
-
-
-def _identity(creation: NasFile) -> RunIdentity | None:
-    return identity_in(creation.data, folder_name="")

@@ -30,6 +30,7 @@ from exlab_watch_agent.adapters.transports.own_files import claim_in
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.decide import Step
 from exlab_watch_agent.core.destination import CLAIM_PATH
+from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
 from exlab_watch_agent.core.events import Event, Outcome
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
@@ -61,6 +62,7 @@ DEPTH_MAX = 3
 LOOP_TURNS_MAX = 20_000
 LANES = ("EQ_A", "EQ_B")
 HOUR_S = 3600.0
+TAKEN = ("destination_occupied", "claimed_by_other_agent", "claimed_unsealed")
 
 
 @dataclass
@@ -220,6 +222,8 @@ class Simulation:
         self.oracle.looking.clear()
         self._depth = 0
         self._is_in_loop = False
+        if self.oracle.counts["killed"] % 3 == 0:
+            self.clock.reboot()
 
     # --- executor ----------------------------------------------------------------------------------------------------
 
@@ -508,14 +512,16 @@ class Simulation:
             raise Violation(f"{run.path} is {record.state}, and its creation.json says {status_of(run)}")
         if record.state is RunState.BLOCKED and not self.environment.is_admitted(run):
             return
-        is_occupied = record.last_error is not None and record.last_error.kind == "destination_occupied"
+        is_occupied = record.last_error is not None and record.last_error.kind in TAKEN
         if record.state is RunState.CONFLICT and is_occupied and self._is_taken(record):
             return
         raise Violation(f"{run.path} is complete, and ends as {record.state}: {record.last_error}")
 
     def _is_taken(self, record: RunRecord) -> bool:
         """Whether the destination that the run must have holds data of another."""
-        claimed = record.last_error.message.removesuffix(" holds another run's data") if record.last_error else ""
+        place = place_of(record.run_path, {lane: f"{LOCAL_ROOT}/{lane}" for lane in LANES})
+        assert place is not None
+        claimed = destination_of(place, self.policy.layout)
         nas = self.world.nas[record.equipment_id]
         mine = self.world.runs[record.run_path].author
         claim = nas.real.get(f"{claimed}/{CLAIM_PATH}")

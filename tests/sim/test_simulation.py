@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from exlab_watch_agent.core.destination import CLAIM_PATH
 from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.errors import FailureKind, TransportError
 from exlab_watch_agent.statechart import RunState
 from tests.sim.oracle import what_is_wrong
-from tests.sim.simulation import HOUR_S, Simulation, in_place, simulate
-from tests.sim.world import SENTINEL
+from tests.sim.simulation import HOUR_S, Simulation, in_place, simulate, status_of
+from tests.sim.world import SENTINEL, Killed, NasFile
 
 SEEDS = int(os.environ.get("EXLAB_SIM_SEEDS", "200"))
 SEEDS_IN_A_CHUNK = 25
@@ -245,6 +247,132 @@ def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path):
         (run,) = life.world.runs.values()
         assert record_of(life).state is RunState.VERIFIED
         assert what_is_wrong(life.world.nas["EQ_A"], record_of(life).destination, run) == []
+
+
+def claimed_by_another_agent(life: Simulation) -> bytes:
+    """Let another agent's claim stand at the destination, sealed as it was; return it."""
+    nas = life.world.nas["EQ_A"]
+    path = f"{record_of(life).destination}/{CLAIM_PATH}"
+    claim = nas.real[path].data.replace(record_of(life).job_id.encode(), b"f" * 32)
+    assert b"manifest_sha256" in claim
+    nas.real[path] = NasFile(claim, 0)
+    return claim
+
+
+@pytest.mark.parametrize("when", ["before the look", "look", "place_claim"])
+def test_a_sealed_copy_that_another_agent_claims_is_left_to_it(when, tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        rot(life)
+        nas = life.world.nas["EQ_A"]
+        data = {path: file.data for path, file in nas.real.items() if path in nas.ever}
+
+        def claimed_meanwhile(name: str) -> None:
+            if name == when and record_of(life).state is RunState.RUNNING:
+                life.world.port = lambda _: None
+                claimed_by_another_agent(life)
+
+        if when == "before the look":
+            claimed_by_another_agent(life)
+        life.world.port = claimed_meanwhile
+        life.run_for(7 * HOUR_S)
+        record = record_of(life)
+        assert (record.state, record.verify_passes) == (RunState.CONFLICT, 0)
+        assert record.last_error is not None
+        assert record.last_error.kind in ("claimed_by_other_agent", "destination_occupied")
+        assert when == "place_claim" or record.last_error.kind == "claimed_by_other_agent"
+        life._operate({"command": "resolve", "job_id": record.job_id, "operator": "asmith"})
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.CONFLICT
+        assert {path: file.data for path, file in nas.real.items() if path in nas.ever} == data
+
+
+def test_what_is_wrong_on_the_nas_is_on_record_before_anything_is_moved_there(tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        name, good = rot(life)
+
+        def refuse(port: str) -> None:
+            if port == "set_aside":
+                raise TransportError(FailureKind.UNKNOWN, "nothing can be moved there")
+
+        life.world.port = refuse
+        life.run_for(12 * HOUR_S)
+        record = record_of(life)
+        assert moves_of(life).count("copy_damaged") == 1
+        assert (record.state, record.verify_passes) == (RunState.FAILED, 0)
+        assert life.world.nas["EQ_A"].real[name].data != good
+        life.world.port = lambda _: None
+        life._operate({"command": "retry", "all": True, "operator": "asmith"})
+        life.run_for(HOUR_S)
+        assert (record_of(life).state, record_of(life).verify_passes) == (RunState.VERIFIED, 1)
+        assert life.world.nas["EQ_A"].real[name].data == good
+
+
+def test_a_seal_that_went_to_an_empty_mount_point_does_not_make_synced_stand_here(tmp_path):
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        nas = life.world.nas["EQ_A"]
+
+        def away_while_it_is_sealed(port: str) -> None:
+            if port == "text_with_status":
+                nas.state = "unmounted"
+            elif port == "put_text":
+                assert nas.state == "up", "the status is written here, and the NAS is away"
+
+        life.world.port = away_while_it_is_sealed
+        life.run_for(60.0)
+        assert (record_of(life).state, record_of(life).attempts) == (RunState.SEALING, 0)
+        assert status_of(run) == "pending"
+        life.world.port = lambda _: None
+        nas.state = "up"
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+
+
+def test_killed_between_the_seal_there_and_the_status_here_the_next_agent_ends_it(tmp_path):
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+
+        def kill(port: str) -> None:
+            if port == "put_text":
+                life.world.port = lambda _: None
+                raise Killed(port)
+
+        life.world.port = kill
+        with pytest.raises(Killed):
+            life.run_for(HOUR_S)
+        life.die("put_text")
+        nas = life.world.nas["EQ_A"]
+        assert (nas.creation_status(record_of(life).destination), status_of(run)) == ("synced", "pending")
+        life.start()
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+        assert what_is_wrong(nas, record_of(life).destination, run) == []
+
+
+def test_a_wall_clock_that_is_set_makes_one_pass_of_two_that_are_seconds_apart(tmp_path):
+    def pass_after(seconds: float, *, jump_days: float = 0) -> int:
+        life.run_for(seconds)
+        life.clock.jump(jump_days)
+        before = moves_of(life).count("proven")
+        life._operate({"command": "verify", "job_id": record_of(life).job_id, "operator": "asmith"})
+        life.run_for(1)
+        assert moves_of(life).count("proven") == before + 1
+        return record_of(life).verify_passes
+
+    with one_run(tmp_path, "") as life:
+        while all(record.state is not RunState.VERIFIED for record in life.oracle.acknowledged.values()):
+            life.run_for(1)
+        assert pass_after(3, jump_days=1 / 24) == 1
+        assert pass_after(3, jump_days=-1 / 24) == 1
+        assert pass_after(3, jump_days=-400) == 1
+        assert pass_after(70) == 2
+        life.die("a reboot")
+        life.clock.reboot()
+        life.start()
+        assert pass_after(30, jump_days=1) == 2
+        assert pass_after(70, jump_days=-2) == 3
 
 
 def test_one_seed_lives_one_life(tmp_path):

@@ -13,6 +13,7 @@ from random import Random
 
 from exlab_watch_agent.adapters.transports.own_files import SUPERSEDED_FOLDER
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
+from exlab_watch_agent.core.passes import Uptime
 
 LOCAL_ROOT = "/data/lab"
 SENTINEL = "acquisition_complete.flag"
@@ -35,12 +36,21 @@ class FakeClock:
         self.wall = datetime(2026, 4, 17, 14, 0, tzinfo=UTC)
         self.mono_s = 1000.0
         self.jumps = 0
+        self.boots = 1
+        self.booted_s = 0.0
 
     def now(self) -> datetime:
         return self.wall
 
     def monotonic_s(self) -> float:
         return self.mono_s
+
+    def uptime(self) -> Uptime:
+        return Uptime(f"boot {self.boots}", self.mono_s - self.booted_s)
+
+    def reboot(self) -> None:
+        self.boots += 1
+        self.booted_s = self.mono_s
 
     def advance(self, seconds: float) -> None:
         self.wall += timedelta(seconds=seconds)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from exlab_watch_agent.adapters.digests import open_now, open_source, require_unchanged, unreadable
 from exlab_watch_agent.adapters.tree import read_at_most
@@ -47,6 +47,12 @@ def as_it_is(source_root: str, path: str) -> FileEntry:
     if not stat.S_ISREG(status.st_mode):
         raise SourceChangedError(f"{path!r} is not a regular file any more.")
     return FileEntry(path, status.st_size, status.st_mtime_ns)
+
+
+def bytes_to_place(source_root: str, path: str, instead: Mapping[str, bytes]) -> bytes:
+    """Return what is to stand for a small file: what is given `instead`, else what the file holds at this moment."""
+    given = instead.get(path)
+    return read_as_it_is(source_root, path) if given is None else given
 
 
 def read_as_it_is(source_root: str, path: str) -> bytes:

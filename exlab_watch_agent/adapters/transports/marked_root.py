@@ -17,14 +17,22 @@ from exlab_watch_agent.adapters.transports.own_files import (
     MARKER_FILE,
     claim_in,
     claim_text,
+    holder_in,
     identity_in,
+    is_sealed_claim,
     marker_id_in,
     marker_text,
     new_marker_id,
     require_inside,
+    says_synced,
 )
-from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
-from exlab_watch_agent.errors import DestinationOccupiedError, DestinationUnreachableError, TransportError
+from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
+from exlab_watch_agent.errors import (
+    DestinationOccupiedError,
+    DestinationUnreachableError,
+    FailureKind,
+    TransportError,
+)
 
 WhileThere = Callable[[str, bytes], None]
 
@@ -55,8 +63,8 @@ class MarkedRoot(ABC):
         """Make the marker stand where none stands; one that does stays, as far as the way there can tell."""
 
     @abstractmethod
-    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
-        """Make the claim stand. Unless `may_replace`, one that does stays, as far as the way there can tell."""
+    def _place_claim_file(self, destination: str, data: bytes) -> None:
+        """Make the claim stand where none stands; one that does stays, as far as the way there can tell."""
 
     @abstractmethod
     def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
@@ -151,9 +159,8 @@ class MarkedRoot(ABC):
     def place_claim(self, destination: str, claim: Claim) -> None:
         with self._answering("Cannot claim", destination):
             there = self._claim_at(destination)
-            # In the second case our state was lost and rebuilt: the run is the same, its job is a new one.
-            if there is None or (there.job_id != claim.job_id and there.is_same_run(claim)):
-                self._place_claim_file(destination, claim_text(claim), may_replace=there is not None)
+            if there is None:
+                self._place_claim_file(destination, claim_text(claim))
                 there = self._claim_at(destination)
             self._require_claim(destination, claim, there)
             self._claims[destination] = claim
@@ -164,20 +171,25 @@ class MarkedRoot(ABC):
         if claim is not None:
             self._require_claim(destination, claim, self._claim_at(destination))
 
-    def _require_claim(self, destination: str, claim: Claim, there: Claim | None) -> None:
-        if there is None or there.job_id != claim.job_id:
-            whose = "nobody" if there is None else f"{there.equipment_id} {there.run}"
-            raise DestinationOccupiedError(f"{destination!r} at {self._name} belongs to another run ({whose}).")
+    def _require_claim(self, destination: str, claim: Claim, there: DestinationLook | None) -> None:
+        if there is None:
+            # It was placed a moment ago, or earlier: a share that went away looks like this.
+            raise TransportError(FailureKind.UNKNOWN, f"{destination!r} at {self._name} has not kept its claim.")
+        where = f"{destination!r} at {self._name}"
+        conflict = conflict_at(standing(there, claim), where, holder=there.holder, is_sealed=False)
+        if conflict is not None:
+            raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
 
-    def _claim_at(self, destination: str) -> Claim | None:
+    def _claim_at(self, destination: str) -> DestinationLook | None:
+        """Return whose the folder is by its claim alone, None where there is none. Raises: DestinationOccupiedError."""
         data = self._read_own(f"{destination}/{CLAIM_PATH}")
         if data is None:
             return None
-        claim = claim_in(data)
-        if claim is None:
+        found = look_of(destination, claim=data, creation=None)
+        if found.claim is None:
             text = f"{destination!r} at {self._name}: {CLAIM_PATH} cannot be read, so nobody knows whose folder it is."
             raise DestinationOccupiedError(text)
-        return claim
+        return found
 
 
 NOTHING_THERE = DestinationLook(is_empty=True, claim=None, identity=None)
@@ -191,4 +203,6 @@ def look_of(
         is_empty=is_empty,
         claim=None if claim is None else claim_in(claim),
         identity=None if creation is None else identity_in(creation, folder_name=destination.rpartition("/")[2]),
+        is_sealed=(claim is not None and is_sealed_claim(claim)) or (creation is not None and says_synced(creation)),
+        holder="" if claim is None else holder_in(claim),
     )

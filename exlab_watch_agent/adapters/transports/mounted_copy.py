@@ -155,11 +155,15 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One file to copy: `entry` below the source root to `temporary`, then to `final`. All in one file system."""
+    """One file to copy: `entry` below the source root to `temporary`, then to `final`. All in one file system.
+
+    `data`: the bytes to place instead of what the source holds (`replace` only).
+    """
 
     entry: FileEntry
     temporary: str
     final: str
+    data: bytes | None = None
 
 
 class FileCopier:
@@ -245,7 +249,10 @@ class FileCopier:
         return entry.mtime_ns
 
     def _replace(self, order: Order) -> None:
-        path = order.entry.path
+        path, data = order.entry.path, order.data
+        if data is not None:
+            _deliver(order, lambda target: self._fill_with(data, target, order.entry), os.replace)
+            return
         try:
             source = open_now(self._source_root, path)
         except FileNotFoundError as error:
@@ -254,6 +261,11 @@ class FileCopier:
             _deliver(order, lambda target: self._fill_as_it_is(path, source, target), os.replace)
         finally:
             os.close(source)
+
+    @staticmethod
+    def _fill_with(data: bytes, target: int, entry: FileEntry) -> int:
+        write_all(target, data)
+        return entry.mtime_ns
 
     def _fill_as_it_is(self, path: str, source: int, target: int) -> int:
         """Write what the file holds at this moment; return its mtime. What a log gets meanwhile comes next time."""

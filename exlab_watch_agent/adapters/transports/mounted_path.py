@@ -63,7 +63,7 @@ from exlab_watch_agent.core.destination import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
-from exlab_watch_agent.ports import Control, RemoteFile
+from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
 
 _PROBE_MTIME_NS = 1_000_000_000 * 10**9
 _UNHINDERED = Control()
@@ -142,7 +142,7 @@ class MountedPathTransport(MarkedRoot):
                 place_new(temporary, f"{self._root}/{MARKER_FILE}")
         fsync_folder(Path(self._root))
 
-    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
+    def _place_claim_file(self, destination: str, data: bytes) -> None:
         # Its bytes are durable; its name becomes so with the folders that `copy` makes durable after the data. Should a
         # power cut take the name and leave data, the folder counts as occupied, and an operator is asked.
         folders = Folders(self._root)
@@ -152,7 +152,7 @@ class MountedPathTransport(MarkedRoot):
             with _removed_afterwards(temporary):
                 _write_whole(temporary, data)
                 with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged
-                    (os.replace if may_replace else place_new)(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
+                    place_new(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
 
     def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
         # A `stat` could be answered by a cache while the server is gone.
@@ -248,11 +248,20 @@ class MountedPathTransport(MarkedRoot):
                     try:
                         size_bytes = os.fstat(descriptor).st_size
                         found[path] = hash_descriptor(descriptor, size_bytes, buffer, pulse.moved, drops_behind=True)
+                    except OSError as error:
+                        raise self._unreadable(path, error) from error
                     finally:
                         os.close(descriptor)
                     pulse.finished_file()
         pulse.finished()
         return found
+
+    def _unreadable(self, path: str, error: OSError) -> OSError | TransportError:
+        """A bad block says EIO, as a lost server does: which of them it was, the marker tells whoever asks for it next."""
+        if error.errno != errno.EIO:
+            return error
+        text = f"Cannot read {path!r} at {self._root}: {reason(error)}."
+        return TransportError(FailureKind.UNKNOWN, text, detail=reason(error))
 
     def _opened_ahead(
         self, folders: Folders, destination: str, paths: Iterable[str]
@@ -305,7 +314,15 @@ class MountedPathTransport(MarkedRoot):
             text = f"The destination {self._root} leads to the run's own folder {source_root}: give another transport path."
             raise TransportError(FailureKind.AUTH, text)
 
-    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+    def replace(
+        self,
+        source_root: str,
+        files: Sequence[FileEntry],
+        destination: str,
+        *,
+        control: Control,
+        instead: Mapping[str, bytes] = NOTHING_ELSE,
+    ) -> None:
         with self._answering("Cannot write to", destination):
             copier = FileCopier(source_root, control)
             folders = Folders(self._root)
@@ -313,18 +330,34 @@ class MountedPathTransport(MarkedRoot):
             with self._partial_folder(folders, destination) as partial:
                 copier.replace(
                     [
-                        self._order(folders, destination, require_cache_path(entry.path), entry, partial)
+                        self._order(
+                            folders,
+                            destination,
+                            require_cache_path(entry.path),
+                            entry,
+                            partial,
+                            data=instead.get(entry.path),
+                        )
                         for entry in files
                     ]
                 )
             copier.make_durable(map(folders.path, folders.touched))
 
-    def _order(self, folders: Folders, destination: str, path: str, entry: FileEntry, partial: str) -> Order:
+    def _order(
+        self,
+        folders: Folders,
+        destination: str,
+        path: str,
+        entry: FileEntry,
+        partial: str,
+        *,
+        data: bytes | None = None,
+    ) -> Order:
         final = f"{destination}/{path}"
         folder = final.rpartition("/")[0]
         folders.make(folder)
         folders.touch(folder)
-        return Order(entry, temporary=f"{partial}/{temporary_name('partial')}", final=folders.path(final))
+        return Order(entry, temporary=f"{partial}/{temporary_name('partial')}", final=folders.path(final), data=data)
 
     @contextlib.contextmanager
     def _partial_folder(self, folders: Folders, destination: str) -> Iterator[str]:

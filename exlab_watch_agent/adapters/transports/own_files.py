@@ -33,6 +33,8 @@ SUPERSEDED_FOLDER = ".exlab-superseded"
 CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
 OWN_FILE_BYTES_MAX = 1024 * 1024
 SCHEMA = 1
+WORDS_MAX = 300
+_OF_THE_SEAL = (("on", "host"), ("sealed at", "sealed_at"))
 
 _MARKER_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -92,6 +94,27 @@ def claim_in(data: bytes) -> Claim | None:
         return None
     job_id, equipment_id, run, *rest = (str(text) for text in texts)
     return Claim(job_id=job_id, equipment_id=equipment_id, run=run, identity=RunIdentity(*rest))
+
+
+def is_sealed_claim(data: bytes) -> bool:
+    """Return whether a claim says that its copy was proven: only the seal adds this member."""
+    return bool(_object_in(data).get("manifest_sha256"))
+
+
+def holder_in(data: bytes) -> str:
+    """Return in words who makes a claim: its job, its run, and host and time of the seal where it has them."""
+    claim = claim_in(data)
+    if claim is None:
+        return ""
+    members = _object_in(data)
+    parts = [f"job {claim.job_id} of {claim.equipment_id} {claim.run}"]
+    parts += [f"{word} {text}" for word, name in _OF_THE_SEAL if (text := _string(members.get(name)))]
+    return ", ".join(part[:WORDS_MAX] for part in parts)
+
+
+def says_synced(data: bytes) -> bool:
+    """Return whether the bytes of a `creation.json` say that its run is synced."""
+    return _object_in(data).get("sync_status") == "synced"
 
 
 def identity_in(data: bytes, *, folder_name: str) -> RunIdentity | None:

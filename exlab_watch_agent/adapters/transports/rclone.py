@@ -44,7 +44,7 @@ from blake3 import blake3
 
 from exlab_watch_agent.adapters.digests import Pulse
 from exlab_watch_agent.adapters.process import STALL_S, Children, StallWatch
-from exlab_watch_agent.adapters.transports.local_side import read_as_it_is, require_sources
+from exlab_watch_agent.adapters.transports.local_side import bytes_to_place, require_sources
 from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CREATION_PATH,
@@ -82,7 +82,7 @@ from exlab_watch_agent.errors import (
     SourceChangedError,
     TransportError,
 )
-from exlab_watch_agent.ports import Control, Progress, RemoteFile
+from exlab_watch_agent.ports import NOTHING_ELSE, Control, Progress, RemoteFile
 
 SAMPLED_BYTES_MIN = 32 * 1024 * 1024
 """Below this many bytes in all, the verifier has read everything sooner than ranges of it could be asked for."""
@@ -203,8 +203,8 @@ class RcloneTransport(MarkedRoot):
     def _place_marker_file(self, data: bytes) -> None:
         self._write(MARKER_FILE, data, may_replace=False)
 
-    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
-        self._write(f"{destination}/{CLAIM_PATH}", data, may_replace=may_replace)
+    def _place_claim_file(self, destination: str, data: bytes) -> None:
+        self._write(f"{destination}/{CLAIM_PATH}", data, may_replace=False)
 
     def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
         nonce = secrets.token_hex(16).encode()
@@ -647,7 +647,15 @@ class RcloneTransport(MarkedRoot):
         except (RcloneError, TransportError):
             self._daemon.stop()
 
-    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+    def replace(
+        self,
+        source_root: str,
+        files: Sequence[FileEntry],
+        destination: str,
+        *,
+        control: Control,
+        instead: Mapping[str, bytes] = NOTHING_ELSE,
+    ) -> None:
         with self._answering("Cannot write to", destination):
             for entry in files:
                 require_cache_path(entry.path)
@@ -659,7 +667,7 @@ class RcloneTransport(MarkedRoot):
                 for number, entry in enumerate(files):
                     if control.is_cancelled():
                         raise CancelledError("stopped as asked")
-                    (folder / str(number)).write_bytes(read_as_it_is(source_root, entry.path))
+                    (folder / str(number)).write_bytes(bytes_to_place(source_root, entry.path, instead))
                     os.utime(folder / str(number), ns=(entry.mtime_ns, entry.mtime_ns))
                     inputs.append(self._putting(folder, str(number), f"{destination}/{entry.path}", may_replace=True))
                 answer = self._ask("job/batch", inputs=inputs, concurrency=_SMALL_AT_ONCE)

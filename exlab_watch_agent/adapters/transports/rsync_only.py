@@ -41,7 +41,7 @@ from blake3 import blake3
 
 from exlab_watch_agent.adapters.digests import BUFFER_BYTES, Pulse, hash_descriptor
 from exlab_watch_agent.adapters.process import Children, Ended, StallWatch
-from exlab_watch_agent.adapters.transports.local_side import read_as_it_is, require_sources, require_sources_unchanged
+from exlab_watch_agent.adapters.transports.local_side import bytes_to_place, require_sources, require_sources_unchanged
 from exlab_watch_agent.adapters.transports.marked_root import NOTHING_THERE, MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.own_files import (
     CREATION_PATH,
@@ -65,7 +65,7 @@ from exlab_watch_agent.errors import (
     FailureKind,
     TransportError,
 )
-from exlab_watch_agent.ports import Control, RemoteFile
+from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
 
 OWN_FOLDER = ".exlab-watch-agent"
 PORTION_BYTES = 64 * 1024 * 1024
@@ -150,8 +150,8 @@ class RsyncOnlyTransport(MarkedRoot):
     def _place_marker_file(self, data: bytes) -> None:
         self._put({MARKER_FILE: data}, may_replace=False)
 
-    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
-        self._put({f"{destination}/{CLAIM_PATH}": data}, may_replace=may_replace)
+    def _place_claim_file(self, destination: str, data: bytes) -> None:
+        self._put({f"{destination}/{CLAIM_PATH}": data}, may_replace=False)
 
     def nature(self) -> Nature:
         return nature_of(self._name)
@@ -321,11 +321,19 @@ class RsyncOnlyTransport(MarkedRoot):
             "takes for the same, stands there already, and it is never replaced. Rename one of them, then retry."
         )
 
-    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+    def replace(
+        self,
+        source_root: str,
+        files: Sequence[FileEntry],
+        destination: str,
+        *,
+        control: Control,
+        instead: Mapping[str, bytes] = NOTHING_ELSE,
+    ) -> None:
         for entry in files:
             require_cache_path(entry.path)
         require_inside(destination)
-        small = {f"{destination}/{entry.path}": read_as_it_is(source_root, entry.path) for entry in files}
+        small = {f"{destination}/{e.path}": bytes_to_place(source_root, e.path, instead) for e in files}
         if small:
             self._put(small, may_replace=True, control=control)
 

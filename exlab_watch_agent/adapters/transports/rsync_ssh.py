@@ -37,7 +37,7 @@ from exlab_watch_agent.adapters.process import Children
 from exlab_watch_agent.adapters.transports import target_folder
 from exlab_watch_agent.adapters.transports.local_side import (
     as_it_is,
-    read_as_it_is,
+    bytes_to_place,
     require_sources,
     require_sources_unchanged,
 )
@@ -76,7 +76,7 @@ from exlab_watch_agent.errors import (
     FailureKind,
     TransportError,
 )
-from exlab_watch_agent.ports import Control, RemoteFile
+from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
 
 PORTION_BYTES = 512 * 1024 * 1024
 PORTION_FILES = 10_000
@@ -159,13 +159,9 @@ class RsyncSshTransport(MarkedRoot):
             folder.place_new(MARKER_FILE, data)
             folder.sync()
 
-    def _place_claim_file(self, destination: str, data: bytes, *, may_replace: bool) -> None:
-        path = f"{destination}/{CLAIM_PATH}"
+    def _place_claim_file(self, destination: str, data: bytes) -> None:
         with self._folder() as folder:
-            if may_replace:
-                folder.replace([(path, data)], _own_folder(destination, "small"))
-            else:
-                folder.place_new(path, data)
+            folder.place_new(f"{destination}/{CLAIM_PATH}", data)
 
     def nature(self) -> Nature:
         return nature_of(self._name)
@@ -391,24 +387,41 @@ class RsyncSshTransport(MarkedRoot):
             )
             raise arrived_under_another_name(odd[0], self._name)
 
-    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+    def replace(
+        self,
+        source_root: str,
+        files: Sequence[FileEntry],
+        destination: str,
+        *,
+        control: Control,
+        instead: Mapping[str, bytes] = NOTHING_ELSE,
+    ) -> None:
         for entry in files:
             require_cache_path(entry.path)
+        given = {entry.path: instead[entry.path] for entry in files if entry.path in instead}
+        read = [entry for entry in files if entry.path not in given]
+        total_bytes = sum(entry.size_bytes for entry in read) + sum(map(len, given.values()))
+        if total_bytes <= _ASKED_BYTES_MAX:
+            small = {entry.path: bytes_to_place(source_root, entry.path, instead) for entry in files}
+            if sum(data.count(b"\0") for data in small.values()) <= _ASKED_NULS_MAX:
+                self._replace_by_asking(small, destination, control)
+                return
+        if read:
+            with self._folder(destination, control) as folder:
+                waiting = _own_folder(destination, "push")
+                growing = [as_it_is(source_root, entry.path) for entry in read]
+                self._stage(folder, source_root, growing, destination, waiting, control, Told(_UNHINDERED))
+                folder.move_over(waiting, destination, [entry.path for entry in read])
+                folder.clear_partials(destination, keeps_pieces=False, then_syncs=True)
+        # Last, so that what is given never says more than what stands beside it.
+        self._replace_by_asking(given, destination, control)
+
+    def _replace_by_asking(self, files: Mapping[str, bytes], destination: str, control: Control) -> None:
         if not files:
             return
-        total_bytes = sum(entry.size_bytes for entry in files)
-        asked = [] if total_bytes > _ASKED_BYTES_MAX else [(e, read_as_it_is(source_root, e.path)) for e in files]
-        by_asking = bool(asked) and sum(data.count(b"\0") for _, data in asked) <= _ASKED_NULS_MAX
         with self._folder(destination, control) as folder:
-            if by_asking:
-                small = [(f"{destination}/{entry.path}", data) for entry, data in asked]
-                folder.replace(small, _own_folder(destination, "small"))
-                return
-            waiting = _own_folder(destination, "push")
-            growing = [as_it_is(source_root, entry.path) for entry in files]
-            self._stage(folder, source_root, growing, destination, waiting, control, Told(_UNHINDERED))
-            folder.move_over(waiting, destination, [entry.path for entry in files])
-            folder.clear_partials(destination, keeps_pieces=False, then_syncs=True)
+            small = [(f"{destination}/{path}", data) for path, data in files.items()]
+            folder.replace(small, _own_folder(destination, "small"))
 
     def write_small(self, path: str, data: bytes) -> None:
         with self._folder(path) as folder:

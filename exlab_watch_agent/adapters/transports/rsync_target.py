@@ -19,7 +19,7 @@ from exlab_watch_agent.core.destination import Claim, DestinationLook
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import DestinationUnreachableError, TransportError
-from exlab_watch_agent.ports import Control, RemoteFile
+from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
 
 
 class RsyncTransport:
@@ -108,8 +108,16 @@ class RsyncTransport:
     def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
         self._way().copy(source_root, files, destination, control=control)
 
-    def replace(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
-        self._way().replace(source_root, files, destination, control=control)
+    def replace(
+        self,
+        source_root: str,
+        files: Sequence[FileEntry],
+        destination: str,
+        *,
+        control: Control,
+        instead: Mapping[str, bytes] = NOTHING_ELSE,
+    ) -> None:
+        self._way().replace(source_root, files, destination, control=control, instead=instead)
 
     def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
         return self._way().read_small(destination, relative_path, limit_bytes=limit_bytes)

@@ -218,11 +218,34 @@ class TransportContract:
             transport.place_claim(RUN, other)
         assert tree(root) == before
 
-    def test_the_same_run_under_a_new_job_takes_its_folder_over(self, transport: Transport) -> None:
+    @pytest.mark.parametrize("is_sealed", [False, True])
+    def test_a_claim_of_the_same_run_by_another_job_is_never_replaced(
+        self, transport: Transport, root: Path, there: Path, is_sealed: bool
+    ) -> None:
         transport.place_claim(RUN, CLAIM)
+        if is_sealed:
+            path = there / ".exlab-wizard/exlab-watch-agent.json"
+            seal = b'{"manifest_sha256": "00", "host": "labpc-07", "sealed_at": "2026-04-18T09:00:00Z",'
+            path.write_bytes(path.read_bytes().replace(b"{", seal, 1))
+        before = tree(root)
         rebuilt = Claim("job-9", CLAIM.equipment_id, CLAIM.run, CLAIM.identity)
-        transport.place_claim(RUN, rebuilt)
-        assert transport.look(RUN).claim == rebuilt
+        with pytest.raises(DestinationOccupiedError, match="job-1") as caught:
+            transport.place_claim(RUN, rebuilt)
+        assert caught.value.kind == ("claimed_by_other_agent" if is_sealed else "claimed_unsealed")
+        assert ("on labpc-07, sealed at 2026-04-18T09:00:00Z" in str(caught.value)) == is_sealed
+        assert tree(root) == before
+        look = transport.look(RUN)
+        assert (look.claim, look.is_sealed) == (CLAIM, is_sealed)
+        assert "job-1" in look.holder
+
+    def test_a_copy_that_says_synced_counts_as_sealed_although_its_claim_is_lost(
+        self, transport: Transport, there: Path
+    ) -> None:
+        fill(there, {".exlab-wizard/creation.json": CREATION})
+        assert not transport.look(RUN).is_sealed
+        fill(there, {".exlab-wizard/creation.json": CREATION.replace(b"{", b'{"sync_status": "synced", ', 1)})
+        look = transport.look(RUN)
+        assert (look.is_sealed, look.claim, look.identity, look.holder) == (True, None, IDENTITY, "")
 
     def test_a_claim_that_cannot_be_read_stops_us(self, transport: Transport, there: Path) -> None:
         fill(there, {".exlab-wizard/exlab-watch-agent.json": b"{"})
@@ -587,6 +610,20 @@ class TransportContract:
         transport.replace(str(run), cache, RUN, control=FREE)
         assert tree(there) == {**old, **new}
         assert transport.listing(RUN).keys() == {"data.bin"}
+
+    def test_other_bytes_may_be_placed_instead_of_what_a_file_holds_here(
+        self, run: Path, there: Path, transport: Transport
+    ) -> None:
+        small = {".exlab-wizard/creation.json": b"pending", ".exlab-wizard/wizard.log": b"one\n"}
+        large = {".exlab-wizard/odd.bin": random.Random(1).randbytes(1_200_000)}
+        for files in (small, small | large):
+            fill(run, files)
+            cache = DiskRunTree().cache_files(str(run))
+            for text in (b"synced, and longer", b""):
+                instead = {".exlab-wizard/creation.json": text, ".exlab-wizard/not.listed": b"x"}
+                transport.replace(str(run), cache, RUN, control=FREE, instead=instead)
+                assert tree(there) == files | {".exlab-wizard/creation.json": text}
+        assert tree(run) == small | large
 
     def test_data_are_never_replaced(self, run: Path, there: Path, transport: Transport) -> None:
         fill(there, {"data.bin": b"old"})

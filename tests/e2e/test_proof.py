@@ -1,0 +1,502 @@
+"""What counts as proof: a verdict outlives a repair that fails, a sealed copy is its holder's, `synced` comes last here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
+from servers import SshServer, read_only
+
+from exlab_watch_agent.agent import Agent
+from exlab_watch_agent.errors import FailureKind, TransportError
+from exlab_watch_agent.lane import Requested
+from exlab_watch_agent.settings import load_settings
+
+FILES = {"a.bin": b"a" * 5000, "b.bin": b"b" * 5000, "sub/c.bin": b"c" * 5000}
+GOOD = FILES["a.bin"]
+WAITS = ["1s", "1s"]
+
+
+def proven_twice(lab: Lab) -> Path:
+    """Return a run that is verified by two passes."""
+    run = lab.new_run(files=FILES)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    assert lab.cli("verify", run.name).code == 0
+    assert lab.record(run)["verify_passes"] == 2
+    return run
+
+
+def zero(path: Path) -> None:
+    """Let a file rot: other bytes of the same size and time."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def superseded(lab: Lab) -> dict[str, bytes]:
+    return everything(lab.nas / "SCOPE_01" / ".exlab-superseded")
+
+
+def triggers(lab: Lab, run: Path) -> list[str]:
+    return [fact["move"]["trigger"] for fact in lab.facts(run) if "move" in fact]
+
+
+def problem_kinds(lab: Lab) -> set[str]:
+    said = lab.cli("problems", "--json")
+    assert said.code == 3
+    return {problem["kind"] for problem in said.json["problems"]}
+
+
+def assert_disproven(lab: Lab, run: Path) -> None:
+    """Fail unless the damage is on record and nothing calls the copy proven."""
+    record = lab.record(run)
+    assert (record["state"] in ("queued", "failed"), record["verify_passes"]) == (True, 0)
+    assert record["last_error"]
+    assert "copy_damaged" in triggers(lab, run)
+    until(lambda: read_creation(run)["sync_status"] != "synced", "creation.json says it, too")
+    shown = next(one for one in lab.cli("status", "--json").json["runs"] if one["run_path"] == str(run))
+    assert (shown["verify_passes"], shown["sync_status"]) == (0, read_creation(run)["sync_status"])
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    lab = Lab(tmp_path, retry_schedule=WAITS)
+    lab.settings["nas_cleanup"] = {"min_age_hours": 0}
+    lab.save_config()
+    return lab
+
+
+# --- the verdict comes before the repair -----------------------------------------------------------------------------
+
+
+def test_damage_on_a_nas_that_cannot_be_written_is_said_at_once_and_heals_when_it_can(lab: Lab) -> None:
+    run = proven_twice(lab)
+    zero(lab.copy_of(run) / "a.bin")
+    with lab.running():
+        with read_only(lab.nas / "SCOPE_01"):
+            assert lab.cli("verify", run.name).code == 0
+            lab.until_state(run, "queued")
+            until(lambda: lab.live()["lanes"]["SCOPE_01"]["waiting_since"], "the lane waits")
+            assert_disproven(lab, run)
+            assert "a.bin" in lab.record(run)["last_error"]["message"]
+            assert problem_kinds(lab) >= {"nas_unreachable"}
+            assert (lab.copy_of(run) / "a.bin").read_bytes() == bytes(5000)
+        lab.until_state(run, "verified")
+        assert lab.record(run)["verify_passes"] == 1
+    lab.assert_whole(run)
+    assert list(superseded(lab).values()) == [bytes(5000)]
+
+
+def test_damage_that_cannot_be_moved_aside_is_said_and_heals_after_a_retry(lab: Lab) -> None:
+    run = proven_twice(lab)
+    zero(lab.copy_of(run) / "a.bin")
+    in_the_way = lab.nas / "SCOPE_01" / ".exlab-superseded"
+    in_the_way.write_text("a file where a folder must be")
+    with lab.running():
+        assert lab.cli("verify", run.name).code == 0
+        lab.until_state(run, "failed")
+    assert_disproven(lab, run)
+    assert ".exlab-superseded" in lab.record(run)["last_error"]["message"]
+    assert problem_kinds(lab) == {"unknown"}
+    assert (lab.copy_of(run) / "a.bin").read_bytes() == bytes(5000)
+    assert read_creation(lab.copy_of(run))["sync_status"] != "synced"
+    in_the_way.unlink()
+    assert lab.cli("retry", run.name).code == 0
+    lab.assert_whole(run)
+    assert lab.record(run)["verify_passes"] == 1
+    assert list(superseded(lab).values()) == [bytes(5000)]
+
+
+class Spoils:
+    """A transport that zeroes one file of the first copy it makes, its size and time kept."""
+
+    def __init__(self, inner: Any, victim: Path) -> None:
+        self._inner = inner
+        self._victim = victim
+        self._has_spoilt = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def copy(self, *arguments: Any, **named: Any) -> None:
+        self._inner.copy(*arguments, **named)
+        if not self._has_spoilt:
+            self._has_spoilt = True
+            zero(self._victim)
+
+
+def test_what_the_precheck_finds_is_on_record_although_it_cannot_be_moved_aside(lab: Lab) -> None:
+    run = lab.new_run(files=FILES)
+    in_the_way = lab.nas / "SCOPE_01" / ".exlab-superseded"
+    in_the_way.write_text("a file where a folder must be")
+    victim = lab.copy_of(run) / "a.bin"
+    run_to_rest(lab, wrapped=lambda transport: Spoils(transport, victim))
+    reasons = [fact["move"]["reason"] for fact in lab.facts(run) if fact.get("move", {}).get("trigger") == "put_back"]
+    assert reasons[0].startswith("partial copy: 1 file different in sampled blocks on the NAS (first: a.bin)")
+    assert (lab.record(run)["state"], lab.record(run)["mismatches"]) == ("failed", 1)
+    in_the_way.unlink()
+    assert lab.cli("retry", run.name).code == 0
+    lab.assert_whole(run)
+    assert list(superseded(lab).values()) == [bytes(5000)]
+
+
+# --- a copy that cannot be read back is not verified -----------------------------------------------------------------
+
+
+class CannotGiveBack:
+    """A transport to which the NAS refuses the bytes of some files, however often it is asked."""
+
+    def __init__(self, inner: Any, names: set[str]) -> None:
+        self._inner = inner
+        self._names = names
+        self.asked: list[tuple[str, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def digests(self, destination: str, paths: Any, *, control: Any) -> Any:
+        self.asked.append(tuple(paths))
+        if refused := sorted(self._names.intersection(paths)):
+            raise TransportError(FailureKind.UNKNOWN, f"Cannot read {refused[0]!r}: a bad block.")
+        return self._inner.digests(destination, paths, control=control)
+
+    def set_aside(self, destination: str, paths: Any) -> None:
+        paths = list(paths)
+        self._inner.set_aside(destination, paths)
+        self._names -= set(paths)  # what takes their place is on another part of the disk
+
+
+def verify_here(lab: Lab, run: Path, wrapped: Callable[[Any], Any]) -> None:
+    """Do `verify RUN` in this process, each transport replaced by what `wrapped` makes of it."""
+    agent = Agent(
+        load_settings(lab.config),
+        only=frozenset({str(run)}),
+        is_watching=False,
+        transport_factory=lambda equipment: wrapped(agent.make_transport(equipment)),
+    )
+    agent.open()
+    assert agent.engine is not None
+    answers: list[Any] = []
+    request = {"command": "verify", "run_path": str(run), "operator": "asmith"}
+    agent.engine.post(Requested(request, answers.append))
+    try:
+        agent.run(until_rest=True)
+    finally:
+        agent.close()
+    assert answers[0]["ok"], answers
+
+
+def reasons_of(lab: Lab, run: Path, trigger: str) -> list[str]:
+    return [f["move"]["reason"] for f in lab.facts(run) if f.get("move", {}).get("trigger") == trigger]
+
+
+@pytest.mark.parametrize("names", [{"b.bin"}, {"a.bin", "sub/c.bin"}])
+def test_a_file_that_the_nas_cannot_give_back_is_damage_like_another_hash(lab: Lab, names: set[str]) -> None:
+    run = proven_twice(lab)
+    transports: list[CannotGiveBack] = []
+
+    def wrapped(transport: Any) -> Any:
+        transports.append(CannotGiveBack(transport, set(names)))
+        return transports[-1]
+
+    verify_here(lab, run, wrapped)
+    alone = [paths for paths in transports[-1].asked if len(paths) == 1]
+    assert all(alone.count((name,)) >= 2 for name in names), "each of them was asked for twice, alone"
+    (reason,) = reasons_of(lab, run, "copy_damaged")
+    assert f"{len(names)} different or unreadable on the NAS (first: {min(names)})" in reason
+    assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("verified", 1)
+    lab.assert_whole(run)
+    assert {Path(path).name for path in superseded(lab)} == {Path(name).name for name in names}
+
+
+def test_a_file_that_is_read_at_the_second_try_is_no_damage(lab: Lab) -> None:
+    run = proven_twice(lab)
+
+    class OnlyOnce(CannotGiveBack):
+        def digests(self, destination: str, paths: Any, *, control: Any) -> Any:
+            try:
+                return super().digests(destination, paths, control=control)
+            except TransportError:
+                if len(paths) == 1:
+                    self._names.clear()
+                raise
+
+    verify_here(lab, run, lambda transport: OnlyOnce(transport, {"b.bin"}))
+    assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
+    assert lab.record(run)["verify_passes"] == 3
+    assert superseded(lab) == {}
+
+
+def test_a_copy_of_which_nothing_can_be_read_voids_the_passes_and_is_pushed_anew_at_the_second_time(lab: Lab) -> None:
+    run = proven_twice(lab)
+    verify_here(lab, run, lambda transport: CannotGiveBack(transport, set(FILES)))
+    record = lab.record(run)
+    assert (record["state"], record["verify_passes"], record["attempts"]) == ("verified", 0, 1)
+    assert "a bad block" in record["last_error"]["message"]
+    assert triggers(lab, run)[-1] == "audit_interrupted"
+    verify_here(lab, run, lambda transport: CannotGiveBack(transport, set(FILES)))
+    assert "copy_damaged" in triggers(lab, run)
+    assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("queued", 0)
+    assert superseded(lab) == {}, "a verdict on the whole names no file"
+
+
+def test_the_only_file_of_a_run_counts_as_unreadable_where_the_claim_beside_it_can_be_read(lab: Lab) -> None:
+    run = lab.new_run(files={"a.bin": GOOD})
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    verify_here(lab, run, lambda transport: CannotGiveBack(transport, {"a.bin"}))
+    assert len(reasons_of(lab, run, "copy_damaged")) == 1
+    lab.assert_whole(run)
+    assert [Path(path).name for path in superseded(lab)] == ["a.bin"]
+
+
+def test_a_lost_manifest_here_says_nothing_of_the_copy_there(lab: Lab) -> None:
+    run = proven_twice(lab)
+    (run / CACHE / "checksums.sha256").unlink()
+    for manifest in (lab.state / "manifests").iterdir():
+        manifest.unlink()
+    assert lab.cli("verify", run.name).code == 0
+    record = lab.record(run)
+    assert (record["state"], record["verify_passes"], record["attempts"]) == ("verified", 2, 0)
+
+
+def test_a_file_that_the_account_may_not_read_on_the_target_is_damage_and_heals(
+    tmp_path: Path, sshd_ordinary_user: SshServer
+) -> None:
+    place = sshd_ordinary_user.place("unreadable")
+    lab = Lab(tmp_path, Equipment(place=place), retry_schedule=WAITS)
+    run = lab.new_run(files=FILES)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    victim = lab.copy_of(run) / "b.bin"
+    victim.chmod(0)
+    assert lab.cli("verify", run.name).code == 0
+    (reason,) = reasons_of(lab, run, "copy_damaged")
+    assert "1 different or unreadable on the NAS (first: b.bin)" in reason
+    assert lab.record(run)["state"] == "verified"
+    lab.assert_whole(run)
+
+
+# --- whose copy it is ------------------------------------------------------------------------------------------------
+
+
+def another_agent(lab: Lab, home: Path) -> Lab:
+    """Return an agent with a state folder of its own over the same instrument folder and the same NAS."""
+    other = Lab(home, *lab.equipment, retry_schedule=WAITS)
+    other.local, other.nas = lab.local, lab.nas
+    other.settings["equipment"] = [one.to_config(other) for one in other.equipment]
+    other.save_config()
+    return other
+
+
+def damage_here(run: Path) -> None:
+    zero(run / "a.bin")
+
+
+def lose_some_here(run: Path) -> None:
+    (run / "a.bin").unlink()
+    (run / "sub/c.bin").unlink()
+
+
+def lose_all_here(run: Path) -> None:
+    for name in FILES:
+        (run / name).unlink()
+    (run / "sub").rmdir()
+    put(run, {"Thumbs.db": b"thumbs"})
+
+
+@pytest.mark.parametrize("change", [damage_here, lose_some_here, lose_all_here])
+def test_a_sealed_copy_is_never_taken_over_by_an_agent_that_does_not_know_it(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    lab = Lab(tmp_path / "first")
+    run = lab.new_run(files=FILES)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    job_id = lab.record(run)["job_id"]
+    before = everything(lab.copy_of(run))
+    change(run)
+    other = another_agent(lab, tmp_path / "second")
+    assert other.cli("run", "--once").code == 3
+    record = other.record(run)
+    assert (record["state"], record["last_error"]["kind"]) == ("conflict", "claimed_by_other_agent")
+    message = record["last_error"]["message"]
+    assert job_id in message
+    assert os.uname().nodename in message
+    assert "Restore the state folder" in message
+    assert "resolve RUN --use local" in message
+    said = other.cli("problems", "--json")
+    (problem,) = said.json["problems"]
+    assert (said.code, problem["kind"], problem["severity"]) == (3, "claimed_by_other_agent", "data_at_risk")
+    assert problem["message"] == message
+
+    again = other.cli("resolve", str(run), "--use", "local")
+    assert again.code == 3
+    assert other.record(run)["last_error"] == record["last_error"]
+    assert "leads back here" in message
+    assert triggers(other, run)[-3:] == ["conflict_found", "local_chosen", "conflict_found"]
+    assert everything(lab.copy_of(run)) == before
+    assert superseded(lab) == {}
+    assert read_creation(run)["sync_status"] == "failed"
+
+
+def test_once_the_sealed_copy_was_moved_away_an_operator_s_word_is_enough(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "first")
+    run = lab.new_run(files=FILES)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    other = another_agent(lab, tmp_path / "second")
+    assert other.cli("run", "--once").code == 3
+    before = everything(lab.copy_of(run))
+    lab.copy_of(run).rename(lab.nas / "kept by hand")
+    assert other.cli("resolve", str(run), "--use", "local").code == 0
+    other.assert_whole(run)
+    assert everything(lab.nas / "kept by hand") == before
+
+
+def test_of_two_agents_with_a_copied_run_folder_one_has_the_copy_and_the_other_a_conflict(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "first")
+    run = lab.new_run(files=FILES)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    before = everything(lab.copy_of(run))
+    other = Lab(tmp_path / "second", retry_schedule=WAITS)
+    other.nas = lab.nas
+    other.settings["equipment"] = [one.to_config(other) for one in other.equipment]
+    other.save_config()
+    copied = other.local / run.relative_to(lab.local)
+    shutil.copytree(run, copied)
+    put(copied, {"a.bin": b"another truth"})
+    for _ in range(3):
+        assert other.cli("run", "--once").code == 3
+        assert other.record(copied)["last_error"]["kind"] == "claimed_by_other_agent"
+        assert lab.cli("verify", run.name).code == 0
+        assert lab.record(run)["state"] == "verified"
+    assert everything(lab.copy_of(run)).keys() == before.keys()
+    assert {name: data for name, data in everything(lab.copy_of(run)).items() if CACHE not in name} == FILES
+    assert superseded(lab) == {}
+
+
+def test_a_claim_of_another_agent_that_never_sealed_is_a_conflict_of_its_own(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "first", retry_schedule=WAITS)
+    run = lab.new_run(files=FILES)
+    run_to_rest(lab, wrapped=CannotCopy)
+    assert lab.record(run)["state"] == "failed"
+    before = everything(lab.copy_of(run))
+    assert f"{CACHE}/exlab-watch-agent.json" in before
+    other = another_agent(lab, tmp_path / "second")
+    assert other.cli("run", "--once").code == 3
+    error = other.record(run)["last_error"]
+    assert error["kind"] == "claimed_unsealed"
+    assert lab.record(run)["job_id"] in error["message"]
+    assert everything(lab.copy_of(run)) == before
+
+
+class CannotCopy:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def copy(self, *_: Any, **__: Any) -> None:
+        raise TransportError(FailureKind.AUTH, "not now")
+
+
+class ClaimedMeanwhile:
+    """A transport whose destination another agent claims right after the look before the push."""
+
+    def __init__(self, inner: Any, claim: Path, text: bytes) -> None:
+        self._inner = inner
+        self._claim = claim
+        self._text = text
+        self._looks = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def look(self, destination: str) -> Any:
+        found = self._inner.look(destination)
+        self._looks += 1
+        if self._looks == self.AFTER_LOOK:
+            self._claim.parent.mkdir(parents=True)
+            self._claim.write_bytes(self._text)
+        return found
+
+    AFTER_LOOK = 1
+
+
+class ClaimedAtTheLastMoment(ClaimedMeanwhile):
+    """... right after the push has looked, too."""
+
+    AFTER_LOOK = 2
+
+
+@pytest.mark.parametrize("meanwhile", [ClaimedMeanwhile, ClaimedAtTheLastMoment])
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_a_claim_that_only_the_push_meets_leads_to_the_same_conflict_and_costs_no_attempt(
+    tmp_path: Path, meanwhile: type[ClaimedMeanwhile], is_sealed: bool
+) -> None:
+    lab = Lab(tmp_path, retry_schedule=WAITS)
+    run = lab.new_run(files=FILES)
+    identity = {"created_at": "2026-04-17T14:32:00Z", "created_by": "asmith", "leaf_name": run.name}
+    claim = {
+        "schema": 1,
+        "job_id": "f00d" * 8,
+        "equipment_id": "SCOPE_01",
+        "run": "/".join(run.parts[-3:]),
+        "identity": identity | {"project_uid": f"uid {run.parent.parent.name}"},
+    }
+    if is_sealed:
+        claim |= {"manifest_sha256": "0" * 64, "host": "labpc-07", "sealed_at": "2026-04-18T09:00:00Z"}
+    text = json.dumps(claim).encode()
+    path = lab.copy_of(run) / CACHE / "exlab-watch-agent.json"
+    run_to_rest(lab, wrapped=lambda transport: meanwhile(transport, path, text))
+    record = lab.record(run)
+    assert lab.states(run)[-2:] == ["running", "conflict"]
+    assert record["last_error"]["kind"] == ("claimed_by_other_agent" if is_sealed else "claimed_unsealed")
+    assert record["attempts"] == 0
+    assert "f00d" * 8 in record["last_error"]["message"]
+    assert ("labpc-07" in record["last_error"]["message"]) == is_sealed
+    assert ("2026-04-18T09:00:00Z" in record["last_error"]["message"]) == is_sealed
+    assert everything(lab.copy_of(run)) == {f"{CACHE}/exlab-watch-agent.json": text}
+
+
+# --- `synced` here comes after the seal there ------------------------------------------------------------------------
+
+
+class RefusesTheManifest:
+    """A transport to a NAS on which, after the data are there, a folder has the manifest's name."""
+
+    def __init__(self, inner: Any, in_the_way: Path) -> None:
+        self._inner = inner
+        self._in_the_way = in_the_way
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def copy(self, *arguments: Any, **named: Any) -> None:
+        self._inner.copy(*arguments, **named)
+        self._in_the_way.mkdir()
+
+
+def test_creation_json_here_does_not_say_synced_before_the_nas_has_the_seal(lab: Lab) -> None:
+    run = lab.new_run(files=FILES)
+    in_the_way = lab.copy_of(run) / CACHE / "checksums.sha256"
+    run_to_rest(lab, wrapped=lambda transport: RefusesTheManifest(transport, in_the_way))
+    record = lab.record(run)
+    assert (record["state"], record["attempts"]) == ("sealing", 1)
+    assert "checksums.sha256" in record["last_error"]["message"]
+    assert read_creation(run)["sync_status"] == "pending"
+    with lab.running():
+        until(lambda: lab.record(run)["attempts"] >= 2, "it is tried again")
+        assert read_creation(run)["sync_status"] == "pending"
+        in_the_way.rmdir()
+        lab.until_state(run, "verified")
+    lab.assert_whole(run)
