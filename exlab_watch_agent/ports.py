@@ -401,7 +401,8 @@ class Apartness(Protocol):
     def require_run(self, run_path: str, destination: str) -> None:
         """Return when the run's own folder is not what stands at its destination; asked each time.
 
-        Raises: DestinationIsSourceError; RunUnreadableError when the run folder cannot be asked; TransportError.
+        Raises: DestinationIsSourceError; RootUnavailableError when there is no run folder; RunUnreadableError when no file
+        can be made in it; TransportError.
         """
         ...
 
@@ -450,7 +451,7 @@ class Entry:
 
 
 class RunStore(Protocol):
-    """Keeps the records and the audit trail. Called by the engine's loop only."""
+    """Keeps the records and the audit trail. Written by the engine's loop only; other threads may read."""
 
     def get(self, job_id: str) -> RunRecord | None: ...
 

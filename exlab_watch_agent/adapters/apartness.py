@@ -111,6 +111,8 @@ class ProbedApartness:
             with self._asking, _probe_in(os.path.join(run_path, CACHE_FOLDER)) as name:
                 there = self._transport.read_small(f"{destination}/{CACHE_FOLDER}", name, limit_bytes=1)
         except OSError as error:
+            if not _is_folder(run_path):
+                raise RootUnavailableError(f"The run folder {run_path} is not there: {reason(error)}.") from error
             text = f"No file can be made in the cache folder of {run_path} ({reason(error)}): make room, or mend its rights."
             raise RunUnreadableError(text) from error
         if there is not None:

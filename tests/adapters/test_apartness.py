@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,12 @@ import pytest
 from exlab_watch_agent.adapters.apartness import ASK_EVERY_S, ProbedApartness
 from exlab_watch_agent.adapters.transports.mounted_path import MountedPathTransport
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
-from exlab_watch_agent.errors import DestinationIsSourceError, DestinationUnreachableError, RunUnreadableError
+from exlab_watch_agent.errors import (
+    DestinationIsSourceError,
+    DestinationUnreachableError,
+    RootUnavailableError,
+    RunUnreadableError,
+)
 from tests.sim.world import FakeClock
 
 CACHE = ".exlab-wizard"
@@ -107,6 +113,13 @@ def test_a_link_in_place_of_a_cache_folder_is_not_written_through(tmp_path: Path
     with pytest.raises(RunUnreadableError, match="no folder"):
         place.apartness.require_run(str(place.run), RUN)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_run_folder_that_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
+    place = Place(tmp_path, tmp_path / "nas")
+    shutil.rmtree(place.run)
+    with pytest.raises(RootUnavailableError):
+        place.apartness.require_run(str(place.run), RUN)
 
 
 def test_a_probe_file_that_somebody_takes_away_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
