@@ -122,7 +122,9 @@ class ProbedApartness:
 
     def _ask_again(self, run_path: str, destination: str) -> None:
         """A lane that waits because of one run must not go on until that run is another folder than its destination."""
-        with contextlib.suppress(RunUnreadableError, TransportError):  # gone, or said by its own push
+        with contextlib.suppress(
+            RootUnavailableError, RunUnreadableError, TransportError
+        ):  # gone, or said by its own push
             self.require_run(run_path, destination)
 
     def _same(self, folder: str) -> DestinationIsSourceError:
