@@ -62,6 +62,7 @@ def measure(home: Path, known: int, new: int, *, is_scanning: bool) -> None:
 
     agent = Agent(parse_settings(CONFIG.format(home=home), source="benchmark"), on_move=on_move)
     agent.open()
+    agent.bind("SCOPE_01", "benchmark")
     thread = threading.Thread(target=agent.run)
     thread.start()
     try:

@@ -92,10 +92,10 @@ def start_agent(home: Path, *, is_verified: bool) -> Rival:
         f"     transport: {{type: mounted_path, path: {home}/nas}}}}\n"
         f"agent: {{state_dir: {home}/state, settle_seconds: {0 if is_verified else 30}}}\n"
     )
+    command = [sys.executable, "-m", "exlab_watch_agent"]
+    subprocess.run([*command, "bind", "--all", "--yes", "--config", str(config)], check=True, stdout=subprocess.DEVNULL)
     with (home / "agent.out").open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "exlab_watch_agent", "run", "--config", str(config)], stdout=file, stderr=file
-        )
+        process = subprocess.Popen([*command, "run", "--config", str(config)], stdout=file, stderr=file)
     state = home / "state"
 
     def noticed() -> set[str]:

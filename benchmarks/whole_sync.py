@@ -82,6 +82,7 @@ def ours(local: Path, nas: Path, state: Path) -> float:
     agent = Agent(settings, is_watching=False)
     agent.open()
     try:
+        agent.bind("SCOPE_01", "benchmark")
         began = time.perf_counter()
         agent.run(until_rest=True)
         spent = time.perf_counter() - began
