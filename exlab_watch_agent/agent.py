@@ -306,7 +306,7 @@ class Agent:
                 sealer=CacheFolderSealer(),
                 equipment=equipment,
                 policy=self.policy,
-                apartness=ProbedApartness(equipment, transport, self._clock),
+                apartness=ProbedApartness(equipment, transport, self._clock, self.policy.equipment),
                 binding=binding,
                 trail_head=trail_head,
             )
@@ -619,11 +619,14 @@ class Agent:
 
     def _beat_on_nas(self, lane: Lane, data: bytes) -> None:
         try:
-            ask_destination(lane.ports, is_full=True)
-            lane.ports.transport.write_small(f".exlab-watch-agent/{self._host}.json", data)
+            lane.ports.transport.require_marker(expected_marker_id=lane.ports.marker_id())
         except DestinationUnreachableError as error:  # said to people as any other wait for the NAS
             self._post(DestinationLost(lane.equipment.equipment_id, error))
-        except AgentError as error:
+            return
+        try:
+            ask_destination(lane.ports, is_full=True)
+            lane.ports.transport.write_small(f".exlab-watch-agent/{self._host}.json", data)
+        except AgentError as error:  # it may still be read, and audited
             log.warning("the heartbeat could not be placed on the NAS: %s", error)
 
 

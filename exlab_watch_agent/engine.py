@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from exlab_watch_agent.core.binding import accepted, marker_key
+from exlab_watch_agent.core.binding import marker_key
 from exlab_watch_agent.core.decide import claim_of, work_effect
 from exlab_watch_agent.core.discovery import destination_of, place_of, runs_to_look_at
 from exlab_watch_agent.core.effects import Seal
@@ -244,9 +244,10 @@ class Engine:
             lane = self.lanes.get(record.equipment_id)
             if lane is not None and record.verified_at is not None:
                 lane.last_success_at = max(record.verified_at, lane.last_success_at or record.verified_at)
-        for lane in self.lanes.values():
-            if lane.binding is not None and accepted(lane.binding) is None and self._is_working:
-                self._working.probe(lane)  # bound by a version that asked nobody: judged now, and told
+        for lane in self.lanes.values() if self._is_working and self._desk.only is None else ():
+            self._working.probe(
+                lane, is_light=True
+            )  # one that is away, or waits to be bound, is told also with nothing to do
         self._scanning.want_scan(self.lanes)
 
     def _resume(self, record: RunRecord, now: datetime) -> None:

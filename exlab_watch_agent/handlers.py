@@ -158,23 +158,32 @@ def look(order: Look, ports: Ports) -> LookResult:
         return Unseen("destination", str(error), wait=error.wait)
 
 
-def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) -> str:
-    """Return the marker's id of a destination root that is bound, answers, and is not the instrument's own folder.
+def find_destination(ports: Ports) -> str:
+    """Return the marker's id of a destination root that is bound and answers, by reading alone.
 
-    A root that is shown to be another place is bound here. `is_full`: it must also keep and give back a few bytes;
-    `is_doubted`: it did not answer a moment ago, so that what was shown of it counts no more.
-    Raises: DestinationUnreachableError.
+    A root that is shown to be another place is bound here. Raises: DestinationUnreachableError.
     """
-    transport, marker_id = ports.transport, ports.marker_id()
-    if marker_id is None:
-        nature = transport.nature()
-        if not nature.elsewhere:
-            raise must_ask(ports.equipment.equipment_id, transport.describe(), nature)
-        return bind(ports)
-    if is_full:
-        transport.probe(expected_marker_id=marker_id)
+    marker_id = ports.marker_id()
+    if marker_id is not None:
+        ports.transport.require_marker(expected_marker_id=marker_id)
+        return marker_id
+    nature = ports.transport.nature()
+    if not nature.elsewhere:
+        raise must_ask(ports.equipment.equipment_id, ports.transport.describe(), nature)
+    return bind(ports)
+
+
+def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) -> str:
+    """Return the same of a root that may also be written to: it is not the instrument's own folder.
+
+    `is_full`: it must also keep and give back a few bytes; `is_doubted`: it did not answer a moment ago, so that what
+    was shown of it counts no more. Raises: DestinationUnreachableError.
+    """
+    marker_id = ports.marker_id()
+    if marker_id is not None and is_full:
+        ports.transport.probe(expected_marker_id=marker_id)
     else:
-        transport.require_marker(expected_marker_id=marker_id)
+        marker_id = find_destination(ports)
     ports.apartness.require_root(anew=is_doubted)  # it writes, and an unmounted share is known by its marker only
     return marker_id
 
@@ -188,7 +197,7 @@ def bind(ports: Ports) -> str:
     known = ports.binding()
     if known is not None:
         ports.transport.require_marker(expected_marker_id=known.marker_id)
-    ports.apartness.require_root(anew=True)
+    ports.apartness.require_root(is_first=True)
     return ports.transport.bind(known_marker_id=None if known is None else known.marker_id)
 
 
@@ -270,7 +279,9 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
     handlers: dict[type, Callable[..., Outcome]] = {Push: push, Precheck: precheck, Verify: verify, Seal: seal}
     try:
         ports.transport.require_marker(expected_marker_id=ports.marker_id())
-        ports.apartness.require_root()
+        if not (isinstance(effect, Verify) and effect.manifest_digest):
+            # An audit asks of its run alone, which needs no writing there: a NAS that rots is often read-only by then.
+            ports.apartness.require_root()
         ports.require_root()
         outcome = handlers[type(effect)](effect, ports, control)
         # A share that went away in the middle looks like missing files: ask again before anything is believed. So does a
@@ -417,6 +428,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     manifest = _sealed_manifest(effect, ports)
     if manifest is not None:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
+        _require_no_foreign_claim(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
     listing = ports.transport.listing(effect.destination)
     if manifest is None and inventory.fingerprint != effect.fingerprint:
@@ -429,7 +441,12 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     standing_there = [path for path in wanted if path in listing]
     oversize = tuple(p for p in standing_there if bytes_max is not None and listing[p].size_bytes > bytes_max)
     asked = sorted(set(standing_there) - set(oversize))
-    here, there = _digests_of_both(effect, inventory, asked, ports, control)
+    try:
+        here, there = _digests_of_both(effect, inventory, asked, ports, control)
+    except TransportError as error:
+        if error.kind not in NOT_THE_COPY:  # a push that follows must not leave any of it where it is
+            _note_wrong(effect, asked, ports)
+        raise
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
     if len(here) != len(inventory.files) or ports.tree.inventory(effect.run_path).fingerprint != inventory.fingerprint:
         return RunChanged(effect.turn, "the run changed while it was verified")
@@ -461,6 +478,16 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
         is_seal_missing=manifest is not None and not _copy_says_synced(effect, ports),
         uptime=ports.clock.uptime(),
     )
+
+
+def _require_no_foreign_claim(effect: Verify, ports: Ports) -> None:
+    """Return unless somebody else has claimed the copy meanwhile: then it is no proof of ours, whatever its bytes are."""
+    found = ports.transport.look(effect.destination)
+    if found.claim is not None and found.claim.job_id != effect.job_id:
+        where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
+        conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
+        assert conflict is not None, "a foreign claim is one"
+        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
 
 
 def _copy_says_synced(effect: Verify, ports: Ports) -> bool:

@@ -391,8 +391,10 @@ class Apartness(Protocol):
     or moved there: what looks like a copy is the original.
     """
 
-    def require_root(self, *, anew: bool = False) -> None:
-        """Return when the root is shown to be apart from the equipment's folder; asked once a day, and `anew` always.
+    def require_root(self, *, anew: bool = False, is_first: bool = False) -> None:
+        """Return when the root is shown to be apart from every equipment's folder; asked once a day, and `anew` always.
+
+        `is_first`: before it is bound, all of these folders are searched, however deep.
 
         Raises: DestinationIsSourceError; DestinationUnreachableError when it cannot be asked.
         """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from exlab_watch_agent.core.decide import verify_effect
+from exlab_watch_agent.core.destination import OF_OTHERS
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested
 from exlab_watch_agent.core.record import RunRecord
@@ -166,5 +167,10 @@ class Requests:
     def _resolve(self, record: RunRecord, operator: str, reason: str) -> str:
         if record.state is not RunState.CONFLICT:
             raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
+        is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
         self._desk.decide(record.job_id, LocalChosen(operator, reason))
+        if is_others:
+            return (
+                "the destination is looked at again: while others have it nothing there is touched, and the run waits"
+            )
         return "the local data win: the run is queued, and what differs on the NAS is moved aside, not removed"

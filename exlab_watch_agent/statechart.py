@@ -72,12 +72,12 @@ class ChartError(Exception):
     """The chart file contradicts itself or the enumerations: a defect of the release, never of the data."""
 
 
-SYNC_STATUSES = frozenset({"pending", "synced", "cleaned", "failed", "blocked_by_validation", "synced_or_failed"})
+SYNC_STATUSES = frozenset({"pending", "synced", "cleaned", "failed", "blocked_by_validation"})
 
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """One state of the chart. `job_state` is None where no job is shown; `sync_status` may be `synced_or_failed`."""
+    """One state of the chart. `job_state` is None where no job is shown."""
 
     state: RunState
     meaning: str
@@ -136,12 +136,9 @@ class Chart:
         """Return where `trigger` leads from `state`, None where the chart does not allow it."""
         return self._destinations.get((state, trigger))
 
-    def sync_status(self, state: RunState, *, is_sealed: bool) -> str:
+    def sync_status(self, state: RunState) -> str:
         """Return what `creation.json` says in this state."""
-        status = self.states[state].sync_status
-        if status == "synced_or_failed":
-            return "synced" if is_sealed else "failed"
-        return status
+        return self.states[state].sync_status
 
 
 def parse_chart(text: str) -> Chart:

@@ -21,7 +21,7 @@ from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.desk import Desk
 from exlab_watch_agent.errors import AgentError, CancelledError, DestinationUnreachableError, FailureKind, Wait
-from exlab_watch_agent.handlers import ask_destination, bind, carry_out, write_status
+from exlab_watch_agent.handlers import ask_destination, bind, carry_out, find_destination, write_status
 from exlab_watch_agent.lane import PROBE_FIRST_S, Bound, Lane, Probed, ScanWanted, StatusWritten, Task, Worked
 from exlab_watch_agent.ports import Control, Entry, Progress, SavedCreation
 from exlab_watch_agent.statechart import RunState
@@ -194,14 +194,16 @@ class Working:
             )
         lane.waiting_reason = reason
 
-    def probe(self, lane: Lane) -> None:
+    def probe(self, lane: Lane, *, is_light: bool = False) -> None:
+        """Ask whether the destination is there, and unless `is_light` whether it can be written to."""
         lane.asking += 1
-        self._desk.see(lane, self._do_probe, lane)
+        self._desk.see(lane, self._do_probe, lane, is_light)
 
-    def _do_probe(self, lane: Lane) -> None:
+    def _do_probe(self, lane: Lane, is_light: bool) -> None:
         equipment_id = lane.equipment.equipment_id
         try:
-            marker_id = ask_destination(lane.ports, is_full=True, is_doubted=True)
+            ports = lane.ports
+            marker_id = find_destination(ports) if is_light else ask_destination(ports, is_full=True, is_doubted=True)
             self._desk.post(Probed(equipment_id, marker_id, None))
         except DestinationUnreachableError as error:
             self._desk.post(Probed(equipment_id, None, error))
@@ -254,6 +256,12 @@ class Working:
         """Take the root with this marker for the lane's destination from now on: by itself, or because an operator says so."""
         if accepted(lane.binding) == marker_id:
             return
+        if lane.binding is None or lane.binding.marker_id != marker_id:
+            # Another place than before, as far as is known: what was proven elsewhere is looked at there at once.
+            for job_id in self._desk.store.ids_in(AUDITABLE, lane.equipment.equipment_id):
+                record = self._desk.record(job_id)
+                if record is not None and self._desk.is_mine(record):
+                    self.queue_audit(record)
         lane.binding = Binding(marker_id, operator or BY_ITSELF)
         data = {"root": lane.marker_key, "marker_id": marker_id, "accepted_by": lane.binding.accepted_by}
         self._desk.entries.append(Entry("destination_bound", operator=operator, data=data))

@@ -598,6 +598,21 @@ def folding_disk(folder: Path, *, image: Path) -> Iterator[Path]:
         yield folder
     finally:
         done(program("umount"), "--lazy", folder)
+        _wait_for_the_disk_s_process(image)
+
+
+def _wait_for_the_disk_s_process(image: Path) -> None:
+    """What serves a disk goes on for a while after it was unmounted: until it has written what it kept."""
+    deadline = time.monotonic() + START_S
+    while any(str(image) in _command_line(pid) for pid in descendants(os.getpid())):
+        assert time.monotonic() < deadline, f"the disk {image} is still being written"
+        time.sleep(0.02)
+
+
+def _command_line(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Shows that a destination is not the instrument's own folder, by probe files that must not appear on the other side.
 
 Decided here: what is placed where and looked for where. What must be true before anything is written at a destination: no
-probe file of its root is seen at a level that the scan walks, none of the equipment's folder is seen below the root under
-any end of that folder's own path, and none of a run's cache folder is seen at that run's destination. Not here: what follows
+probe file of its root is seen at a level that the scan walks, of any equipment (and when it is bound: in any folder of
+theirs), none of the equipment's folder is seen below the root under any end of that folder's own path, and none of a run's
+cache folder is seen at that run's destination. Not here: what follows
 (the lane waits), and whether the destination is another machine (core/binding.py).
 
 The probe files here have names of the form of our other temporary files: nothing looks at them, none travels, and what a
@@ -16,7 +17,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from exlab_watch_agent.adapters.durable import is_link, remove_temporaries, temporary_name
@@ -27,6 +28,7 @@ from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import (
     DestinationIsSourceError,
     DestinationUnreachableError,
+    FailureKind,
     RootUnavailableError,
     RunUnreadableError,
     TransportError,
@@ -36,14 +38,19 @@ from exlab_watch_agent.ports import Clock, Transport
 ASK_EVERY_S = 24 * 3600.0
 _NAME = "apart"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class ProbedApartness:
-    """Implements ports.Apartness for one equipment and its destination."""
+    """Implements ports.Apartness for one equipment and its destination.
 
-    def __init__(self, equipment: EquipmentPolicy, transport: Transport, clock: Clock) -> None:
+    `every`: all equipment of the config; a destination may lie in none of their folders.
+    """
+
+    def __init__(
+        self, equipment: EquipmentPolicy, transport: Transport, clock: Clock, every: Sequence[EquipmentPolicy] = ()
+    ) -> None:
         self._equipment = equipment
+        self._others = tuple(other for other in every if other.equipment_id != equipment.equipment_id)
         self._transport = transport
         self._clock = clock
         self._asking = threading.RLock()
@@ -52,43 +59,39 @@ class ProbedApartness:
 
     # --- the root ----------------------------------------------------------------------------------------------------
 
-    def require_root(self, *, anew: bool = False) -> None:
+    def require_root(self, *, anew: bool = False, is_first: bool = False) -> None:
         with self._asking:
             now_s = self._clock.monotonic_s()
-            if not anew and self._shown_s is not None and now_s - self._shown_s < ASK_EVERY_S:
+            if not (anew or is_first) and self._shown_s is not None and now_s - self._shown_s < ASK_EVERY_S:
                 return
             self._shown_s = None
-            root = equipment_root(self._equipment)
-            self._transport.round_trip(lambda name, nonce: self._require_not_here(root, name, nonce))
+            self._transport.round_trip(lambda name, nonce: self._require_not_here(name, nonce, is_deep=is_first))
+            for other in self._others if is_first else ():
+                if _is_folder(_cache_folder(other)):
+                    self._require_not_there(other)
             # Without the cache folder, which the agent's lock makes, nothing was ever pushed from there: asked again then.
-            if _is_folder(os.path.join(root, CACHE_FOLDER)):
-                self._require_not_there(root)
+            if _is_folder(_cache_folder(self._equipment)):
+                self._require_not_there(self._equipment)
                 for run_path, destination in tuple(self._met):
                     self._ask_again(run_path, destination)
                 self._shown_s = now_s
 
-    def _require_not_here(self, root: str, name: str, nonce: bytes) -> None:
-        """Look for the far side's probe file at every level that the scan walks."""
-        for folder in self._levels(root):
-            if _holds(os.path.join(folder, *name.split("/")), nonce):
-                raise self._same(folder)
+    def _require_not_here(self, name: str, nonce: bytes, *, is_deep: bool) -> None:
+        """Look for the far side's probe file at every level that the scan walks, or in every folder there is."""
+        inside, _, name = name.rpartition("/")
+        for equipment in (self._equipment, *self._others):
+            for folder in _all_folders(equipment) if is_deep else _levels(equipment):
+                if _holds(os.path.join(folder, inside), name, nonce):
+                    raise self._same(folder)
 
-    def _levels(self, root: str) -> Iterator[str]:
-        yield self._equipment.local_root
-        yield root
-        try:
-            yield from DiskRunScanner().folders(self._equipment)
-        except RootUnavailableError:
-            return  # what cannot be listed is looked at when the root is there; until then nothing is pushed from it
-
-    def _require_not_there(self, root: str) -> None:
+    def _require_not_there(self, equipment: EquipmentPolicy) -> None:
         """Ask through the transport for a probe file of the equipment's folder, under each end of that folder's path."""
-        folder = os.path.join(root, CACHE_FOLDER)
+        folder = _cache_folder(equipment)
         parts = PurePath(folder).parts[1:]
         try:
             with _probe_in(folder) as name:
                 if any(self._stands_there("/".join(parts[begin:]), name) for begin in range(len(parts))):
-                    raise self._same(root)
+                    raise self._same(equipment_root(equipment))
         except OSError as error:
             raise DestinationUnreachableError(
                 f"no file can be made in {folder} ({reason(error)}), so it cannot be shown that {self._transport.describe()} is "
@@ -100,6 +103,8 @@ class ProbedApartness:
             # A name of its own suffices: what is written there may still be on its way.
             return self._transport.read_small(folder, name, limit_bytes=1) is not None
         except TransportError as error:
+            if error.kind is FailureKind.AUTH:
+                return False  # somebody's private folder: what is ours may be read by all
             raise DestinationUnreachableError(
                 f"{self._transport.describe()} does not say whether it is the instrument's own folder: {error}"
             ) from error
@@ -134,6 +139,26 @@ class ProbedApartness:
         )
 
 
+def _cache_folder(equipment: EquipmentPolicy) -> str:
+    return os.path.join(equipment_root(equipment), CACHE_FOLDER)
+
+
+def _levels(equipment: EquipmentPolicy) -> Iterator[str]:
+    """Yield the folders in which a destination root would be seen at once; those that cannot be listed are passed over."""
+    yield equipment.local_root
+    yield equipment_root(equipment)
+    # A root that is away is looked at when it is there: until then nothing is pushed from it.
+    with contextlib.suppress(RootUnavailableError):
+        yield from DiskRunScanner().folders(equipment)
+
+
+def _all_folders(equipment: EquipmentPolicy) -> Iterator[str]:
+    """Yield every folder of the equipment, data and cache folders too. Follows no link."""
+    yield equipment.local_root
+    for folder, _, _ in os.walk(equipment_root(equipment)):
+        yield folder
+
+
 def _is_folder(path: str) -> bool:
     try:
         status = os.lstat(path)
@@ -150,21 +175,25 @@ def _probe_in(folder: str) -> Iterator[str]:
     remove_temporaries(Path(folder), of=_NAME)
     name = temporary_name(_NAME)
     path = os.path.join(folder, name)
-    os.close(os.open(path, _CREATE, 0o600))
+    os.close(os.open(path, _CREATE, 0o644))  # for the account there, too
     try:
         yield name
     finally:
         os.unlink(path)  # one that is gone already was not there to be seen: then nothing was shown
 
 
-def _holds(path: str, nonce: bytes) -> bool:
-    """Say whether these bytes stand there. Raises: DestinationUnreachableError when that cannot be told."""
+def _holds(folder: str, name: str, nonce: bytes) -> bool:
+    """Say whether these bytes stand there, or a file that some wrapper made of them, whose name goes on.
+
+    In a folder that cannot be listed nothing is found: what stands at a run's own place is asked of that run.
+    """
     try:
-        descriptor = os.open(path, READ_FLAGS)
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            return False
-        raise DestinationUnreachableError(f"{path} cannot be looked at: {reason(error)}.") from error
+        found = [entry for entry in os.listdir(folder) if entry.startswith(name)]
+        if name not in found:
+            return bool(found)
+        descriptor = os.open(os.path.join(folder, name), READ_FLAGS)
+    except OSError:
+        return False
     try:
         return os.read(descriptor, len(nonce) + 1) == nonce
     finally:

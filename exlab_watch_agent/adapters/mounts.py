@@ -77,7 +77,10 @@ def mount_of(folder: str) -> Mount:
         return Mount(WINDOWS_SHARE if _is_remote_drive(drive) else "", drive)
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            return mount_in(file.read(), os.path.realpath(folder))
+            text = file.read()
+        real_path = os.path.realpath(folder)
+        device = os.stat(real_path).st_dev
+        return mount_in(text, real_path, device=f"{os.major(device)}:{os.minor(device)}")
     except OSError:
         return Mount("", "")  # macOS has no such file; the canary still judges.
 
@@ -89,9 +92,13 @@ def _is_remote_drive(drive: str) -> bool:
     return drive.startswith("\\\\") or kernel.GetDriveTypeW(drive + "\\") == _DRIVE_REMOTE
 
 
-def mount_in(mountinfo: str, real_path: str) -> Mount:
-    """Return what `real_path` is on by the text of a mountinfo file."""
-    best, found = -1, Mount("", "")
+def mount_in(mountinfo: str, real_path: str, *, device: str = "") -> Mount:
+    """Return what `real_path` is on by the text of a mountinfo file.
+
+    `device`: major and minor number of the folder itself. A mount with these comes before one with a longer name, which a
+    later mount further up may hide. (Some file systems, such as btrfs, have numbers of their own for folders.)
+    """
+    best, found = (False, -1), Mount("", "")
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         fields = left.split(" ")
@@ -100,9 +107,10 @@ def mount_in(mountinfo: str, real_path: str) -> Mount:
         point = _unescaped(fields[4])
         inside = real_path == point or real_path.startswith(point.rstrip("/") + "/")
         # Of two mounts on one point the later one is on top.
-        if inside and len(point) >= best:
+        rank = (fields[2] == device, len(point))
+        if inside and rank >= best:
             kind, source, *_ = (*right.split(" "), "")
-            best, found = len(point), Mount(kind, _unescaped(source))
+            best, found = rank, Mount(kind, _unescaped(source))
     return found
 
 

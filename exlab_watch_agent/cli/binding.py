@@ -39,7 +39,9 @@ def _bind_one(context: Context, equipment: EquipmentPolicy, *, is_yes: bool) -> 
     equipment_id = equipment.equipment_id
     transport = make_transport(equipment, context.policy)
     try:
-        if accepted(context.binding(equipment_id, transport.describe())) is not None:
+        marker_id = accepted(context.binding(equipment_id, transport.describe()))
+        if marker_id is not None:
+            transport.require_marker(expected_marker_id=marker_id)
             print(f"{equipment_id}: {transport.describe()} is bound already")
             return ExitCode.FINE
         nature = transport.nature()
@@ -86,7 +88,7 @@ def _is_confirmed(equipment_id: str) -> bool:
 def _bound(context: Context, equipment_id: str) -> str:
     """Bind by the running agent, or here under the same lock; return what is to be said. Raises: AgentError."""
     if context.holder is not None:
-        return context.ask_agent({"command": "bind", "equipment": equipment_id})
+        return context.ask_agent({"command": "bind", "equipment": equipment_id}, must_answer=True)
     agent = Agent(context.settings, state_dir=context.state, is_watching=False)
     agent.open()
     try:

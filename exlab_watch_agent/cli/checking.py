@@ -97,7 +97,7 @@ def _check_destination(equipment: EquipmentPolicy, context: Context) -> Iterator
         for note in transport.check_tools():
             yield True, f"{equipment.equipment_id}: {note}"
         yield True, f"{equipment.equipment_id}: {_binding(equipment, transport, context)}"
-        ProbedApartness(equipment, transport, SystemClock()).require_root()
+        ProbedApartness(equipment, transport, SystemClock(), context.policy.equipment).require_root(is_first=True)
         free_bytes = transport.free_bytes()
     except AgentError as error:
         yield False, f"{equipment.equipment_id}: {error}"

@@ -183,9 +183,16 @@ class Context:
                 continue  # Its runs cannot be named by their leaf now; a path or a job id still works.
         return found
 
-    def ask_agent(self, request: Mapping[str, Any]) -> str:
-        """Leave a request for the running agent; return its answer. Raises: AgentError with its refusal."""
+    def ask_agent(self, request: Mapping[str, Any], *, must_answer: bool = False) -> str:
+        """Leave a request for the running agent; return its answer.
+
+        Raises: AgentError with its refusal; with `must_answer` also where it has not answered yet.
+        """
         answer = send_request(self.state_dir, {**request, "operator": operator_name()}, wait_s=REPLY_WAIT_S)
+        if answer is None and must_answer:
+            raise AgentError(
+                "The running agent has not answered yet: `status` says what it does; give the command again."
+            )
         if answer is None and self.paused is not None:
             return f"the request was left for the running agent, which is paused {self.paused}"
         if answer is None:

@@ -214,7 +214,8 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
             if comparison.outcome is Comparing.REMOTE_DIFFERS:
                 return _damaged(LastError(FailureKind.HASH_MISMATCH, _words(comparison)))
             if comparison.outcome is Comparing.EQUAL:
-                return Judgement(Trigger.AUDIT_INTERRUPTED, "some files are too large to be proven by download")
+                error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
+                return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, {"last_error": error})
             return _conflict(LOCAL_CHANGED, _words(comparison), fingerprint=event.fingerprint)
         case RunState.CONFLICT if is_equal and record.is_sealed:
             passed = _passed(record, event, now=now, policy=policy) | {"last_error": None}
@@ -253,6 +254,8 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
                 return _damaged(error)
             doubted = {"verify_passes": 0, "last_error": error, "attempts": record.attempts + 1}
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, doubted)
+        case RunState.AUDITING if event.conflict:
+            return _conflict(event.conflict, event.message)
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, {"last_error": error})
         case RunState.RUNNING if event.conflict:
@@ -394,9 +397,10 @@ def entry_effects(
     effects: list[Effect] = []
     # Sealing writes "synced" itself, so that the NAS copy says it too before the run counts as verified; a seal that
     # comes to nothing takes it back.
+    is_sealed_now = before is not None and before.state is RunState.SEALING and record.state is RunState.VERIFIED
     is_seal_undone = before is not None and before.state is RunState.SEALING and record.state is not RunState.SEALING
     has_new_status = before is not None and record.sync_status != before.sync_status
-    if ((has_new_status or is_seal_undone) and record.state is not RunState.VERIFIED) or (
+    if ((has_new_status or is_seal_undone) and not is_sealed_now) or (
         isinstance(event, Inspected) and event.creation.sync_status != record.sync_status
     ):
         effects.append(write_status(record))

@@ -71,6 +71,10 @@ def standing(look: DestinationLook, mine: Claim) -> DestinationStanding:
     return DestinationStanding.SEALED_UNCLAIMED if look.is_sealed else DestinationStanding.OURS
 
 
+OF_OTHERS = frozenset({"destination_occupied", "claimed_by_other_agent", "claimed_unsealed"})
+"""Kinds of conflict in which the destination is not ours to write to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """Why a destination may not be written to: the kind of conflict, and a sentence with what a person can do."""

@@ -84,7 +84,7 @@ class RunRecord:
     @property
     def sync_status(self) -> str:
         """What `creation.json` should say."""
-        return CHART.sync_status(self.state, is_sealed=self.is_sealed)
+        return CHART.sync_status(self.state)
 
     @property
     def is_working(self) -> bool:

@@ -225,7 +225,7 @@ def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at:
         case RunState.SEALING if has_failed:
             severity = Severity.STOPPED if record.attempts >= SEAL_FAILURES_STOPPED else Severity.WAITING
             return Problem(severity, "seal_failed", subject, message, _show(record.run_path))
-        case RunState.VERIFIED if record.last_error is not None and record.attempts > 0:
+        case RunState.VERIFIED if record.last_error is not None:
             text = f"the last verify pass could not be finished: {message}"
             return Problem(Severity.WAITING, "audit_failed", subject, text, f"exlab-watch-agent verify {name}")
     return None

@@ -26,6 +26,12 @@ def test_a_mount_is_told_with_what_is_behind_it() -> None:
     assert mount_in("", "/mnt/lab") == Mount("", "")
 
 
+def test_a_mount_that_a_later_one_further_up_hides_is_not_told() -> None:
+    hidden = MOUNTINFO + "33 22 0:50 / /mnt rw - fuse.rclone far: rw\n"
+    assert mount_in(hidden, "/mnt/lab/SCOPE_01", device="0:50") == Mount("fuse.rclone", "far:")
+    assert mount_in(hidden, "/mnt/lab/SCOPE_01", device="0:99").kind == "nfs4"
+
+
 @pytest.mark.parametrize(
     "kind", ["nfs", "nfs4", "cifs", "smb3", "ceph", "fuse.ceph-fuse", "glusterfs", "fuse.glusterfs", "9p", WINDOWS_SHARE]
 )  # fmt: skip

@@ -318,7 +318,7 @@ LOOKS = [
 
 @pytest.mark.parametrize(("state", "sealed", "event", "trigger", "after"), LOOKS)
 def test_what_a_look_at_a_run_leads_to(state, sealed, event, trigger, after):
-    sync_status = CHART.sync_status(RunState(state), is_sealed=sealed)
+    sync_status = CHART.sync_status(RunState(state))
     event = replace(event, creation=replace(event.creation, sync_status=sync_status))
     assert moved(record(state, sealed=sealed), event) == (trigger, after)
 
@@ -693,10 +693,11 @@ STATUSES = [
     ("sealing", False, Sealed(TURN), []),  # the seal itself wrote it, on both sides
     ("auditing", True, verified(), []),
     ("auditing", True, verified(Outcome.REMOTE_DIFFERS), ["pending"]),
-    ("auditing", True, verified(Outcome.LOCAL_DIFFERS), []),
+    ("auditing", True, verified(Outcome.LOCAL_DIFFERS), ["failed"]),
     ("verified", True, inspected(sync_status="pending"), ["synced"]),
     ("verified", True, inspected(sync_status="synced"), []),
-    ("conflict", True, inspected(sync_status="pending", fingerprint="g"), ["synced"]),
+    ("conflict", True, inspected(sync_status="synced", fingerprint="g"), ["failed"]),
+    ("conflict", True, verified(), ["synced"]),
     ("conflict", False, inspected(sync_status="pending"), ["failed"]),
     ("conflict", True, LocalChosen("op"), ["pending"]),
     ("failed", False, RetryRequested("op"), ["pending"]),

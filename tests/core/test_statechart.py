@@ -77,15 +77,9 @@ JOB_STATE = {
 }
 
 
-@pytest.mark.parametrize("is_sealed", [False, True])
 @pytest.mark.parametrize(("state", "status"), SYNC_STATUS.items())
-def test_creation_json_says_what_the_specification_says(state, status, is_sealed):
-    assert CHART.sync_status(RunState(state), is_sealed=is_sealed) == status
-
-
-def test_a_conflict_says_synced_only_of_a_run_that_was_sealed():
-    assert CHART.sync_status(RunState.CONFLICT, is_sealed=True) == "synced"
-    assert CHART.sync_status(RunState.CONFLICT, is_sealed=False) == "failed"
+def test_creation_json_says_what_the_specification_says(state, status):
+    assert CHART.sync_status(RunState(state)) == status
 
 
 def test_job_states_are_those_of_the_specification():

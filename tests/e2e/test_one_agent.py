@@ -256,12 +256,14 @@ def test_a_run_that_changes_after_it_was_admitted_but_before_it_is_proven_starts
 def test_a_run_that_cannot_be_read_whole_is_known_at_once_a_problem_after_the_third_look_and_heals_by_itself(
     lab: Lab,
 ) -> None:
-    run = lab.new_run(files={})
+    run = lab.local / lab.equipment[0].id / "PROJ-0042 Cortex pilot" / "Runs" / lab.new_leaf()
+    (run / CACHE).mkdir(parents=True)
     put(run, {"a.bin": b"a", "sub/b.bin": b"b"})
     (run / "sub").chmod(0)
+    lab.write_creation(run)
     try:
         lab.until_state(run, "acquiring")
-        assert "cannot be listed now: Permission denied" in why(lab, run)
+        until(lambda: "cannot be listed now: Permission denied" in why(lab, run), "the reason is shown")
         for _ in range(2):
             lab.cli("sync", str(run))  # sooner than its own next looks
         until(lambda: is_told_unreadable(lab, run), "the third look")

@@ -67,7 +67,7 @@ def test_a_local_change_after_the_seal_is_a_conflict_that_nobody_but_a_person_re
     record = lab.record(run)
     assert (record["state"], record["last_error"]["kind"]) == ("conflict", "local_changed_after_sync")
     assert hashes(lab.copy_of(run)) == before
-    assert read_creation(run)["sync_status"] == "synced"
+    assert read_creation(run)["sync_status"] == "failed"
     assert lab.cli("run", "--once").code == 3
     problems = lab.cli("problems", "--json")
     (problem,) = problems.json["problems"]

@@ -312,7 +312,7 @@ class MemoryApartness:
     def __init__(self, nas: Nas) -> None:
         self._nas = nas
 
-    def require_root(self, *, anew: bool = False) -> None:
+    def require_root(self, *, anew: bool = False, is_first: bool = False) -> None:
         self._require()
 
     def require_run(self, run_path: str, destination: str) -> None:

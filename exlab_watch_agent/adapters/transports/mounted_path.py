@@ -88,7 +88,7 @@ class MountedPathTransport(MarkedRoot):
         self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
         self._probing = threading.Lock()
         self._keeps_times = True
-        self._device: int | None = None
+        self._devices: set[int] = set()
 
     def check_tools(self) -> tuple[str, ...]:
         return ()
@@ -119,18 +119,25 @@ class MountedPathTransport(MarkedRoot):
         self._require_no_cache()
         return super()._expected_marker(expected_marker_id)
 
-    def _require_no_cache(self) -> None:
-        """Refuse a mount on which this PC may answer for a server that has not seen the bytes."""
-        device = os.stat(self._root).st_dev
-        if device != self._device:
-            kind = mount_of(self._root).kind
+    def _require_no_cache(self, path: str = "") -> None:
+        """Refuse a mount on which this PC may answer for a server that has not seen the bytes. `path`: below the root."""
+        folder = f"{self._root}/{path}" if path else self._root
+        try:
+            device = os.stat(folder).st_dev
+        except (FileNotFoundError, NotADirectoryError):
+            if path:
+                self._require_no_cache(path.rpartition("/")[0])
+                return
+            raise
+        if device not in self._devices:
+            kind = mount_of(folder).kind
             if answers_from_a_cache(kind):
                 text = (
-                    f"{self._root} is a {kind} mount, on which a cache on this PC may answer for a server that has not seen the "
+                    f"{folder} is a {kind} mount, on which a cache on this PC may answer for a server that has not seen the "
                     "bytes: give a transport of type rclone for this remote, or mount the share with nfs, cifs or sshfs."
                 )
                 raise DestinationUnreachableError(text)
-            self._device = device
+            self._devices.add(device)
 
     def _read_own(self, path: str) -> bytes | None:
         return self._read(Folders(self._root), path, OWN_FILE_BYTES_MAX)
@@ -426,6 +433,7 @@ class MountedPathTransport(MarkedRoot):
         """The border: `path` must lie below the root, and what the system says becomes a TransportError."""
         require_inside(path)
         try:
+            self._require_no_cache(path)
             yield
         except OSError as error:
             raise classified(error, f"{doing} {path!r} at {self._root}") from error

@@ -109,7 +109,9 @@ class RemoteConfig:
         What leads nowhere that can be told counts as "local": then a person has to say which place it is.
         """
         met = _chain(f"{self.name}:", self.sections)
-        return frozenset("local" if link.type in _WRAPPERS else link.type for link in met if not link.inner)
+        # "%(...)" is filled in by rclone itself, so that the type as it is written here says nothing.
+        ends = (link.type for link in met if not link.inner)
+        return frozenset("local" if kind in _WRAPPERS or "%(" in kind else kind for kind in ends)
 
     def notes(self) -> tuple[str, ...]:
         """Return what an operator should know of the remote."""

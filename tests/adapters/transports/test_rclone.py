@@ -479,9 +479,9 @@ def test_a_server_that_does_not_let_us_in_is_told_with_the_next_step_and_no_secr
 def test_an_rclone_that_is_too_old_keeps_the_lane_waiting_with_the_way_to_get_another(
     rclone_local: RcloneRemote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lab = Lab(tmp_path / "lab", Equipment(place=rclone_local.place(tmp_path.name)))
     program = an_old_rclone(tmp_path)
     monkeypatch.setattr(rclone_daemon, "find_program", lambda *_, **__: str(program))
-    lab = Lab(tmp_path / "lab", Equipment(place=rclone_local.place(tmp_path.name)))
     lab.new_run()
     run_to_rest(lab)
     lane = lab.live()["lanes"]["SCOPE_01"]

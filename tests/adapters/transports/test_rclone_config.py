@@ -185,7 +185,7 @@ def test_nothing_is_asked_of_a_remote_that_is_refused(conf: Path, tmp_path: Path
     conf.write_text(f"[lab]\ntype = cache\nremote = {tmp_path}/nas\n")
     transport = RcloneTransport(RcloneTarget("lab", "root", str(conf)), children=children)
     try:
-        for ask in (transport.round_trip, lambda: transport.probe(expected_marker_id=None)):
+        for ask in (transport.round_trip, transport.bind):
             with pytest.raises(DestinationUnreachableError, match=ITS_OWN):
                 ask()
         with pytest.raises(TransportError, match=ITS_OWN):
@@ -206,7 +206,7 @@ def test_a_remote_that_becomes_one_that_is_refused_is_refused_from_the_next_requ
     conf.write_text(f"[lab]\ntype = alias\nremote = {tmp_path}/nas\n")
     transport = RcloneTransport(RcloneTarget("lab", "root", str(conf)), children=children)
     try:
-        marker_id = transport.probe(expected_marker_id=None)
+        marker_id = transport.bind()
         conf.write_text(f"[lab]\ntype = cache\nremote = {tmp_path}/nas\n")
         with pytest.raises(DestinationUnreachableError, match=ITS_OWN):
             transport.require_marker(expected_marker_id=marker_id)
