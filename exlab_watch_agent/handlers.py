@@ -389,10 +389,14 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     sizes = {entry.path: entry.size_bytes for entry in inventory.files}
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
     comparison = compare(local=here, manifest=manifest, remote=there | unread, remote_listing=listing)
+    seen = (inventory.fingerprint, inventory.files_total, inventory.bytes_total)
     if comparison.outcome is Comparing.REMOTE_DIFFERS:
         _note_wrong(effect, comparison.remote_changed, ports)
+    if comparison.outcome is not Comparing.EQUAL:
+        # Nothing more is asked for: what else cannot be read at this moment must not take the place of the verdict.
+        return Verified(effect.turn, comparison, "", *seen, skipped_oversize=oversize, uptime=ports.clock.uptime())
     text = format_manifest(here)
-    if comparison.outcome is Comparing.EQUAL and not oversize:
+    if not oversize:
         # The seal makes it anew, or fails with this very reason and is tried again; a list that stays does no harm.
         with suppress(ManifestNotKeptError):
             ports.manifests.save(effect.job_id, text)
@@ -403,9 +407,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
         effect.turn,
         comparison,
         manifest_digest(text),
-        inventory.fingerprint,
-        inventory.files_total,
-        inventory.bytes_total,
+        *seen,
         _declared_mismatches(here, inventory, ports, effect.run_path),
         creation.overrides,
         oversize,

@@ -151,6 +151,34 @@ def test_what_the_precheck_finds_is_on_record_although_it_cannot_be_moved_aside(
     assert list(superseded(lab).values()) == [bytes(5000)]
 
 
+class LosesItsCreation:
+    """A transport during whose hashing an editor saves half of the run's creation.json here."""
+
+    def __init__(self, inner: Any, creation: Path) -> None:
+        self._inner = inner
+        self._creation = creation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def digests(self, *arguments: Any, **named: Any) -> Any:
+        self._creation.write_bytes(self._creation.read_bytes()[:100])
+        return self._inner.digests(*arguments, **named)
+
+
+def test_damage_is_said_although_creation_json_cannot_be_read_at_that_moment(lab: Lab) -> None:
+    run = proven_twice(lab)
+    zero(lab.copy_of(run) / "a.bin")
+    creation = run / CACHE / "creation.json"
+    text = creation.read_bytes()
+    verify_here(lab, run, lambda transport: LosesItsCreation(transport, creation))
+    assert "copy_damaged" in triggers(lab, run)
+    assert lab.record(run)["verify_passes"] == 0
+    creation.write_bytes(text)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    lab.assert_whole(run)
+
+
 # --- a copy that cannot be read back is not verified -----------------------------------------------------------------
 
 
