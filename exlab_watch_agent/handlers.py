@@ -311,6 +311,10 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
         # A sealed copy that is about to change must stop saying "synced" before its first file moves.
         transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
     transport.clear_partials(effect.destination)
+    if look_there.is_sealed and _copy_says_synced(effect, ports):
+        raise TransportError(
+            FailureKind.UNKNOWN, f"{effect.destination} goes on saying synced, so nothing there is changed"
+        )
     wrong = ports.manifests.wrong(effect.job_id)
     plan = plan_push(inventory.files, {} if look_there.is_empty else _present(ports, effect.destination), wrong=wrong)
     free_bytes = transport.free_bytes()
@@ -416,7 +420,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     )
 
 
-def _copy_says_synced(effect: Verify, ports: Ports) -> bool:
+def _copy_says_synced(effect: Push | Verify, ports: Ports) -> bool:
     path = f"{CACHE_FOLDER}/{CREATION_FILE}"
     data = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
     try:
