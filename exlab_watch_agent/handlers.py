@@ -369,6 +369,10 @@ def push(effect: Push, ports: Ports, control: Control) -> Outcome:
         # A sealed copy that is about to change must stop saying "synced" before its first file moves.
         transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
     transport.clear_partials(effect.destination)
+    if look_there.is_sealed and _copy_says_synced(effect, ports):
+        raise TransportError(
+            FailureKind.UNKNOWN, f"{effect.destination} goes on saying synced, so nothing there is changed"
+        )
     wrong = ports.manifests.wrong(effect.job_id)
     plan = plan_push(inventory.files, {} if look_there.is_empty else _present(ports, effect.destination), wrong=wrong)
     free_bytes = transport.free_bytes()
@@ -455,10 +459,14 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
     sizes = {entry.path: entry.size_bytes for entry in inventory.files}
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
     comparison = compare(local=here, manifest=manifest, remote=there | unread, remote_listing=listing)
+    seen = (inventory.fingerprint, inventory.files_total, inventory.bytes_total)
     if comparison.outcome is Comparing.REMOTE_DIFFERS:
         _note_wrong(effect, comparison.remote_changed, ports)
+    if comparison.outcome is not Comparing.EQUAL:
+        # Nothing more is asked for: what else cannot be read at this moment must not take the place of the verdict.
+        return Verified(effect.turn, comparison, "", *seen, skipped_oversize=oversize, uptime=ports.clock.uptime())
     text = format_manifest(here)
-    if comparison.outcome is Comparing.EQUAL and not oversize:
+    if not oversize:
         # The seal makes it anew, or fails with this very reason and is tried again; a list that stays does no harm.
         with suppress(ManifestNotKeptError):
             ports.manifests.save(effect.job_id, text)
@@ -469,9 +477,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Outcome:
         effect.turn,
         comparison,
         manifest_digest(text),
-        inventory.fingerprint,
-        inventory.files_total,
-        inventory.bytes_total,
+        *seen,
         _declared_mismatches(here, inventory, ports, effect.run_path),
         creation.overrides,
         oversize,
@@ -490,7 +496,7 @@ def _require_no_foreign_claim(effect: Verify, ports: Ports) -> None:
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
 
 
-def _copy_says_synced(effect: Verify, ports: Ports) -> bool:
+def _copy_says_synced(effect: Push | Verify, ports: Ports) -> bool:
     path = f"{CACHE_FOLDER}/{CREATION_FILE}"
     data = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
     try:

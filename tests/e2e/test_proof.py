@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,9 @@ def lab(tmp_path: Path) -> Lab:
 def test_damage_on_a_nas_that_cannot_be_written_is_said_at_once_and_heals_when_it_can(lab: Lab) -> None:
     run = proven_twice(lab)
     zero(lab.copy_of(run) / "a.bin")
-    with lab.running():
-        with read_only(lab.nas / "SCOPE_01"):
+    with ExitStack() as read_only_so_far:
+        read_only_so_far.enter_context(read_only(lab.nas / "SCOPE_01"))  # refused while an agent is writing there
+        with lab.running():
             assert lab.cli("verify", run.name).code == 0
             lab.until_state(run, "queued")
             until(lambda: lab.live()["lanes"]["SCOPE_01"]["waiting_since"], "the lane waits")
@@ -92,7 +94,8 @@ def test_damage_on_a_nas_that_cannot_be_written_is_said_at_once_and_heals_when_i
             assert "a.bin" in lab.record(run)["last_error"]["message"]
             assert problem_kinds(lab) >= {"nas_unreachable"}
             assert (lab.copy_of(run) / "a.bin").read_bytes() == bytes(5000)
-        lab.until_state(run, "verified")
+            read_only_so_far.close()
+            lab.until_state(run, "verified")
         assert lab.record(run)["verify_passes"] == 1
     lab.assert_whole(run)
     assert list(superseded(lab).values()) == [bytes(5000)]
@@ -149,6 +152,34 @@ def test_what_the_precheck_finds_is_on_record_although_it_cannot_be_moved_aside(
     assert lab.cli("retry", run.name).code == 0
     lab.assert_whole(run)
     assert list(superseded(lab).values()) == [bytes(5000)]
+
+
+class LosesItsCreation:
+    """A transport during whose hashing an editor saves half of the run's creation.json here."""
+
+    def __init__(self, inner: Any, creation: Path) -> None:
+        self._inner = inner
+        self._creation = creation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def digests(self, *arguments: Any, **named: Any) -> Any:
+        self._creation.write_bytes(self._creation.read_bytes()[:100])
+        return self._inner.digests(*arguments, **named)
+
+
+def test_damage_is_said_although_creation_json_cannot_be_read_at_that_moment(lab: Lab) -> None:
+    run = proven_twice(lab)
+    zero(lab.copy_of(run) / "a.bin")
+    creation = run / CACHE / "creation.json"
+    text = creation.read_bytes()
+    verify_here(lab, run, lambda transport: LosesItsCreation(transport, creation))
+    assert "copy_damaged" in triggers(lab, run)
+    assert lab.record(run)["verify_passes"] == 0
+    creation.write_bytes(text)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    lab.assert_whole(run)
 
 
 # --- a copy that cannot be read back is not verified -----------------------------------------------------------------

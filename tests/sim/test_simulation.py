@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exlab_watch_agent.core.destination import CLAIM_PATH
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.errors import FailureKind, TransportError
@@ -285,6 +286,30 @@ def test_a_sealed_copy_that_another_agent_claims_is_left_to_it(when, tmp_path):
         life.run_for(HOUR_S)
         assert record_of(life).state is RunState.CONFLICT
         assert {path: file.data for path, file in nas.real.items() if path in nas.ever} == data
+
+
+def test_a_sealed_copy_that_goes_on_saying_synced_is_not_changed(tmp_path):
+    """The NAS took the new `creation.json`, and has the old one all the same."""
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        name, good = rot(life)
+        nas = life.world.nas["EQ_A"]
+        path = f"{record_of(life).destination}/{CACHE_FOLDER}/{CREATION_FILE}"
+        sealed = nas.real[path]
+
+        def keep_the_old_one(port: str) -> None:
+            if port == "clear_partials" and record_of(life).state is RunState.RUNNING:
+                nas.real[path] = sealed
+
+        life.world.port = keep_the_old_one
+        life.run_for(12 * HOUR_S)
+        record = record_of(life)
+        assert (record.state, record.verify_passes) == (RunState.FAILED, 0)
+        assert nas.real[name].data != good
+        life.world.port = lambda _: None
+        life._operate({"command": "retry", "all": True, "operator": "asmith"})
+        life.run_for(HOUR_S)
+        assert nas.real[name].data == good
 
 
 def test_what_is_wrong_on_the_nas_is_on_record_before_anything_is_moved_there(tmp_path):
