@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -257,14 +258,21 @@ class Working:
         if accepted(lane.binding) == marker_id:
             return
         if lane.binding is None or lane.binding.marker_id != marker_id:
-            # Another place than before, as far as is known: what was proven elsewhere is looked at there at once.
-            for job_id in self._desk.store.ids_in(AUDITABLE, lane.equipment.equipment_id):
-                record = self._desk.record(job_id)
-                if record is not None and self._desk.is_mine(record):
-                    self.queue_audit(record)
+            self._void_passes(lane, marker_id)
         lane.binding = Binding(marker_id, operator or BY_ITSELF)
         data = {"root": lane.marker_key, "marker_id": marker_id, "accepted_by": lane.binding.accepted_by}
         self._desk.entries.append(Entry("destination_bound", operator=operator, data=data))
+
+    def _void_passes(self, lane: Lane, marker_id: str) -> None:
+        """Another place than before, as far as is known: what was proven elsewhere is proven there anew, and at once."""
+        for job_id in self._desk.store.ids_in(AUDITABLE, lane.equipment.equipment_id):
+            record = self._desk.record(job_id)
+            if record is None:
+                continue
+            data = {"root": lane.marker_key, "marker_id": marker_id}
+            record = self._desk.save(replace(record, verify_passes=0), Entry("passes_voided", data=data))
+            if self._desk.is_mine(record):
+                self.queue_audit(record)
 
     def bind(self, lane: Lane, operator: str, reply: Callable[[Mapping[str, Any]], None]) -> None:
         """Have the lane's destination bound because an operator says that it is the right one."""
@@ -300,6 +308,8 @@ class Working:
             return
         due = record.verified_at + timedelta(seconds=self._desk.policy.audit_interval_s)
         wait_s = remaining_wait_s(due_at=due, wait_s=self._desk.policy.audit_interval_s, now=now)
+        if record.verify_passes == 0:  # what was proven is void
+            wait_s = 0.0
         self._desk.timers.set(TimerKind.AUDIT, record.job_id, due_s=self._desk.clock.monotonic_s() + wait_s)
 
     def queue_audit(self, record: RunRecord) -> None:

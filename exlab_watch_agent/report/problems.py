@@ -222,6 +222,9 @@ def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at:
         case state if state in _ON_THE_WAY and has_failed:
             command = f"exlab-watch-agent retry {name}" if state is RunState.QUEUED else _show(record.run_path)
             return Problem(Severity.WAITING, kind, subject, printable(failed_attempt(record, at)), command)
+        case RunState.QUEUED if at.is_ended and (reason := live.get("waiting", {}).get(record.job_id)):
+            text = f"it is still queued, and is not pushed: {printable(reason)}"
+            return Problem(Severity.WAITING, "under_way", subject, text, _show(record.run_path))
         case RunState.SEALING if has_failed:
             severity = Severity.STOPPED if record.attempts >= SEAL_FAILURES_STOPPED else Severity.WAITING
             return Problem(severity, "seal_failed", subject, message, _show(record.run_path))

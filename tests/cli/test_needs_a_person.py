@@ -281,6 +281,17 @@ def test_a_run_that_was_moved_and_cannot_be_read_in_its_new_place_is_the_same_ru
     assert on("status", "--json").json["counts"] == {"blocked": 1}
 
 
+def test_a_queued_run_whose_creation_json_is_gone_is_said(lab: Lab, on: Command) -> None:
+    run = lab.new_run()
+    (lab.nas / "SCOPE_01").rename(lab.home / "away")
+    assert on("run", "--once").code == 3
+    (lab.home / "away").rename(lab.nas / "SCOPE_01")
+    (run / CACHE / "creation.json").rename(run / "creation.json.bak")
+    said = on("run", "--once")
+    assert said.code == 3
+    assert f"{run}: it is still queued, and is not pushed: " in said.err
+
+
 def test_a_path_that_is_longer_than_the_system_takes_is_never_left_out_without_a_word(lab: Lab, on: Command) -> None:
     run = lab.new_run()
     folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY)

@@ -4,6 +4,7 @@ that it is another place."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import CACHE, Equipment, Lab, read_creation
-from servers import RCLONE, Place, SshServer, local_remote, sftp_remote
+from lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, read_creation
+from servers import RCLONE, Place, SshServer, local_remote, obscured, sftp_remote
 
 from exlab_watch_agent.adapters.store import RunStore
 from exlab_watch_agent.ports import Entry
@@ -133,6 +134,116 @@ def test_a_destination_that_becomes_the_instruments_own_folder_proves_nothing_mo
         assert lab.record(run)["verify_passes"] == 1
         assert lane(lab)["waiting_kind"] == "destination_is_source"
     assert lab.record(run)["state"] in ("verified", "auditing")
+
+
+@pytest.mark.parametrize("below", ["PROJ-0042/backup", f"{CACHE}/copies", "PROJ-0042/Runs/Run_old/raw/nas"])
+def test_a_destination_deep_in_an_instruments_folder_is_found_before_it_is_bound(
+    below: str, tmp_path: Path, sshd: SshServer
+) -> None:
+    root = tmp_path / "instrument pc" / "SCOPE_01" / below
+    root.mkdir(parents=True)
+    (tmp_path / "instrument pc" / "SCOPE_01" / CACHE).mkdir(exist_ok=True)
+    lab = Lab(tmp_path, Equipment(place=sshd.place("", root=root)), is_bound=False)
+    run = lab.new_run(project="PROJ-0042")
+    assert lab.cli("run", "--once", "--quiet").code == 3
+    assert lane(lab)["waiting_kind"] == "destination_is_source"
+    assert read_creation(run)["sync_status"] == "pending"
+    assert list(root.iterdir()) == []
+
+
+def test_another_instruments_folder_is_no_destination_and_its_files_stay_where_they_are(
+    tmp_path: Path, sshd: SshServer
+) -> None:
+    other = Equipment("FLOW_01", SENTINEL_SIGNAL)
+    root = tmp_path / "instrument pc" / "FLOW_01"
+    root.mkdir(parents=True)
+    lab = Lab(tmp_path, Equipment(place=sshd.place("", root=root)), other, is_bound=False)
+    run = lab.new_run("Run_2026-04-17T14-32")
+    live = root / run.relative_to(lab.local / "SCOPE_01")
+    shutil.copytree(run, live)  # a run folder that was copied: the same identity
+    (live / "image.tif").write_bytes(b"still being acquired")
+    assert lab.cli("run", "--once", "--quiet").code == 3
+    assert lane(lab)["waiting_kind"] == "destination_is_source"
+    assert (live / "image.tif").read_bytes() == b"still being acquired"
+    assert not (root / ".exlab-superseded").exists()
+
+
+def test_a_remote_that_lengthens_names_is_recognised_by_their_beginning(tmp_path: Path) -> None:
+    root = tmp_path / "instrument pc" / "SCOPE_01"
+    (root / CACHE).mkdir(parents=True)
+    config = tmp_path / "rclone.conf"
+    config.write_text(
+        f"[lab]\ntype = crypt\nremote = {root.parent}\nfilename_encryption = off\n"
+        f"directory_name_encryption = false\npassword = {obscured('x')}\n"
+    )
+    transport = {
+        "type": "rclone",
+        "rclone_remote": "lab",
+        "rclone_remote_path": "SCOPE_01",
+        "rclone_config": str(config),
+    }
+    lab = Lab(tmp_path, Equipment(place=Place(transport, root)), is_bound=False)
+    run = lab.new_run()
+    before = data_below(lab.local)
+    assert "the instrument's own folder" in lab.cli("bind", "SCOPE_01", "--yes").err
+    assert_untouched(lab, run, before)
+
+
+def test_a_run_folder_that_cannot_be_entered_stops_no_other_run(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    locked, run = lab.new_run(), lab.new_run()
+    locked.chmod(0)
+    try:
+        assert lab.cli("run", "--once", "--quiet", as_user=True).code == 3
+        assert read_creation(run)["sync_status"] == "synced"
+    finally:
+        locked.chmod(0o755)
+    lab.assert_whole(run)
+
+
+def test_a_private_folder_on_the_nas_of_the_name_of_one_of_ours_stops_nothing(
+    tmp_path: Path, sshd_ordinary_user: SshServer
+) -> None:
+    place = sshd_ordinary_user.place(f"private {tmp_path.name}")
+    (place.root / "instrument pc").mkdir(mode=0o700)
+    lab = Lab(tmp_path, Equipment(place=place), is_bound=False)
+    run = lab.new_run()
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    lab.assert_whole(run)
+
+
+def test_a_nas_that_is_gone_is_told_also_when_there_is_nothing_to_do(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    (lab.nas / "SCOPE_01").rename(tmp_path / "away")
+    said = lab.cli("run", "--once", "--quiet")
+    assert said.code == 3
+    assert "NAS unreachable" in said.err
+    (tmp_path / "away").rename(lab.nas / "SCOPE_01")
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    lab.assert_whole(run)
+
+
+def test_what_was_proven_elsewhere_is_looked_at_at_once_where_another_place_is_bound(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    (tmp_path / "new nas").mkdir()
+    lab.settings["equipment"][0]["transport"]["path"] = str(tmp_path / "new nas")
+    lab.save_config()
+    assert lab.cli("run", "--once", "--quiet").code == 3  # it waits to be bound
+    assert lab.cli("bind", "SCOPE_01", "--yes").code == 0
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    lab.assert_whole(run, tmp_path / "new nas" / run.relative_to(lab.local / "SCOPE_01"))
+
+
+def test_a_marker_that_is_gone_is_said_by_bind(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    (lab.nas / "SCOPE_01" / MARKER).unlink()
+    said = lab.cli("bind", "SCOPE_01", "--yes")
+    assert (said.code, said.out) == (1, "")
+    assert "is missing" in said.err
 
 
 # --- who must be asked ------------------------------------------------------------------------------------------------
@@ -267,6 +378,18 @@ def test_a_mount_on_which_this_pc_answers_for_the_server_is_refused_with_the_way
         assert lab.record(run)["state"] == "queued"
         assert "is a fuse.rclone mount" in lane(lab)["waiting_reason"]
         assert list(root.iterdir()) == []
+
+
+def test_such_a_mount_below_the_root_is_refused_too(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    there = lab.nas / "SCOPE_01" / run.relative_to(lab.local / "SCOPE_01").parts[0]
+    (tmp_path / "server").mkdir()
+    with rclone_mount(tmp_path / "server", there):
+        assert lab.cli("run", "--once", "--quiet").code == 3
+        assert "is a fuse.rclone mount" in lane(lab)["waiting_reason"]
+        assert read_creation(run)["sync_status"] == "pending"
+    assert [path for path in (tmp_path / "server").rglob("*") if path.is_file()] == []
 
 
 def test_a_destination_that_becomes_such_a_mount_is_used_no_more(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ _SAYINGS: tuple[tuple[str, FailureKind, str], ...] = (
     ("No space left on device|Disk quota exceeded", _FULL, "the target is full: make room there"),
     ("Read-only file system", _AUTH, "the target can only be read: have it made writable, then retry"),
     (
-        "Permission denied|Operation not permitted",
+        # The last is what a shell says of a folder that is there and that it may not enter.
+        "Permission denied|Operation not permitted|can't cd to",
         _AUTH,
         "the account may not do that there: give it the right, then retry",
     ),
