@@ -313,13 +313,13 @@ class MemoryApartness:
         self._nas = nas
 
     def require_root(self, *, anew: bool = False, is_first: bool = False) -> None:
-        self._require()
+        self._require("root")
 
     def require_run(self, run_path: str, destination: str) -> None:
-        self._require()
+        self._require("run")
 
-    def _require(self) -> None:
-        if self._nas.source is not None:
+    def _require(self, by: str) -> None:
+        if self._nas.source is not None and by in self._nas.source_shows:
             raise DestinationIsSourceError("the destination is the instrument's own folder")
 
 

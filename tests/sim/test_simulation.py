@@ -226,11 +226,31 @@ def test_a_destination_that_is_the_instruments_own_folder_is_never_written_to_an
         assert record_of(life).state is RunState.VERIFIED
 
 
+@pytest.mark.parametrize("shows", ["root", "run"])
+def test_a_bound_destination_that_becomes_the_instruments_own_folder_is_not_written_to(shows, tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        (first,) = life.world.runs
+        while len([run for run in life.world.runs.values() if run.equipment_id == "EQ_A"]) < 2:
+            life.world.runs = {first: life.world.runs[first]}
+            life.environment.begin_run()
+        (second,) = (run for run in life.world.runs.values() if run.path != first)
+        life.environment.complete_run(second)
+        nas = life.world.nas["EQ_A"]
+        nas.source, nas.source_shows = lambda: life.world.as_destination("EQ_A"), {shows}
+        life.run_for(2 * HOUR_S)
+        states = {record.run_path: (record.state, record.attempts) for record in life.oracle.acknowledged.values()}
+        assert states[second.path] == (RunState.QUEUED, 0)
+        nas.source = None
+        life.run_for(2 * HOUR_S)
+        assert all(record.state is RunState.VERIFIED for record in life.oracle.acknowledged.values())
+
+
 def test_a_destination_that_becomes_the_instruments_own_folder_is_no_second_copy_to_an_audit(tmp_path):
     with one_run(tmp_path, "") as life:
         life.run_for(HOUR_S)
         nas = life.world.nas["EQ_A"]
-        nas.source = lambda: life.world.as_destination("EQ_A")
+        nas.source, nas.source_shows = lambda: life.world.as_destination("EQ_A"), {"run"}
         life.run_for(24 * HOUR_S)
         assert record_of(life).verify_passes == 1
         nas.source = None

@@ -126,7 +126,8 @@ class NasFile:
 class Nas:
     """One destination root. While it is not mounted, an empty folder of the local disk stands in its place: `ghost`.
 
-    `source`: the equipment whose own folder it leads to, None for an honest NAS; then what is there are the runs themselves.
+    `source`: what is in the equipment's own folder, to which it leads; None for an honest NAS. `source_shows`: by which
+    probe files that can be seen, those of the root or those of a run.
     """
 
     def __init__(self, name: str) -> None:
@@ -139,6 +140,7 @@ class Nas:
         self.ever: dict[str, set[bytes]] = {}
         self.owners: dict[str, set[str]] = {}
         self.source: Callable[[], dict[str, NasFile]] | None = None
+        self.source_shows = {"root", "run"}
 
     @property
     def files(self) -> dict[str, NasFile]:
