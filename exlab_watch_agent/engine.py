@@ -287,7 +287,7 @@ class Engine:
         if self._looking.running or self._looking.rereads:
             return False
         for lane in self.lanes.values():
-            if lane.is_scanning or lane.scan_again or lane.asking:
+            if lane.is_scanning or lane.scan_again or (lane.asking and lane.waiting_since is None):
                 return False
             if lane.is_ours and (lane.backlog or lane.pushing is not None):
                 return False
@@ -362,6 +362,8 @@ class Engine:
                 self._scanning.want_scan((key,), is_full=False)
             case TimerKind.PROBE:
                 self._working.probe(self.lanes[key])
+            case TimerKind.SILENCE:
+                self._working.on_silence(self.lanes[key])
             case TimerKind.READY:
                 record = self._desk.record(key)
                 if record is not None and record.state is RunState.QUEUED:

@@ -13,6 +13,7 @@ class TimerKind(StrEnum):
     WORK = "work"
     AUDIT = "audit"
     PROBE = "probe"
+    SILENCE = "silence"
     SCAN = "scan"
     SCAN_AGAIN = "scan_again"
     ROOM = "room"

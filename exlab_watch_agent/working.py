@@ -21,7 +21,14 @@ from exlab_watch_agent.core.events import AuditDue, EffectFailed, Outcome, Seale
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.desk import Desk
-from exlab_watch_agent.errors import AgentError, CancelledError, DestinationUnreachableError, FailureKind, Wait
+from exlab_watch_agent.errors import (
+    NAS_UNREACHABLE,
+    AgentError,
+    CancelledError,
+    DestinationUnreachableError,
+    FailureKind,
+    Wait,
+)
 from exlab_watch_agent.handlers import ask_destination, bind, carry_out, find_destination, write_status
 from exlab_watch_agent.lane import PROBE_FIRST_S, Bound, Lane, Probed, ScanWanted, StatusWritten, Task, Worked
 from exlab_watch_agent.ports import Control, Entry, Progress, SavedCreation
@@ -32,6 +39,7 @@ log = logging.getLogger(__name__)
 
 PROBE_MAX_S = 60.0
 STATUS_RETRY_S = 60.0
+SILENCE_S = 60.0
 AUDITABLE = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CONFLICT})
 
 
@@ -198,7 +206,14 @@ class Working:
     def probe(self, lane: Lane, *, is_light: bool = False) -> None:
         """Ask whether the destination is there, and unless `is_light` whether it can be written to."""
         lane.asking += 1
+        due_s = self._desk.clock.monotonic_s() + SILENCE_S
+        self._desk.timers.set(TimerKind.SILENCE, lane.equipment.equipment_id, due_s=due_s)
         self._desk.see(lane, self._do_probe, lane, is_light)
+
+    def on_silence(self, lane: Lane) -> None:
+        """The destination has not answered for so long that nobody is to wait for it: a dead mount may never answer."""
+        if lane.asking:
+            self.lane_waits(lane, f"it has not answered for {SILENCE_S:g} s", NAS_UNREACHABLE)
 
     def _do_probe(self, lane: Lane, is_light: bool) -> None:
         equipment_id = lane.equipment.equipment_id
@@ -215,6 +230,7 @@ class Working:
     def on_probed(self, message: Probed) -> None:
         lane = self._desk.lanes[message.equipment_id]
         lane.asking -= 1
+        self._desk.timers.cancel(TimerKind.SILENCE, message.equipment_id)
         if message.error is not None:
             self.lane_waits(lane, str(message.error), message.error.wait)
             lane.probe_wait_s = min(PROBE_MAX_S, lane.probe_wait_s * 2)

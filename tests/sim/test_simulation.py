@@ -258,6 +258,18 @@ def test_a_destination_that_becomes_the_instruments_own_folder_is_no_second_copy
         assert record_of(life).verify_passes > 1
 
 
+def test_nobody_waits_for_a_destination_that_never_answers(tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(120, hold="do_probe")
+        assert life.engine is not None
+        lane = life.engine.lanes["EQ_A"]
+        assert lane.waiting_reason == "it has not answered for 60 s"
+        assert life.engine.is_at_rest()
+        life.run_for(HOUR_S)
+        assert lane.waiting_since is None
+        assert record_of(life).state is RunState.VERIFIED
+
+
 def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path):
     with one_run(tmp_path, "") as life:
         life.run_for(HOUR_S)
