@@ -611,6 +611,10 @@ class TransportContract:
         assert tree(there) == {**old, **new}
         assert transport.listing(RUN).keys() == {"data.bin"}
 
+    def replace(self, transport: Transport, run: Path, files: tuple[FileEntry, ...], instead: dict[str, bytes]) -> None:
+        """Replace, as often as an engine would, where a server may not show at once what it has taken in."""
+        transport.replace(str(run), files, RUN, control=FREE, instead=instead)
+
     def test_other_bytes_may_be_placed_instead_of_what_a_file_holds_here(
         self, run: Path, there: Path, transport: Transport
     ) -> None:
@@ -621,7 +625,7 @@ class TransportContract:
             cache = DiskRunTree().cache_files(str(run))
             for text in (b"synced, and longer", b""):
                 instead = {".exlab-wizard/creation.json": text, ".exlab-wizard/not.listed": b"x"}
-                transport.replace(str(run), cache, RUN, control=FREE, instead=instead)
+                self.replace(transport, run, cache, instead)
                 assert tree(there) == files | {".exlab-wizard/creation.json": text}
         assert tree(run) == small | large
 

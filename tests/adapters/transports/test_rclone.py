@@ -263,7 +263,28 @@ class TestLocal(RcloneContract):
         return rclone_local
 
 
-class TestSftpOfRclone(Essentials):
+class ShowsLate(Essentials):
+    """rclone's own servers may show a file that they have just taken in as absent or shorter for a moment.
+
+    rclone then says that a file was corrupted on its way, or that one that it has just renamed is not there; the push fails,
+    and another one follows, as an engine would do.
+    """
+
+    def copy_the_rest(self, transport: Transport, run: Path, listed: tuple[FileEntry, ...]) -> None:
+        for _ in range(9):
+            with suppress(TransportError):
+                return super().copy_the_rest(transport, run, listed)
+            transport.clear_partials(RUN)
+        return super().copy_the_rest(transport, run, listed)
+
+    def replace(self, transport: Transport, run: Path, files: tuple[FileEntry, ...], instead: dict[str, bytes]) -> None:
+        for _ in range(9):
+            with suppress(TransportError):
+                return super().replace(transport, run, files, instead)
+        return super().replace(transport, run, files, instead)
+
+
+class TestSftpOfRclone(ShowsLate):
     @pytest.fixture
     def remote(self, rclone_sftp: RcloneRemote) -> RcloneRemote:
         return rclone_sftp
@@ -288,19 +309,7 @@ class TestWebdav(Essentials):
         return rclone_webdav
 
 
-class TestFtp(Essentials):
-    """This server may show a file that it has just taken in as absent or shorter for a moment.
-
-    rclone then says that a file was corrupted on its way, the push fails, and another one follows, as an engine would do.
-    """
-
-    def copy_the_rest(self, transport: Transport, run: Path, listed: tuple[FileEntry, ...]) -> None:
-        for _ in range(9):
-            with suppress(TransportError):
-                return super().copy_the_rest(transport, run, listed)
-            transport.clear_partials(RUN)
-        return super().copy_the_rest(transport, run, listed)
-
+class TestFtp(ShowsLate):
     KEEPS_TIMES: ClassVar[bool] = False
     NAMES_IT_CANNOT_CARRY: ClassVar[frozenset[str]] = CONTROLS | {"spaces"}
 
