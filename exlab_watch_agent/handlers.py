@@ -285,8 +285,9 @@ def carry_out(effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
         ports.require_root()
         outcome = handlers[type(effect)](effect, ports, control)
         # A share that went away in the middle looks like missing files: ask again before anything is believed. So does a
-        # root here that is another volume now.
-        ports.transport.require_marker(expected_marker_id=ports.marker_id())
+        # root here that is another volume now. (A seal has asked already, before the one thing that it did here after that.)
+        if not isinstance(effect, Seal):
+            ports.transport.require_marker(expected_marker_id=ports.marker_id())
         ports.require_root()
         return outcome
     except DestinationUnreachableError as error:
