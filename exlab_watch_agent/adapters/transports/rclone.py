@@ -670,8 +670,14 @@ class RcloneTransport(MarkedRoot):
                     (folder / str(number)).write_bytes(bytes_to_place(source_root, entry.path, instead))
                     os.utime(folder / str(number), ns=(entry.mtime_ns, entry.mtime_ns))
                     inputs.append(self._putting(folder, str(number), f"{destination}/{entry.path}", may_replace=True))
-                answer = self._ask("job/batch", inputs=inputs, concurrency=_SMALL_AT_ONCE)
-            for entry, result in zip(files, answer["results"], strict=True):
+                results = list(self._ask("job/batch", inputs=inputs, concurrency=_SMALL_AT_ONCE)["results"])
+                # Several that make one new folder at once may get in each other's way over SFTP.
+                again = [n for n, result in enumerate(results) if "mkParentDir failed" in str(result.get("error"))]
+                if again:
+                    more = self._ask("job/batch", inputs=[inputs[n] for n in again], concurrency=1)["results"]
+                    for n, result in zip(again, more, strict=True):
+                        results[n] = result
+            for entry, result in zip(files, results, strict=True):
                 if "error" in result:
                     raise RcloneError(f"{entry.path}: {error_in(result)}")
             self._clear.add(destination)
