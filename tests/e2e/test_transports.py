@@ -308,7 +308,7 @@ def run_once(lab: Lab, *runs: tuple[Way, Path]) -> Said:
 
     def said() -> Said | None:
         said = lab.cli("run", "--once", "--quiet", wait_s=PATIENCE_S)
-        waits = [way for way, run in runs if way.may_show_less and lab.record(run)["state"] == "queued"]
+        waits = [way for way, run in runs if lab.record(run)["state"] == "queued"]
         return None if waits else said
 
     return until(said, "no run waits for its next try", wait_s=PATIENCE_S)
