@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import stat
 import tempfile
 import threading
 from pathlib import Path
@@ -70,8 +70,7 @@ def test_links_and_special_files_are_shown_and_never_followed_or_opened(run: Pat
     (run / "folder-link").symlink_to(tmp_path / "outside")
     (run / "dangling").symlink_to("nowhere")
     os.mkfifo(run / "fifo")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.path.relpath(run / "socket"))
+    os.mknod(run / "socket", stat.S_IFSOCK | 0o600)  # bind() refuses a path of more than 107 bytes
     found = TREE.inventory(str(run))
     assert found.files == ()
     assert found.directories == ()
