@@ -19,10 +19,10 @@ import threading
 import time
 from pathlib import Path
 
-from exlab_watch_agent.agent import Agent
+from exlab_watch_agent.app.agent import Agent
+from exlab_watch_agent.config.settings import parse_settings
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.lane import ScanWanted
-from exlab_watch_agent.settings import parse_settings
+from exlab_watch_agent.engine.lane import ScanWanted
 
 CONFIG = """\
 equipment:

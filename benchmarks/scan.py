@@ -17,7 +17,7 @@ from pathlib import Path
 
 from watchdog.utils.dirsnapshot import DirectorySnapshot
 
-from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
 from exlab_watch_agent.core.reconcile import Known, differences
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from tinydb import TinyDB
 from tinydb.table import Document
 
-from exlab_watch_agent.adapters.documents import record_json
-from exlab_watch_agent.adapters.durable import sync_data
-from exlab_watch_agent.adapters.store import RunStore
+from exlab_watch_agent.adapters.local.durable import sync_data
+from exlab_watch_agent.adapters.state.documents import record_json
+from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.ports import Entry

@@ -23,12 +23,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from exlab_watch_agent.agent import Agent
-from exlab_watch_agent.settings import parse_settings
+from exlab_watch_agent.app.agent import Agent
+from exlab_watch_agent.config.settings import parse_settings
 from exlab_watch_agent.statechart import RunState
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from servers import (
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from whole_sync import MIB, hash_all, make_runs
+
+from tests.lab.servers import (
     RCLONE,
     Place,
     RcloneRemote,
@@ -38,7 +40,6 @@ from servers import (
     running_sshd,
     sftp_remote,
 )
-from whole_sync import MIB, hash_all, make_runs
 
 
 @dataclass(frozen=True)

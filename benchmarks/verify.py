@@ -17,9 +17,9 @@ from pathlib import Path
 
 from whole_sync import MIB, write_file
 
-from exlab_watch_agent.adapters.digests import LocalDigester
-from exlab_watch_agent.adapters.transports.mounted_path import MountedPathTransport
-from exlab_watch_agent.adapters.tree import DiskRunTree
+from exlab_watch_agent.adapters.local.digests import LocalDigester
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
+from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.ports import Control
 
 

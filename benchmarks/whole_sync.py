@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from exlab_watch_agent.agent import Agent
-from exlab_watch_agent.settings import parse_settings
+from exlab_watch_agent.app.agent import Agent
+from exlab_watch_agent.config.settings import parse_settings
 from exlab_watch_agent.statechart import RunState
 
 CONFIG = """\

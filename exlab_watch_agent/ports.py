@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from exlab_watch_agent.core.binding import Binding as Binding
 from exlab_watch_agent.core.binding import Nature as Nature
 from exlab_watch_agent.core.binding import accepted
+from exlab_watch_agent.core.claim import Claim as Claim
+from exlab_watch_agent.core.claim import DestinationLook as DestinationLook
 from exlab_watch_agent.core.creation import Creation, RunIdentity
-from exlab_watch_agent.core.destination import Claim as Claim
-from exlab_watch_agent.core.destination import DestinationLook as DestinationLook
 from exlab_watch_agent.core.inventory import FileEntry, Inventory
 from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy

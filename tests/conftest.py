@@ -1,7 +1,7 @@
 """What holds for every test: no thread and no child process that it started outlives it.
 
 Nor does a process that such a child left behind: the tests' own process takes orphans in. Servers that serve many tests
-(tests/servers.py) are counted out.
+(tests/lab/servers.py) are counted out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from servers import (  # noqa: F401 - fixtures for all tests
+
+from tests.lab.servers import (  # noqa: F401 - fixtures for all tests
     KEEPER_PIDS,
     mounted,
     rclone_alias,

@@ -20,9 +20,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from exlab_watch_agent.adapters.durable import is_link, remove_temporaries, temporary_name
-from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
-from exlab_watch_agent.adapters.tree import READ_FLAGS, reason
+from exlab_watch_agent.adapters.local.durable import is_link, remove_temporaries, temporary_name
+from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.local.tree import READ_FLAGS, reason
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import (

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.inotify_limits import judged, read_limits, watches_for
-from exlab_watch_agent.adapters.mounts import is_shared, kind_of
-from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
-from exlab_watch_agent.adapters.state_folder import require_private
-from exlab_watch_agent.agent import make_transport
+from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
+from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
+from exlab_watch_agent.app.agent import make_transport
 from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.cli.showing import human_bytes
+from exlab_watch_agent.config.settings import linked_overlaps
 from exlab_watch_agent.core.binding import accepted, must_ask
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
-from exlab_watch_agent.core.words import counted
+from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import AgentError, ExitCode
 from exlab_watch_agent.ports import Transport
-from exlab_watch_agent.settings import linked_overlaps
 
 Line = tuple[bool, str]
 

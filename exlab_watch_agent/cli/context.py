@@ -14,19 +14,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 from platformdirs import user_config_path, user_state_path
 
-from exlab_watch_agent.adapters.holder import read as read_holder
-from exlab_watch_agent.adapters.inbox import send_request
-from exlab_watch_agent.adapters.recovery import Loaded, binding_in, load
-from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
-from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME
-from exlab_watch_agent.agent import lanes_of, read_live
+from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.state.holder import read as read_holder
+from exlab_watch_agent.adapters.state.inbox import send_request
+from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, load
+from exlab_watch_agent.adapters.state.store import HOLDER_NAME, LOCK_NAME
+from exlab_watch_agent.app.agent import lanes_of, read_live
+from exlab_watch_agent.config.settings import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding, marker_key
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.errors import AgentError, NoStateFolderError, RootUnavailableError, StateFolderError
-from exlab_watch_agent.settings import Settings, load_settings
 
 APP_NAME = "exlab-watch-agent"
 REPLY_WAIT_S = 10.0

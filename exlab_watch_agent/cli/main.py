@@ -14,7 +14,7 @@ import typer
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.durable import write_atomically
+from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
 from exlab_watch_agent.cli.context import Context, default_config_path
 from exlab_watch_agent.core.gate import printable

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text
-from exlab_watch_agent.adapters.creation_json import JsonCreationFiles
+from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.cli.context import Context, operator_name
 from exlab_watch_agent.core.gate import Rule, Tier, printable
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing, parse_time

@@ -7,24 +7,25 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from exlab_watch_agent.acts.handlers import Look, LookResult, Seen, Unseen, look
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.clock import SystemClock, utc_text
-from exlab_watch_agent.adapters.creation_json import JsonCreationFiles
-from exlab_watch_agent.adapters.digests import LocalDigester
-from exlab_watch_agent.adapters.scanner import DiskRunScanner, equipment_root
-from exlab_watch_agent.adapters.seal import CacheFolderSealer, FolderManifestStore
-from exlab_watch_agent.adapters.tree import DiskRunTree
-from exlab_watch_agent.agent import make_transport
+from exlab_watch_agent.adapters.local.cache_folder import CacheFolderSealer, FolderManifestStore
+from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
+from exlab_watch_agent.adapters.local.digests import LocalDigester
+from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
+from exlab_watch_agent.app.agent import make_transport
 from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan, printable
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.words import age, counted
+from exlab_watch_agent.core.text import age, counted
+from exlab_watch_agent.engine.lane import SETTLED_STATES
+from exlab_watch_agent.engine.scanning import GONE_STATES, gone
 from exlab_watch_agent.errors import RootUnavailableError
-from exlab_watch_agent.handlers import Look, LookResult, Seen, Unseen, look
-from exlab_watch_agent.lane import SETTLED_STATES
 from exlab_watch_agent.ports import Ports
 from exlab_watch_agent.report.problems import (
     Moment,
@@ -35,7 +36,6 @@ from exlab_watch_agent.report.problems import (
     why_root_waits,
 )
 from exlab_watch_agent.report.status import counts, history_json, run_json, sentence
-from exlab_watch_agent.scanning import GONE_STATES, gone
 from exlab_watch_agent.statechart import RunState
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")

@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.state_folder import require_private
-from exlab_watch_agent.adapters.store import RunStore
-from exlab_watch_agent.agent import Agent, leave_now
+from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.state.store import RunStore
+from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.cli.context import Context, operator_name
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.words import counted
+from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.engine.lane import Requested
+from exlab_watch_agent.engine.requests import NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.lane import Requested
 from exlab_watch_agent.report.problems import Moment, Problem, Severity, need_a_person
 from exlab_watch_agent.report.status import counts, sentence
-from exlab_watch_agent.requests import NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.statechart import CHART, RunState
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from exlab_watch_agent.core.destination import Claim, conflict_at
+from exlab_watch_agent.core.claim import Claim, conflict_at
 from exlab_watch_agent.core.effects import Effect, Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -37,7 +37,7 @@ from exlab_watch_agent.core.passes import Uptime, are_apart
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
-from exlab_watch_agent.core.words import counted
+from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import RunState, Trigger
 

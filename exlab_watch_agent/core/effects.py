@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exlab_watch_agent.core.destination import Claim
+from exlab_watch_agent.core.claim import Claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry
-from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.manifest import Comparison
 from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, Uptime

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from exlab_watch_agent.core.discovery import RunPlace, looks_like_run
-from exlab_watch_agent.core.words import counted
+from exlab_watch_agent.core.text import counted
 
 Signature = tuple[int, int, int]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exlab_watch_agent.adapters.apartness import ASK_EVERY_S, ProbedApartness
-from exlab_watch_agent.adapters.transports.mounted_path import MountedPathTransport
+from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
 from exlab_watch_agent.errors import (
     DestinationIsSourceError,

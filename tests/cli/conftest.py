@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import Lab, Said
 
 from exlab_watch_agent.cli.main import main
+from tests.lab.lab import Lab, Said
 
 Command = Callable[..., Said]
 

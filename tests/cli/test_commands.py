@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab import CACHE, SECRET, SENTINEL_SIGNAL, Equipment, Lab, Said, override, read_creation, save_in_place
 
 import exlab_watch_agent
-from exlab_watch_agent.settings import load_settings
+from exlab_watch_agent.config.settings import load_settings
+from tests.lab.lab import CACHE, SECRET, SENTINEL_SIGNAL, Equipment, Lab, Said, override, read_creation, save_in_place
 
 Command = Callable[..., Said]
 

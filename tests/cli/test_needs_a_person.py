@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, Said, read_creation
+
+from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, Said, read_creation
 
 Command = Callable[..., Said]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
-from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,

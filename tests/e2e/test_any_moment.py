@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from lab import AgentProcess, Equipment, Lab, hashes, until
+
+from tests.lab.lab import AgentProcess, Equipment, Lab, hashes, until
 
 SEED = 20260417
 KILLS = 24

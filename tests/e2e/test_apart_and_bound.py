@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, read_creation
-from servers import RCLONE, Place, SshServer, local_remote, obscured, sftp_remote
 
-from exlab_watch_agent.adapters.store import RunStore
+from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.ports import Entry
+from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, read_creation
+from tests.lab.servers import RCLONE, Place, SshServer, local_remote, obscured, sftp_remote
 
 MARKER = ".exlab-watch-agent.json"
 WAYS = ("rsync over ssh", "rclone sftp", "rclone local", "rsync alone")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, until
+
+from tests.lab.lab import Lab, until
 
 COMMAND = "exlab-watch-agent resolve --accept-trail"
 

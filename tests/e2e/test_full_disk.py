@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import AgentProcess, Equipment, Lab, until
+
+from tests.lab.lab import AgentProcess, Equipment, Lab, until
 
 TO_THE_END = ["acquiring", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]
 NOT_STARTED = (None, "acquiring", "queued")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lab import AgentProcess, Equipment, Lab, override, read_creation, save_in_place, tombstone, until
+from tests.lab.lab import AgentProcess, Equipment, Lab, override, read_creation, save_in_place, tombstone, until
 
 PLACEHOLDER = "unresolved_placeholder_token"
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from lab import (
+
+from tests.lab.lab import (
     CACHE,
     MANIFEST_SIGNAL,
     SENTINEL,

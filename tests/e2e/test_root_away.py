@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import CACHE, Equipment, Lab, put, until
+
+from tests.lab.lab import CACHE, Equipment, Lab, put, until
 
 SLOW_MBPS = 8.0
 

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from lab import Equipment, Lab, put
+
+from tests.lab.lab import Equipment, Lab, put
 
 SETTLE_S = 1.0
 WRITING_S = 2.5

@@ -12,7 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from lab import (
+
+from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.app import agent as agent_module
+from tests.lab.lab import (
     CACHE,
     AgentProcess,
     Equipment,
@@ -26,10 +29,7 @@ from lab import (
     tombstone,
     until,
 )
-from servers import Link, MountedFolder, Place, RcloneRemote, SshServer, descendants
-
-from exlab_watch_agent import agent as agent_module
-from exlab_watch_agent.adapters.clock import SystemClock
+from tests.lab.servers import Link, MountedFolder, Place, RcloneRemote, SshServer, descendants
 
 TO_THE_END = ["acquiring", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]
 AGAIN = ["auditing", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]

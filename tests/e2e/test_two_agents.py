@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab import CACHE, AgentProcess, Equipment, Lab, hashes, until
+from tests.lab.lab import CACHE, AgentProcess, Equipment, Lab, hashes, until
 
 TAKES_OVER_S = 60.0
 

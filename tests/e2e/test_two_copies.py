@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from lab import CACHE, Lab, hashes, read_creation
+
+from tests.lab.lab import CACHE, Lab, hashes, read_creation
 
 
 def superseded(lab: Lab) -> dict[str, bytes]:

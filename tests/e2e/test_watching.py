@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, creation_of, until
+
+from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, creation_of, until
 
 
 def new_lab(tmp_path: Path, **agent: Any) -> Lab:

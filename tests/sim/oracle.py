@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from exlab_watch_agent.adapters.transports.own_files import claim_in
+from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
+from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.decide import Step
-from exlab_watch_agent.core.destination import CLAIM_PATH
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
 from exlab_watch_agent.core.events import (
     CopyWrong,

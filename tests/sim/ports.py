@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from exlab_watch_agent.adapters.seal import FolderManifestStore
-from exlab_watch_agent.adapters.transports.marked_root import look_of
-from exlab_watch_agent.adapters.transports.own_files import (
+from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
+from exlab_watch_agent.adapters.transports.shared.marked_root import look_of
+from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
     SUPERSEDED_FOLDER,
     claim_in,
@@ -19,8 +19,8 @@ from exlab_watch_agent.adapters.transports.own_files import (
     require_data_path,
 )
 from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.creation import Creation, OverrideEntry
-from exlab_watch_agent.core.destination import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
 from exlab_watch_agent.core.policy import EquipmentPolicy

@@ -19,27 +19,27 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from exlab_watch_agent import desk as desk_module
-from exlab_watch_agent import handlers as handlers_module
-from exlab_watch_agent import looking as looking_module
-from exlab_watch_agent import working as working_module
-from exlab_watch_agent.adapters import store as store_module
-from exlab_watch_agent.adapters.audit_trail import AuditTrail
-from exlab_watch_agent.adapters.store import TRAIL_NAME, RunStore
-from exlab_watch_agent.adapters.transports.own_files import claim_in
+from exlab_watch_agent.acts import handlers as handlers_module
+from exlab_watch_agent.acts.handlers import Look, LookResult
+from exlab_watch_agent.adapters.state import store as store_module
+from exlab_watch_agent.adapters.state.store import TRAIL_NAME, RunStore
+from exlab_watch_agent.adapters.state.trail import AuditTrail
+from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
 from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.decide import Step
-from exlab_watch_agent.core.destination import CLAIM_PATH
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
 from exlab_watch_agent.core.events import Event, Outcome
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.engine import Engine
+from exlab_watch_agent.engine import desk as desk_module
+from exlab_watch_agent.engine import looking as looking_module
+from exlab_watch_agent.engine import working as working_module
+from exlab_watch_agent.engine.lane import LaneSetup, Noticed, Requested
+from exlab_watch_agent.engine.looking import SETTLED_STATES
+from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.errors import AgentError, StoreWriteError
-from exlab_watch_agent.handlers import Look, LookResult
-from exlab_watch_agent.lane import LaneSetup, Noticed, Requested
-from exlab_watch_agent.looking import SETTLED_STATES
 from exlab_watch_agent.ports import Control, Entry, Ports
 from exlab_watch_agent.statechart import RunState
 from tests.sim.environment import Environment

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.core.policy import Layout
-from exlab_watch_agent.lane import Noticed, ScanWanted
+from exlab_watch_agent.engine.lane import Noticed, ScanWanted
 from exlab_watch_agent.statechart import RunState
 from tests.sim.simulation import HOUR_S, Simulation, in_place
 from tests.sim.world import SENTINEL

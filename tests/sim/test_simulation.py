@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exlab_watch_agent.core.destination import CLAIM_PATH
+from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.core.record import RunRecord

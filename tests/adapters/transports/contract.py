@@ -22,10 +22,10 @@ from typing import ClassVar
 
 import pytest
 
-from exlab_watch_agent.adapters.digests import LocalDigester
-from exlab_watch_agent.adapters.tree import DiskRunTree
+from exlab_watch_agent.adapters.local.digests import LocalDigester
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
+from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.creation import RunIdentity
-from exlab_watch_agent.core.destination import Claim
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.errors import (
     AgentError,
@@ -142,8 +142,10 @@ class TransportContract:
 
     def child(self, root: Path, body: str) -> subprocess.Popen[bytes]:
         """Start a process that has `transport`, `entries`, RUN, CLAIM, FREE and runs the body."""
-        source = "from contract import *\n" + self.constructor(root) + "\n" + textwrap.dedent(body)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+        source = (
+            "from tests.adapters.transports.contract import *\n" + self.constructor(root) + "\n" + textwrap.dedent(body)
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         return subprocess.Popen([sys.executable, "-c", source], env=environment, stdout=subprocess.PIPE)
 
     # --- the marker --------------------------------------------------------------------------------------------------

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Equipment, Lab, override, read_creation, run_to_rest
-from servers import (
+
+from exlab_watch_agent.adapters.transports.rclone import daemon
+from exlab_watch_agent.adapters.transports.rsync import connection
+from tests.lab.lab import Equipment, Lab, override, read_creation, run_to_rest
+from tests.lab.servers import (
     HOST,
     Link,
     Place,
@@ -32,8 +35,6 @@ from servers import (
     read_only,
     running_sshd,
 )
-
-from exlab_watch_agent.adapters.transports import rclone_daemon, ssh_session
 
 UNREACHABLE_ADDRESS = "198.51.100.7"
 BOTH = pytest.mark.parametrize("way", ["rsync", "rclone"])
@@ -176,12 +177,12 @@ def test_a_link_that_is_cut_in_the_middle_costs_no_attempt_and_the_run_ends_whol
 def impatience() -> Iterator[None]:
     """Every wait for a byte from the server takes a second or two, which takes a minute or two otherwise."""
     shorter = {"--contimeout=15s": "--contimeout=1s", "--timeout=2m": "--timeout=2s"}
-    assert shorter.keys() <= set(rclone_daemon._FLAGS)
+    assert shorter.keys() <= set(daemon._FLAGS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rclone_daemon, "_FLAGS", [shorter.get(flag, flag) for flag in rclone_daemon._FLAGS])
-        patch.setattr(rclone_daemon, "CALL_S", 5.0)
+        patch.setattr(daemon, "_FLAGS", [shorter.get(flag, flag) for flag in daemon._FLAGS])
+        patch.setattr(daemon, "CALL_S", 5.0)
         for name in ("CONNECT_S", "ALIVE_EVERY_S", "ALIVE_COUNT_MAX"):
-            patch.setattr(ssh_session, name, 1)
+            patch.setattr(connection, name, 1)
         yield
 
 

@@ -1,0 +1,531 @@
+"""The transport for a folder of this machine: an SMB or NFS mount, or a local disk. Needs no program.
+
+Decided here: what stands where at the destination, what proves that the share is really there, and that no name leads
+out of it. Not here: how the bytes of a file get there (mounted_copy.py), the formats of the agent's own files
+(own_files.py), whose folder it is and what is copied (core).
+
+Nothing is deleted but temporary and probe files of the agent. What is read is asked for anew (the page cache is told
+to forget it first); the attributes of a file may still come from the client's cache for a second or two, which is why
+listings only ever fail a copy and the hashes decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+from blake3 import blake3
+
+from exlab_watch_agent.adapters.local.digests import (
+    Pulse,
+    drop_cached,
+    fetch_anew,
+    hash_descriptor,
+    new_buffer,
+    sample_descriptor,
+)
+from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, temporary_name, write_all
+from exlab_watch_agent.adapters.local.mounts import answers_from_a_cache, is_elsewhere, mount_of
+from exlab_watch_agent.adapters.local.tree import READ_FLAGS, read_at_most, reason, walk
+from exlab_watch_agent.adapters.transports.mounted.copy import (
+    FileCopier,
+    Folders,
+    Order,
+    classified,
+    create,
+    place_new,
+    settle,
+)
+from exlab_watch_agent.adapters.transports.shared.marked_root import MarkedRoot, WhileThere, look_of
+from exlab_watch_agent.adapters.transports.shared.own_files import (
+    CREATION_PATH,
+    MARKER_FILE,
+    OWN_FILE_BYTES_MAX,
+    PARTIAL_FOLDER,
+    PROBE_PREFIX,
+    SUPERSEDED_FOLDER,
+    require_cache_path,
+    require_data_path,
+    require_inside,
+)
+from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
+from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
+from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
+
+_PROBE_MTIME_NS = 1_000_000_000 * 10**9
+_UNHINDERED = Control()
+_FILES_AHEAD = 8
+
+# Nothing, a link (ELOOP), a socket (ENXIO), or something else than a folder on the way (ENOTDIR).
+_NO_FILE = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
+
+
+class MountedPathTransport(MarkedRoot):
+    """Implements ports.Transport on a mounted folder.
+
+    `owner`: who asks, unlike anybody else who may ask this root. Then the probe file has the same name each time, and
+    what a kill has left of it is taken away by the owner's next probe.
+    """
+
+    MAY_BE: ClassVar[str] = "The share may not be mounted."
+
+    def __init__(self, root: str, *, owner: str = "") -> None:
+        super().__init__(root)
+        self._root = root
+        self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
+        self._probing = threading.Lock()
+        self._keeps_times = True
+        self._devices: set[int] = set()
+
+    def check_tools(self) -> tuple[str, ...]:
+        return ()
+
+    # --- is it there -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, TransportError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            raise DestinationUnreachableError(self._away(why)) from error
+
+    def _require_folder(self) -> None:
+        self._require_no_cache()
+        if not stat.S_ISDIR(os.stat(self._root).st_mode):
+            raise DestinationUnreachableError(self._away("it is not a folder"))
+
+    def nature(self) -> Nature:
+        with self._reached():
+            self._require_folder()
+            mount = mount_of(self._root)
+        why = f"{mount.kind} is a network file system" if is_elsewhere(mount.kind) else ""
+        return Nature(mount.kind or "a file system that cannot be told", mount.source, why)
+
+    def _expected_marker(self, expected_marker_id: str | None) -> str | None:
+        self._require_no_cache()
+        return super()._expected_marker(expected_marker_id)
+
+    def _require_no_cache(self, path: str = "") -> None:
+        """Refuse a mount on which this PC may answer for a server that has not seen the bytes. `path`: below the root."""
+        folder = f"{self._root}/{path}" if path else self._root
+        try:
+            device = os.stat(folder).st_dev
+        except (FileNotFoundError, NotADirectoryError):
+            if path:
+                self._require_no_cache(path.rpartition("/")[0])
+                return
+            raise
+        if device not in self._devices:
+            kind = mount_of(folder).kind
+            if answers_from_a_cache(kind):
+                text = (
+                    f"{folder} is a {kind} mount, on which a cache on this PC may answer for a server that has not seen the "
+                    "bytes: give a transport of type rclone for this remote, or mount the share with nfs, cifs or sshfs."
+                )
+                raise DestinationUnreachableError(text)
+            self._devices.add(device)
+
+    def _read_own(self, path: str) -> bytes | None:
+        return self._read(Folders(self._root), path, OWN_FILE_BYTES_MAX)
+
+    def _place_marker_file(self, data: bytes) -> None:
+        with self._own_probe() as temporary:
+            _write_whole(temporary, data)
+            with contextlib.suppress(FileExistsError):
+                place_new(temporary, f"{self._root}/{MARKER_FILE}")
+        fsync_folder(Path(self._root))
+
+    def _place_claim_file(self, destination: str, data: bytes) -> None:
+        # Its bytes are durable; its name becomes so with the folders that `copy` makes durable after the data. Should a
+        # power cut take the name and leave data, the folder counts as occupied, and an operator is asked.
+        folders = Folders(self._root)
+        folders.make(f"{destination}/{CACHE_FOLDER}")
+        with self._partial_folder(folders, destination) as partial:
+            temporary = f"{partial}/{temporary_name('claim')}"
+            with _removed_afterwards(temporary):
+                _write_whole(temporary, data)
+                with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged
+                    place_new(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
+
+    def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
+        # A `stat` could be answered by a cache while the server is gone.
+        nonce = secrets.token_hex(16).encode()
+        with self._own_probe() as probe:
+            try:
+                _write_whole(probe, nonce, mtime_ns=_PROBE_MTIME_NS)
+            except OSError as error:
+                if classified(error, "").kind is FailureKind.DESTINATION_FULL:
+                    return False
+                raise
+            if while_there is not None:
+                while_there(self._probe_name, nonce)
+            if self._read_own(probe.rpartition("/")[2]) != nonce:
+                raise OSError(errno.EIO, "what was written is not what is read back")
+            self._keeps_times = abs(os.lstat(probe).st_mtime_ns - _PROBE_MTIME_NS) <= MTIME_TOLERANCE_NS
+        return True
+
+    @contextlib.contextmanager
+    def _own_probe(self) -> Iterator[str]:
+        """Yield the path of the probe file, which is not there now and will not be there afterwards."""
+        path = f"{self._root}/{self._probe_name}"
+        with self._probing, _removed_afterwards(path):
+            with contextlib.suppress(OSError):  # usually there is none; one that stays is said by what follows
+                os.unlink(path)
+            yield path
+
+    def free_bytes(self) -> int | None:
+        try:
+            usage = shutil.disk_usage(self._root)
+        except OSError:
+            return None
+        return usage.free if usage.total > 0 else None  # some network file systems do not know and say 0
+
+    def top_names(self) -> tuple[str, ...] | None:
+        with self._reached():
+            return tuple(sorted(os.listdir(self._root)))
+
+    # --- whose is it -------------------------------------------------------------------------------------------------
+
+    def look(self, destination: str) -> DestinationLook:
+        with self._answering("Cannot look at", destination):
+            folders = Folders(self._root)
+            return look_of(
+                destination,
+                claim=self._read(folders, f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX),
+                creation=self._read(folders, f"{destination}/{CREATION_PATH}", OWN_FILE_BYTES_MAX),
+                is_empty=self._holds_nothing(folders, destination),
+            )
+
+    def _holds_nothing(self, folders: Folders, destination: str) -> bool:
+        """Say whether nothing stands there but what a push of ours that was stopped at once leaves."""
+        names = set(_names(folders, destination)) - {PARTIAL_FOLDER}
+        return not names or (names == {CACHE_FOLDER} and not _names(folders, f"{destination}/{CACHE_FOLDER}"))
+
+    # --- what is there -----------------------------------------------------------------------------------------------
+
+    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+        with self._answering("Cannot list", destination):
+            folders = Folders(self._root)
+            if not folders.is_there(destination):
+                return {}
+            found = walk(folders.path(destination), leave_out=_is_ours)
+        return {
+            entry.path: RemoteFile(entry.size_bytes, entry.mtime_ns if self._keeps_times else None)
+            for entry in found.files
+        }
+
+    def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
+        with self._answering("Cannot read from", destination):
+            return self._read(Folders(self._root), f"{destination}/{require_inside(relative_path)}", limit_bytes)
+
+    def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
+        pulse = Pulse(control)
+        found = {}
+        with self._answering("Cannot read from", destination):
+            folders = Folders(self._root)
+            for entry in files:
+                pulse.moved(0)
+                with self._opened(folders, f"{destination}/{require_inside(entry.path)}") as descriptor:
+                    if descriptor is not None:
+                        found[entry.path] = sample_descriptor(descriptor, entry.size_bytes)
+        return found
+
+    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+        pulse = Pulse(control)
+        buffer = new_buffer()
+        found = {}
+        with self._answering("Cannot read from", destination):
+            folders = Folders(self._root)
+            with contextlib.closing(self._opened_ahead(folders, destination, paths)) as opened:
+                for path, descriptor in opened:
+                    try:
+                        size_bytes = os.fstat(descriptor).st_size
+                        found[path] = hash_descriptor(descriptor, size_bytes, buffer, pulse.moved, drops_behind=True)
+                    except OSError as error:
+                        raise self._unreadable(path, error) from error
+                    finally:
+                        os.close(descriptor)
+                    pulse.finished_file()
+        pulse.finished()
+        return found
+
+    def _unreadable(self, path: str, error: OSError) -> OSError | TransportError:
+        """A bad block says EIO, as a lost server does: which of them it was, the marker tells whoever asks for it next."""
+        if error.errno != errno.EIO:
+            return error
+        text = f"Cannot read {path!r} at {self._root}: {reason(error)}."
+        return TransportError(FailureKind.UNKNOWN, text, detail=reason(error))
+
+    def _opened_ahead(
+        self, folders: Folders, destination: str, paths: Iterable[str]
+    ) -> Generator[tuple[str, int], None, None]:
+        """Yield each file that is there with its descriptor, to be closed by the caller; the next ones are on their way."""
+        waiting: deque[tuple[str, int]] = deque()
+        try:
+            for path in paths:
+                descriptor = self._descriptor(folders, f"{destination}/{require_inside(path)}")
+                if descriptor is None:
+                    continue
+                waiting.append((path, descriptor))
+                fetch_anew(descriptor)
+                if len(waiting) > _FILES_AHEAD:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, descriptor in waiting:
+                os.close(descriptor)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
+        with self._answering("Cannot write to", destination):
+            self._require_apart(source_root)
+            copier = FileCopier(source_root, control)
+            folders = Folders(self._root)
+            folders.make(destination)
+            with self._partial_folder(folders, destination) as partial:
+                copier.copy_new(
+                    [
+                        self._order(folders, destination, require_data_path(entry.path), entry, partial)
+                        for entry in files
+                    ]
+                )
+            # All folders, not only those written to now: a push that was killed made names that nobody made durable.
+            for folder in _folders_below(folders.path(destination)):
+                folders.touch(f"{destination}/{folder}")
+            folders.touch_up_to_root(destination)
+            copier.make_durable(map(folders.path, folders.touched))
+
+    def _require_apart(self, source_root: str) -> None:
+        """Refuse a root that leads back to the run by a link or a bind mount: both "copies" would be the same bytes."""
+        here, there = os.path.realpath(source_root), os.path.realpath(self._root)
+        parents = [here]
+        while os.path.dirname(parents[-1]) != parents[-1]:
+            parents.append(os.path.dirname(parents[-1]))
+        if there == here or there.startswith(here + os.sep) or any(_is_same_folder(there, p) for p in parents[:4]):
+            text = f"The destination {self._root} leads to the run's own folder {source_root}: give another transport path."
+            raise TransportError(FailureKind.AUTH, text)
+
+    def replace(
+        self,
+        source_root: str,
+        files: Sequence[FileEntry],
+        destination: str,
+        *,
+        control: Control,
+        instead: Mapping[str, bytes] = NOTHING_ELSE,
+    ) -> None:
+        with self._answering("Cannot write to", destination):
+            copier = FileCopier(source_root, control)
+            folders = Folders(self._root)
+            folders.make(destination)
+            with self._partial_folder(folders, destination) as partial:
+                copier.replace(
+                    [
+                        self._order(
+                            folders,
+                            destination,
+                            require_cache_path(entry.path),
+                            entry,
+                            partial,
+                            data=instead.get(entry.path),
+                        )
+                        for entry in files
+                    ]
+                )
+            copier.make_durable(map(folders.path, folders.touched))
+
+    def _order(
+        self,
+        folders: Folders,
+        destination: str,
+        path: str,
+        entry: FileEntry,
+        partial: str,
+        *,
+        data: bytes | None = None,
+    ) -> Order:
+        final = f"{destination}/{path}"
+        folder = final.rpartition("/")[0]
+        folders.make(folder)
+        folders.touch(folder)
+        return Order(entry, temporary=f"{partial}/{temporary_name('partial')}", final=folders.path(final), data=data)
+
+    @contextlib.contextmanager
+    def _partial_folder(self, folders: Folders, destination: str) -> Iterator[str]:
+        """Yield the folder for files on their way; it is gone afterwards unless something of others is in it."""
+        folders.make(f"{destination}/{PARTIAL_FOLDER}")
+        partial = folders.path(f"{destination}/{PARTIAL_FOLDER}")
+        try:
+            yield partial
+        finally:
+            with contextlib.suppress(OSError):
+                os.rmdir(partial)
+
+    def write_small(self, path: str, data: bytes) -> None:
+        with self._answering("Cannot write", path):
+            folders = Folders(self._root)
+            folder, _, name = path.rpartition("/")
+            folders.make(folder)
+            folders.touch_up_to_root(folder)
+            for left in _names(folders, folder) if folder else ():  # by a write that was killed
+                if left.startswith(f".{name}.") and is_temporary_name(left):
+                    os.unlink(folders.path(f"{folder}/{left}"))
+            temporary = folders.path(f"{folder}/{temporary_name(name)}" if folder else temporary_name(name))
+            with _removed_afterwards(temporary):
+                _write_whole(temporary, data)
+                os.replace(temporary, folders.path(path))
+            FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
+
+    def set_aside(self, destination: str, paths: Iterable[str]) -> None:
+        with self._answering("Cannot move aside in", destination):
+            folders = Folders(self._root)
+            standing = [path for path in paths if _stands(folders, f"{destination}/{require_data_path(path)}")]
+            if not standing:
+                return
+            aside = _new_numbered_folder(folders, f"{SUPERSEDED_FOLDER}/{destination}")
+            for path in standing:
+                new_folder = f"{aside}/{path}".rpartition("/")[0]
+                folders.make(new_folder)
+                with contextlib.suppress(FileNotFoundError):  # one name of two that this share takes for the same
+                    os.rename(folders.path(f"{destination}/{path}"), folders.path(f"{aside}/{path}"))
+                folders.touch_up_to_root(new_folder)
+                folders.touch(f"{destination}/{path}".rpartition("/")[0])
+            FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
+
+    def clear_partials(self, destination: str) -> None:
+        with self._answering("Cannot clean up in", destination):
+            folders = Folders(self._root)
+            partial = f"{destination}/{PARTIAL_FOLDER}"
+            for name in _names(folders, partial):
+                path = folders.path(f"{partial}/{name}")
+                if is_temporary_name(name) and stat.S_ISREG(os.lstat(path).st_mode):
+                    os.unlink(path)
+            if folders.is_there(partial):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folders.path(partial))
+
+    def digest_bytes_max(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing runs between calls."""
+
+    # --- shared ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _answering(self, doing: str, path: str) -> Iterator[None]:
+        """The border: `path` must lie below the root, and what the system says becomes a TransportError."""
+        require_inside(path)
+        try:
+            self._require_no_cache(path)
+            yield
+        except OSError as error:
+            raise classified(error, f"{doing} {path!r} at {self._root}") from error
+
+    @contextlib.contextmanager
+    def _opened(self, folders: Folders, path: str) -> Iterator[int | None]:
+        """Yield a descriptor of one regular file; None where there is none (a link is none). Raises: OSError."""
+        descriptor = self._descriptor(folders, path)
+        try:
+            yield descriptor
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _descriptor(self, folders: Folders, path: str) -> int | None:
+        if not folders.is_there(path.rpartition("/")[0]):
+            return None
+        try:
+            descriptor = os.open(folders.path(path), READ_FLAGS)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def _read(self, folders: Folders, path: str, limit_bytes: int) -> bytes | None:
+        with self._opened(folders, path) as descriptor:
+            if descriptor is None:
+                return None
+            drop_cached(descriptor)
+            return read_at_most(descriptor, limit_bytes)
+
+
+def _is_same_folder(one: str, other: str) -> bool:
+    """Say whether both paths lead to one folder. One that is gone is no other's: whoever opens it says whose loss it is."""
+    try:
+        return os.path.samefile(one, other)
+    except FileNotFoundError:
+        return False
+
+
+def _is_ours(name: str, _status: os.stat_result) -> bool:
+    return name in (CACHE_FOLDER, PARTIAL_FOLDER)
+
+
+def _names(folders: Folders, relative: str) -> list[str]:
+    return os.listdir(folders.path(relative)) if folders.is_there(relative) else []
+
+
+def _folders_below(root: str) -> Iterator[str]:
+    """Yield every folder below, relative. Asks for no file's attributes, which a network share would charge for."""
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        with os.scandir(f"{root}/{prefix}") as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield prefix + entry.name
+                    pending.append(f"{prefix}{entry.name}/")
+
+
+def _stands(folders: Folders, path: str) -> bool:
+    """Say whether anything at all has this name, a link itself included."""
+    return folders.is_there(path.rpartition("/")[0]) and os.path.lexists(folders.path(path))
+
+
+def _new_numbered_folder(folders: Folders, parent: str) -> str:
+    """Return the first numbered folder below `parent` that was not there, made now and by us alone."""
+    folders.make(parent)
+    for number in count(1):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folders.path(f"{parent}/{number}"))
+            return f"{parent}/{number}"
+    raise AssertionError("unreachable")
+
+
+def _write_whole(path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
+    descriptor = create(path)
+    try:
+        write_all(descriptor, data)
+        settle(descriptor, mtime_ns)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _removed_afterwards(temporary: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it usually has its final name by now
+            os.unlink(temporary)

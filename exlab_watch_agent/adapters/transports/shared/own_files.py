@@ -1,0 +1,160 @@
+"""What the agent itself keeps at a destination: names and formats that every transport shares.
+
+Decided here: how marker, claim and partial files are called and spelled, and how much of a foreign file is believed.
+Not here: how they get there (each transport), and what a claim means (core/destination.py).
+
+```
+<root>/.exlab-watch-agent.json                    marker: {"schema": 1, "id": 32 hex}
+<root>/.exlab-superseded/<destination>/<n>/...    what had to make room, never destroyed
+<destination>/.exlab-partial/                     files on their way; ours alone, may be emptied at any time
+<destination>/.exlab-wizard/exlab-watch-agent.json   claim: whose folder it is; the seal adds members
+```
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from exlab_watch_agent.adapters.local.tree import is_inside
+from exlab_watch_agent.core.claim import Claim
+from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.errors import FailureKind, TransportError
+
+MARKER_FILE = ".exlab-watch-agent.json"
+PROBE_PREFIX = ".exlab-probe-"
+PARTIAL_FOLDER = ".exlab-partial"
+SUPERSEDED_FOLDER = ".exlab-superseded"
+CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
+OWN_FILE_BYTES_MAX = 1024 * 1024
+SCHEMA = 1
+WORDS_MAX = 300
+_OF_THE_SEAL = (("on", "host"), ("sealed at", "sealed_at"))
+
+_MARKER_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def require_inside(relative_path: str) -> str:
+    """Return the path. Raises: TransportError when it could name something outside the folder it is joined to."""
+    if not is_inside(relative_path):
+        raise TransportError(FailureKind.UNKNOWN, f"{relative_path!r} does not name anything inside the destination.")
+    return relative_path
+
+
+def require_data_path(relative_path: str) -> str:
+    """Return the path. Raises: TransportError when a data file has a name that the agent uses itself."""
+    first = require_inside(relative_path).partition("/")[0]
+    if first in (PARTIAL_FOLDER, CACHE_FOLDER):
+        raise TransportError(
+            FailureKind.UNKNOWN,
+            f"{relative_path!r}: the name {first} at the top of a run is the agent's own. Rename it, then retry.",
+        )
+    return relative_path
+
+
+def require_cache_path(relative_path: str) -> str:
+    """Return the path. Raises: TransportError unless it lies in the cache folder: nothing else is ever replaced."""
+    if not require_inside(relative_path).startswith(f"{CACHE_FOLDER}/"):
+        raise TransportError(FailureKind.UNKNOWN, f"{relative_path!r} is not in {CACHE_FOLDER} and is never replaced.")
+    return relative_path
+
+
+def new_marker_id() -> str:
+    return uuid.uuid4().hex
+
+
+def marker_text(marker_id: str) -> bytes:
+    return _text({"schema": SCHEMA, "id": marker_id})
+
+
+def marker_id_in(data: bytes) -> str | None:
+    """Return the id that a marker file says, None when it is not one."""
+    found = _object_in(data).get("id")
+    return found if isinstance(found, str) and _MARKER_ID.fullmatch(found) else None
+
+
+def claim_text(claim: Claim) -> bytes:
+    return _text({"schema": SCHEMA, **asdict(claim)})
+
+
+def claim_in(data: bytes) -> Claim | None:
+    """Return the claim that a claim file makes, None when it is not one. Unknown members are passed over."""
+    members = _object_in(data)
+    identity = members.get("identity")
+    if not isinstance(identity, dict):
+        return None
+    texts = [members.get(name) for name in ("job_id", "equipment_id", "run")]
+    texts += [identity.get(name) for name in ("created_at", "created_by", "project_uid", "leaf_name")]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    job_id, equipment_id, run, *rest = (str(text) for text in texts)
+    return Claim(job_id=job_id, equipment_id=equipment_id, run=run, identity=RunIdentity(*rest))
+
+
+def is_sealed_claim(data: bytes) -> bool:
+    """Return whether a claim says that its copy was proven: only the seal adds this member."""
+    return bool(_object_in(data).get("manifest_sha256"))
+
+
+def holder_in(data: bytes) -> str:
+    """Return in words who makes a claim: its job, its run, and host and time of the seal where it has them."""
+    claim = claim_in(data)
+    if claim is None:
+        return ""
+    members = _object_in(data)
+    parts = [f"job {claim.job_id} of {claim.equipment_id} {claim.run}"]
+    parts += [f"{word} {text}" for word, name in _OF_THE_SEAL if (text := _string(members.get(name)))]
+    return ", ".join(part[:WORDS_MAX] for part in parts)
+
+
+def says_synced(data: bytes) -> bool:
+    """Return whether the bytes of a `creation.json` say that its run is synced."""
+    return _object_in(data).get("sync_status") == "synced"
+
+
+def identity_in(data: bytes, *, folder_name: str) -> RunIdentity | None:
+    """Return the identity in the bytes of a `creation.json`, None when there is none to be had."""
+    members = _object_in(data)
+    if not isinstance(members.get("created_at"), str):
+        return None
+    project = _mapping(members.get("lims_project"))
+    local_path = _string(_mapping(members.get("paths")).get("local")).rstrip("/\\")
+    return RunIdentity(
+        created_at=_string(members.get("created_at")),
+        created_by=_string(members.get("created_by")),
+        project_uid=_string(project.get("uid")),
+        leaf_name=re.split(r"[/\\]", local_path)[-1] or folder_name,
+    )
+
+
+def _text(members: Mapping[str, Any]) -> bytes:
+    return (json.dumps(members, indent=2, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def _object_in(data: bytes) -> Mapping[str, Any]:
+    try:
+        return _mapping(json.loads(data))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def arrived_under_another_name(path: str, where: str) -> TransportError:
+    """Return what is wrong with a target on which a file that was copied does not stand under its name."""
+    text = (
+        f"{path!r} did not arrive under its name at {where}: the target may take names that differ in case only for the "
+        "same, or change them. Rename it, or use another target."
+    )
+    return TransportError(FailureKind.UNKNOWN, text)

@@ -1,0 +1,50 @@
+"""A state folder is ours and nobody else's to write in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.errors import StateFolderError
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
+def test_a_folder_that_others_cannot_write_in_is_fine(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    require_private(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777, 0o1777])
+def test_a_folder_that_others_may_write_in_is_refused_and_left_as_it_is(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    try:
+        with pytest.raises(StateFolderError, match="may be written by others") as refused:
+            require_private(tmp_path)
+        assert f"chmod 700 {tmp_path}" in str(refused.value)
+        assert tmp_path.stat().st_mode & 0o7777 == mode
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(StateFolderError, match=f"belongs to another user \\(uid {owner}\\)"):
+        require_private(tmp_path)
+
+
+def test_a_folder_that_is_not_there_yet_is_fine(tmp_path: Path) -> None:
+    require_private(tmp_path / "new")
+
+
+def test_windows_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(os, "name", "nt")
+    try:
+        require_private(tmp_path)
+    finally:
+        monkeypatch.undo()
+        tmp_path.chmod(0o700)

@@ -1,0 +1,74 @@
+"""Whose a destination folder is, and what is said of one that is not ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from exlab_watch_agent.core.claim import Claim, DestinationLook, DestinationStanding, conflict_at, standing
+from exlab_watch_agent.core.creation import RunIdentity
+
+IDENTITY = RunIdentity("2026-04-17T14:32:00Z", "asmith", "8c7e", "Run_2026-04-17T14-32")
+OTHER_IDENTITY = replace(IDENTITY, created_by="bjones")
+MINE = Claim("job-1", "EQ", "P/Runs/Run_2026-04-17T14-32", IDENTITY)
+SAME_RUN = replace(MINE, job_id="job-2")
+NOTHING = DestinationLook(is_empty=True, claim=None, identity=None)
+S = DestinationStanding
+
+
+def look(**found: object) -> DestinationLook:
+    return replace(NOTHING, is_empty=False, **found)
+
+
+@pytest.mark.parametrize(
+    ("found", "whose"),
+    [
+        (NOTHING, S.FREE),
+        (look(), S.OCCUPIED),
+        (look(claim=MINE), S.OURS),
+        (look(claim=MINE, is_sealed=True), S.OURS),
+        (look(claim=replace(MINE, run="another place", identity=OTHER_IDENTITY)), S.OURS),
+        (look(claim=SAME_RUN), S.CLAIMED_UNSEALED),
+        (look(claim=SAME_RUN, is_sealed=True), S.CLAIMED_BY_OTHER_AGENT),
+        (look(claim=SAME_RUN, identity=IDENTITY), S.CLAIMED_UNSEALED),
+        (look(claim=replace(SAME_RUN, identity=OTHER_IDENTITY)), S.OCCUPIED),
+        (look(claim=replace(SAME_RUN, run="P/Runs/Run_2026-04-17T14-33")), S.OCCUPIED),
+        (look(claim=replace(SAME_RUN, equipment_id="EQ_2"), is_sealed=True), S.OCCUPIED),
+        (look(identity=IDENTITY), S.OURS),
+        (look(identity=IDENTITY, is_sealed=True), S.SEALED_UNCLAIMED),
+        (look(identity=OTHER_IDENTITY), S.OCCUPIED),
+        (look(identity=OTHER_IDENTITY, is_sealed=True), S.OCCUPIED),
+    ],
+)
+def test_a_folder_is_ours_by_our_job_or_where_nobody_says_that_it_is_another_s(found, whose):
+    assert standing(found, MINE) is whose
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+@pytest.mark.parametrize("where", list(S))
+def test_only_a_folder_that_is_ours_is_written_to(where, is_sealed):
+    conflict = conflict_at(where, "P/Runs/R", holder="job 7 on labpc-07", is_sealed=is_sealed)
+    is_ours = where in (S.FREE, S.OURS) or (where is S.SEALED_UNCLAIMED and is_sealed)
+    assert (conflict is None) is is_ours
+    if conflict is not None:
+        assert conflict.message.startswith("P/Runs/R ")
+        assert "job 7 on labpc-07" in conflict.message
+    if conflict is not None and where is not S.OCCUPIED:
+        assert "exlab-watch-agent resolve RUN --use local" in conflict.message
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        (S.OCCUPIED, "destination_occupied"),
+        (S.CLAIMED_BY_OTHER_AGENT, "claimed_by_other_agent"),
+        (S.SEALED_UNCLAIMED, "claimed_by_other_agent"),
+        (S.CLAIMED_UNSEALED, "claimed_unsealed"),
+    ],
+)
+def test_each_kind_of_conflict_has_its_name(where, kind):
+    conflict = conflict_at(where, "P/Runs/R", holder="", is_sealed=False)
+    assert conflict is not None
+    assert conflict.kind == kind
+    assert "()" not in conflict.message
