@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from exlab_watch_agent.core.binding import Binding as Binding
 from exlab_watch_agent.core.binding import Nature as Nature
@@ -18,11 +18,13 @@ from exlab_watch_agent.core.binding import accepted
 from exlab_watch_agent.core.claim import Claim as Claim
 from exlab_watch_agent.core.claim import DestinationLook as DestinationLook
 from exlab_watch_agent.core.creation import Creation, RunIdentity
+from exlab_watch_agent.core.creation import SavedCreation as SavedCreation
 from exlab_watch_agent.core.inventory import FileEntry, Inventory
 from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.statechart import RunState
 
 
@@ -58,12 +60,30 @@ def _ignore(_: Progress) -> None:
     return None
 
 
-def _always() -> None:
-    return None
-
-
 def _unlimited() -> float | None:
     return None
+
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+
+
+class SideBySide(Protocol):
+    """Runs two parts of one effect, at the same time where that is possible, and returns what both return.
+
+    What the first raises cancels the second and is raised; what the second raises is raised once the first has ended.
+    """
+
+    def __call__(
+        self, control: Control, first: Callable[[Control], First], second: Callable[[Control], Second], /
+    ) -> tuple[First, Second]: ...
+
+
+def one_after_the_other(
+    control: Control, first: Callable[[Control], First], second: Callable[[Control], Second], /
+) -> tuple[First, Second]:
+    """Implements SideBySide where there is one thread."""
+    return first(control), second(control)
 
 
 NOTHING_ELSE: Mapping[str, bytes] = MappingProxyType({})
@@ -76,12 +96,14 @@ class Control:
     `is_cancelled` is asked at least every few hundred milliseconds; when it says True the callee raises
     `CancelledError` and leaves nothing under a final name that is not whole. `report` may be called from any thread,
     often. `rate_bytes_per_s` is the bandwidth limit in force at this moment, None for none: ask it again for every
-    piece, so that a limit that changes in the middle of a file holds at once.
+    piece, so that a limit that changes in the middle of a file holds at once. `side_by_side` runs two parts of the effect
+    at the same time: an effect makes no threads of its own.
     """
 
     is_cancelled: Callable[[], bool] = _never
     report: Callable[[Progress], None] = _ignore
     rate_bytes_per_s: Callable[[], float | None] = _unlimited
+    side_by_side: SideBySide = one_after_the_other
 
 
 class RunTree(Protocol):
@@ -156,18 +178,6 @@ class CreationFile:
 
     creation: Creation
     signature: tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class SavedCreation:
-    """Signatures of the `creation.json` that was changed and of what stands there now; equal when nothing was written.
-
-    Whoever has taken in what stood there `before` knows all of what stands there `after`; nobody else does, because others
-    save the file, too.
-    """
-
-    before: tuple[int, int, int]
-    after: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,26 +526,36 @@ class RunStore(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """What the handlers of one lane work with. `binding` and `trail_head` ask the engine's side for its latest word.
+    """What the effects of one lane work with, and what the engine knew of both of its sides when they began.
 
-    `require_root` returns when the equipment's folder is the one that the last scan found to be ours. Raises:
-    RootUnavailableError.
+    `root`: the equipment's folder. `binding`: the destination root's marker and who accepted it, None before its first use.
+    `volume`: identity of the equipment's folder as the last scan found it, None before the first.
     """
 
     clock: Clock
     tree: RunTree
     creations: CreationFiles
     digester: Digester
+    scanner: RunScanner
+    root_lock: RootLock
     transport: Transport
     manifests: ManifestStore
     sealer: Sealer
     equipment: EquipmentPolicy
+    root: str
     policy: Policy
     apartness: Apartness
-    binding: Callable[[], Binding | None]
-    trail_head: Callable[[], Mapping[str, Any]]
-    require_root: Callable[[], None] = _always
+    binding: Binding | None = None
+    volume: str | None = None
 
     def marker_id(self) -> str | None:
         """Return the id of the destination root's marker where that root was accepted, else None."""
-        return accepted(self.binding())
+        return accepted(self.binding)
+
+    def require_root(self) -> None:
+        """Return when the equipment's folder is the one that the last scan found to be ours. Asks the disk.
+
+        Between that scan and now another volume may have been mounted. Raises: RootUnavailableError.
+        """
+        if self.volume is not None and self.scanner.volume(self.equipment) != self.volume:
+            raise RootUnavailableError(f"{self.root} is another folder or volume than a moment ago.")

@@ -24,7 +24,7 @@ from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import EffectFailed, Verified
 from exlab_watch_agent.core.gate import Finding, blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileEntry
-from exlab_watch_agent.core.manifest import Outcome
+from exlab_watch_agent.core.manifest import Agreement
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.lane import Requested
@@ -248,7 +248,7 @@ class NASSyncClient:
         if isinstance(outcome, Verified):
             found = outcome.comparison
             return VerifyResult(
-                ok=found.outcome is Outcome.EQUAL and not outcome.skipped_oversize,
+                ok=found.agreement is Agreement.EQUAL and not outcome.skipped_oversize,
                 mismatched=tuple(sorted({*found.local_changed, *found.remote_changed, *found.local_added})),
                 missing=tuple(sorted({*found.local_missing, *found.remote_missing})),
                 extra=found.remote_extra,

@@ -61,6 +61,18 @@ class Creation:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedCreation:
+    """Signatures of the `creation.json` that was changed and of what stands there now; equal when nothing was written.
+
+    A reader whose last-read signature is `before` has nothing to learn from `after`. Any other reader must read again:
+    other programs write this file, too.
+    """
+
+    before: tuple[int, int, int]
+    after: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class CreationProblem:
     """Why a `creation.json` cannot be used now. `message` is one sentence with the next step."""
 

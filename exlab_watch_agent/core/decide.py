@@ -2,17 +2,17 @@
 
 Every rule of a run's life is in `judge`, one function per kind of event; the chart (statechart.py) says whether the
 trigger that was picked is possible at all. What is deliberately not here: which queued run may start (queueing.py),
-and how an effect is carried out (handlers.py).
+and how an effect is carried out (acts).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
 
 from exlab_watch_agent.core.claim import Claim, conflict_at
-from exlab_watch_agent.core.effects import Effect, Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
@@ -30,8 +30,7 @@ from exlab_watch_agent.core.events import (
     Verified,
 )
 from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
-from exlab_watch_agent.core.manifest import Comparison
-from exlab_watch_agent.core.manifest import Outcome as Comparing
+from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.passes import Uptime, are_apart
 from exlab_watch_agent.core.policy import Policy
@@ -41,6 +40,8 @@ from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import RunState, Trigger
 
+RunEffect = Work | WriteStatus
+PUSHING = frozenset({RunState.RUNNING, RunState.PRECHECKING, RunState.AWAITING_VERIFY, RunState.SEALING})
 LOCAL_CHANGED = "local_changed_after_sync"
 NAMES_KEPT_MAX = 20
 UNREADABLE_MAX = 2
@@ -52,17 +53,17 @@ class Step:
     """What follows from one event: the record to save (`move` is None when it is the old one) and the effects to start."""
 
     record: RunRecord
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[RunEffect, ...] = ()
     move: Move | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The trigger that an event amounts to, why in words, and what else changes in the record."""
+    """The trigger that an event amounts to, why in words, and the record with all that changes beside its state."""
 
     trigger: Trigger
     reason: str
-    changes: dict[str, Any] = field(default_factory=dict)
+    record: RunRecord
     operator: str | None = None
 
 
@@ -77,78 +78,79 @@ def decide(record: RunRecord, event: Event, *, now: datetime, policy: Policy) ->
     judgement = judge(record, event, now=now, policy=policy)
     if judgement is None:
         return Step(record, resting_effects(record, event))
-    moved = record.moved(judgement.trigger, at=now, **judgement.changes)
+    moved = judgement.record.moved(judgement.trigger, at=now)
     move = Move(now, judgement.trigger, record.state, moved.state, judgement.reason, judgement.operator)
     return Step(moved, entry_effects(moved, before=record, event=event), move)
 
 
 def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> Judgement | None:
     """Return what the event means for a run in this state, None when nothing."""
+    state = record.state
     match event:
         case Inspected():
             return _judge_inspection(record, event, now=now)
-        case Pushed() if record.state is RunState.RUNNING:
-            return Judgement(Trigger.PUSHED, f"{counted(record.files_total, 'file')} at the destination")
-        case PrecheckPassed() if record.state is RunState.PRECHECKING:
-            return Judgement(Trigger.PRECHECK_PASSED, "sizes and sampled blocks agree")
-        case CopyWrong() if record.state is RunState.PRECHECKING:
-            return _after_failure(record, FailureKind.HASH_MISMATCH, event.message, now=now, policy=policy)
+        case Pushed():
+            if state is RunState.RUNNING:
+                return Judgement(Trigger.PUSHED, f"{counted(record.files_total, 'file')} at the destination", record)
+        case PrecheckPassed():
+            if state is RunState.PRECHECKING:
+                return Judgement(Trigger.PRECHECK_PASSED, "sizes and sampled blocks agree", record)
+        case CopyWrong():
+            if state is RunState.PRECHECKING:
+                error = LastError(FailureKind.HASH_MISMATCH, event.message)
+                return _after_failure(record, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
         case Verified():
             return _judge_verify(record, event, now=now, policy=policy)
-        case Sealed() if record.state is RunState.SEALING:
-            settled = {"sealed_at": record.sealed_at or now, "attempts": 0, "mismatches": 0, "last_error": None}
-            return Judgement(Trigger.SEALED, "manifest and creation.json stand on both sides", settled | NO_WAIT)
+        case Sealed():
+            if state is RunState.SEALING:
+                sealed = replace(record, sealed_at=record.sealed_at or now).cleared()
+                return Judgement(Trigger.SEALED, "manifest and creation.json stand on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
         case EffectFailed():
             return _judge_failure(record, event, now=now, policy=policy)
-        case RetryRequested() if record.state is RunState.FAILED:
-            afresh = {"attempts": 0, "mismatches": 0, "last_error": None} | NO_WAIT
-            return Judgement(Trigger.RETRIED, event.reason or "another try was asked for", afresh, event.operator)
-        case LocalChosen() if record.state is RunState.CONFLICT:
-            afresh = {"attempts": 0, "mismatches": 0, "last_error": None, "sealed_at": None, "manifest_digest": ""}
-            afresh |= NO_PASSES | NO_WAIT
-            return Judgement(Trigger.LOCAL_CHOSEN, event.reason or "the local data win", afresh, event.operator)
-        case AuditDue() if record.state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
-            return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", {}, event.operator)
-        case RunVanished() if record.state is RunState.QUEUED:
-            message = "the run folder is gone: put it back, then retry"
-            return _after_failure(record, FailureKind.LOCAL_FILE_VANISHED, message, now=now, policy=policy)
+        case RetryRequested():
+            if state is RunState.FAILED:
+                reason = event.reason or "another try was asked for"
+                return Judgement(Trigger.RETRIED, reason, record.cleared(), event.operator)
+        case LocalChosen():
+            if state is RunState.CONFLICT:
+                reason = event.reason or "the local data win"
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, record.unsealed().cleared(), event.operator)
+        case AuditDue():
+            if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
+                return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
+        case RunVanished():
+            if state is RunState.QUEUED:
+                error = LastError(FailureKind.LOCAL_FILE_VANISHED, "the run folder is gone: put it back, then retry")
+                return _after_failure(record, FailureKind.LOCAL_FILE_VANISHED, error, now=now, policy=policy)
+        case _:
+            assert_never(event)
     return None
-
-
-NO_WAIT: dict[str, Any] = {"next_attempt_at": None, "wait_s": 0.0}
-NO_PASSES: dict[str, Any] = {
-    "verify_passes": 0,
-    "verified_at": None,
-    "verified_boot_id": "",
-    "verified_uptime_s": 0.0,
-}
 
 
 def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> Judgement | None:
     findings = mark_overrides(event.findings, event.creation.overrides, now=now)
     refusals = blocking(findings)
     has_changed = event.fingerprint != record.fingerprint
-    refused = (
-        Judgement(Trigger.REFUSED, explain(findings), {"last_error": _refusal(findings), **_seen(event)})
-        if refusals
-        else None
-    )
-    changed = Judgement(Trigger.CHANGED, "the run changed since it counted as complete", AFRESH)
+    refused = None
+    if refusals:
+        refusal = _as_seen(record, event).with_error(LastError(refusals[0].rule, explain(findings)))
+        refused = Judgement(Trigger.REFUSED, explain(findings), refusal)
+    changed = _start_over(record, "the run changed since it counted as complete")
     match record.state:
         case RunState.ACQUIRING if event.completeness.is_complete:
-            if refused is not None:
-                return refused
-            return Judgement(Trigger.ADMITTED, "complete, quiet and admitted by the gate", _admission(event, now))
+            return refused or Judgement(
+                Trigger.ADMITTED, "complete, quiet and admitted by the gate", _admitted(record, event, now)
+            )
         # What was sealed is never started over: in the queue the change shows, and an operator must choose.
         case RunState.BLOCKED if has_changed and not record.is_sealed:
             return changed
         case RunState.BLOCKED if refused is None:
-            admission = _admission(event, now)
+            admitted = _admitted(record, event, now)
             if record.is_sealed:
-                admission["fingerprint"] = record.fingerprint
-            return Judgement(Trigger.ADMITTED, "the gate lets it through now", admission)
+                admitted = replace(admitted, fingerprint=record.fingerprint)
+            return Judgement(Trigger.ADMITTED, "the gate lets it through now", admitted)
         case RunState.QUEUED:
             return _judge_queued(record, event, refused=refused, changed=changed if has_changed else None)
         case RunState.RUNNING if refused is not None:
@@ -156,7 +158,7 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY | RunState.SEALING if has_changed:
             return _judge_change(record, "the run changed since it counted as complete")
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if has_changed:
-            return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven")
+            return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
             return changed
     return None
@@ -167,83 +169,104 @@ def _judge_queued(
 ) -> Judgement | None:
     if changed is not None or not (event.completeness.is_complete or record.is_sealed):
         if record.is_sealed:
-            return _conflict(LOCAL_CHANGED, "the local data changed after the run was sealed")
-        return changed or Judgement(Trigger.CHANGED, event.completeness.reason, AFRESH)
+            return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after the run was sealed"))
+        return changed or _start_over(record, event.completeness.reason)
     if refused is not None:
         return refused
     if event.destination is None:
         return None
     conflict = conflict_at(event.destination, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
     if conflict is not None:
-        return _conflict(conflict.kind, conflict.message)
-    changes = {"destination": event.destination_path, **NO_WAIT}
-    return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", changes)
+        return _conflict(record, LastError(conflict.kind, conflict.message))
+    bound_for = replace(record, destination=event.destination_path).without_wait()
+    return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
 
 
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
-    comparison = event.comparison
-    is_equal = comparison.outcome is Comparing.EQUAL and not event.skipped_oversize
     match record.state:
         case RunState.AWAITING_VERIFY:
-            if comparison.outcome is Comparing.LOCAL_GONE:
-                return _after_failure(
-                    record,
-                    FailureKind.LOCAL_FILE_VANISHED,
-                    _words(comparison),
-                    now=now,
-                    policy=policy,
-                    fingerprint=event.fingerprint,
-                )
-            if comparison.outcome in (Comparing.LOCAL_DIFFERS, Comparing.BOTH_DIFFER):
-                return _judge_change(record, _words(comparison))
-            if comparison.outcome is Comparing.REMOTE_DIFFERS:
-                return _after_failure(record, FailureKind.HASH_MISMATCH, _words(comparison), now=now, policy=policy)
-            if event.skipped_oversize:
-                names = ", ".join(event.skipped_oversize[:NAMES_KEPT_MAX])
-                text = f"too large to be proven by download: {names}; raise verify.max_stream_bytes in the config, then retry"
-                error = LastError("verify_skipped_oversize", text)
-                return Judgement(Trigger.GAVE_UP, error.message, {"last_error": error})
-            if event.declared_mismatches and "manifest_hash_mismatch" not in active_classes(event.overrides, now=now):
-                names = ", ".join(event.declared_mismatches[:NAMES_KEPT_MAX])
-                changes = {"declared_mismatches": event.declared_mismatches[:NAMES_KEPT_MAX], **NO_WAIT}
-                return Judgement(Trigger.PUT_BACK, f"hashes differ from the instrument's manifest: {names}", changes)
-            return Judgement(Trigger.PROVEN, _words(comparison), _passed(record, event, now=now, policy=policy))
+            return _judge_first_verify(record, event, now=now, policy=policy)
         case RunState.AUDITING:
-            if is_equal:
-                return Judgement(Trigger.PROVEN, _words(comparison), _passed(record, event, now=now, policy=policy))
-            if comparison.outcome is Comparing.REMOTE_DIFFERS:
-                return _damaged(LastError(FailureKind.HASH_MISMATCH, _words(comparison)))
-            if comparison.outcome is Comparing.EQUAL:
-                error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
-                return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, {"last_error": error})
-            return _conflict(LOCAL_CHANGED, _words(comparison), fingerprint=event.fingerprint)
-        case RunState.CONFLICT if is_equal and record.is_sealed:
-            passed = _passed(record, event, now=now, policy=policy) | {"last_error": None}
+            return _judge_audit(record, event, now=now, policy=policy)
+        case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
             trigger = Trigger.SEAL_MISSED if event.is_seal_missing else Trigger.DIFFERENCE_GONE
-            return Judgement(trigger, "both sides equal the manifest again", passed)
+            proven = _proven(record, event, now=now, policy=policy)
+            return Judgement(trigger, "both sides equal the manifest again", proven)
     return None
 
 
-def _damaged(error: LastError) -> Judgement:
+def _is_equal(event: Verified) -> bool:
+    return event.comparison.agreement is Agreement.EQUAL and not event.skipped_oversize
+
+
+def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
+    found = _words(event.comparison)
+    match event.comparison.agreement:
+        case Agreement.LOCAL_GONE:
+            error = LastError(FailureKind.LOCAL_FILE_VANISHED, found)
+            left = event.fingerprint
+            return _after_failure(
+                record, FailureKind.LOCAL_FILE_VANISHED, error, now=now, policy=policy, fingerprint=left
+            )
+        case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
+            return _change_of_a_push(record, found)
+        case Agreement.REMOTE_DIFFERS:
+            error = LastError(FailureKind.HASH_MISMATCH, found)
+            return _after_failure(record, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
+        case Agreement.EQUAL:
+            pass
+        case _:
+            assert_never(event.comparison.agreement)
+    if event.skipped_oversize:
+        names = ", ".join(event.skipped_oversize[:NAMES_KEPT_MAX])
+        text = f"too large to be proven by download: {names}; raise verify.max_stream_bytes in the config, then retry"
+        return Judgement(Trigger.GAVE_UP, text, record.with_error(LastError("verify_skipped_oversize", text)))
+    if event.declared_mismatches and "manifest_hash_mismatch" not in active_classes(event.overrides, now=now):
+        kept = event.declared_mismatches[:NAMES_KEPT_MAX]
+        put_back = replace(record, declared_mismatches=kept).without_wait()
+        return Judgement(Trigger.PUT_BACK, f"hashes differ from the instrument's manifest: {', '.join(kept)}", put_back)
+    return Judgement(Trigger.PROVEN, found, _proven(record, event, now=now, policy=policy))
+
+
+def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
+    found = _words(event.comparison)
+    if _is_equal(event):
+        return Judgement(Trigger.PROVEN, found, _proven(record, event, now=now, policy=policy))
+    match event.comparison.agreement:
+        case Agreement.REMOTE_DIFFERS:
+            return _damaged(record, LastError(FailureKind.HASH_MISMATCH, found))
+        case Agreement.EQUAL:
+            error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
+            return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
+        case Agreement.LOCAL_DIFFERS | Agreement.LOCAL_GONE | Agreement.BOTH_DIFFER:
+            return _conflict(record, LastError(LOCAL_CHANGED, found), fingerprint=event.fingerprint)
+        case _:
+            assert_never(event.comparison.agreement)
+
+
+def _damaged(record: RunRecord, error: LastError) -> Judgement:
     """The sealed copy is not what it was: whatever was proven before is void, and a push must heal it."""
-    voided = {"verify_passes": 0, "last_error": error, "attempts": 0, "mismatches": 0}
+    voided = replace(record, attempts=0, mismatches=0).with_error(error).with_passes_void()
     return Judgement(Trigger.COPY_DAMAGED, error.message, voided)
 
 
+def _start_over(record: RunRecord, reason: str) -> Judgement:
+    return Judgement(Trigger.CHANGED, reason, record.afresh())
+
+
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:
-    """A change before the first seal starts the run over; after it, both versions matter and an operator must choose."""
     if record.state is RunState.AUDITING:
-        return Judgement(Trigger.AUDIT_INTERRUPTED, message)
-    if record.state not in WORKING_ON_A_PUSH:
-        return None
+        return Judgement(Trigger.AUDIT_INTERRUPTED, message, record)
+    return _change_of_a_push(record, message) if record.state in PUSHING else None
+
+
+def _change_of_a_push(record: RunRecord, message: str) -> Judgement:
+    """A change before the first seal starts the run over; after it, both versions matter and an operator must choose."""
     if not record.is_sealed:
-        return Judgement(Trigger.CHANGED, message, AFRESH)
+        return _start_over(record, message)
     if record.state in (RunState.AWAITING_VERIFY, RunState.SEALING):
-        return _conflict(LOCAL_CHANGED, message)
-    return Judgement(Trigger.PUT_BACK, message, NO_WAIT)
-
-
-WORKING_ON_A_PUSH = frozenset({RunState.RUNNING, RunState.PRECHECKING, RunState.AWAITING_VERIFY, RunState.SEALING})
+        return _conflict(record, LastError(LOCAL_CHANGED, message))
+    return Judgement(Trigger.PUT_BACK, message, record.without_wait())
 
 
 def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, policy: Policy) -> Judgement | None:
@@ -251,125 +274,77 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
     match record.state:
         case RunState.AUDITING if event.is_copy_unreadable:
             if record.attempts + 1 >= UNREADABLE_MAX:
-                return _damaged(error)
-            doubted = {"verify_passes": 0, "last_error": error, "attempts": record.attempts + 1}
-            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, doubted)
-        case RunState.AUDITING if event.conflict:
-            return _conflict(event.conflict, event.message)
+                return _damaged(record, error)
+            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
+        case RunState.AUDITING | RunState.RUNNING if event.conflict:
+            return _conflict(record, LastError(event.conflict, event.message))
         case RunState.AUDITING:
-            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, {"last_error": error})
-        case RunState.RUNNING if event.conflict:
-            return _conflict(event.conflict, event.message)
+            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.with_error(error))
         case RunState.SEALING:
-            attempts = record.attempts + (0 if event.is_destination_away else 1)
-            wait_s = policy.retry_schedule_s[min(max(attempts, 1), len(policy.retry_schedule_s)) - 1]
-            return Judgement(
-                Trigger.SEAL_FAILED,
-                event.message,
-                {"attempts": attempts, "last_error": error, **_wait(wait_s, now)},
-            )
+            failed = record.with_error(error) if event.is_destination_away else record.failed(error)
+            wait_s = policy.retry_schedule_s[min(max(failed.attempts, 1), len(policy.retry_schedule_s)) - 1]
+            return Judgement(Trigger.SEAL_FAILED, event.message, failed.waiting(wait_s, now=now))
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:
             if event.is_destination_away or event.is_source_away:
-                return Judgement(Trigger.PUT_BACK, event.message, {"last_error": error, **NO_WAIT})
-            return _after_failure(
-                record,
-                event.kind,
-                event.message,
-                now=now,
-                policy=policy,
-                detail=event.detail,
-                fingerprint=event.fingerprint,
-            )
+                return Judgement(Trigger.PUT_BACK, event.message, record.with_error(error).without_wait())
+            left = event.fingerprint
+            return _after_failure(record, event.kind, error, now=now, policy=policy, fingerprint=left)
     return None
 
 
 def _after_failure(
-    record: RunRecord,
-    kind: FailureKind,
-    message: str,
-    *,
-    now: datetime,
-    policy: Policy,
-    detail: str = "",
-    fingerprint: str = "",
+    record: RunRecord, kind: FailureKind, error: LastError, *, now: datetime, policy: Policy, fingerprint: str = ""
 ) -> Judgement:
-    attempts = record.attempts + 1
-    mismatches = record.mismatches + (1 if kind is FailureKind.HASH_MISMATCH else 0)
-    changes: dict[str, Any] = {
-        "attempts": attempts,
-        "mismatches": mismatches,
-        "last_error": LastError(kind, message, detail),
-    }
-    if kind is FailureKind.HASH_MISMATCH:
-        changes["verify_passes"] = 0
-    verdict = after_failure(kind, attempts=attempts, mismatches=mismatches, schedule_s=policy.retry_schedule_s)
+    """Count the failure, and put the run back or give up. `fingerprint`: what is left of a run of which a file vanished."""
+    failed = record.failed(error, is_mismatch=kind is FailureKind.HASH_MISMATCH)
+    verdict = after_failure(
+        kind, attempts=failed.attempts, mismatches=failed.mismatches, schedule_s=policy.retry_schedule_s
+    )
     if isinstance(verdict, PutBack):
-        return Judgement(Trigger.PUT_BACK, message, changes | _wait(verdict.wait_s, now))
+        return Judgement(Trigger.PUT_BACK, error.message, failed.waiting(verdict.wait_s, now=now))
     if fingerprint:
-        changes["fingerprint"] = fingerprint
-    return Judgement(Trigger.GAVE_UP, f"{message} ({verdict.reason})", changes | NO_WAIT)
+        failed = replace(failed, fingerprint=fingerprint)
+    return Judgement(Trigger.GAVE_UP, f"{error.message} ({verdict.reason})", failed.without_wait())
 
 
-def _conflict(kind: str, message: str, *, fingerprint: str = "") -> Judgement:
-    changes: dict[str, Any] = {"last_error": LastError(kind, message), "verify_passes": 0, **NO_WAIT}
+def _conflict(record: RunRecord, error: LastError, *, fingerprint: str = "") -> Judgement:
+    found = record.with_error(error).with_passes_void().without_wait()
     if fingerprint:
-        changes["fingerprint"] = fingerprint
-    return Judgement(Trigger.CONFLICT_FOUND, message, changes)
+        found = replace(found, fingerprint=fingerprint)
+    return Judgement(Trigger.CONFLICT_FOUND, error.message, found)
 
 
-def _wait(wait_s: float, now: datetime) -> dict[str, Any]:
-    return {"wait_s": wait_s, "next_attempt_at": now + timedelta(seconds=wait_s) if wait_s else None}
+def _as_seen(record: RunRecord, event: Inspected) -> RunRecord:
+    seen = record.with_data(event.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
+    return replace(seen, run_kind=event.creation.run_kind)
 
 
-AFRESH: dict[str, Any] = {
-    "fingerprint": "",
-    "attempts": 0,
-    "mismatches": 0,
-    "last_error": None,
-    "declared_mismatches": (),
-    **NO_WAIT,
-}
+def _admitted(record: RunRecord, event: Inspected, now: datetime) -> RunRecord:
+    return replace(_as_seen(record, event), enqueued_at=now).cleared()
 
 
-def _seen(event: Inspected) -> dict[str, Any]:
-    return {
-        "fingerprint": event.fingerprint,
-        "files_total": event.files_total,
-        "bytes_total": event.bytes_total,
-        "run_kind": event.creation.run_kind,
-    }
-
-
-def _admission(event: Inspected, now: datetime) -> dict[str, Any]:
-    return _seen(event) | {"enqueued_at": now, "attempts": 0, "mismatches": 0, "last_error": None, **NO_WAIT}
-
-
-def _refusal(findings: tuple[Any, ...]) -> LastError:
-    return LastError(blocking(findings)[0].rule, explain(findings))
-
-
-def _passed(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> dict[str, Any]:
-    earlier = Uptime(record.verified_boot_id, record.verified_uptime_s)
+def _proven(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> RunRecord:
+    """Return the record after both sides were found equal. It counts as another pass when it is apart from the last one."""
     counts = (
         record.verified_at is None
         or record.verify_passes == 0
         or policy.cleanup.age_min_s == 0
-        or are_apart(earlier_at=record.verified_at, earlier=earlier, now=now, uptime=event.uptime)
+        or are_apart(
+            earlier_at=record.verified_at,
+            earlier=Uptime(record.verified_boot_id, record.verified_uptime_s),
+            now=now,
+            uptime=event.uptime,
+        )
     )
-    return {
-        "verify_passes": record.verify_passes + (1 if counts else 0),
-        "verified_at": now,
-        "verified_boot_id": event.uptime.boot_id,
-        "verified_uptime_s": event.uptime.seconds,
-        "manifest_digest": event.manifest_digest,
-        "fingerprint": event.fingerprint,
-        "files_total": event.files_total,
-        "bytes_total": event.bytes_total,
-        "last_error": None,
-        "attempts": 0,
-        "mismatches": 0,
-        **NO_WAIT,
-    }
+    data = record.with_data(event.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
+    return replace(
+        data,
+        verify_passes=record.verify_passes + (1 if counts else 0),
+        verified_at=now,
+        verified_boot_id=event.uptime.boot_id,
+        verified_uptime_s=event.uptime.seconds,
+        manifest_digest=event.manifest_digest,
+    ).cleared()
 
 
 def _words(comparison: Comparison) -> str:
@@ -387,14 +362,16 @@ def _words(comparison: Comparison) -> str:
     ]
     if parts:
         return "; ".join(parts)
-    return "every SHA-256 is equal on both sides" if comparison.outcome is Comparing.EQUAL else "there is no data file"
+    return (
+        "every SHA-256 is equal on both sides" if comparison.agreement is Agreement.EQUAL else "there is no data file"
+    )
 
 
 def entry_effects(
     record: RunRecord, *, before: RunRecord | None = None, event: Event | None = None
-) -> tuple[Effect, ...]:
+) -> tuple[RunEffect, ...]:
     """Return what a run that has just entered its state needs; with only the record, what start-up issues again."""
-    effects: list[Effect] = []
+    effects: list[RunEffect] = []
     # Sealing writes "synced" itself, so that the NAS copy says it too before the run counts as verified; a seal that
     # comes to nothing takes it back.
     is_sealed_now = before is not None and before.state is RunState.SEALING and record.state is RunState.VERIFIED
@@ -408,7 +385,7 @@ def entry_effects(
     return (*effects, work) if work is not None else tuple(effects)
 
 
-def resting_effects(record: RunRecord, event: Event) -> tuple[Effect, ...]:
+def resting_effects(record: RunRecord, event: Event) -> tuple[RunEffect, ...]:
     """Return what an event that moved nothing still asks for: a status that strayed, a conflict looked at again."""
     if isinstance(event, AuditDue) and record.state is RunState.CONFLICT and record.is_sealed:
         return (verify_effect(record),)
@@ -442,7 +419,7 @@ def verify_effect(record: RunRecord) -> Verify:
     )
 
 
-def work_effect(record: RunRecord) -> WorkEffect | None:
+def work_effect(record: RunRecord) -> Work | None:
     """Return the one effect that a working state owns."""
     place = (record.job_id, record.turn, record.run_path, record.equipment_id, record.destination, record.fingerprint)
     match record.state:

@@ -1,18 +1,27 @@
-"""What is to be done next, in the imperative: plain values that a handler carries out.
+"""What is to be done next, in the imperative: plain values that `acts` carries out and `engine/errands.py` runs.
 
-A working state owns exactly one effect; start-up issues it again, so every effect is safe to repeat.
+Decided here: what an effect must be told. A working state owns exactly one effect of work; start-up issues it again, so
+every effect is safe to repeat. Not here: what came of it (events.py), and when it may start (engine/errands.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from exlab_watch_agent.core.claim import Claim
+from exlab_watch_agent.core.discovery import RunPlace
+from exlab_watch_agent.core.reconcile import Known, Signature
+
+# --- the work of a run's working states ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
-    """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may stand there, and is ours."""
+class Subject:
+    """The run that work is about, as it was decided: an outcome of an older `turn` is stale.
+
+    `destination`: POSIX path below the destination root. `fingerprint`: of the inventory that was judged complete.
+    """
 
     job_id: str
     turn: int
@@ -20,48 +29,42 @@ class Push:
     equipment_id: str
     destination: str
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Push(Subject):
+    """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may stand there, and is ours."""
+
     claim: Claim
     is_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Precheck:
+class Precheck(Subject):
     """Look for cheap evidence against the copy."""
-
-    job_id: str
-    turn: int
-    run_path: str
-    equipment_id: str
-    destination: str
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
-class Verify:
+class Verify(Subject):
     """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet."""
 
-    job_id: str
-    turn: int
-    run_path: str
-    equipment_id: str
-    destination: str
-    fingerprint: str
     manifest_digest: str
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
-    """Write manifest and final `creation.json` on both sides and read them back. `wait_s`: not before that long."""
+class Seal(Subject):
+    """Write manifest and final `creation.json` on both sides and read them back.
 
-    job_id: str
-    turn: int
-    run_path: str
-    equipment_id: str
-    destination: str
-    fingerprint: str
+    `wait_s`: not before that long. `anchor`: what the claim is to say besides whose it is, above all the trail's head.
+    """
+
     manifest_digest: str
     claim: Claim
     wait_s: float
+    anchor: Mapping[str, str | int] = field(default_factory=dict)
+
+
+Work = Push | Precheck | Verify | Seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +77,105 @@ class WriteStatus:
     sync_status: str
 
 
-Effect = Push | Precheck | Verify | Seal | WriteStatus
-WorkEffect = Push | Precheck | Verify | Seal
+# --- the effects of a lane ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Look at one run folder. `job_id`: of the run that is known there, empty for none.
+
+    `is_about_creation`: only because its `creation.json` was written; such a look ends where that is the file of
+    `known_signature`, which the agent itself wrote last. `judges_gate`: findings are wanted even while the run is not
+    complete. `is_background`: it waits for its turn behind those of fresh events.
+    """
+
+    place: RunPlace
+    job_id: str = ""
+    is_about_creation: bool = False
+    is_background: bool = False
+    declared_mismatches: tuple[str, ...] = ()
+    known_signature: Signature | None = None
+    judges_gate: bool = False
+
+    @property
+    def equipment_id(self) -> str:
+        return self.place.equipment_id
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Look at a queued run and at its destination, right before a push.
+
+    `asks_nas_fully`: the NAS must keep and give back a few bytes; else its marker is enough, because it did so a moment
+    ago.
+    """
+
+    place: RunPlace
+    claim: Claim
+    destination: str
+    declared_mismatches: tuple[str, ...] = ()
+    asks_nas_fully: bool = True
+
+    @property
+    def equipment_id(self) -> str:
+        return self.place.equipment_id
+
+
+@dataclass(frozen=True, slots=True)
+class AskWhere:
+    """Ask whether known runs are still at their places, and last of all whether the folder that is new still is.
+
+    `twins`: job id → run path of the known runs of the same identity.
+    """
+
+    place: RunPlace
+    twins: Mapping[str, str]
+
+    @property
+    def equipment_id(self) -> str:
+        return self.place.equipment_id
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Compare an equipment's folder with what is known of its runs.
+
+    `cleaned`: paths of runs whose folders need not be there. `unsignalled`: paths of runs of which only the signal is
+    asked for. One that is not full only looks for what came, went or was edited.
+    """
+
+    equipment_id: str
+    root: str
+    known: Known
+    cleaned: frozenset[str] = frozenset()
+    unsignalled: tuple[str, ...] = ()
+    is_full: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask whether the destination is there, and unless `is_light` whether it can be written to."""
+
+    equipment_id: str
+    is_light: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Bind the destination root because an operator says that it is the right one. `serial` tells two of them apart."""
+
+    equipment_id: str
+    operator: str
+    serial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceHeartbeat:
+    """Leave the agent's sign of life on the NAS. `path`: POSIX, below the destination root."""
+
+    equipment_id: str
+    path: str
+    data: bytes
+
+
+Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | PlaceHeartbeat

@@ -1,16 +1,24 @@
-"""What happened to a run, in the past tense. An event with a `turn` is the outcome of an effect of that turn."""
+"""What happened, in the past tense: to a run (`Event`), and what came of each effect (`Result`).
+
+An event with a `turn` is the outcome of an effect of that turn. Every class of effects.py has its results here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
-from exlab_watch_agent.core.creation import Creation, OverrideEntry
+from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreation
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.manifest import Comparison
 from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, Uptime
+from exlab_watch_agent.core.reconcile import Differences, Signature
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
+
+# --- of a run -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +92,11 @@ class Verified:
 class Sealed:
     """Manifest and `creation.json` were read back from the NAS as they stand here.
 
-    `creation_before`, `creation_after`: signatures of the local `creation.json` that the seal changed into this one.
+    `saved`: which local `creation.json` the seal changed into which.
     """
 
     turn: int
-    creation_before: tuple[int, int, int] | None = None
-    creation_after: tuple[int, int, int] | None = None
+    saved: SavedCreation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +162,141 @@ class RunVanished:
 
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
 Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished
+
+
+# --- of the other effects -----------------------------------------------------------------------------------------------
+
+
+class UnseenCode(StrEnum):
+    """Why a look could not be finished.
+
+    `root`: the equipment's folder is not there or not the one that was scanned; `missing`: no run folder or no
+    creation.json; `creation`: it cannot be used (message, line and column in the text); `level`: it is not a run's;
+    `unreadable`: a part of the run cannot be listed or read; `destination`: the NAS cannot be used.
+    """
+
+    ROOT = "root"
+    MISSING = "missing"
+    CREATION = "creation"
+    LEVEL = "level"
+    UNREADABLE = "unreadable"
+    DESTINATION = "destination"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look found. `marker_id` is set when the destination was asked."""
+
+    creation: Creation
+    signature: Signature
+    inspected: Inspected
+    marker_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NothingNew:
+    """The `creation.json` is the one that the agent wrote last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The look could not be finished: a wait, never a failure.
+
+    `signature` is that of a file of another level; `creation` is the file of a run that cannot be read whole, where that
+    could be read; `wait` names the wait for the NAS.
+    """
+
+    code: UnseenCode
+    message: str
+    creation: Creation | None = None
+    signature: Signature | None = None
+    wait: Wait = NAS_UNREACHABLE
+
+
+Inspection = Seen | NothingNew | Unseen
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Whether known runs are at their places: job id → so; and whether the new folder is still there, asked last."""
+
+    are_there: Mapping[str, bool]
+    is_new_there: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a scan found of the root with the identity `volume`.
+
+    `gone`: known paths at which nothing stands. `signalled`: runs whose signal has come.
+    """
+
+    volume: str
+    found: Differences
+    gone: tuple[str, ...] = ()
+    signalled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFailed:
+    """Why nothing is concluded from a scan, in one sentence with the next step."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The destination answered; `marker_id` is that of its root's marker."""
+
+    marker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """The destination cannot be used, why, and what that wait is called."""
+
+    message: str
+    wait: Wait = NAS_UNREACHABLE
+
+
+@dataclass(frozen=True, slots=True)
+class BindingRefused:
+    """The destination root could not be bound, in one sentence."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWritten:
+    """`creation.json` says what the state says."""
+
+    saved: SavedCreation
+
+
+@dataclass(frozen=True, slots=True)
+class StatusUnwritten:
+    """`creation.json` could not be changed, in one sentence."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatPlaced:
+    """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`."""
+
+    problem: str = ""
+
+
+Result = (
+    Outcome
+    | Inspection
+    | Whereabouts
+    | Scanned
+    | ScanFailed
+    | Answered
+    | Unreached
+    | BindingRefused
+    | StatusWritten
+    | StatusUnwritten
+    | HeartbeatPlaced
+)

@@ -1,7 +1,7 @@
 """The manifest: which files a run must have, with their SHA-256. Written, read, and compared with what is there.
 
-Decided here: the text of `checksums.sha256`, and the outcome of comparing local, manifest and remote. Not here: what
-follows from an outcome (decide.py). Digests are everywhere: POSIX path relative to the run → 64 lowercase hex.
+Decided here: the text of `checksums.sha256`, and the agreement of local, manifest and remote. Not here: what
+follows from it (decide.py). Digests are everywhere: POSIX path relative to the run → 64 lowercase hex.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ManifestError(AgentError):
         self.line = line
 
 
-class Outcome(StrEnum):
+class Agreement(StrEnum):
     """What the three-way comparison says."""
 
     EQUAL = "equal"
@@ -47,9 +47,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Local and remote against the manifest; paths sorted. `remote_extra` never has a part in the outcome."""
+    """Local and remote against the manifest; paths sorted. `remote_extra` never has a part in the agreement."""
 
-    outcome: Outcome
+    agreement: Agreement
     local_changed: tuple[str, ...] = ()
     local_missing: tuple[str, ...] = ()
     local_added: tuple[str, ...] = ()
@@ -113,13 +113,13 @@ def compare(
     remote_changed, remote_missing = _differences(expected, remote)
     local_added = tuple(sorted(local.keys() - expected.keys()))
     extra = (set(remote_listing) | remote.keys()) - expected.keys() - local.keys()
-    outcome = _outcome(
+    agreement = _agreement(
         is_local_other=bool(local_changed or local_added) or not expected,
         is_local_short=bool(local_missing),
         is_remote_other=bool(remote_changed or remote_missing),
     )
     return Comparison(
-        outcome=outcome,
+        agreement=agreement,
         local_changed=local_changed,
         local_missing=local_missing,
         local_added=local_added,
@@ -143,12 +143,12 @@ def check_declared(declared: Iterable[DeclaredFile], local: Mapping[str, str]) -
     )
 
 
-def _outcome(*, is_local_other: bool, is_local_short: bool, is_remote_other: bool) -> Outcome:
+def _agreement(*, is_local_other: bool, is_local_short: bool, is_remote_other: bool) -> Agreement:
     if is_remote_other:
-        return Outcome.BOTH_DIFFER if is_local_other or is_local_short else Outcome.REMOTE_DIFFERS
+        return Agreement.BOTH_DIFFER if is_local_other or is_local_short else Agreement.REMOTE_DIFFERS
     if is_local_other:
-        return Outcome.LOCAL_DIFFERS
-    return Outcome.LOCAL_GONE if is_local_short else Outcome.EQUAL
+        return Agreement.LOCAL_DIFFERS
+    return Agreement.LOCAL_GONE if is_local_short else Agreement.EQUAL
 
 
 def _differences(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.machine import advance
@@ -90,7 +89,57 @@ class RunRecord:
     def is_working(self) -> bool:
         return self.state in CHART.working
 
-    def moved(self, trigger: Trigger, *, at: datetime, **changes: Any) -> RunRecord:
+    # --- what may change in it: one word a change --------------------------------------------------------------------
+
+    def moved(self, trigger: Trigger, *, at: datetime) -> RunRecord:
         """Return the record one move on. Raises: IllegalTransition."""
-        state = advance(self.state, trigger)
-        return replace(self, state=state, turn=self.turn + 1, entered_at=at, **changes)
+        return replace(self, state=advance(self.state, trigger), turn=self.turn + 1, entered_at=at)
+
+    def moved_to(self, run_path: str, project: str) -> RunRecord:
+        """Return the record of a run whose folder is elsewhere now: what works at the old place is stale."""
+        return replace(self, run_path=run_path, project=project, turn=self.turn + 1)
+
+    def without_wait(self) -> RunRecord:
+        return replace(self, next_attempt_at=None, wait_s=0.0)
+
+    def waiting(self, wait_s: float, *, now: datetime) -> RunRecord:
+        """Return the record with a backoff of `wait_s` seconds from `now` on; 0 is none."""
+        return replace(self, wait_s=wait_s, next_attempt_at=now + timedelta(seconds=wait_s) if wait_s else None)
+
+    def with_error(self, error: LastError) -> RunRecord:
+        return replace(self, last_error=error)
+
+    def failed(self, error: LastError, *, is_mismatch: bool = False) -> RunRecord:
+        """Return the record with one failure more; one in which the copy was wrong voids the passes."""
+        if is_mismatch:
+            return replace(
+                self, attempts=self.attempts + 1, mismatches=self.mismatches + 1, last_error=error, verify_passes=0
+            )
+        return replace(self, attempts=self.attempts + 1, last_error=error)
+
+    def cleared(self) -> RunRecord:
+        """Return the record as one without failures behind it and without a wait."""
+        return replace(self, attempts=0, mismatches=0, last_error=None).without_wait()
+
+    def afresh(self) -> RunRecord:
+        """Return the record of a run that must be complete and quiet again."""
+        return replace(self, fingerprint="", declared_mismatches=()).cleared()
+
+    def with_data(self, fingerprint: str, *, files_total: int, bytes_total: int) -> RunRecord:
+        """Return the record with what its folder held when it was judged complete or proven."""
+        return replace(self, fingerprint=fingerprint, files_total=files_total, bytes_total=bytes_total)
+
+    def with_passes_void(self) -> RunRecord:
+        return replace(self, verify_passes=0)
+
+    def unsealed(self) -> RunRecord:
+        """Return the record as before the first seal: an operator gave up what was proven."""
+        return replace(
+            self,
+            sealed_at=None,
+            manifest_digest="",
+            verify_passes=0,
+            verified_at=None,
+            verified_boot_id="",
+            verified_uptime_s=0.0,
+        )

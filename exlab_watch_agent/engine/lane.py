@@ -1,248 +1,132 @@
-"""What the engine's loop is told and what it keeps in memory: messages of the inbox, lanes, views.
+"""One equipment as the loop keeps it in memory: its root, its destination, its queues, and what is known of its folders.
 
-Nothing here outlives the process: what must, is in core/record.py. Only the loop's thread changes these values, but for
-a task's progress and its cancel flag.
+Nothing here outlives the process: what must, is in core/record.py. Decided here: what may start while the root is not ours or
+the destination is away. Not here: what those two may be (core/root.py, core/link.py), and what runs (errands.py).
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
-from exlab_watch_agent.acts.handlers import Look, LookResult
+from exlab_watch_agent.core import link as links
+from exlab_watch_agent.core import root as roots
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.discovery import RunPlace
-from exlab_watch_agent.core.effects import WorkEffect
-from exlab_watch_agent.core.events import Outcome
-from exlab_watch_agent.core.gate import Finding
-from exlab_watch_agent.core.policy import EquipmentPolicy
-from exlab_watch_agent.core.reconcile import Differences, Signature
-from exlab_watch_agent.errors import NAS_UNREACHABLE, DestinationUnreachableError, Wait
-from exlab_watch_agent.ports import Ports, Progress, RootLock, RunScanner, SavedCreation
-from exlab_watch_agent.statechart import RunState
-
-SETTLED_STATES = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CLEANED})
-"""Sealed and at rest: the data are looked at by audits only, and `creation.json` when it is another one."""
-UNREADABLE_LOOKS_TOLD = 3
-"""A file that another program holds for a moment is nobody's problem; what three looks cannot read is."""
-PROBE_FIRST_S = 5.0
-ASK_FULLY_EVERY_S = 10.0
-
-# --- messages --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Noticed:
-    """Something may have changed at these paths."""
-
-    paths: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ScanWanted:
-    """These lanes must be reconciled (None: all). One that is not full only looks for what came, went or was edited."""
-
-    equipment_ids: tuple[str, ...] | None = None
-    is_full: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Requested:
-    """An operator's command. `reply` is called once with the answer, after what it caused is durable."""
-
-    request: Mapping[str, Any]
-    reply: Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """What a scan found, or why nothing is concluded from it.
-
-    `gone`: known paths at which nothing stands. `signalled`: runs whose signal has come.
-    """
-
-    equipment_id: str
-    began_s: float
-    ended_s: float
-    is_full: bool
-    error: str | None = None
-    volume: str = ""
-    found: Differences | None = None
-    gone: tuple[str, ...] = ()
-    signalled: tuple[str, ...] = ()
-    accepted_by: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """`twins`: job id of another run of the same identity → whether it is still at its place, of those that were asked."""
-
-    order: Look
-    result: LookResult
-    began_s: float
-    ended_s: float
-    twins: Mapping[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    job_id: str
-    turn: int
-    outcome: Outcome | None
-
-
-@dataclass(frozen=True, slots=True)
-class StatusWritten:
-    job_id: str
-    status: str
-    saved: SavedCreation | None
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Probed:
-    equipment_id: str
-    marker_id: str | None
-    error: DestinationUnreachableError | None
-
-
-@dataclass(frozen=True, slots=True)
-class DestinationLost:
-    """The destination could not be used for something that is no run's work."""
-
-    equipment_id: str
-    error: DestinationUnreachableError
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A destination root was bound because an operator said so, or could not be: `marker_id`, or `error` in words."""
-
-    equipment_id: str
-    operator: str
-    marker_id: str | None
-    error: str | None
-    reply: Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Woken:
-    pass
-
-
-# --- what the loop keeps in memory -----------------------------------------------------------------------------------
-
-
-@dataclass
-class LaneSetup:
-    """One equipment as agent.py puts it together. `make_ports` is handed two questions that the engine answers."""
-
-    equipment: EquipmentPolicy
-    root: str
-    scanner: RunScanner
-    make_ports: Callable[[Callable[[], Binding | None], Callable[[], Mapping[str, Any]]], Ports]
-    root_lock: RootLock
+from exlab_watch_agent.core.effects import (
+    Admit,
+    Effect,
+    PlaceHeartbeat,
+    Precheck,
+    Push,
+    Seal,
+    Verify,
+    WriteStatus,
+)
+from exlab_watch_agent.core.link import Away, Link
+from exlab_watch_agent.core.reconcile import Known, Signature
+from exlab_watch_agent.core.root import Doubted, Ours, Root
+from exlab_watch_agent.ports import Ports
 
 
 @dataclass
 class Lane:
-    """All work of one equipment. Its executors are its own, so that a hanging mount holds up no other lane.
+    """All work of one equipment.
 
-    `eyes` look, scan and probe; `hands` push, hash and seal, so that ten-hour pushes never make the lane blind.
-    `is_ours`: a scan found that this is the root that we know, and it is held against agents of other state folders;
-    until then nothing there is looked at or touched, and `root_problem` says why not. `waiting_since`: since when the
-    destination cannot be used; `wait` names that wait. `asking`: how many
-    probes and bindings of it are under way.
-    `known`: run path → signature of the `creation.json` that was last taken in, None when none was in this life;
-    `passed_over`: the same of folders that are no usable run. `unsignalled`: paths of runs whose signal is not there: only
-    scans ask for it, and so does whatever event comes. `backlog`: paths to look at when there is time.
+    `is_working`: False where the engine only finds out what is where. `queue`, `audits`: job ids of the runs that may be
+    pushed, and audited, in this order. `known`: run path → signature of the `creation.json` that was last read, None when
+    none was in this life; `rejected`: the same of folders that are no usable run. `unsignalled`: runs waiting for their
+    completeness signal; only a scan or an event for that run checks it again. `backlog`: paths to look at when there is
+    time. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note.
     """
 
-    equipment: EquipmentPolicy
-    root: str
-    scanner: RunScanner
-    root_lock: RootLock
     ports: Ports
-    eyes: Executor
-    hands: Executor
     marker_key: str
     binding: Binding | None = None
-    ready: deque[str] = field(default_factory=deque)
-    audits: deque[str] = field(default_factory=deque)
-    parked: dict[str, WorkEffect] = field(default_factory=dict)
-    pushing: str | None = None
-    auditing: str | None = None
-    waiting_since: datetime | None = None
-    waiting_reason: str = ""
-    wait: Wait = NAS_UNREACHABLE
-    asking: int = 0
-    probe_wait_s: float = PROBE_FIRST_S
-    asked_fully_s: float = -ASK_FULLY_EVERY_S
-    volume: str | None = None
+    is_working: bool = True
+    root: Root = field(default_factory=roots.Unasked)
+    link: Link = field(default_factory=links.Unasked)
+    queue: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    audits: OrderedDict[str, None] = field(default_factory=OrderedDict)
     accepted_volume: str | None = None
     accepted_by: str | None = None
-    root_problem: str | None = None
-    root_wait_s: float = 0.0
-    is_ours: bool = False
-    is_scanning: bool = False
-    scan_again: bool = False
-    scan_is_full: bool = False
     scan_not_before_s: float = 0.0
     scan_took_s: float = 0.0
     known: dict[str, Signature | None] = field(default_factory=dict)
-    passed_over: dict[str, Signature] = field(default_factory=dict)
+    rejected: dict[str, Signature] = field(default_factory=dict)
     unsignalled: set[str] = field(default_factory=set)
     backlog: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    background_looks: int = 0
-    last_scan_at: datetime | None = None
-    runs_seen: int = 0
     gone: frozenset[str] = frozenset()
-    last_success_at: datetime | None = None
     orphans: dict[str, RunPlace] = field(default_factory=dict)
+    runs_seen: int = 0
+    last_scan_at: datetime | None = None
+    last_success_at: datetime | None = None
 
+    @property
+    def equipment_id(self) -> str:
+        return self.ports.equipment.equipment_id
 
-@dataclass
-class Task:
-    turn: int
-    cancel: threading.Event
-    lane: Lane
-    progress: Progress = field(default_factory=lambda: Progress(0, 0))
-    began_s: float = 0.0
-    is_seal: bool = False
+    @property
+    def is_ours(self) -> bool:
+        """Whether the last scan found this root to be ours: until then nothing there is looked at or touched."""
+        return isinstance(self.root, Ours)
 
+    @property
+    def root_problem(self) -> str | None:
+        """Why nothing is concluded from this root, in one sentence; None where it is ours or was not asked yet."""
+        return self.root.reason if isinstance(self.root, Doubted) else None
 
-@dataclass(slots=True)
-class View:
-    """What the last look at a run said; not persisted, told to people.
+    @property
+    def away(self) -> Away | None:
+        """Since when and why the destination cannot be used; None where it answers or was not asked yet."""
+        return self.link if isinstance(self.link, Away) else None
 
-    `unreadable`: which part of it cannot be read and why; `unreadable_looks`: how many looks in a row said so, counted up
-    to those after which it is told.
-    """
+    def ports_now(self) -> Ports:
+        """Return the lane's ports with what is known of both sides now."""
+        return replace(
+            self.ports, binding=self.binding, volume=self.root.volume if isinstance(self.root, Ours) else None
+        )
 
-    reason: str = ""
-    problem: str = ""
-    findings: tuple[Finding, ...] = ()
-    own_signature: Signature | None = None
-    fingerprint: str = ""
-    quiet_since_s: float = 0.0
-    changes: int = 0
-    looks_unchanged: int = 0
-    is_settling: bool = False
-    unreadable: str = ""
-    unreadable_looks: int = 0
+    def is_open_for(self, effect: Effect) -> bool:
+        """Return whether an effect may start: while the root is not ours, or the NAS away, what needs it waits."""
+        match effect:
+            case Push() | Precheck() | Verify() | Seal():
+                return self.is_working and self.is_ours and self.away is None
+            case Admit():
+                return self.is_ours and self.away is None
+            case WriteStatus():
+                return self.is_ours
+            case PlaceHeartbeat():
+                return self.away is None
+        return True
 
+    # --- queues ------------------------------------------------------------------------------------------------------
 
-@dataclass(slots=True)
-class LookState:
-    """`is_slow`: its last look took so long that the next one waits for its turn in the background."""
+    def put_into_queue(self, job_id: str, *, is_first: bool = False) -> None:
+        if job_id not in self.queue:
+            self.queue[job_id] = None
+            self.queue.move_to_end(job_id, last=not is_first)
 
-    is_running: bool = False
-    again: bool = False
-    not_before_s: float = 0.0
-    is_slow: bool = False
-    is_background: bool = False
+    def put_first(self, run_paths: Iterable[str]) -> None:
+        """Have these folders looked at in the background, in this order, before all others that wait."""
+        for path in reversed(list(run_paths)):
+            self.backlog[path] = None
+            self.backlog.move_to_end(path, last=False)
+
+    # --- what is known of its folders --------------------------------------------------------------------------------
+
+    def as_known(self, volume: str | None) -> Known:
+        """Return what a scan is to compare with; `volume`: identity under which the root was last bound."""
+        return Known(dict(self.known), dict(self.rejected), volume, self.accepted_volume, self.accepted_by)
+
+    def read(self, run_path: str, signature: Signature | None) -> None:
+        """Take note of the `creation.json` of a run that was read; None: it is to be read once more."""
+        self.rejected.pop(run_path, None)
+        self.known[run_path] = signature
+
+    def forget(self, run_path: str) -> None:
+        """Let go of a path at which the run is no longer."""
+        self.known.pop(run_path, None)
+        self.unsignalled.discard(run_path)

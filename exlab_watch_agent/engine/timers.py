@@ -10,7 +10,7 @@ from enum import StrEnum
 class TimerKind(StrEnum):
     LOOK = "look"
     READY = "ready"
-    WORK = "work"
+    ERRAND = "errand"
     AUDIT = "audit"
     PROBE = "probe"
     SILENCE = "silence"

@@ -21,7 +21,7 @@ from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import age
-from exlab_watch_agent.engine.lane import UNREADABLE_LOOKS_TOLD
+from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD
 from exlab_watch_agent.statechart import RunState
 
 HOLD = "deletion_on_hold"

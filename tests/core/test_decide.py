@@ -30,7 +30,7 @@ from exlab_watch_agent.core.events import (
     Verified,
 )
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
-from exlab_watch_agent.core.manifest import Comparison, Outcome
+from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.passes import Uptime
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
@@ -94,14 +94,14 @@ def inspected(
     return Inspected(creation, completeness, findings, fingerprint, 2, 10, destination, place)
 
 
-def verified(outcome: Outcome = Outcome.EQUAL, *, turn: int = TURN, **changes: Any) -> Verified:
+def verified(agreement: Agreement = Agreement.EQUAL, *, turn: int = TURN, **changes: Any) -> Verified:
     names = {
-        Outcome.REMOTE_DIFFERS: {"remote_changed": ("a.bin",)},
-        Outcome.LOCAL_DIFFERS: {"local_changed": ("a.bin",)},
-        Outcome.BOTH_DIFFER: {"local_changed": ("a.bin",), "remote_changed": ("a.bin",)},
-        Outcome.LOCAL_GONE: {"local_missing": ("a.bin",)},
-    }.get(outcome, {})
-    return replace(Verified(turn, Comparison(outcome, **names), "d" * 64, "f", 2, 10), **changes)
+        Agreement.REMOTE_DIFFERS: {"remote_changed": ("a.bin",)},
+        Agreement.LOCAL_DIFFERS: {"local_changed": ("a.bin",)},
+        Agreement.BOTH_DIFFER: {"local_changed": ("a.bin",), "remote_changed": ("a.bin",)},
+        Agreement.LOCAL_GONE: {"local_missing": ("a.bin",)},
+    }.get(agreement, {})
+    return replace(Verified(turn, Comparison(agreement, **names), "d" * 64, "f", 2, 10), **changes)
 
 
 def failed(kind: FailureKind = FailureKind.NETWORK, *, turn: int = TURN, **changes: Any) -> EffectFailed:
@@ -145,10 +145,10 @@ OUTCOMES = [
     CopyWrong(TURN, "partial copy"),
     Sealed(TURN),
     RunChanged(TURN, "changed"),
-    *(verified(outcome) for outcome in Outcome),
+    *(verified(agreement) for agreement in Agreement),
     verified(declared_mismatches=("a.bin",)),
     verified(skipped_oversize=("a.bin",)),
-    verified(Outcome.REMOTE_DIFFERS, skipped_oversize=("a.bin",)),
+    verified(Agreement.REMOTE_DIFFERS, skipped_oversize=("a.bin",)),
     *(failed(kind) for kind in FailureKind),
     *(failed(kind, is_destination_away=True) for kind in FailureKind),
     failed(FailureKind.LOCAL_FILE_VANISHED, fingerprint="g"),
@@ -202,7 +202,7 @@ def test_a_run_that_says_synced_afterwards_was_proven_or_said_so_before(state):
     for before, event, after in every_step(state):
         if after.record.sync_status == "synced" and before.sync_status != "synced":
             is_proof = isinstance(event, Sealed) or (
-                isinstance(event, Verified) and event.comparison.outcome is Outcome.EQUAL
+                isinstance(event, Verified) and event.comparison.agreement is Agreement.EQUAL
             )
             # A sealed run that was healed or reopened keeps its seal: the conflict shows it, nothing is called new.
             assert is_proof or (after.record.state is RunState.CONFLICT and before.is_sealed), (before, event)
@@ -213,7 +213,7 @@ def test_a_pass_is_counted_only_by_an_equal_comparison():
         after = step(before, event).record
         if after.verify_passes > before.verify_passes or after.verified_at == NOW:
             assert isinstance(event, Verified), (before, event)
-            assert event.comparison.outcome is Outcome.EQUAL
+            assert event.comparison.agreement is Agreement.EQUAL
             assert not event.skipped_oversize
 
 
@@ -418,28 +418,28 @@ def test_a_run_goes_from_noticed_to_verified():
 
 VERIFIES = [
     ("awaiting_verify", False, verified(), "proven", "sealing"),
-    ("awaiting_verify", False, verified(Outcome.REMOTE_DIFFERS), "put_back", "queued"),
-    ("awaiting_verify", False, verified(Outcome.LOCAL_DIFFERS), "changed", "acquiring"),
-    ("awaiting_verify", False, verified(Outcome.BOTH_DIFFER), "changed", "acquiring"),
-    ("awaiting_verify", False, verified(Outcome.LOCAL_GONE), "gave_up", "failed"),
+    ("awaiting_verify", False, verified(Agreement.REMOTE_DIFFERS), "put_back", "queued"),
+    ("awaiting_verify", False, verified(Agreement.LOCAL_DIFFERS), "changed", "acquiring"),
+    ("awaiting_verify", False, verified(Agreement.BOTH_DIFFER), "changed", "acquiring"),
+    ("awaiting_verify", False, verified(Agreement.LOCAL_GONE), "gave_up", "failed"),
     ("awaiting_verify", True, verified(), "proven", "sealing"),
-    ("awaiting_verify", True, verified(Outcome.LOCAL_DIFFERS), "conflict_found", "conflict"),
-    ("awaiting_verify", True, verified(Outcome.BOTH_DIFFER), "conflict_found", "conflict"),
+    ("awaiting_verify", True, verified(Agreement.LOCAL_DIFFERS), "conflict_found", "conflict"),
+    ("awaiting_verify", True, verified(Agreement.BOTH_DIFFER), "conflict_found", "conflict"),
     ("awaiting_verify", False, verified(skipped_oversize=("a",)), "gave_up", "failed"),
     ("awaiting_verify", False, verified(declared_mismatches=("a",)), "put_back", "queued"),
     ("auditing", True, verified(), "proven", "verified"),
-    ("auditing", True, verified(Outcome.REMOTE_DIFFERS), "copy_damaged", "queued"),
-    ("auditing", True, verified(Outcome.LOCAL_DIFFERS), "conflict_found", "conflict"),
-    ("auditing", True, verified(Outcome.LOCAL_GONE), "conflict_found", "conflict"),
-    ("auditing", True, verified(Outcome.BOTH_DIFFER), "conflict_found", "conflict"),
+    ("auditing", True, verified(Agreement.REMOTE_DIFFERS), "copy_damaged", "queued"),
+    ("auditing", True, verified(Agreement.LOCAL_DIFFERS), "conflict_found", "conflict"),
+    ("auditing", True, verified(Agreement.LOCAL_GONE), "conflict_found", "conflict"),
+    ("auditing", True, verified(Agreement.BOTH_DIFFER), "conflict_found", "conflict"),
     ("auditing", True, verified(skipped_oversize=("a",)), "audit_interrupted", "verified"),
     ("conflict", True, verified(), "difference_gone", "verified"),
     ("conflict", True, verified(is_seal_missing=True), "seal_missed", "sealing"),
-    ("conflict", True, verified(Outcome.LOCAL_DIFFERS), None, "conflict"),
+    ("conflict", True, verified(Agreement.LOCAL_DIFFERS), None, "conflict"),
     ("conflict", True, verified(skipped_oversize=("a",)), None, "conflict"),
     ("conflict", False, verified(), None, "conflict"),
     ("queued", True, verified(), None, "queued"),
-    ("verified", True, verified(Outcome.REMOTE_DIFFERS), None, "verified"),
+    ("verified", True, verified(Agreement.REMOTE_DIFFERS), None, "verified"),
 ]
 
 
@@ -466,7 +466,7 @@ def test_hashes_that_the_instrument_declared_otherwise_pass_only_with_an_active_
 
 
 def test_a_damaged_copy_is_healed_by_a_push_and_the_passes_before_it_are_void():
-    healing = step(record("auditing", sealed=True, attempts=4), verified(Outcome.REMOTE_DIFFERS))
+    healing = step(record("auditing", sealed=True, attempts=4), verified(Agreement.REMOTE_DIFFERS))
     assert healing.record.state is RunState.QUEUED
     assert healing.record.is_sealed
     assert (healing.record.verify_passes, healing.record.attempts) == (0, 0)
@@ -513,12 +513,12 @@ def test_a_pass_a_minute_after_another_is_one_more():
 
 
 DIFFERENT = [
-    ("auditing", verified(Outcome.REMOTE_DIFFERS)),
-    ("auditing", verified(Outcome.LOCAL_DIFFERS)),
-    ("auditing", verified(Outcome.BOTH_DIFFER)),
-    ("auditing", verified(Outcome.LOCAL_GONE)),
-    ("awaiting_verify", verified(Outcome.REMOTE_DIFFERS)),
-    ("awaiting_verify", verified(Outcome.LOCAL_DIFFERS)),
+    ("auditing", verified(Agreement.REMOTE_DIFFERS)),
+    ("auditing", verified(Agreement.LOCAL_DIFFERS)),
+    ("auditing", verified(Agreement.BOTH_DIFFER)),
+    ("auditing", verified(Agreement.LOCAL_GONE)),
+    ("awaiting_verify", verified(Agreement.REMOTE_DIFFERS)),
+    ("awaiting_verify", verified(Agreement.LOCAL_DIFFERS)),
     ("prechecking", CopyWrong(TURN, "partial copy")),
     ("queued", inspected(fingerprint="g")),
     ("sealing", RunChanged(TURN, "grew")),
@@ -534,7 +534,7 @@ def test_whatever_is_found_different_voids_the_passes_before_it(state, event):
 
 
 def test_a_difference_that_is_gone_begins_to_count_anew():
-    conflict = step(record("auditing", sealed=True, verify_passes=2), verified(Outcome.LOCAL_DIFFERS)).record
+    conflict = step(record("auditing", sealed=True, verify_passes=2), verified(Agreement.LOCAL_DIFFERS)).record
     assert step(conflict, verified(turn=conflict.turn)).record.verify_passes == 1
 
 
@@ -566,7 +566,7 @@ def test_what_needs_a_person_fails_at_once(state, kind):
     ("state", "event"),
     [
         ("prechecking", CopyWrong(TURN, "partial copy")),
-        ("awaiting_verify", verified(Outcome.REMOTE_DIFFERS)),
+        ("awaiting_verify", verified(Agreement.REMOTE_DIFFERS)),
         ("running", failed(FailureKind.HASH_MISMATCH)),
     ],
 )
@@ -692,8 +692,8 @@ STATUSES = [
     ("awaiting_verify", False, verified(), []),
     ("sealing", False, Sealed(TURN), []),  # the seal itself wrote it, on both sides
     ("auditing", True, verified(), []),
-    ("auditing", True, verified(Outcome.REMOTE_DIFFERS), ["pending"]),
-    ("auditing", True, verified(Outcome.LOCAL_DIFFERS), ["failed"]),
+    ("auditing", True, verified(Agreement.REMOTE_DIFFERS), ["pending"]),
+    ("auditing", True, verified(Agreement.LOCAL_DIFFERS), ["failed"]),
     ("verified", True, inspected(sync_status="pending"), ["synced"]),
     ("verified", True, inspected(sync_status="synced"), []),
     ("conflict", True, inspected(sync_status="synced", fingerprint="g"), ["failed"]),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from exlab_watch_agent.core.completeness import DeclaredFile
 from exlab_watch_agent.core.manifest import (
+    Agreement,
     ManifestError,
-    Outcome,
     check_declared,
     compare,
     format_manifest,
@@ -250,54 +250,54 @@ SEALED = {"a": A, "b": B}
 
 
 @pytest.mark.parametrize(
-    ("local", "remote", "outcome"),
+    ("local", "remote", "agreement"),
     [
-        ({"a": A, "b": B}, {"a": A, "b": B}, Outcome.EQUAL),
-        ({"a": A, "b": B}, {"a": A, "b": C}, Outcome.REMOTE_DIFFERS),
-        ({"a": A, "b": B}, {"a": A}, Outcome.REMOTE_DIFFERS),
-        ({"a": A, "b": B}, {}, Outcome.REMOTE_DIFFERS),
-        ({"a": A, "b": B}, {"a": B, "b": A}, Outcome.REMOTE_DIFFERS),
-        ({"a": A, "b": B}, {"a": A, "b": ""}, Outcome.REMOTE_DIFFERS),
-        ({"a": A, "b": B}, {"a": A, "b": B.upper()}, Outcome.REMOTE_DIFFERS),
-        ({"a": A, "b": C}, {"a": A, "b": B}, Outcome.LOCAL_DIFFERS),
-        ({"a": A, "b": B, "c": C}, {"a": A, "b": B}, Outcome.LOCAL_DIFFERS),
-        ({"a": C}, {"a": A, "b": B}, Outcome.LOCAL_DIFFERS),
-        ({"a": A, "c": C}, {"a": A, "b": B}, Outcome.LOCAL_DIFFERS),
-        ({"a": A}, {"a": A, "b": B}, Outcome.LOCAL_GONE),
-        ({}, {"a": A, "b": B}, Outcome.LOCAL_GONE),
-        ({"a": A}, {"a": A}, Outcome.BOTH_DIFFER),
-        ({}, {}, Outcome.BOTH_DIFFER),
-        ({"a": A, "b": C}, {"a": A, "b": C}, Outcome.BOTH_DIFFER),
-        ({"a": A, "b": C}, {"a": C, "b": B}, Outcome.BOTH_DIFFER),
-        ({"a": A, "b": B, "c": C}, {"a": A}, Outcome.BOTH_DIFFER),
+        ({"a": A, "b": B}, {"a": A, "b": B}, Agreement.EQUAL),
+        ({"a": A, "b": B}, {"a": A, "b": C}, Agreement.REMOTE_DIFFERS),
+        ({"a": A, "b": B}, {"a": A}, Agreement.REMOTE_DIFFERS),
+        ({"a": A, "b": B}, {}, Agreement.REMOTE_DIFFERS),
+        ({"a": A, "b": B}, {"a": B, "b": A}, Agreement.REMOTE_DIFFERS),
+        ({"a": A, "b": B}, {"a": A, "b": ""}, Agreement.REMOTE_DIFFERS),
+        ({"a": A, "b": B}, {"a": A, "b": B.upper()}, Agreement.REMOTE_DIFFERS),
+        ({"a": A, "b": C}, {"a": A, "b": B}, Agreement.LOCAL_DIFFERS),
+        ({"a": A, "b": B, "c": C}, {"a": A, "b": B}, Agreement.LOCAL_DIFFERS),
+        ({"a": C}, {"a": A, "b": B}, Agreement.LOCAL_DIFFERS),
+        ({"a": A, "c": C}, {"a": A, "b": B}, Agreement.LOCAL_DIFFERS),
+        ({"a": A}, {"a": A, "b": B}, Agreement.LOCAL_GONE),
+        ({}, {"a": A, "b": B}, Agreement.LOCAL_GONE),
+        ({"a": A}, {"a": A}, Agreement.BOTH_DIFFER),
+        ({}, {}, Agreement.BOTH_DIFFER),
+        ({"a": A, "b": C}, {"a": A, "b": C}, Agreement.BOTH_DIFFER),
+        ({"a": A, "b": C}, {"a": C, "b": B}, Agreement.BOTH_DIFFER),
+        ({"a": A, "b": B, "c": C}, {"a": A}, Agreement.BOTH_DIFFER),
     ],
 )
 def test_local_and_remote_are_each_held_against_the_manifest(
-    local: dict[str, str], remote: dict[str, str], outcome: Outcome
+    local: dict[str, str], remote: dict[str, str], agreement: Agreement
 ) -> None:
-    assert compare(local=local, manifest=SEALED, remote=remote).outcome is outcome
+    assert compare(local=local, manifest=SEALED, remote=remote).agreement is agreement
 
 
 @pytest.mark.parametrize(
-    ("remote", "outcome"),
+    ("remote", "agreement"),
     [
-        ({"a": A, "b": B}, Outcome.EQUAL),
-        ({"a": A, "b": C}, Outcome.REMOTE_DIFFERS),
-        ({"a": A}, Outcome.REMOTE_DIFFERS),
-        ({}, Outcome.REMOTE_DIFFERS),
+        ({"a": A, "b": B}, Agreement.EQUAL),
+        ({"a": A, "b": C}, Agreement.REMOTE_DIFFERS),
+        ({"a": A}, Agreement.REMOTE_DIFFERS),
+        ({}, Agreement.REMOTE_DIFFERS),
     ],
 )
 def test_before_there_is_a_manifest_the_local_files_are_what_must_be_there(
-    remote: dict[str, str], outcome: Outcome
+    remote: dict[str, str], agreement: Agreement
 ) -> None:
-    assert compare(local=SEALED, manifest=None, remote=remote).outcome is outcome
+    assert compare(local=SEALED, manifest=None, remote=remote).agreement is agreement
 
 
 @pytest.mark.parametrize("manifest", [None, {}])
 @pytest.mark.parametrize("remote", [{}, {"a": A}])
 def test_an_empty_manifest_verifies_nothing(manifest: dict[str, str] | None, remote: dict[str, str]) -> None:
-    assert compare(local={}, manifest=manifest, remote=remote).outcome is Outcome.LOCAL_DIFFERS
-    assert compare(local={"a": A}, manifest={}, remote=remote).outcome is Outcome.LOCAL_DIFFERS
+    assert compare(local={}, manifest=manifest, remote=remote).agreement is Agreement.LOCAL_DIFFERS
+    assert compare(local={"a": A}, manifest={}, remote=remote).agreement is Agreement.LOCAL_DIFFERS
 
 
 @pytest.mark.parametrize("nothing", ["", "UNSUPPORTED", "A" * 64, "a" * 63])
@@ -305,7 +305,7 @@ def test_two_sides_that_agree_on_no_hash_at_all_are_not_equal(nothing: str) -> N
     same = {"a": A, "b": nothing}
     for manifest in (None, same):
         compared = compare(local=same, manifest=manifest, remote=same)
-        assert compared.outcome is Outcome.BOTH_DIFFER
+        assert compared.agreement is Agreement.BOTH_DIFFER
         assert compared.remote_changed == compared.local_changed == ("b",)
 
 
@@ -334,16 +334,16 @@ def test_the_outcome_follows_from_the_named_differences_and_extras_have_no_part_
 ) -> None:
     found = compare(local=local, manifest=manifest, remote=remote, remote_listing=listing)
     plain = compare(local=local, manifest=manifest, remote=remote)
-    assert found.outcome is plain.outcome
+    assert found.agreement is plain.agreement
     expected = local if manifest is None else manifest
     required = {path: remote.get(path) for path in expected}
     is_remote_equal = required == expected
     is_equal = bool(expected) and local == expected and is_remote_equal
-    assert (found.outcome is Outcome.EQUAL) is is_equal
+    assert (found.agreement is Agreement.EQUAL) is is_equal
     assert bool(found.remote_changed or found.remote_missing) is not is_remote_equal
-    assert (found.outcome in {Outcome.REMOTE_DIFFERS, Outcome.BOTH_DIFFER}) is not is_remote_equal
+    assert (found.agreement in {Agreement.REMOTE_DIFFERS, Agreement.BOTH_DIFFER}) is not is_remote_equal
     is_short_only = is_remote_equal and local.items() < expected.items()
-    assert (found.outcome is Outcome.LOCAL_GONE) is is_short_only
+    assert (found.agreement is Agreement.LOCAL_GONE) is is_short_only
     assert not set(found.remote_extra) & (local.keys() | expected.keys())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.decide import Step
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work
 from exlab_watch_agent.core.events import (
     CopyWrong,
     EffectFailed,
@@ -19,8 +19,7 @@ from exlab_watch_agent.core.events import (
     Verified,
 )
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
-from exlab_watch_agent.core.manifest import Outcome as Comparing
-from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
+from exlab_watch_agent.core.manifest import Agreement, format_manifest, manifest_digest
 from exlab_watch_agent.core.passes import PASSES_APART_S
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.errors import FailureKind
@@ -54,7 +53,7 @@ def counts_as_attempt(outcome: Outcome) -> bool:
 def _is_difference(outcome: Outcome | None) -> bool:
     """Whether a comparison found both sides other than proven."""
     return isinstance(outcome, CopyWrong) or (
-        isinstance(outcome, Verified) and outcome.comparison.outcome is not Comparing.EQUAL
+        isinstance(outcome, Verified) and outcome.comparison.agreement is not Agreement.EQUAL
     )
 
 
@@ -66,7 +65,7 @@ class Window:
     status); `equal`: those while both sides were the same. `fingerprints`: the local ones at any moment of it.
     """
 
-    effect: WorkEffect
+    effect: Work
     nas: Nas
     was_always_away: bool
     began_s: float = 0.0
@@ -101,7 +100,7 @@ class Oracle:
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
-    def effect_begins(self, effect: WorkEffect) -> Window:
+    def effect_begins(self, effect: Work) -> Window:
         record = self.acknowledged.get(effect.job_id)
         if record is None or record.turn < effect.turn:
             raise Violation(f"{effect} was begun before the move that asks for it was durable")
@@ -161,7 +160,7 @@ class Oracle:
         if window.was_always_away and not (isinstance(outcome, EffectFailed) and outcome.is_destination_away):
             raise Violation(f"{effect} was carried out while the NAS was away: {outcome}")
         self._check_fingerprint(window, outcome)
-        if isinstance(outcome, Verified) and outcome.comparison.outcome is Comparing.EQUAL:
+        if isinstance(outcome, Verified) and outcome.comparison.agreement is Agreement.EQUAL:
             if window.nas.source is not None:
                 raise Violation(f"{effect} found both sides equal, and there is no copy elsewhere")
             if outcome.manifest_digest not in window.equal:

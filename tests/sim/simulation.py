@@ -10,37 +10,31 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from exlab_watch_agent.acts import handlers as handlers_module
-from exlab_watch_agent.acts.handlers import Look, LookResult
+from exlab_watch_agent.acts.carry_out import carry_out
 from exlab_watch_agent.adapters.state import store as store_module
 from exlab_watch_agent.adapters.state.store import TRAIL_NAME, RunStore
 from exlab_watch_agent.adapters.state.trail import AuditTrail
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
-from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.claim import CLAIM_PATH
-from exlab_watch_agent.core.decide import Step
+from exlab_watch_agent.core.commands import command_of
+from exlab_watch_agent.core.decide import Step, decide
 from exlab_watch_agent.core.discovery import destination_of, place_of
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect
-from exlab_watch_agent.core.events import Event, Outcome
+from exlab_watch_agent.core.effects import Admit, Effect, Inspect, Precheck, Push, Seal, Verify, Work
+from exlab_watch_agent.core.events import Event, Outcome, Result
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.engine import desk as desk_module
-from exlab_watch_agent.engine import looking as looking_module
-from exlab_watch_agent.engine import working as working_module
-from exlab_watch_agent.engine.lane import LaneSetup, Noticed, Requested
-from exlab_watch_agent.engine.looking import SETTLED_STATES
 from exlab_watch_agent.engine.loop import Engine
-from exlab_watch_agent.errors import AgentError, StoreWriteError
-from exlab_watch_agent.ports import Control, Entry, Ports
+from exlab_watch_agent.engine.messages import CommandGiven, Noticed
+from exlab_watch_agent.engine.runs import SETTLED
+from exlab_watch_agent.errors import CancelledError, StoreWriteError
+from exlab_watch_agent.ports import Control, Entry, Ports, one_after_the_other
 from exlab_watch_agent.statechart import RunState
 from tests.sim.environment import Environment
 from tests.sim.oracle import Oracle, what_is_wrong
@@ -76,32 +70,11 @@ class Call:
     @property
     def job_id(self) -> str | None:
         """Whose work it is; None for looks, scans and the like."""
-        effect = self.arguments[0] if self.arguments else None
+        effect = self.arguments[0]
         return effect.job_id if isinstance(effect, Push | Precheck | Verify | Seal) else None
 
     def __str__(self) -> str:
-        return self.function.__name__.strip("_")
-
-
-class InlineExecutor:
-    """Stands in for the one extra thread of a verify: runs the call at once, a kill included."""
-
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def __enter__(self) -> InlineExecutor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments, **options))
-        except Exception as error:  # as a real executor does; a kill is no Exception
-            future.set_exception(error)
-        return future
+        return type(self.arguments[0]).__name__
 
 
 class Simulation:
@@ -133,6 +106,7 @@ class Simulation:
         self._depth = 0
         self._is_in_loop = False
         self._jobs = 0
+        self.looks: list[str] = []
         self._in_flight: Sequence[Entry] = ()
         self._torn = b""
         self.store: RunStore | None = None
@@ -175,32 +149,36 @@ class Simulation:
             policy=self.policy,
             clock=self.clock,
             now_local=self.clock.now,
-            trail_head=lambda: {"audit_seq": self.store.head.seq if self.store is not None else 0},
+            anchor=lambda: {"audit_seq": self.store.head.seq if self.store is not None else 0},
+            carry_out=self.carry_out,
+            decide=self.decide,
+            new_job_id=self._new_job_id,
             make_executor=lambda _: self,  # type: ignore[arg-type,return-value]
+            make_side_by_side=lambda _: one_after_the_other,
         )
         self._in_loop(self.engine.begin)
 
-    def _lane(self, equipment: EquipmentPolicy) -> LaneSetup:
+    def _lane(self, equipment: EquipmentPolicy) -> Ports:
         nas = self.world.nas[equipment.equipment_id]
+        return Ports(
+            clock=self.clock,
+            tree=MemoryTree(self.world),
+            creations=MemoryCreations(self.world, self.oracle.status_is_written),
+            digester=MemoryDigester(self.world),
+            scanner=MemoryScanner(self.world),
+            root_lock=OurRoot(),
+            transport=FaultyTransport(self.world, nas, self._script or self._fault, self.oracle.nas_is_written),
+            manifests=KillableManifestStore(self.world, self._folder / "state" / "manifests"),
+            sealer=MemorySealer(self.world),
+            equipment=equipment,
+            root=f"{LOCAL_ROOT}/{equipment.equipment_id}",
+            policy=self.policy,
+            apartness=MemoryApartness(nas),
+        )
 
-        def make_ports(binding: Callable[[], Binding | None], trail_head: Callable[[], Any]) -> Ports:
-            return Ports(
-                clock=self.clock,
-                tree=MemoryTree(self.world),
-                creations=MemoryCreations(self.world, self.oracle.status_is_written),
-                digester=MemoryDigester(self.world),
-                transport=FaultyTransport(self.world, nas, self._script or self._fault, self.oracle.nas_is_written),
-                manifests=KillableManifestStore(self.world, self._folder / "state" / "manifests"),
-                sealer=MemorySealer(self.world),
-                equipment=equipment,
-                policy=self.policy,
-                apartness=MemoryApartness(nas),
-                binding=binding,
-                trail_head=trail_head,
-            )
-
-        root = f"{LOCAL_ROOT}/{equipment.equipment_id}"
-        return LaneSetup(equipment, root, MemoryScanner(self.world), make_ports, OurRoot())
+    def _new_job_id(self) -> str:
+        self._jobs += 1
+        return f"{self._jobs:032x}"
 
     def _fault(self, method: str) -> str:
         return self.random.choice(FAULTS) if self.fate.happens(self.fate.p_fault) else "ok"
@@ -229,6 +207,8 @@ class Simulation:
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
         """Implements Executor.submit as far as the engine uses it. A fast thread may be done before it returns."""
+        if isinstance(arguments[0], Inspect | Admit):
+            self.looks.append(arguments[0].place.run_path)
         call = Call(function, arguments, self.fate.happens(self.fate.p_slow))
         if call.job_id is not None and any(other.job_id == call.job_id for other in [*self._calls, *self._running]):
             raise Violation(f"two effects of one run at the same time: {call.arguments[0]}")
@@ -252,37 +232,35 @@ class Simulation:
         self._calls.remove(call)
         return call
 
-    def carry_out(self, effect: WorkEffect, ports: Ports, control: Control) -> Outcome:
-        """The real one, watched."""
+    def carry_out(self, effect: Effect, ports: Ports, control: Control) -> Result:
+        """The real one, watched where it is work or is to start a push."""
+        if isinstance(effect, Push | Precheck | Verify | Seal):
+            return self._work(effect, ports, control)
+        if not isinstance(effect, Admit):
+            return carry_out(effect, ports, control)
+        self.oracle.look_begins(effect.place.run_path)
+        result = carry_out(effect, ports, control)
+        self.oracle.look_ends(effect.place.run_path)
+        return result
+
+    def _work(self, effect: Work, ports: Ports, control: Control) -> Outcome:
         window = self.oracle.effect_begins(effect)
         self._log(f"begin {type(effect).__name__} {effect.run_path[-30:]} turn {effect.turn}")
-        outcome: Outcome | None = None
         try:
-            outcome = _REAL_CARRY_OUT(effect, ports, control)
-        except AgentError:
+            outcome = carry_out(effect, ports, control)
+        except CancelledError:
             self.oracle.effect_ends(window, None)
             raise
-        except Exception as error:
-            raise Violation(f"{effect} ended with {error!r}") from error
+        assert isinstance(outcome, Outcome)
         self.oracle.effect_ends(window, outcome)
         self._log(f"end {type(effect).__name__} {effect.run_path[-30:]}: {outcome}"[:300])
         return outcome
 
     def decide(self, record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> Step:
         """The real one, watched."""
-        step = _REAL_DECIDE(record, event, now=now, policy=policy)
+        step = decide(record, event, now=now, policy=policy)
         self.oracle.decided(record, event, step)
         return step
-
-    def look(self, order: Look, ports: Ports) -> LookResult:
-        """The real one, watched where it is to start a push."""
-        if order.claim is None:
-            return _REAL_LOOK(order, ports)
-        path = order.place.run_path
-        self.oracle.look_begins(path)
-        result = _REAL_LOOK(order, ports)
-        self.oracle.look_ends(path)
-        return result
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
@@ -309,7 +287,7 @@ class Simulation:
             self._deliver()
         draw = self.random.random()
         patience = 0.95 if any(not call.is_slow for call in self._calls) else 0.3
-        if not self.engine._inbox.empty() and draw < 0.6:
+        if self.engine.has_messages and draw < 0.6:
             self._turn_over()
         elif self._calls and draw < patience:
             self._run(self._next_call())
@@ -338,7 +316,7 @@ class Simulation:
         assert self.engine is not None
         if self._is_in_loop:
             return
-        messages = self.engine._waiting_messages()
+        messages = self.engine.waiting_messages()
         if len(messages) > 1 and self.random.random() < 0.3:
             keep = self.random.randrange(1, len(messages))
             for message in messages[keep:]:
@@ -368,13 +346,13 @@ class Simulation:
         in_trouble = [
             record.run_path
             for record in self.oracle.acknowledged.values()
-            if record.is_sealed and record.state not in SETTLED_STATES
+            if record.is_sealed and record.state not in SETTLED
         ]
         return self.random.choice(in_trouble) if in_trouble and self.random.random() < self.fate.p_aimed else ""
 
     def _let_time_pass(self) -> None:
         assert self.engine is not None
-        due_s = self.engine._timers.next_due_s()
+        due_s = self.engine.next_due_s()
         until_due = max(0.0, (due_s if due_s is not None else self.clock.mono_s) - self.clock.mono_s)
         seconds = self.random.choice((0.2, 5.0, until_due, until_due, until_due, self.random.uniform(0, 8000)))
         self._log(f"{seconds:.1f} s pass")
@@ -397,7 +375,7 @@ class Simulation:
 
     def _operate(self, request: dict[str, Any]) -> None:
         if self.engine is not None:
-            self.engine.post(Requested(request, lambda _: self.oracle.waits_are_void()))
+            self.engine.post(CommandGiven(command_of(request), lambda _: self.oracle.waits_are_void()))
 
     def _log(self, text: str) -> None:
         self.trace.append(f"{'  ' * self._depth}{self.clock.mono_s:10.1f} {text}")
@@ -457,13 +435,13 @@ class Simulation:
             while ready := [call for call in self._calls if str(call) != hold]:
                 self._calls.remove(ready[0])
                 self._run(ready[0])
-            if not self.engine._inbox.empty() or self._events:
+            if self.engine.has_messages or self._events:
                 for path in self._events:
                     self.engine.post(Noticed((path,)))
                 self._events.clear()
                 self._in_loop(self.engine.turn_over)
                 continue
-            due_s = self.engine._timers.next_due_s()
+            due_s = self.engine.next_due_s()
             if any(str(call) != hold for call in self._calls):
                 continue
             if due_s is None or due_s > end_s:
@@ -550,9 +528,6 @@ class _WatchedStore(RunStore):
         self._simulation.commit(entries, at)
 
 
-_REAL_CARRY_OUT = working_module.carry_out
-_REAL_DECIDE = desk_module.decide
-_REAL_LOOK = looking_module.look
 _REAL_WRITE = AuditTrail._write
 
 
@@ -567,12 +542,7 @@ class _NoErrors(logging.Handler):
 
 @contextmanager
 def in_place(simulation: Simulation) -> Iterator[None]:
-    """Put the simulation where the machine was: no fsync, no threads, job ids in order, frequent checkpoints."""
-
-    def new_id() -> SimpleNamespace:
-        simulation._jobs += 1
-        return SimpleNamespace(hex=f"{simulation._jobs:032x}")
-
+    """Put the simulation where the disk was: no fsync, frequent checkpoints, a write that may be torn."""
     package = logging.getLogger("exlab_watch_agent")
     handler, was = _NoErrors(), (package.level, package.propagate)
     package.addHandler(handler)
@@ -580,11 +550,6 @@ def in_place(simulation: Simulation) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             for target, name, stand_in in (
-                (working_module, "carry_out", simulation.carry_out),
-                (desk_module, "decide", simulation.decide),
-                (looking_module, "look", simulation.look),
-                (looking_module, "uuid", SimpleNamespace(uuid4=new_id)),
-                (handlers_module, "ThreadPoolExecutor", InlineExecutor),
                 (store_module, "CHECKPOINT_LINES_MIN", 20),
                 (AuditTrail, "_write", lambda trail, data: simulation.write_trail(trail, data)),
             ):

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.core.policy import Layout
-from exlab_watch_agent.engine.lane import Noticed, ScanWanted
+from exlab_watch_agent.engine.errands import Slot
+from exlab_watch_agent.engine.messages import Noticed, ScanWanted
+from exlab_watch_agent.engine.runs import BACKGROUND_LOOKS_MAX, Pace
 from exlab_watch_agent.statechart import RunState
 from tests.sim.simulation import HOUR_S, Simulation, in_place
 from tests.sim.world import SENTINEL
@@ -111,17 +113,8 @@ def complete_run(alive: Life, *, equipment_id: str = "EQ_A") -> Any:
 
 def looks_of(alive: Life) -> list[str]:
     """Collect the paths of the looks from now on."""
-    paths: list[str] = []
-    assert alive.engine is not None
-    looking = alive.engine._looking
-    real = looking.look
-
-    def look(order: Any) -> None:
-        paths.append(order.place.run_path)
-        real(order)
-
-    looking.look = look  # type: ignore[method-assign]
-    return paths
+    alive.looks = []
+    return alive.looks
 
 
 def test_a_run_that_rests_sealed_is_not_read_again_by_scans_nor_by_the_next_start(tmp_path: Path) -> None:
@@ -153,7 +146,7 @@ def test_an_operator_s_edit_that_the_agent_s_own_write_took_along_is_still_looke
         alive.environment.bad_name(run)
         assert alive.engine is not None
         alive.engine.post(ScanWanted())
-        alive.run_for(60.0, hold="do_write_status")
+        alive.run_for(60.0, hold="WriteStatus")
         assert alive.outcome()[run.path][0] is RunState.BLOCKED
         alive._way = "scans"  # the edit makes no event; the agent's own write after it does
         while not alive.environment.is_admitted(run):
@@ -195,8 +188,9 @@ def test_a_slow_look_waits_for_its_turn_in_the_background_and_a_new_run_does_not
         alive.engine.post(Noticed((run.path,)))
         alive.run_for(0.0)
         lane = alive.engine.lanes["EQ_A"]
-        alive.engine._looking.looks[run.path].is_slow = True
-        lane.background_looks = 2  # two others are under way
+        alive.engine._runs._paces[run.path] = Pace(is_slow=True)
+        taken = alive.engine._errands._taken
+        taken[Slot.BACKGROUND, "EQ_A"] = BACKGROUND_LOOKS_MAX  # others are under way
         alive.engine.post(Noticed((run.path,)))
         new = complete_run(alive)
         paths = looks_of(alive)
@@ -204,7 +198,7 @@ def test_a_slow_look_waits_for_its_turn_in_the_background_and_a_new_run_does_not
         alive.engine.turn_over()
         assert paths == [new.path]
         assert list(lane.backlog) == [run.path]
-        lane.background_looks = 0
+        taken[Slot.BACKGROUND, "EQ_A"] = 0
         alive.engine.turn_over()
         assert paths == [new.path, run.path]
 
@@ -234,7 +228,7 @@ def test_a_run_that_is_moved_away_and_back_while_it_is_looked_at_is_one_run(tmp_
         alive.environment.move_run(run)
         assert alive.engine is not None
         alive.engine.post(Noticed((run.path,)))
-        alive.run_for(0.0, hold="ask_for_twins")  # it was seen there, and is about to be asked for here
+        alive.run_for(0.0, hold="AskWhere")  # it was seen there, and is about to be asked for here
         while run.path != home:
             alive.environment.move_run(run)
         alive.run_for(HOUR_S)

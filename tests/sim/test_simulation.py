@@ -260,13 +260,14 @@ def test_a_destination_that_becomes_the_instruments_own_folder_is_no_second_copy
 
 def test_nobody_waits_for_a_destination_that_never_answers(tmp_path):
     with one_run(tmp_path, "") as life:
-        life.run_for(120, hold="do_probe")
+        life.run_for(120, hold="Probe")
         assert life.engine is not None
         lane = life.engine.lanes["EQ_A"]
-        assert lane.waiting_reason == "it has not answered for 60 s"
+        assert lane.away is not None
+        assert lane.away.reason == "it has not answered for 60 s"
         assert life.engine.is_at_rest()
         life.run_for(HOUR_S)
-        assert lane.waiting_since is None
+        assert lane.away is None
         assert record_of(life).state is RunState.VERIFIED
 
 
@@ -274,7 +275,7 @@ def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path):
     with one_run(tmp_path, "") as life:
         life.run_for(HOUR_S)
         rot(life)
-        life.run_for(7 * HOUR_S, hold="do_write_status")
+        life.run_for(7 * HOUR_S, hold="WriteStatus")
         assert record_of(life).state is RunState.SEALING
         life.run_for(HOUR_S)
         (run,) = life.world.runs.values()

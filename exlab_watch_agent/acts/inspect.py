@@ -1,0 +1,125 @@
+"""Looks at a run folder, and before a push at its destination too. Reads only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from exlab_watch_agent.acts.probe import ask_destination
+from exlab_watch_agent.core.claim import DestinationStanding, standing
+from exlab_watch_agent.core.completeness import judge as judge_completeness
+from exlab_watch_agent.core.completeness import not_signalled, signal_file
+from exlab_watch_agent.core.creation import Creation
+from exlab_watch_agent.core.effects import Admit, AskWhere, Inspect
+from exlab_watch_agent.core.events import Inspected, Inspection, NothingNew, Seen, Unseen, UnseenCode, Whereabouts
+from exlab_watch_agent.core.gate import README_BYTES_MAX, README_FILE, Finding, evaluate
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.policy import CompletenessSignal
+from exlab_watch_agent.core.text import shortened
+from exlab_watch_agent.errors import (
+    CreationFileError,
+    DestinationUnreachableError,
+    RootUnavailableError,
+    RunUnreadableError,
+    SourceChangedError,
+    TransportError,
+)
+from exlab_watch_agent.ports import Ports
+
+EXPECTED_BYTES_MAX = 64 * 1024 * 1024
+RUN_LEVEL = "run"
+SENTENCE_MAX = 700
+"""Of what the system says about a path that is too long, this much is told."""
+LEVEL_MAX = 60
+
+
+def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
+    """Return what is in a run folder now, for an `Admit` also at its destination; or why that cannot be told."""
+    path = effect.place.run_path
+    creation: Creation | None = None
+    try:
+        ports.require_root()
+    except RootUnavailableError as error:
+        return Unseen(UnseenCode.ROOT, str(error))
+    try:
+        file = ports.creations.read(path)
+        if file.creation.level != RUN_LEVEL:
+            return Unseen(UnseenCode.LEVEL, _another_level(path, file.creation.level), signature=file.signature)
+        creation = file.creation
+        if isinstance(effect, Inspect) and effect.known_signature == file.signature:
+            return NothingNew()
+        inspected = _inspected(effect, creation, ports)
+        marker_id = None
+        if isinstance(effect, Admit):
+            marker_id = ask_destination(ports, is_full=effect.asks_nas_fully)
+            inspected = _with_destination(effect, inspected, ports)
+        return Seen(creation, file.signature, inspected, marker_id)
+    except CreationFileError as error:
+        return Unseen(UnseenCode.MISSING if error.code == "missing" else UnseenCode.CREATION, str(error))
+    except RootUnavailableError as error:
+        return Unseen(UnseenCode.MISSING, str(error))
+    except (RunUnreadableError, SourceChangedError) as error:
+        return Unseen(UnseenCode.UNREADABLE, shortened(str(error), SENTENCE_MAX), creation)
+    except DestinationUnreachableError as error:
+        return Unseen(UnseenCode.DESTINATION, str(error), wait=error.wait)
+
+
+def ask_where(effect: AskWhere, ports: Ports) -> Whereabouts:
+    """Return whether known runs are at their places. The new folder is asked for last: a run moved back is not two runs."""
+    are_there = {job_id: ports.scanner.is_there(path) for job_id, path in effect.twins.items()}
+    return Whereabouts(are_there, ports.scanner.is_there(effect.place.run_path))
+
+
+def _another_level(run_path: str, level: str) -> str:
+    return (
+        f"{run_path}/{CACHE_FOLDER}/{CREATION_FILE} says level {shortened(json.dumps(level), LEVEL_MAX)} where a run is "
+        "expected: each folder in Runs and TestRuns must be one, so nothing here is copied. If it is a run, write "
+        f'"level": "{RUN_LEVEL}" there, else move the folder elsewhere.'
+    )
+
+
+def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> Inspected:
+    path = effect.place.run_path
+    judges_gate = isinstance(effect, Admit) or effect.judges_gate
+    signal = signal_file(ports.equipment)
+    if signal is not None and not judges_gate and not ports.tree.has_name(path, signal):
+        return Inspected(creation, not_signalled(signal), (), "", files_total=0, bytes_total=0, is_unsignalled=True)
+    inventory = ports.tree.inventory(path)
+    names = {entry.path for entry in inventory.files}
+    expected = None
+    if ports.equipment.signal is CompletenessSignal.MANIFEST and ports.equipment.manifest_filename in names:
+        expected = ports.tree.read_small(path, ports.equipment.manifest_filename, limit_bytes=EXPECTED_BYTES_MAX)
+    completeness = judge_completeness(policy=ports.equipment, inventory=inventory, manifest=expected)
+    findings: tuple[Finding, ...] = ()
+    if completeness.is_complete or judges_gate:
+        readme = None
+        if README_FILE in names:
+            raw = ports.tree.read_small(path, README_FILE, limit_bytes=README_BYTES_MAX)
+            readme = raw.decode("utf-8", "surrogateescape")
+        findings = evaluate(
+            place=effect.place,
+            creation=creation,
+            inventory=inventory,
+            readme=readme,
+            declared_mismatches=effect.declared_mismatches,
+        )
+    return Inspected(
+        creation=creation,
+        completeness=completeness,
+        findings=findings,
+        fingerprint=inventory.fingerprint,
+        files_total=inventory.files_total,
+        bytes_total=inventory.bytes_total,
+    )
+
+
+def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Inspected:
+    """Add whose the destination folder is, and who claims it in words."""
+    where, holder = DestinationStanding.FREE, ""
+    try:
+        found = ports.transport.look(effect.destination)
+    except TransportError:
+        pass  # the NAS answered, and this folder does not: the push asks again and meets the same error, classified
+    else:
+        where, holder = standing(found, effect.claim), found.holder
+    return replace(inspected, destination=where, destination_path=effect.destination, holder=holder)

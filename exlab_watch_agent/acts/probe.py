@@ -1,0 +1,88 @@
+"""Asks a destination root who it is, binds it, and leaves signs of life there.
+
+An unmounted share is an empty folder that would accept writes, and whose emptiness would look like damage: whatever touches
+the destination asks for its marker first.
+"""
+
+from __future__ import annotations
+
+from exlab_watch_agent.core.binding import must_ask
+from exlab_watch_agent.core.effects import Bind, PlaceHeartbeat, Probe
+from exlab_watch_agent.core.events import Answered, BindingRefused, HeartbeatPlaced, Unreached
+from exlab_watch_agent.errors import AgentError, DestinationUnreachableError
+from exlab_watch_agent.ports import Ports
+
+
+def find_destination(ports: Ports) -> str:
+    """Return the marker's id of a destination root that is bound and answers, by reading alone.
+
+    A root that is shown to be another place is bound here. Raises: DestinationUnreachableError.
+    """
+    marker_id = ports.marker_id()
+    if marker_id is not None:
+        ports.transport.require_marker(expected_marker_id=marker_id)
+        return marker_id
+    nature = ports.transport.nature()
+    if not nature.elsewhere:
+        raise must_ask(ports.equipment.equipment_id, ports.transport.describe(), nature)
+    return bind_destination(ports)
+
+
+def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) -> str:
+    """Return the same of a root that may also be written to: it is not the instrument's own folder.
+
+    `is_full`: it must also keep and give back a few bytes; `is_doubted`: it did not answer a moment ago, so that what
+    was shown of it counts no more. Raises: DestinationUnreachableError.
+    """
+    marker_id = ports.marker_id()
+    if marker_id is not None and is_full:
+        ports.transport.probe(expected_marker_id=marker_id)
+    else:
+        marker_id = find_destination(ports)
+    ports.apartness.require_root(anew=is_doubted)  # it writes, and an unmounted share is known by its marker only
+    return marker_id
+
+
+def bind_destination(ports: Ports) -> str:
+    """Return the id of the root's marker, placed now where there was none; a marker that is known must be there.
+
+    Nothing is written there before it is shown that the root is not the instrument's own folder, but probe files.
+    Raises: DestinationUnreachableError.
+    """
+    known = ports.binding
+    if known is not None:
+        ports.transport.require_marker(expected_marker_id=known.marker_id)
+    ports.apartness.require_root(is_first=True)
+    return ports.transport.bind(known_marker_id=None if known is None else known.marker_id)
+
+
+def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
+    """Return whether the destination is there, and unless the probe is light whether it can be written to."""
+    try:
+        if effect.is_light:
+            return Answered(find_destination(ports))
+        return Answered(ask_destination(ports, is_full=True, is_doubted=True))
+    except DestinationUnreachableError as error:
+        return Unreached(str(error), error.wait)
+
+
+def bind(_effect: Bind, ports: Ports) -> Answered | BindingRefused:
+    """Bind the root, or return why it cannot be bound."""
+    try:
+        return Answered(bind_destination(ports))
+    except AgentError as error:
+        return BindingRefused(str(error))
+
+
+def place_heartbeat(effect: PlaceHeartbeat, ports: Ports) -> HeartbeatPlaced | Unreached:
+    """Leave the sign of life. A NAS that cannot be written any more may still be read, and audited: that is no wait."""
+    try:
+        ports.transport.require_marker(expected_marker_id=ports.marker_id())
+    except DestinationUnreachableError as error:
+        return Unreached(str(error), error.wait)
+    try:
+        ask_destination(ports, is_full=True)
+        ports.transport.write_small(effect.path, effect.data)
+    except AgentError as error:
+        return HeartbeatPlaced(str(error))
+    return HeartbeatPlaced()

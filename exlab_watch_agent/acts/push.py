@@ -1,0 +1,65 @@
+"""Copies what is missing at a run's destination."""
+
+from __future__ import annotations
+
+from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, present, says_synced
+from exlab_watch_agent.acts.source import unchanged_inventory
+from exlab_watch_agent.core.claim import CLAIM_PATH, conflict_at, standing
+from exlab_watch_agent.core.effects import Push
+from exlab_watch_agent.core.events import Pushed
+from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.push_plan import plan_push
+from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, TransportError
+from exlab_watch_agent.ports import Control, Ports
+
+
+def push(effect: Push, ports: Ports, control: Control) -> Pushed:
+    """Copy what is missing at the destination; safe to repeat.
+
+    Writes only below `effect.destination`, and moves aside what stands there with another size or time, or was found wrong
+    by the comparison before. The cache folder follows with the seal, when it can say what was proven; until then the
+    claim says whose the copy is.
+    """
+    transport = ports.transport
+    inventory = unchanged_inventory(effect, ports)
+    look_there = transport.look(effect.destination)
+    if not look_there.is_empty:  # the run's own folder has its creation.json
+        ports.apartness.require_run(effect.run_path, effect.destination)
+    whose = standing(look_there, effect.claim)
+    conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
+    if conflict is not None:
+        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+    transport.place_claim(effect.destination, effect.claim)
+    # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
+    transport.require_marker(expected_marker_id=ports.marker_id())
+    if transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is None:
+        raise TransportError(FailureKind.UNKNOWN, f"{effect.destination} has not kept its claim")
+    if ports.creations.read(effect.run_path).creation.sync_status != "pending":
+        ports.creations.set_sync_status(effect.run_path, "pending")
+    if not look_there.is_empty:
+        # A sealed copy that is about to change must stop saying "synced" before its first file moves.
+        transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
+    transport.clear_partials(effect.destination)
+    if look_there.is_sealed and says_synced(effect, ports):
+        raise TransportError(
+            FailureKind.UNKNOWN, f"{effect.destination} goes on saying synced, so nothing there is changed"
+        )
+    wrong = ports.manifests.wrong(effect.job_id)
+    plan = plan_push(inventory.files, {} if look_there.is_empty else present(ports, effect.destination), wrong=wrong)
+    free_bytes = transport.free_bytes()
+    if free_bytes is not None and plan.bytes_to_copy > free_bytes:
+        raise TransportError(
+            FailureKind.DESTINATION_FULL,
+            f"{transport.describe()} has {free_bytes} bytes free and the run needs {plan.bytes_to_copy}: make room on the NAS.",
+        )
+    if plan.set_aside:
+        transport.set_aside(effect.destination, plan.set_aside)
+    if wrong:  # before the copy: what takes their names is not to make room once more after a kill
+        ports.manifests.forget_wrong(effect.job_id)
+    transport.copy(effect.run_path, plan.copy, effect.destination, control=control)
+    return Pushed(effect.turn)
+
+
+def _travelling(effect: Push, ports: Ports) -> tuple[FileEntry, ...]:
+    """Return the cache folder's files but the claim: one that came with a copied folder is another run's."""
+    return tuple(entry for entry in ports.tree.cache_files(effect.run_path) if entry.path != CLAIM_PATH)

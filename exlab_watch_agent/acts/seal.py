@@ -1,0 +1,54 @@
+"""Says on both sides that a copy was proven, the NAS first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX
+from exlab_watch_agent.acts.source import unchanged_inventory
+from exlab_watch_agent.core.claim import CLAIM_FILE
+from exlab_watch_agent.core.effects import Seal
+from exlab_watch_agent.core.events import Sealed
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
+from exlab_watch_agent.errors import FailureKind, ManifestLostError, TransportError
+from exlab_watch_agent.ports import Control, Ports
+
+
+def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
+    """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here."""
+    inventory = unchanged_inventory(effect, ports)
+    manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
+    if manifest is None:
+        manifest = _manifest_anew(effect, inventory, ports, control)
+    anchor = {"schema": 1, **asdict(effect.claim), "manifest_sha256": effect.manifest_digest, **effect.anchor}
+    ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
+    ports.sealer.write(effect.run_path, CLAIM_FILE, (json.dumps(anchor, indent=2) + "\n").encode())
+    synced = ports.creations.text_with_status(effect.run_path, "synced")
+    ports.transport.clear_partials(effect.destination)  # a seal that was killed leaves some, too
+    cache = ports.tree.cache_files(effect.run_path)
+    told = {f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest, f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data}
+    ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead=told)
+    for path, data in told.items():
+        if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
+            raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
+    unchanged_inventory(effect, ports)
+    # In the empty mount point of a share that went away the seal is read back just as well.
+    ports.transport.require_marker(expected_marker_id=ports.marker_id())
+    # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made anew.
+    saved = ports.creations.put_text(effect.run_path, synced)
+    return Sealed(effect.turn, saved)
+
+
+def _manifest_anew(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> bytes:
+    """Return the manifest that the verifier could not keep, made from the local files; its digest says that it is the same."""
+    here = ports.digester.digests(effect.run_path, inventory.files, control=control)
+    text = format_manifest(here)
+    if manifest_digest(text) != effect.manifest_digest:
+        raise ManifestLostError(
+            "the manifest is lost from the state folder, and the local files are not those that were proven: compare them "
+            "with the NAS copy.",
+        )
+    ports.manifests.save(effect.job_id, text)
+    return text

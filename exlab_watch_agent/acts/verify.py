@@ -1,0 +1,195 @@
+"""Hashes every data file on both sides and compares; the proof itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, NOT_THE_COPY, note_wrong, says_synced
+from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
+from exlab_watch_agent.acts.source import vanished
+from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at
+from exlab_watch_agent.core.completeness import judge as judge_completeness
+from exlab_watch_agent.core.effects import Verify
+from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.manifest import (
+    Agreement,
+    check_declared,
+    compare,
+    format_manifest,
+    manifest_digest,
+    parse_manifest,
+)
+from exlab_watch_agent.core.policy import CompletenessSignal
+from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.errors import DestinationOccupiedError, ManifestLostError, ManifestNotKeptError, TransportError
+from exlab_watch_agent.ports import Control, Ports
+
+UNREADABLE = "unreadable"
+"""The hash of a file that cannot be read; it agrees with no hash."""
+UNREADABLE_FILES_MAX = 200
+"""Each costs some requests to find. Where there are more, the copy as a whole counts as unreadable."""
+
+
+def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChanged | EffectFailed:
+    """Hash every data file on both sides at once and compare with the manifest, if there is one.
+
+    Before the first seal a change of the run ends it at once; after it, both sides are hashed as they are. Nothing is
+    written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
+    """
+    manifest = _sealed_manifest(effect, ports)
+    if manifest is not None:  # else the push asked a moment ago
+        ports.apartness.require_run(effect.run_path, effect.destination)
+        _require_no_foreign_claim(effect, ports)
+    inventory = ports.tree.inventory(effect.run_path)
+    listing = ports.transport.listing(effect.destination)
+    if manifest is None and inventory.fingerprint != effect.fingerprint:
+        gone = sorted(set(listing) - {entry.path for entry in inventory.files})
+        if gone:
+            return vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
+        return RunChanged(effect.turn, "the run changed since it counted as complete")
+    wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
+    bytes_max = ports.transport.digest_bytes_max()
+    existing = [path for path in wanted if path in listing]
+    oversize = tuple(p for p in existing if bytes_max is not None and listing[p].size_bytes > bytes_max)
+    asked = sorted(set(existing) - set(oversize))
+    try:
+        here, there = control.side_by_side(
+            control,
+            lambda ours: ports.digester.digests(effect.run_path, inventory.files, control=ours),
+            lambda theirs: _digests_there(effect, asked, ports, theirs),
+        )
+    except TransportError as error:
+        if error.kind not in NOT_THE_COPY:  # a push that follows must not leave any of it where it is
+            note_wrong(effect, asked, ports)
+        raise
+    # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
+    if len(here) != len(inventory.files) or ports.tree.inventory(effect.run_path).fingerprint != inventory.fingerprint:
+        return RunChanged(effect.turn, "the run changed while it was verified")
+    # Of what was not hashed there, the size must do for the comparison: it can fail the copy, and the skipped names keep
+    # the run from counting as proven.
+    sizes = {entry.path: entry.size_bytes for entry in inventory.files}
+    unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
+    comparison = compare(local=here, manifest=manifest, remote=there | unread, remote_listing=listing)
+    seen = (inventory.fingerprint, inventory.files_total, inventory.bytes_total)
+    if comparison.agreement is Agreement.REMOTE_DIFFERS:
+        note_wrong(effect, comparison.remote_changed, ports)
+    if comparison.agreement is not Agreement.EQUAL:
+        # Nothing more is asked for: what else cannot be read at this moment must not take the place of the verdict.
+        return Verified(effect.turn, comparison, "", *seen, skipped_oversize=oversize, uptime=ports.clock.uptime())
+    text = format_manifest(here)
+    if not oversize:
+        # The seal makes it anew, or fails with this very reason and is tried again; a list that stays does no harm.
+        with suppress(ManifestNotKeptError):
+            ports.manifests.save(effect.job_id, text)
+        with suppress(ManifestNotKeptError):
+            ports.manifests.forget_wrong(effect.job_id)
+    creation = ports.creations.read(effect.run_path).creation
+    return Verified(
+        effect.turn,
+        comparison,
+        manifest_digest(text),
+        *seen,
+        _declared_mismatches(here, inventory, ports, effect.run_path),
+        creation.overrides,
+        oversize,
+        is_seal_missing=manifest is not None and not says_synced(effect, ports),
+        uptime=ports.clock.uptime(),
+    )
+
+
+def _require_no_foreign_claim(effect: Verify, ports: Ports) -> None:
+    """Return unless somebody else has claimed the copy meanwhile: then it is no proof of ours, whatever its bytes are."""
+    found = ports.transport.look(effect.destination)
+    if found.claim is not None and found.claim.job_id != effect.job_id:
+        where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
+        conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
+        assert conflict is not None, "a foreign claim is one"
+        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+
+
+def _digests_there(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> dict[str, str]:
+    """Return what the NAS says of these files; `UNREADABLE` for each that it lists and cannot give back.
+
+    Raises: TransportError when it gives back nothing at all, or when that is no matter of its files.
+    """
+    reader = _Reader(effect.destination, ports, control)
+    found = reader.read(paths)
+    error = reader.error
+    if error is not None and reader.unreadable and found.keys() == reader.unreadable:
+        if len(paths) == 1 and reader.reads_its_claim():
+            return found
+        raise error
+    return found
+
+
+class _Reader:
+    """Reads one copy back, by halves where it must, until it is clear which files cannot be read."""
+
+    def __init__(self, destination: str, ports: Ports, control: Control) -> None:
+        self._destination = destination
+        self._ports = ports
+        self._control = control
+        self.unreadable: set[str] = set()
+        self.error: TransportError | None = None
+
+    def read(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return path → SHA-256, `UNREADABLE` for what cannot be read at the second try either."""
+        try:
+            return self._digests(paths)
+        except TransportError as error:
+            self._require_about_the_copy(error)
+        if len(paths) > 1:
+            middle = len(paths) // 2
+            return self.read(paths[:middle]) | self.read(paths[middle:])
+        try:
+            return self._digests(paths)
+        except TransportError as error:
+            self._require_about_the_copy(error)
+            self.unreadable |= set(paths)
+            if len(self.unreadable) > UNREADABLE_FILES_MAX:
+                raise
+            return dict.fromkeys(paths, UNREADABLE)
+
+    def reads_its_claim(self) -> bool:
+        """Return whether the file that stands beside the only data file can be read."""
+        try:
+            read = self._ports.transport.read_small
+            return read(self._destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is not None
+        except TransportError:
+            return False
+
+    def _digests(self, paths: Sequence[str]) -> dict[str, str]:
+        return self._ports.transport.digests(self._destination, paths, control=self._control)
+
+    def _require_about_the_copy(self, error: TransportError) -> None:
+        """Raise the error unless the NAS is there and it is a matter of what lies on it."""
+        if error.kind in NOT_THE_COPY:
+            raise error
+        self._ports.transport.require_marker(expected_marker_id=self._ports.marker_id())
+        self.error = error
+
+
+def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:
+    if not effect.manifest_digest:
+        return None
+    data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
+    if data is None:
+        data = ports.tree.read_small(
+            effect.run_path, f"{CACHE_FOLDER}/{MANIFEST_FILE}", limit_bytes=CACHE_READ_BACK_BYTES_MAX
+        )
+        if manifest_digest(data) != effect.manifest_digest:
+            raise ManifestLostError(
+                "the manifest of this sealed run is lost or was changed, here and in the state folder: "
+                "restore .exlab-wizard/checksums.sha256 from the NAS copy.",
+            )
+    return parse_manifest(data)
+
+
+def _declared_mismatches(here: dict[str, str], inventory: Inventory, ports: Ports, run_path: str) -> tuple[str, ...]:
+    if ports.equipment.signal is not CompletenessSignal.MANIFEST:
+        return ()
+    raw = ports.tree.read_small(run_path, ports.equipment.manifest_filename, limit_bytes=EXPECTED_BYTES_MAX)
+    declared = judge_completeness(policy=ports.equipment, inventory=inventory, manifest=raw).declared
+    return check_declared(declared, here)

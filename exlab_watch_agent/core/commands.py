@@ -1,0 +1,139 @@
+"""What an operator, or a program on an operator's behalf, may ask of a running agent: a closed union with one JSON border.
+
+`command_of` reads what another process left in the inbox, `to_json` writes it; the keys are those that stand in the audit
+trail as well (`operator_command`). Not here: whether a command can be obeyed now (engine/operators.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from exlab_watch_agent.errors import AgentError
+
+Json = str | bool | None
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: ClassVar[str]
+    operator: str
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the command as JSON members, empty ones and the operator left out."""
+        told = {member.name: getattr(self, member.name) for member in fields(self) if member.name != "operator"}
+        return {"command": self.name, **{name: value for name, value in told.items() if value not in ("", None)}}
+
+
+@dataclass(frozen=True, slots=True)
+class _OfRun(_Command):
+    """About one known run: by its job id, or by where it is."""
+
+    job_id: str = ""
+    run_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRoots(_Command):
+    """Reconcile all equipment; `accept_root`: what is in this equipment's root now is the right folder."""
+
+    name = "scan"
+    accept_root: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BindDestination(_Command):
+    """The destination of this equipment is the right one."""
+
+    name = "bind"
+    equipment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptTrail(_Command):
+    """The state that was found after damage counts."""
+
+    name = "accept_trail"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue(_Command):
+    """Look after this run from now on."""
+
+    name = "enqueue"
+    run_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAt(_Command):
+    """Look at this folder now."""
+
+    name = "look"
+    run_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAll(_Command):
+    """Try every failed run again."""
+
+    name = "retry"
+
+    def to_json(self) -> dict[str, Json]:
+        return {"command": self.name, "all": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Retry(_OfRun):
+    """Try a failed run again, or let a queued one wait no longer."""
+
+    name = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Sync(_OfRun):
+    """Bring a run to rest now."""
+
+    name = "sync"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyNow(_OfRun):
+    """Make one more pass over a sealed run."""
+
+    name = "verify"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve(_OfRun):
+    """The local data of a run in conflict win."""
+
+    name = "resolve"
+    reason: str = ""
+
+
+RunCommand = Retry | Sync | VerifyNow | Resolve
+Command = ScanRoots | BindDestination | AcceptTrail | Enqueue | LookAt | RetryAll | RunCommand
+_BY_NAME: dict[str, type[Command]] = {
+    kind.name: kind
+    for kind in (ScanRoots, BindDestination, AcceptTrail, Enqueue, LookAt, Retry, Sync, VerifyNow, Resolve)
+}
+
+
+def command_of(request: Mapping[str, object]) -> Command:
+    """Return the command that a request stands for. Raises: AgentError for one that this version does not know."""
+    name, operator = str(request.get("command")), str(request.get("operator") or UNKNOWN)
+    if name == RetryAll.name and request.get("all"):
+        return RetryAll(operator)
+    kind = _BY_NAME.get(name)
+    if kind is None:
+        raise AgentError(f"{name} is no command that this agent knows.")
+    given = {
+        member.name: str(request[member.name])
+        for member in fields(kind)
+        if member.name != "operator" and request.get(member.name) is not None
+    }
+    return kind(operator, **given)

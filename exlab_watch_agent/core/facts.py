@@ -1,0 +1,144 @@
+"""What a line of the audit trail may say: a closed union, and what each says as JSON members (`data`).
+
+Kinds and keys are what auditors and later versions read: they never change their meaning. Not here: the lines that the
+state folder writes about itself (adapters/state), and how a line is chained to the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from exlab_watch_agent.core.commands import Command
+from exlab_watch_agent.core.creation import OverrideEntry
+from exlab_watch_agent.core.record import Move
+
+Data = Mapping[str, str | int | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A run moved from one state of the chart to another, or was discovered. The move is told beside the data."""
+
+    kind: ClassVar[str] = "transition"
+    move: Move
+
+    def data(self) -> Data:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityChanged:
+    """The `creation.json` of a run that is not sealed says another identity than before."""
+
+    kind: ClassVar[str] = "identity_changed"
+
+    def data(self) -> Data:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class RunMoved:
+    """The run's folder is elsewhere now."""
+
+    kind: ClassVar[str] = "moved"
+    source: str
+    dest: str
+
+    def data(self) -> Data:
+        return {"from": self.source, "to": self.dest}
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideFound:
+    """An entry of `validation_overrides` that was not there before: an override, or a tombstone that revokes one."""
+
+    entry: OverrideEntry
+
+    @property
+    def kind(self) -> str:
+        return "override_revoked" if self.entry.revokes is not None else "override_added"
+
+    def data(self) -> Data:
+        return {
+            "id": self.entry.id,
+            "problem_class": self.entry.problem_class,
+            "revokes": self.entry.revokes,
+            "reason": self.entry.reason,
+            "recorded_at": self.entry.recorded_at,
+            "expires_at": self.entry.expires_at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OverridesRemoved:
+    """`validation_overrides` became shorter, which only a hand can do: how many entries there were, and are."""
+
+    kind: ClassVar[str] = "overrides_removed"
+    before: int
+    after: int
+
+    def data(self) -> Data:
+        return {"from": self.before, "to": self.after}
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationBound:
+    """The root with this marker is an equipment's destination from now on. `root`: see binding.marker_key."""
+
+    kind: ClassVar[str] = "destination_bound"
+    root: str
+    marker_id: str
+    accepted_by: str
+
+    def data(self) -> Data:
+        return {"root": self.root, "marker_id": self.marker_id, "accepted_by": self.accepted_by}
+
+
+@dataclass(frozen=True, slots=True)
+class PassesVoided:
+    """What was proven of a run was proven at another root than the one that is bound now."""
+
+    kind: ClassVar[str] = "passes_voided"
+    root: str
+    marker_id: str
+
+    def data(self) -> Data:
+        return {"root": self.root, "marker_id": self.marker_id}
+
+
+@dataclass(frozen=True, slots=True)
+class RootBound:
+    """A scan found an equipment's folder to be ours, with this identity."""
+
+    kind: ClassVar[str] = "root_bound"
+    equipment_id: str
+    volume: str
+
+    def data(self) -> Data:
+        return {"equipment_id": self.equipment_id, "volume": self.volume}
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCommand:
+    """An operator's command, as it was given."""
+
+    kind: ClassVar[str] = "operator_command"
+    command: Command
+
+    def data(self) -> Data:
+        return self.command.to_json()
+
+
+Fact = (
+    Transition
+    | IdentityChanged
+    | RunMoved
+    | OverrideFound
+    | OverridesRemoved
+    | DestinationBound
+    | PassesVoided
+    | RootBound
+    | OperatorCommand
+)

@@ -1,0 +1,120 @@
+"""What a lane's destination is to it: never asked, answering, or away; and what leads from one to the other.
+
+    Unasked ──answered──▶ Answering ◀──answered── Away
+        └──lost, unanswered──▶ Away ◀──lost, unanswered── Answering
+
+While it is away nothing of the lane that needs it is started, and no attempt is counted; it is asked again after 5 s, and
+after each question without an answer twice as late, up to 60 s. Not here: how it is asked (acts/probe.py), and which root
+is taken for the destination (binding.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from exlab_watch_agent.errors import Wait
+
+PROBE_FIRST_S = 5.0
+PROBE_MAX_S = 60.0
+ASKED_FULLY_FOR_S = 10.0
+"""So long a destination that kept and gave back a few bytes need not do so again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """Nothing has asked it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """It answered when it was last asked. `asked_fully_s`: when (monotonic) it last kept and gave back a few bytes."""
+
+    asked_fully_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """It cannot be used: since when, why in words, what that wait is called; it is asked again every `probe_wait_s`."""
+
+    since: datetime
+    reason: str
+    wait: Wait
+    probe_wait_s: float = PROBE_FIRST_S
+
+
+Link = Unasked | Answering | Away
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """Work met that the destination cannot be used, or it was silent for too long."""
+
+    at: datetime
+    reason: str
+    wait: Wait
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeUnanswered:
+    """The destination was asked, and cannot be used."""
+
+    at: datetime
+    reason: str
+    wait: Wait
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    """The destination answered a probe; `asked_fully_s` is set when it also kept and gave back a few bytes."""
+
+    asked_fully_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionAnswered:
+    """The destination answered the look before a push. Only a probe ends a wait: other work was just refused there."""
+
+    asked_fully_s: float | None = None
+
+
+LinkEvent = LinkLost | ProbeUnanswered | ProbeAnswered | AdmissionAnswered
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStep:
+    """What the link is now, and in how many seconds it is to be probed; None leaves a probe that is planned as it is."""
+
+    link: Link
+    probe_in_s: float | None = None
+
+
+def decide_link(link: Link, event: LinkEvent) -> LinkStep:
+    """Return what follows from what was met at the destination."""
+    match event:
+        case LinkLost():
+            if isinstance(link, Away):
+                return LinkStep(replace(link, reason=event.reason, wait=event.wait))
+            return LinkStep(Away(event.at, event.reason, event.wait), PROBE_FIRST_S)
+        case ProbeUnanswered():
+            before = link if isinstance(link, Away) else Away(event.at, event.reason, event.wait)
+            wait_s = min(PROBE_MAX_S, before.probe_wait_s * 2)
+            return LinkStep(Away(before.since, event.reason, event.wait, wait_s), wait_s)
+        case ProbeAnswered():
+            return LinkStep(Answering(_latest(link, event.asked_fully_s)))
+        case AdmissionAnswered():
+            return LinkStep(link if isinstance(link, Away) else Answering(_latest(link, event.asked_fully_s)))
+        case _:
+            assert_never(event)
+
+
+def _latest(link: Link, asked_fully_s: float | None) -> float | None:
+    return link.asked_fully_s if asked_fully_s is None and isinstance(link, Answering) else asked_fully_s
+
+
+def must_ask_fully(link: Link, *, now_s: float) -> bool:
+    """Return whether the destination must show before a push that it keeps what is written, or did so a moment ago."""
+    if not isinstance(link, Answering) or link.asked_fully_s is None:
+        return True
+    return now_s - link.asked_fully_s >= ASKED_FULLY_FOR_S

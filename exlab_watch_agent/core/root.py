@@ -1,0 +1,65 @@
+"""What an equipment's folder on this PC, its *root*, may be to a lane, and what a scan makes of it.
+
+    Unasked ──found──▶ Ours ◀──found── Doubted
+        └─────doubted──────▶ Doubted ◀──doubted── Ours
+
+Only a scan leads from one to the other: nothing in a root is looked at, touched or concluded until one has found that it
+is ours. Not here: by what a scan knows that (reconcile.py), and what else is done at the change (engine/reconciling.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+DOUBT_FIRST_S = 5.0
+DOUBT_MAX_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """No scan has ended yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """The last scan found the runs' folder, with this identity, and it is held against agents of other state folders."""
+
+    volume: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """The last scan did not find it to be ours: why, in one sentence with the next step; the next scan is in `wait_s`."""
+
+    reason: str
+    wait_s: float
+
+
+Root = Unasked | Ours | Doubted
+
+
+@dataclass(frozen=True, slots=True)
+class RootFound:
+    """A scan found that the root is ours."""
+
+    volume: str
+
+
+@dataclass(frozen=True, slots=True)
+class RootInDoubt:
+    """A scan found no root, or not ours, or could not look at it."""
+
+    reason: str
+
+
+def after_scan(root: Root, event: RootFound | RootInDoubt) -> Root:
+    """Return what the root is after a scan. Doubt that lasts is looked into ever more seldom: 5 s, doubled up to 60 s."""
+    match event:
+        case RootFound():
+            return Ours(event.volume)
+        case RootInDoubt():
+            wait_s = min(DOUBT_MAX_S, root.wait_s * 2) if isinstance(root, Doubted) else DOUBT_FIRST_S
+            return Doubted(event.reason, wait_s)
+        case _:
+            assert_never(event)

@@ -1,0 +1,138 @@
+"""The lanes' destinations as the loop sees them: whether they answer, which root is bound, and who said so.
+
+Decided here: when a destination is asked, and that another root than before voids what was proven. Not here: what follows
+from an answer or from silence (core/link.py), and how it is asked (acts/probe.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+
+from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted
+from exlab_watch_agent.core.effects import Bind, Probe
+from exlab_watch_agent.core.events import Answered, BindingRefused, Unreached
+from exlab_watch_agent.core.facts import DestinationBound, PassesVoided
+from exlab_watch_agent.core.link import (
+    AdmissionAnswered,
+    LinkEvent,
+    LinkLost,
+    ProbeAnswered,
+    ProbeUnanswered,
+    decide_link,
+)
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.commit import Reply, answer
+from exlab_watch_agent.engine.errands import key_of
+from exlab_watch_agent.engine.lane import Lane
+from exlab_watch_agent.engine.messages import Answer, Ended
+from exlab_watch_agent.engine.timers import TimerKind
+from exlab_watch_agent.errors import NAS_UNREACHABLE, Wait
+from exlab_watch_agent.statechart import RunState
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 60.0
+"""A destination that has not answered for so long is away: a dead mount may never answer."""
+AUDITABLE = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CONFLICT})
+
+
+class Destinations:
+    """The loop's own; only its thread uses it. `void`: told of each run whose passes are void, to audit it soon."""
+
+    def __init__(self, bench: Bench, *, audit_soon: Callable[[RunRecord], None]) -> None:
+        self._bench = bench
+        self._audit_soon = audit_soon
+        self._serials = count(1)
+        self._replies: dict[int, Callable[[Answer], None]] = {}
+
+    # --- the link ----------------------------------------------------------------------------------------------------
+
+    def probe(self, lane: Lane, *, is_light: bool = False) -> None:
+        """Ask whether the destination is there, and unless `is_light` whether it can be written to."""
+        due_s = self._bench.in_s(SILENCE_S)
+        self._bench.timers.set(TimerKind.SILENCE, lane.equipment_id, due_s=due_s)
+        self._bench.errands.want(Probe(lane.equipment_id, is_light))
+
+    def on_probed(self, ended: Ended, effect: Probe, result: Answered | Unreached) -> None:
+        lane = self._bench.lanes[effect.equipment_id]
+        self._bench.timers.cancel(TimerKind.SILENCE, lane.equipment_id)
+        if isinstance(result, Unreached):
+            self._on_link(lane, ProbeUnanswered(self._bench.clock.now(), result.message, result.wait))
+            return
+        self.remember_marker(lane, result.marker_id)
+        self._on_link(lane, ProbeAnswered(None if effect.is_light else ended.ended_s))
+
+    def on_silence(self, lane: Lane) -> None:
+        """The destination has not answered for so long that nobody is to wait for it."""
+        if self.is_asking(lane):
+            self.lost(lane, f"it has not answered for {SILENCE_S:g} s", NAS_UNREACHABLE)
+
+    def lost(self, lane: Lane, reason: str, wait: Wait) -> None:
+        """Start nothing of this lane that needs its destination, and ask that again soon; say why, and what helps."""
+        self._on_link(lane, LinkLost(self._bench.clock.now(), reason, wait))
+
+    def on_admission(self, lane: Lane, marker_id: str, *, asked_fully_s: float | None) -> None:
+        """The destination answered the look before a push."""
+        self.remember_marker(lane, marker_id)
+        self._on_link(lane, AdmissionAnswered(asked_fully_s))
+
+    def _on_link(self, lane: Lane, event: LinkEvent) -> None:
+        before = lane.away
+        step = decide_link(lane.link, event)
+        lane.link = step.link
+        if step.probe_in_s is not None:
+            due_s = self._bench.in_s(step.probe_in_s)
+            self._bench.timers.set(TimerKind.PROBE, lane.equipment_id, due_s=due_s)
+        if before is None and lane.away is not None:
+            log.warning("%s waits (%s): %s", lane.equipment_id, lane.away.wait.code, lane.away.reason)
+        elif before is not None and lane.away is None:
+            log.info("%s: the NAS is back", lane.equipment_id)
+            self._bench.errands.on_opened(lane.equipment_id)
+
+    def is_asking(self, lane: Lane) -> bool:
+        return self._bench.errands.is_running(key_of(Probe(lane.equipment_id))) or any(
+            self._bench.errands.is_running(key_of(Bind(lane.equipment_id, "", serial))) for serial in self._replies
+        )
+
+    # --- the binding -------------------------------------------------------------------------------------------------
+
+    def bind(self, lane: Lane, operator: str, reply: Callable[[Answer], None]) -> Bind:
+        """Return what binds the lane's destination because an operator says that it is the right one."""
+        serial = next(self._serials)
+        self._replies[serial] = reply
+        return Bind(lane.equipment_id, operator, serial)
+
+    def on_bound(self, effect: Bind, result: Answered | BindingRefused) -> None:
+        lane = self._bench.lanes[effect.equipment_id]
+        reply = self._replies.pop(effect.serial)
+        if isinstance(result, BindingRefused):
+            self._bench.commit.then(Reply(reply, answer(result.message, is_ok=False)))
+            return
+        self.remember_marker(lane, result.marker_id, operator=effect.operator)
+        said = f"{lane.equipment_id}: {lane.ports.transport.describe()} is bound"
+        self._bench.commit.then(Reply(reply, answer(said)))
+        if lane.away is not None:
+            self.probe(lane)
+
+    def remember_marker(self, lane: Lane, marker_id: str, *, operator: str | None = None) -> None:
+        """Take the root with this marker for the lane's destination from now on: by itself, or because an operator says so."""
+        if accepted(lane.binding) == marker_id:
+            return
+        if lane.binding is None or lane.binding.marker_id != marker_id:
+            self._void_passes(lane, marker_id)
+        lane.binding = Binding(marker_id, operator or BY_ITSELF)
+        self._bench.commit.note(
+            DestinationBound(lane.marker_key, marker_id, lane.binding.accepted_by), operator=operator
+        )
+
+    def _void_passes(self, lane: Lane, marker_id: str) -> None:
+        """Another place than before, as far as is known: what was proven elsewhere is proven there anew, and at once."""
+        for job_id in self._bench.commit.store.ids_in(AUDITABLE, lane.equipment_id):
+            record = self._bench.commit.record(job_id)
+            if record is not None:
+                voided = replace(record, verify_passes=0)
+                self._audit_soon(self._bench.commit.save(voided, PassesVoided(lane.marker_key, marker_id)))

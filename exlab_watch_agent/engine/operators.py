@@ -1,0 +1,185 @@
+"""Operators' commands, as the running agent obeys them. Each is a line of the audit trail before it takes effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from exlab_watch_agent.core.claim import OF_OTHERS
+from exlab_watch_agent.core.commands import (
+    AcceptTrail,
+    BindDestination,
+    Enqueue,
+    LookAt,
+    Resolve,
+    Retry,
+    RetryAll,
+    RunCommand,
+    ScanRoots,
+    Sync,
+    VerifyNow,
+)
+from exlab_watch_agent.core.decide import verify_effect
+from exlab_watch_agent.core.discovery import place_of
+from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested
+from exlab_watch_agent.core.facts import OperatorCommand
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.commit import Reply, answer
+from exlab_watch_agent.engine.destinations import Destinations
+from exlab_watch_agent.engine.messages import Answer, CommandGiven
+from exlab_watch_agent.engine.reconciling import Reconciling
+from exlab_watch_agent.engine.runs import Runs
+from exlab_watch_agent.engine.turns import Turns
+from exlab_watch_agent.errors import AgentError, StoreFullError, StoreWriteError
+from exlab_watch_agent.statechart import RunState
+
+NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be accepted."
+TRAIL_ACCEPTED = "the state as it is now counts; what was damaged stays in the evidence folder"
+
+
+class Operators:
+    """The loop's own; only its thread uses it."""
+
+    def __init__(
+        self, bench: Bench, *, runs: Runs, turns: Turns, destinations: Destinations, reconciling: Reconciling
+    ) -> None:
+        self._bench = bench
+        self._runs = runs
+        self._turns = turns
+        self._destinations = destinations
+        self._reconciling = reconciling
+
+    def on_command(self, message: CommandGiven) -> None:
+        """Obey, and answer once that is durable; a binding is answered when it has been tried."""
+        command = message.command
+        self._bench.commit.note(OperatorCommand(command), operator=command.operator)
+        try:
+            if isinstance(command, BindDestination):
+                self._bind(command, message.reply)
+                return
+            said = self._obey(command)
+        except AgentError as error:
+            if isinstance(error, StoreWriteError) and not isinstance(error, StoreFullError):
+                raise  # a failed fsync ends the agent
+            self._bench.commit.then(Reply(message.reply, answer(str(error), is_ok=False)))
+            return
+        self._bench.commit.then(Reply(message.reply, answer(said)))
+
+    def _bind(self, command: BindDestination, reply: Callable[[Answer], None]) -> None:
+        lane = self._bench.lanes.get(command.equipment)
+        if lane is None:
+            raise AgentError(f"{command.equipment} is no equipment of the configuration.")
+        self._bench.commit.then(self._destinations.bind(lane, command.operator, reply))
+
+    def _obey(self, command: ScanRoots | AcceptTrail | Enqueue | LookAt | RetryAll | RunCommand) -> str:
+        match command:
+            case ScanRoots():
+                return self._scan(command)
+            case RetryAll():
+                return self._retry_all(command.operator)
+            case AcceptTrail():
+                return self._accept_trail(command)
+            case Enqueue():
+                return self._enqueue(command.run_path)
+            case LookAt():
+                self._runs.want_look(command.run_path)
+                return "the run is looked at"
+            case Retry():
+                return self._retry(self._named(command), command.operator)
+            case Sync():
+                return self._sync(self._named(command), command.operator)
+            case VerifyNow():
+                return self._verify(self._named(command), command)
+            case Resolve():
+                return self._resolve(self._named(command), command)
+            case _:
+                assert_never(command)
+
+    def _named(self, command: RunCommand) -> RunRecord:
+        record = self._bench.commit.record(command.job_id) or self._bench.commit.record_at(command.run_path)
+        if record is None:
+            raise AgentError("No such run is known: check the path, or start `exlab-watch-agent run` to find new runs.")
+        if record.equipment_id not in self._bench.lanes:
+            raise AgentError(f"{record.equipment_id} is not in the configuration any more: put it back first.")
+        return record
+
+    def _accept_trail(self, command: AcceptTrail) -> str:
+        if self._bench.commit.store.hold is None:
+            raise AgentError(NOTHING_ON_HOLD)
+        self._bench.commit.store.accept_trail(command.operator, command.reason, self._bench.clock.now())
+        return TRAIL_ACCEPTED
+
+    def _scan(self, command: ScanRoots) -> str:
+        """Reconcile all lanes; take what is in one equipment's root now for the right folder where an operator says so."""
+        if command.accept_root is None:
+            self._reconciling.want_scan(self._bench.lanes)
+            return "a scan was started"
+        lane = self._bench.lanes.get(command.accept_root)
+        if lane is None:
+            raise AgentError(f"{command.accept_root} is no equipment of the configuration.")
+        lane.accepted_by = command.operator
+        self._reconciling.want_scan((lane.equipment_id,))
+        return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"
+
+    def _enqueue(self, run_path: str) -> str:
+        """Look after this run from now on, also where this engine does not look after all that it finds."""
+        if place_of(run_path, self._runs.roots) is None:
+            raise AgentError(f"{run_path} is no run of a configured equipment.")
+        if self._runs.only is not None:
+            self._runs.only.add(run_path)
+        record = self._bench.commit.record_at(run_path)
+        if record is not None and record.state is RunState.FAILED:
+            self._runs.decide(record.job_id, RetryRequested("program"))
+        self._runs.want_look(run_path)
+        return record.job_id if record is not None else ""
+
+    def _retry_all(self, operator: str) -> str:
+        failed = [
+            job_id
+            for job_id in self._bench.commit.store.ids_in((RunState.FAILED,))
+            if (record := self._bench.commit.record(job_id)) is not None
+            and record.state is RunState.FAILED
+            and self._runs.is_mine(record)
+        ]
+        for job_id in failed:
+            self._runs.decide(job_id, RetryRequested(operator))
+        return f"{counted(len(failed), 'failed run')} put back into the queue"
+
+    def _retry(self, record: RunRecord, operator: str) -> str:
+        if record.state is RunState.FAILED:
+            self._runs.decide(record.job_id, RetryRequested(operator))
+            return "the run is queued again"
+        if record.state is RunState.QUEUED:
+            self._turns.make_ready(record, wait_s=0)
+            return "the run does not wait any longer"
+        raise AgentError(f"The run is {record.state}, and only a failed or queued one can be tried again.")
+
+    def _sync(self, record: RunRecord, operator: str) -> str:
+        if record.state in (RunState.FAILED, RunState.QUEUED):
+            return self._retry(record, operator)
+        if record.state in (RunState.ACQUIRING, RunState.BLOCKED):
+            self._runs.want_look(record.run_path)
+            return f"the run is {record.state} and is looked at now"
+        return f"the run is {record.state}"
+
+    def _verify(self, record: RunRecord, command: VerifyNow) -> str:
+        if record.state is RunState.CONFLICT and record.is_sealed:
+            self._bench.commit.then(verify_effect(record))
+            return "both sides are compared again"
+        if record.state not in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
+            raise AgentError(f"The run is {record.state}: there is no sealed copy to verify yet.")
+        self._runs.decide(record.job_id, AuditDue(command.operator, command.reason or "an operator asked for it"))
+        return "another verify pass was started"
+
+    def _resolve(self, record: RunRecord, command: Resolve) -> str:
+        if record.state is not RunState.CONFLICT:
+            raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
+        is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
+        self._runs.decide(record.job_id, LocalChosen(command.operator, command.reason))
+        if is_others:
+            return (
+                "the destination is looked at again: while others have it nothing there is touched, and the run waits"
+            )
+        return "the local data win: the run is queued, and what differs on the NAS is moved aside, not removed"

@@ -1,0 +1,171 @@
+"""Reconciles lanes with the disk: the scan is the truth, events only bring it forward.
+
+Decided here: when a lane is scanned and what follows from a run that was seen, that is new, or that is gone, and from a root
+that may not be ours. Walking and comparing are done beside the loop, over values that nobody changes meanwhile; the loop is
+handed only what is different. Not here: how the folders are walked and compared (acts/scan.py, core/reconcile.py), and how a
+run is looked at (runs.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from exlab_watch_agent.core.decide import work_effect
+from exlab_watch_agent.core.effects import Scan
+from exlab_watch_agent.core.events import RunVanished, ScanFailed, Scanned
+from exlab_watch_agent.core.facts import RootBound
+from exlab_watch_agent.core.gate import Finding, orphan
+from exlab_watch_agent.core.reconcile import Known
+from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
+from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.errands import key_of, work_key
+from exlab_watch_agent.engine.lane import Lane
+from exlab_watch_agent.engine.messages import Ended
+from exlab_watch_agent.engine.runs import SETTLED, Runs
+from exlab_watch_agent.engine.timers import TimerKind
+from exlab_watch_agent.statechart import RunState
+
+log = logging.getLogger(__name__)
+
+SECOND_SCAN_S = 5.0
+SCAN_DUTY = 4
+"""Scans that events ask for take at most one part in this many of the time: folders may come by the thousand."""
+UNSETTLED = tuple(state for state in RunState if state not in SETTLED)
+GONE = frozenset({RunState.ACQUIRING, RunState.BLOCKED, RunState.QUEUED})
+"""Of these only the scan tells that the run folder is gone; work under way notices by itself, and a failure stays one."""
+NOTHING_KNOWN = Known({}, {})
+
+
+def gone(run_path: str) -> str:
+    """Return what is told of a run whose folder is gone although it was not synced."""
+    return f"{run_path} is gone: put it back, or ignore this if it was removed on purpose"
+
+
+class Reconciling:
+    """The loop's own; only its thread uses it."""
+
+    def __init__(self, bench: Bench, *, runs: Runs) -> None:
+        self._bench = bench
+        self._runs = runs
+
+    # --- when --------------------------------------------------------------------------------------------------------
+
+    def want_scan(self, equipment_ids: Iterable[str], *, is_full: bool = True) -> None:
+        """Reconcile lanes with the disk; a scan that is not full only looks for runs that came, went or were edited."""
+        for equipment_id in equipment_ids:
+            lane = self._bench.lanes[equipment_id]
+            effect = Scan(equipment_id, lane.ports.root, NOTHING_KNOWN, is_full=is_full)
+            is_running = self._bench.errands.is_running(key_of(effect))
+            if not is_full and not is_running and self._bench.clock.monotonic_s() < lane.scan_not_before_s:
+                self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, equipment_id, due_s=lane.scan_not_before_s)
+            else:
+                self._bench.errands.want(effect)
+
+    def brief(self, effect: Scan) -> Scan | None:
+        """Return the scan with what is known at this moment, in which it may start."""
+        lane, equipment_id = self._bench.lanes[effect.equipment_id], effect.equipment_id
+        if not effect.is_full and self._bench.clock.monotonic_s() < lane.scan_not_before_s:
+            self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, equipment_id, due_s=lane.scan_not_before_s)
+            return None
+        self._bench.timers.cancel(TimerKind.SCAN_AGAIN, equipment_id)
+        return replace(
+            effect,
+            known=lane.as_known(self._bench.commit.store.root_volume(equipment_id)),
+            cleaned=frozenset(self._bench.commit.store.paths_in((RunState.CLEANED,), equipment_id)),
+            unsignalled=tuple(lane.unsignalled),
+            is_full=effect.is_full or not lane.is_ours,  # a root that was not ours is taken up with all that is in it
+        )
+
+    # --- what follows ------------------------------------------------------------------------------------------------
+
+    def on_scanned(self, ended: Ended, effect: Scan, result: Scanned | ScanFailed) -> None:
+        lane = self._bench.lanes[effect.equipment_id]
+        lane.scan_took_s = ended.ended_s - ended.began_s
+        lane.scan_not_before_s = ended.ended_s + SCAN_DUTY * lane.scan_took_s
+        if effect.known.accepted_by is not None:
+            lane.accepted_by = None  # it was said of what was there, and of nothing that comes later
+        if isinstance(result, ScanFailed):
+            self._doubt(lane, result.message)
+            return
+        self._take_in(lane, effect, result)
+        if effect.is_full or not self._bench.timers.has(TimerKind.SCAN, lane.equipment_id):
+            due_s = ended.ended_s + self._bench.policy.rescan_s
+            self._bench.timers.set(TimerKind.SCAN, lane.equipment_id, due_s=due_s)
+
+    def _doubt(self, lane: Lane, problem: str) -> None:
+        """Suspend the lane and scan again after a while: nothing is concluded from a root that may not be ours."""
+        if lane.root_problem != problem:
+            log.warning("%s waits: %s", lane.equipment_id, problem)
+        lane.root = after_scan(lane.root, RootInDoubt(problem))
+        assert isinstance(lane.root, Doubted), "a scan said so"
+        for job_id in self._bench.errands.at_work_in(lane.equipment_id):
+            record = self._bench.commit.record(job_id)
+            work = work_effect(record) if record is not None else None
+            if work is not None:  # done again once the root is ours
+                self._bench.errands.cancel(work_key(job_id))
+                self._bench.errands.want(work)
+        due_s = self._bench.in_s(lane.root.wait_s)
+        self._bench.timers.set(TimerKind.SCAN, lane.equipment_id, due_s=due_s)
+
+    def _take_in(self, lane: Lane, effect: Scan, result: Scanned) -> None:
+        self._bind(lane, result.volume, effect.known.accepted_by)
+        found = result.found
+        if effect.is_full:
+            lane.last_scan_at = self._bench.clock.now()
+            self._runs.forget(lane)
+        lane.orphans = dict(found.orphans)
+        lane.runs_seen = found.runs_total
+        if effect.is_full:
+            unsettled = self._bench.commit.store.paths_in(UNSETTLED, lane.equipment_id)
+            lane.backlog.update((path, None) for path in unsettled if path not in lane.unsignalled)
+        # Skip files that were read after the scan had listed them.
+        changed = [
+            path
+            for path, signature in found.changed.items()
+            if lane.known.get(path, lane.rejected.get(path)) != signature
+        ]
+        lane.put_first([*changed, *result.signalled])
+        # A run that is gone from its place may be the one that is new in another: that is to be known first.
+        may_have_moved = any(self._bench.commit.record_at(path) is None for path in changed)
+        was_gone, lane.gone = lane.gone, frozenset(result.gone)
+        for path in result.gone:
+            lane.backlog.pop(path, None)
+            lane.unsignalled.discard(path)
+            self._on_gone(lane, path, is_first=path not in was_gone, may_have_moved=may_have_moved)
+
+    def _bind(self, lane: Lane, volume: str, operator: str | None) -> None:
+        """Remember by which identity this root was last found to be ours, and who said so if an operator did."""
+        was_ours = lane.is_ours
+        if lane.root_problem is not None:
+            log.info("%s: the root is there again", lane.equipment_id)
+        lane.root = after_scan(lane.root, RootFound(volume))
+        if operator is not None:
+            lane.accepted_volume = volume
+        if operator is not None or self._bench.commit.store.root_volume(lane.equipment_id) != volume:
+            self._bench.commit.note(RootBound(lane.equipment_id, volume), operator=operator)
+        if not was_ours:
+            self._bench.errands.on_opened(lane.equipment_id)
+
+    def _on_gone(self, lane: Lane, path: str, *, is_first: bool, may_have_moved: bool) -> None:
+        """Say that a run folder is gone. A run in the queue fails only when a second scan says so, too.
+
+        What the first one saw is a moment old: the folder may be back, or just be on its way to another place. A folder
+        that cannot be read may be that place for ever, so only the first scan asks for another one soon.
+        """
+        record = self._bench.commit.record_at(path)  # none where it was moved in this very pass
+        if record is None or record.state not in GONE or not self._runs.is_mine(record):
+            return
+        self._runs.say_gone(record, gone(record.run_path))
+        if record.state is not RunState.QUEUED or self._bench.errands.is_admitting(record.job_id):
+            return
+        if is_first:
+            due_s = self._bench.in_s(SECOND_SCAN_S)
+            self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
+        elif not may_have_moved:
+            self._runs.decide(record.job_id, RunVanished())
+
+    def orphans(self) -> tuple[Finding, ...]:
+        """Return a finding for every run-shaped folder without creation.json that the last scans saw."""
+        return tuple(orphan(place) for lane in self._bench.lanes.values() for place in lane.orphans.values())

@@ -1,0 +1,481 @@
+"""What the loop knows of runs from looking at them: when to look, which run a folder is, quiet time, and what is decided of it.
+
+Decided here: how often a run is looked at, for how long it has been quiet, which record a run at a path has, and that a run is
+new. Not here: how a look is made (acts/inspect.py), and what it means for the run's state (core/decide.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from exlab_watch_agent.core.claim import DestinationStanding
+from exlab_watch_agent.core.completeness import settled
+from exlab_watch_agent.core.creation import Creation, SavedCreation
+from exlab_watch_agent.core.decide import Step, work_effect
+from exlab_watch_agent.core.discovery import RunPlace, place_of
+from exlab_watch_agent.core.effects import AskWhere, Inspect
+from exlab_watch_agent.core.events import (
+    Event,
+    Inspection,
+    NothingNew,
+    Seen,
+    Unseen,
+    UnseenCode,
+    Whereabouts,
+)
+from exlab_watch_agent.core.facts import IdentityChanged, OverrideFound, OverridesRemoved, RunMoved, Transition
+from exlab_watch_agent.core.gate import blocking, mark_overrides
+from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
+from exlab_watch_agent.core.reconcile import Signature
+from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.commit import Moved
+from exlab_watch_agent.engine.errands import Slot, work_key
+from exlab_watch_agent.engine.lane import Lane
+from exlab_watch_agent.engine.messages import Ended, ScanWanted
+from exlab_watch_agent.engine.timers import TimerKind
+from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD, Views
+from exlab_watch_agent.statechart import RunState
+
+log = logging.getLogger(__name__)
+
+REREAD_WAITS_S = (0.3, 1.0, 3.0)
+"""A half-written creation.json is read again after these before it becomes a problem."""
+UNREADABLE_WAIT_S = 5.0
+PROBLEM_WAIT_S = 60.0
+BACKGROUND_LOOKS_MAX = 2
+LOOK_DUTY = 10
+"""A run that keeps changing is looked at for at most one part in this many of a worker's time."""
+SLOW_LOOK_S = 0.25
+TICK_S = 0.05
+"""A file that was changed twice within a tick may show the same signature; ticks are 1 to 16 ms long."""
+
+SETTLED = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CLEANED})
+Decide = Callable[..., Step]
+
+
+@dataclass(slots=True)
+class Pace:
+    """When a folder may be looked at again, and whether its last look took so long that the next waits in the background."""
+
+    not_before_s: float = 0.0
+    is_slow: bool = False
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the looks of this life saw of a run. `own_signature`: of the `creation.json` that the agent itself wrote last.
+
+    `is_settling`: it would be complete if it were quiet.
+    """
+
+    own_signature: Signature | None = None
+    fingerprint: str = ""
+    quiet_since_s: float = 0.0
+    changes: int = 0
+    looks_unchanged: int = 0
+    is_settling: bool = False
+
+
+class Runs:
+    """The loop's own; only its thread uses it. `only`: paths of the runs that are looked after; None: all that are found."""
+
+    def __init__(self, bench: Bench, *, decide: Decide, new_job_id: Callable[[], str], only: set[str] | None) -> None:
+        self._bench = bench
+        self._decide = decide
+        self._new_job_id = new_job_id
+        self.only = only
+        self.roots = {lane_id: lane.ports.root for lane_id, lane in bench.lanes.items()}
+        self.views = Views()
+        self._memory: dict[str, Memory] = {}
+        self._paces: dict[str, Pace] = {}
+        self._rereads: dict[str, int] = {}
+        self._held: dict[str, Ended] = {}
+
+    def is_mine(self, record: RunRecord) -> bool:
+        return record.equipment_id in self._bench.lanes and (self.only is None or record.run_path in self.only)
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def decide(self, job_id: str, event: Event) -> RunRecord | None:
+        """Decide what follows for a run, save it, and have it take effect once it is durable; return the record then."""
+        record = self._bench.commit.record(job_id)
+        if record is None:
+            return None
+        step = self._decide(record, event, now=self._bench.clock.now(), policy=self._bench.policy)
+        after = step.record
+        if step.move is not None:
+            after = replace(after, creation_signature=self._signature_to_keep(after))
+            self._bench.commit.save(after, Transition(step.move), operator=step.move.operator)
+            self._bench.commit.then(Moved(record, after, step.move))
+        self._bench.commit.then(*step.effects)
+        return after
+
+    def _signature_to_keep(self, record: RunRecord) -> Signature | None:
+        """Return the signature by which the next start knows that this run need not be looked at; None where it must be."""
+        view = self.views.of(record.job_id)
+        if record.state not in SETTLED or view.problem or blocking(view.findings):
+            return None
+        return self._bench.lanes[record.equipment_id].known.get(record.run_path)
+
+    def wrote(self, record: RunRecord, saved: SavedCreation) -> None:
+        """Note that the agent itself changed a `creation.json`: nothing in it is new, if all was known before."""
+        known = self._bench.lanes[record.equipment_id].known
+        if known.get(record.run_path) != saved.before:
+            return
+        known[record.run_path] = saved.after
+        self._memory_of(record.job_id).own_signature = saved.after
+
+    def _memory_of(self, job_id: str) -> Memory:
+        return self._memory.setdefault(job_id, Memory())
+
+    # --- when to look ------------------------------------------------------------------------------------------------
+
+    def want_look(self, run_path: str, *, is_about_creation: bool = False, is_background: bool = False) -> None:
+        """Look at a run soon: one look at a time for each run, and not too often while it keeps changing."""
+        place = place_of(run_path, self.roots)
+        if place is None or (self.only is not None and run_path not in self.only):
+            return
+        record = self._bench.commit.record_at(run_path)
+        self._bench.errands.want(
+            Inspect(place, record.job_id if record is not None else "", is_about_creation, is_background)
+        )
+
+    def look_in(self, run_path: str, wait_s: float) -> None:
+        """Look at a run after so long, unless it is looked at before."""
+        self._bench.timers.set_earlier(TimerKind.LOOK, run_path, due_s=self._bench.in_s(wait_s))
+
+    def look_at_backlog(self, lane: Lane) -> bool:
+        """Look at what a scan asks for a few at a time, so that a run that is being written now goes before them.
+
+        Return whether there was anything to look at.
+        """
+        free = BACKGROUND_LOOKS_MAX - self._bench.errands.taken(Slot.BACKGROUND, lane.equipment_id)
+        if not lane.is_ours or not lane.backlog or free <= 0:
+            return False
+        for _ in range(min(free, len(lane.backlog))):
+            path, _ = lane.backlog.popitem(last=False)
+            self.want_look(path, is_background=True)
+        return True
+
+    def brief(self, effect: Inspect) -> Inspect | None:
+        """Return the look with what is known at this moment, in which it may start; None when it is put off."""
+        path = effect.place.run_path
+        lane = self._bench.lanes[effect.equipment_id]
+        if not lane.is_ours:
+            self._rereads.pop(path, None)
+            return None  # the scan that follows when the root is ours finds it
+        pace = self._paces.setdefault(path, Pace())
+        if self._bench.clock.monotonic_s() < pace.not_before_s and not effect.is_about_creation:
+            self._bench.timers.set_earlier(TimerKind.LOOK, path, due_s=pace.not_before_s)
+            return None
+        if pace.is_slow and not effect.is_background:
+            lane.put_first([path])  # several runs of 100,000 files must not keep all readers from a new one
+            return None
+        record = self._bench.commit.record_at(path)
+        known_signature = None
+        if record is not None and effect.is_about_creation and record.job_id in self._memory:
+            known_signature = self._memory[record.job_id].own_signature
+        if known_signature is None:  # else the look may end at our own write, and the planned one must still come
+            self._bench.timers.cancel(TimerKind.LOOK, path)
+        return replace(
+            effect,
+            declared_mismatches=record.declared_mismatches if record is not None else (),
+            known_signature=known_signature,
+            judges_gate=record is not None and record.state is not RunState.ACQUIRING,
+        )
+
+    # --- what was seen -----------------------------------------------------------------------------------------------
+
+    def on_inspected(self, ended: Ended, effect: Inspect, result: Inspection) -> None:
+        path = effect.place.run_path
+        took_s = ended.ended_s - ended.began_s
+        # A machine may sleep, or a disk hang, in the middle of a look: a full scan's look is never put off for another.
+        not_before_s = ended.ended_s + min(LOOK_DUTY * took_s, self._bench.policy.rescan_s)
+        self._paces[path] = Pace(not_before_s, took_s > SLOW_LOOK_S)
+        self.take_in(ended, effect.place, result)
+
+    def take_in(self, ended: Ended, place: RunPlace, result: Inspection) -> None:
+        """Let what a look at a folder saw be known. A run without a record is taken for a new one only after a question."""
+        record = self._bench.commit.record_at(place.run_path)
+        creation = None if isinstance(result, NothingNew) else result.creation
+        if record is None and creation is not None and (twins := self._twins_of(place, creation)):
+            self._held[place.run_path] = replace(ended, result=result)
+            self._bench.errands.want(AskWhere(place, twins))
+            return
+        self._take_in_as(ended, place, result, record, {})
+
+    def _twins_of(self, place: RunPlace, creation: Creation) -> dict[str, str]:
+        """Return job id → path of the lane's known runs of this identity: this may be one of them, moved."""
+        return {
+            twin.job_id: twin.run_path
+            for twin in self._bench.commit.twins(creation.identity)
+            if twin.equipment_id == place.equipment_id
+        }
+
+    def on_whereabouts(self, effect: AskWhere, answer: Whereabouts) -> None:
+        """Go on with the look that had to wait for this answer."""
+        path = effect.place.run_path
+        held = self._held.pop(path, None)
+        if held is None:
+            return
+        result = held.result
+        assert isinstance(result, Seen | Unseen), "only what has a creation.json is held"
+        record = self._bench.commit.record_at(path)
+        if record is None and result.creation is not None:
+            twins = self._twins_of(effect.place, result.creation)
+            if twins.keys() - answer.are_there.keys():
+                self._held[path] = held
+                self._bench.errands.want(AskWhere(effect.place, twins))
+                return
+        if not answer.is_new_there:
+            result = Unseen(UnseenCode.MISSING, f"{path} is not there any more")
+        self._take_in_as(held, effect.place, result, record, answer.are_there)
+
+    def _take_in_as(
+        self,
+        ended: Ended,
+        place: RunPlace,
+        result: Inspection,
+        record: RunRecord | None,
+        are_there: Mapping[str, bool],
+    ) -> None:
+        lane = self._bench.lanes[place.equipment_id]
+        if not lane.is_ours:
+            self._rereads.pop(place.run_path, None)
+            return  # it went away meanwhile: nothing is concluded from it
+        match result:
+            case Unseen():
+                self._on_unseen(lane, place, result, record, are_there)
+            case NothingNew():
+                pass
+            case Seen():
+                self.views.tell_of_folder(place.run_path, None)
+                self._rereads.pop(place.run_path, None)
+                record = record or self._register(place, result.creation, are_there)
+                self._on_seen(lane, ended, result, record)
+
+    def _on_unseen(
+        self, lane: Lane, place: RunPlace, result: Unseen, record: RunRecord | None, are_there: Mapping[str, bool]
+    ) -> None:
+        path = place.run_path
+        match result.code:
+            case UnseenCode.ROOT:
+                self._rereads.pop(path, None)
+                self._bench.post(ScanWanted((lane.equipment_id,)))
+                return
+            case UnseenCode.DESTINATION:
+                return  # of the lane, not of the run
+            case UnseenCode.CREATION:
+                rereads = self._rereads.get(path, 0)
+                if rereads < len(REREAD_WAITS_S):
+                    self._rereads[path] = rereads + 1
+                    due_s = self._bench.in_s(REREAD_WAITS_S[rereads])
+                    self._bench.timers.set(TimerKind.LOOK, path, due_s=due_s)
+                    return
+                self.views.tell_of_folder(path, result.message)
+                self.look_in(path, PROBLEM_WAIT_S)  # a permission or a lock that is mended leaves no event
+            case UnseenCode.LEVEL:
+                assert result.signature is not None, "the file was read"
+                lane.rejected[path] = result.signature
+                self.views.tell_of_folder(path, result.message)
+                self.look_in(path, PROBLEM_WAIT_S)  # what is corrected, or moved away, may leave no event either
+            case UnseenCode.UNREADABLE:
+                record = self._on_unreadable(lane, place, result, record, are_there)
+                self.look_in(path, UNREADABLE_WAIT_S)
+            case UnseenCode.MISSING:
+                self.views.tell_of_folder(path, None)
+        self._rereads.pop(path, None)
+        if record is None:
+            return
+        view = self.views.of(record.job_id)
+        if result.code is UnseenCode.MISSING:
+            if view.reason != result.message:  # only a whole scan can say that it is gone
+                self._bench.post(ScanWanted((record.equipment_id,), is_full=False))
+            view = replace(view, unreadable="", unreadable_looks=0)
+        self.views.tell(record.job_id, replace(view, reason=result.message))
+        self._memory_of(record.job_id).is_settling = False
+
+    def _on_unreadable(
+        self, lane: Lane, place: RunPlace, result: Unseen, record: RunRecord | None, are_there: Mapping[str, bool]
+    ) -> RunRecord | None:
+        """Note that a run cannot be read whole, and know it from the first time on: a run without a record is nowhere.
+
+        Nothing is decided: what cannot be seen is neither complete nor changed.
+        """
+        path = place.run_path
+        if record is None:
+            if result.creation is None:  # a look that failed by a defect
+                self.views.tell_of_folder(path, result.message)
+                return None
+            record = self._register(place, result.creation, are_there)
+            lane.read(path, None)
+        if result.creation is not None:
+            self.views.tell_of_folder(path, None)
+        view = self.views.of(record.job_id)
+        if not view.unreadable:
+            log.warning("%s cannot be read whole, and is looked at again: %s", path, result.message)
+        looks = min(view.unreadable_looks + 1, UNREADABLE_LOOKS_TOLD)
+        self.views.tell(record.job_id, replace(view, unreadable=result.message, unreadable_looks=looks))
+        return record
+
+    def _on_seen(self, lane: Lane, ended: Ended, seen: Seen, record: RunRecord) -> None:
+        path, inspected = record.run_path, seen.inspected
+        lane.read(path, None if self._may_change_unseen(seen.signature) else seen.signature)
+        if record.identity != seen.creation.identity and not record.is_sealed:
+            record = self._bench.commit.save(replace(record, identity=seen.creation.identity), IdentityChanged())
+        record = self._note_overrides(record, seen)
+        memory, view = self._memory_of(record.job_id), self.views.of(record.job_id)
+        if view.unreadable:
+            log.info("%s can be read whole again", path)
+        quiet_s = _observe_quiet(memory, ended, inspected.fingerprint)
+        completeness = inspected.completeness
+        lane.unsignalled.discard(path)
+        if inspected.is_unsignalled:
+            lane.unsignalled.add(path)
+        if record.state is RunState.ACQUIRING:
+            # Later states ask for the same fingerprint instead, so that a restart does not make runs settle again.
+            completeness = settled(completeness, quiet_s=quiet_s, settle_s=self._bench.policy.settle_s)
+        findings = mark_overrides(inspected.findings, seen.creation.overrides, now=self._bench.clock.now())
+        self.views.tell(
+            record.job_id,
+            replace(view, unreadable="", unreadable_looks=0, problem="", findings=findings, reason=completeness.reason),
+        )
+        memory.is_settling = inspected.completeness.is_complete and not completeness.is_complete
+        inspected = replace(inspected, completeness=completeness)
+        if inspected.destination is not None and self._has_twin_at(record, inspected.destination_path):
+            inspected = replace(inspected, destination=DestinationStanding.OCCUPIED)
+        self.decide(record.job_id, inspected)
+        self._plan_next_look(path, memory, seen, quiet_s)
+
+    def _may_change_unseen(self, signature: Signature) -> bool:
+        """Whether the file is so young that it may change within one tick of its file system's clock: look once more."""
+        return abs(self._bench.clock.now().timestamp() - signature[0] / 1e9) < TICK_S
+
+    def _has_twin_at(self, record: RunRecord, destination: str) -> bool:
+        """Whether another job has this destination: a copied folder claims to be the run that it was copied from."""
+        return any(
+            twin.job_id != record.job_id and (twin.equipment_id, twin.destination) == (record.equipment_id, destination)
+            for twin in self._bench.commit.twins(record.identity)
+        )
+
+    def _plan_next_look(self, path: str, memory: Memory, seen: Seen, quiet_s: float) -> None:
+        record = self._bench.commit.record_at(path)
+        if record is None:
+            return
+        if record.state is RunState.ACQUIRING:
+            if seen.inspected.is_unsignalled:
+                return  # the signal's own event, or a scan, says when there is more to see
+            if memory.is_settling:
+                wait_s = max(0.02, self._bench.policy.settle_s - quiet_s)
+            else:
+                wait_s = max(1.0, self._bench.policy.settle_s) * 2.0 ** min(memory.looks_unchanged, 20)
+            if memory.is_settling or wait_s < self._bench.policy.rescan_s:  # else the next full scan comes first
+                self.look_in(path, wait_s)
+            return
+        expiry = next_expiry(seen.creation.overrides, now=self._bench.clock.now())
+        if expiry is not None and record.state not in SETTLED:
+            self.look_in(path, max(0.0, (expiry - self._bench.clock.now()).total_seconds()) + 0.01)
+
+    # --- which run it is ---------------------------------------------------------------------------------------------
+
+    def _register(self, place: RunPlace, creation: Creation, are_there: Mapping[str, bool]) -> RunRecord:
+        """Return the record of a run at a path where none was known: one that was moved there, or a new one."""
+        for twin in self._bench.commit.twins(creation.identity):
+            if are_there.get(twin.job_id) is False:
+                return self._move_path(twin, place)
+        record = _new_record(self._new_job_id(), place, creation, self._bench.clock.now())
+        move = Move(record.entered_at, "discovered", None, record.state, "creation.json was noticed")
+        self._bench.commit.then(Moved(None, record, move))
+        return self._bench.commit.save(record, Transition(move))
+
+    def _move_path(self, record: RunRecord, place: RunPlace) -> RunRecord:
+        log.info("%s was moved to %s", record.run_path, place.run_path)
+        self.views.tell_of_folder(record.run_path, None)
+        self._bench.lanes[record.equipment_id].forget(record.run_path)
+        moved = self._bench.commit.save(
+            record.moved_to(place.run_path, place.project), RunMoved(record.run_path, place.run_path)
+        )
+        work = work_effect(moved)
+        if work is not None:
+            self._bench.errands.cancel(work_key(moved.job_id))
+            self._bench.commit.then(work)
+        return moved
+
+    def _note_overrides(self, record: RunRecord, seen: Seen) -> RunRecord:
+        overrides = seen.creation.overrides
+        before = record.overrides_seen
+        if len(overrides) == before:
+            return record
+        for tombstone in dangling_tombstones(overrides):
+            if tombstone.index >= before:
+                log.warning("%s: a tombstone revokes %s, which is not there", record.run_path, tombstone.revokes)
+        saved = replace(record, overrides_seen=len(overrides))
+        for entry in overrides[before:]:
+            self._bench.commit.save(saved, OverrideFound(entry), operator=entry.operator or None)
+        if len(overrides) < before:
+            self._bench.commit.save(saved, OverridesRemoved(before, len(overrides)))
+        return saved
+
+    # --- what is remembered ------------------------------------------------------------------------------------------
+
+    def say_gone(self, record: RunRecord, problem: str) -> None:
+        """Say that a run's folder is gone."""
+        self.views.tell(record.job_id, replace(self.views.of(record.job_id), problem=problem))
+        self._memory_of(record.job_id).is_settling = False
+
+    def say_problem(self, job_id: str, problem: str) -> None:
+        self.views.tell(job_id, replace(self.views.of(job_id), problem=problem))
+
+    def forget(self, lane: Lane) -> None:
+        """Let go of what is kept about runs that rest: there may be many of them, and hardly anything ever happens there."""
+        now_s = self._bench.clock.monotonic_s()
+        self._paces = {path: pace for path, pace in self._paces.items() if pace.not_before_s > now_s}
+        for job_id in [*self._memory, *self.views.now.runs]:
+            record = self._bench.commit.record(job_id) if self._bench.commit.store.state_of(job_id) in SETTLED else None
+            is_here = record is not None and record.equipment_id == lane.equipment_id
+            if record is not None and is_here and record.state in SETTLED and not self.views.of(job_id).has_news:
+                self._memory.pop(job_id, None)
+                self.views.forget(job_id)
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether a run is about to count as complete. Where its root is away, nobody knows when."""
+        return any(self._settles(job_id, memory) for job_id, memory in self._memory.items())
+
+    def _settles(self, job_id: str, memory: Memory) -> bool:
+        record = self._bench.commit.record(job_id) if memory.is_settling and memory.changes <= 1 else None
+        return record is not None and self._bench.lanes[record.equipment_id].is_ours
+
+    @property
+    def is_reading_again(self) -> bool:
+        """Whether a `creation.json` that could not be read is about to be read again."""
+        return bool(self._rereads)
+
+
+def _observe_quiet(memory: Memory, ended: Ended, fingerprint: str) -> float:
+    """Return for how long the run is known to have been as it is: only our own two looks count, no file's times."""
+    if fingerprint != memory.fingerprint:
+        memory.fingerprint = fingerprint
+        memory.quiet_since_s = ended.ended_s
+        memory.changes += 1
+        memory.looks_unchanged = 0
+        return 0.0
+    memory.looks_unchanged += 1
+    return max(0.0, ended.began_s - memory.quiet_since_s)
+
+
+def _new_record(job_id: str, place: RunPlace, creation: Creation, now: datetime) -> RunRecord:
+    return RunRecord(
+        job_id=job_id,
+        run_path=place.run_path,
+        equipment_id=place.equipment_id,
+        project=place.project,
+        run_kind=creation.run_kind,
+        identity=creation.identity,
+        entered_at=now,
+        discovered_at=now,
+    )

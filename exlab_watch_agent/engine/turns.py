@@ -1,0 +1,158 @@
+"""Whose turn it is: which queued run is pushed next, and which sealed one is audited.
+
+Decided here: a look right before each push, one push a lane, one audit at a time beside them, and when a run's backoff or its
+next audit is due. Not here: which lanes are served first (core/queueing.py).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from exlab_watch_agent.core.decide import claim_of
+from exlab_watch_agent.core.discovery import destination_of, place_of
+from exlab_watch_agent.core.effects import Admit
+from exlab_watch_agent.core.events import AuditDue, Inspection, Unseen, UnseenCode
+from exlab_watch_agent.core.link import must_ask_fully
+from exlab_watch_agent.core.queueing import lanes_to_start
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.retry import remaining_wait_s
+from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.destinations import AUDITABLE
+from exlab_watch_agent.engine.errands import Slot
+from exlab_watch_agent.engine.lane import Lane
+from exlab_watch_agent.engine.reconciling import Reconciling
+from exlab_watch_agent.engine.runs import UNREADABLE_WAIT_S, Runs
+from exlab_watch_agent.engine.timers import TimerKind
+from exlab_watch_agent.statechart import RunState
+
+MISSING_WAIT_S = 60.0
+
+
+class Turns:
+    """The loop's own; only its thread uses it."""
+
+    def __init__(self, bench: Bench, *, runs: Runs, reconciling: Reconciling) -> None:
+        self._bench = bench
+        self._runs = runs
+        self._reconciling = reconciling
+        self._last_lane: str | None = None
+
+    # --- pushes ------------------------------------------------------------------------------------------------------
+
+    def make_ready(self, record: RunRecord, *, wait_s: float) -> None:
+        """Have a queued run pushed when it is its turn, and not before `wait_s` are over."""
+        if wait_s > 0:
+            self._bench.timers.set(TimerKind.READY, record.job_id, due_s=self._bench.in_s(wait_s))
+        else:
+            self._bench.timers.cancel(TimerKind.READY, record.job_id)
+            self._bench.lanes[record.equipment_id].put_into_queue(record.job_id)
+
+    def on_ready(self, job_id: str) -> None:
+        """A queued run's wait is over."""
+        record = self._bench.commit.record(job_id)
+        if record is not None and record.state is RunState.QUEUED:
+            self.make_ready(record, wait_s=0)
+
+    def leave_queue(self, record: RunRecord) -> None:
+        """Forget a turn or a wait that is left over: it would cut short the wait after a failure."""
+        self._bench.timers.cancel(TimerKind.READY, record.job_id)
+        self._bench.lanes[record.equipment_id].queue.pop(record.job_id, None)
+
+    def start_pushes(self) -> None:
+        """Look at the runs whose turn it is, for a push."""
+        busy = [lane_id for lane_id in self._bench.lanes if self._bench.errands.taken(Slot.PUSH, lane_id)]
+        waiting = [lane_id for lane_id, lane in self._bench.lanes.items() if _is_waiting(lane)]
+        with_work = [lane_id for lane_id, lane in self._bench.lanes.items() if lane.queue]
+        for lane_id in lanes_to_start(
+            with_work,
+            busy=busy,
+            waiting=waiting,
+            pushes_max=self._bench.policy.pushes_max,
+            last_started=self._last_lane,
+        ):
+            self._last_lane = lane_id
+            self._start_next(self._bench.lanes[lane_id])
+
+    def _start_next(self, lane: Lane) -> None:
+        while lane.queue:
+            job_id, _ = lane.queue.popitem(last=False)
+            record = self._bench.commit.record(job_id)
+            if record is None or record.state is not RunState.QUEUED:
+                continue
+            place = place_of(record.run_path, self._runs.roots)
+            if place is None:
+                continue
+            self._bench.errands.want(
+                Admit(
+                    place,
+                    claim=claim_of(record),
+                    destination=destination_of(place, self._bench.policy.layout),
+                    declared_mismatches=record.declared_mismatches,
+                    asks_nas_fully=must_ask_fully(lane.link, now_s=self._bench.clock.monotonic_s()),
+                )
+            )
+            return
+
+    def on_admitted(self, effect: Admit, result: Inspection | None) -> None:
+        """After the look before a push: put the run back into the queue unless its push goes on."""
+        job_id, lane = effect.claim.job_id, self._bench.lanes[effect.equipment_id]
+        record = self._bench.commit.record(job_id)
+        if record is None or record.state is not RunState.QUEUED:
+            return
+        code = result.code if isinstance(result, Unseen) else None
+        if code is UnseenCode.DESTINATION:
+            lane.put_into_queue(job_id, is_first=True)
+            return
+        wait_s = UNREADABLE_WAIT_S
+        if code is UnseenCode.MISSING:
+            # Whether the run was moved, removed, or its root went away is the scan's to say.
+            wait_s = MISSING_WAIT_S
+            self._reconciling.want_scan((effect.equipment_id,), is_full=False)
+        self._bench.timers.set(TimerKind.READY, job_id, due_s=self._bench.in_s(wait_s))
+
+    # --- audits ------------------------------------------------------------------------------------------------------
+
+    def plan_audit(self, record: RunRecord, now: datetime) -> None:
+        """Have a sealed run audited when that is due; at once where what was proven is void."""
+        if record.verified_at is None:
+            return
+        interval_s = self._bench.policy.audit_interval_s
+        due = record.verified_at + timedelta(seconds=interval_s)
+        wait_s = 0.0 if record.verify_passes == 0 else remaining_wait_s(due_at=due, wait_s=interval_s, now=now)
+        self.audit_in(record.job_id, wait_s)
+
+    def audit_in(self, job_id: str, wait_s: float) -> None:
+        self._bench.timers.set(TimerKind.AUDIT, job_id, due_s=self._bench.in_s(wait_s))
+
+    def on_audit_due(self, job_id: str) -> None:
+        record = self._bench.commit.record(job_id)
+        if record is not None and record.state in AUDITABLE:
+            self.audit_soon(record)
+
+    def audit_soon(self, record: RunRecord) -> None:
+        """Have a sealed run audited when it is its turn."""
+        if self._runs.is_mine(record):
+            self._bench.lanes[record.equipment_id].audits.setdefault(record.job_id)
+
+    def start_audit(self) -> None:
+        """Start one audit, unless one is under way."""
+        if any(self._bench.errands.taken(Slot.AUDIT, lane_id) for lane_id in self._bench.lanes):
+            return
+        for lane in self._bench.lanes.values():
+            if lane.audits and not _is_waiting(lane):
+                self._audit_next(lane)
+                return
+
+    def _audit_next(self, lane: Lane) -> None:
+        job_id, _ = lane.audits.popitem(last=False)
+        record = self._bench.commit.record(job_id)
+        if record is None or record.state not in AUDITABLE:
+            return
+        after = self._runs.decide(job_id, AuditDue())
+        if after is None or after.state is not RunState.AUDITING:
+            # a conflict stays where it is: look again later whether the difference is gone
+            self.audit_in(job_id, self._bench.policy.audit_interval_s)
+
+
+def _is_waiting(lane: Lane) -> bool:
+    return lane.away is not None or not lane.is_ours
