@@ -38,16 +38,6 @@ class SystemClock:
             return Uptime(_PROCESS_ID, time.monotonic() - _PROCESS_BEGAN_S)
 
 
-def utc_text(moment: datetime) -> str:
-    """Return `YYYY-MM-DDTHH:MM:SSZ`: how every time is shown and written."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def utc_text_exact(moment: datetime) -> str:
-    """Return the same with microseconds, for the audit trail."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def pause(seconds: float) -> None:
     """Wait; only for a person's command that polls, never in the engine or a handler."""
     time.sleep(seconds)

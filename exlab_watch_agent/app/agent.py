@@ -21,7 +21,7 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.acts.handlers import ask_destination
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.children.process import Children
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.cache_folder import CacheFolderSealer, FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.digests import LocalDigester
@@ -43,9 +43,9 @@ from exlab_watch_agent.adapters.watching.watcher import Health, WatchedRoot, Wat
 from exlab_watch_agent.config.settings import Settings
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.lane import (
     SETTLED_STATES,
     DestinationLost,

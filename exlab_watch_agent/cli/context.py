@@ -23,9 +23,9 @@ from exlab_watch_agent.app.agent import lanes_of, read_live
 from exlab_watch_agent.config.settings import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding, marker_key
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import AgentError, NoStateFolderError, RootUnavailableError, StateFolderError
 
 APP_NAME = "exlab-watch-agent"

@@ -9,7 +9,7 @@ from typing import Any
 
 from exlab_watch_agent.acts.handlers import Look, LookResult, Seen, Unseen, look
 from exlab_watch_agent.adapters.apartness import ProbedApartness
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.cache_folder import CacheFolderSealer, FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.digests import LocalDigester
@@ -18,11 +18,11 @@ from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.app.agent import make_transport
 from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan, printable
+from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import age, counted
+from exlab_watch_agent.core.text import age, counted, printable, utc_text
 from exlab_watch_agent.engine.lane import SETTLED_STATES
 from exlab_watch_agent.engine.scanning import GONE_STATES, gone
 from exlab_watch_agent.errors import RootUnavailableError

@@ -19,9 +19,8 @@ from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.cli.context import Context, operator_name
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.engine.lane import Requested
 from exlab_watch_agent.engine.requests import NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode

@@ -8,19 +8,15 @@ with a fresh look at the folders (cli/showing.py). Pure.
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
-from exlab_watch_agent.adapters.clock import utc_text
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import age
+from exlab_watch_agent.core.text import age, printable, shell_word, utc_text
 from exlab_watch_agent.engine.lane import UNREADABLE_LOOKS_TOLD
 from exlab_watch_agent.statechart import RunState
 
@@ -202,7 +198,7 @@ def _of_run(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at: M
 
 def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at: Moment) -> Problem | None:
     """Return what is wrong with a run by the state in which it rests or works."""
-    name, subject = shell_name(record.run_path), printable(record.run_path)
+    name, subject = shell_word(record.run_path), printable(record.run_path)
     message = printable(record.last_error.message) if record.last_error is not None else ""
     kind = record.last_error.kind if record.last_error is not None else str(record.state)
     has_failed = record.last_error is not None and record.attempts >= (1 if at.is_ended else FAILURES_TOLD)
@@ -248,10 +244,5 @@ def failed_attempt(record: RunRecord, at: Moment) -> str:
     return f"attempt {record.attempts} failed: {error}; {following}"
 
 
-def shell_name(run_path: str) -> str:
-    """Return the path as one word of a POSIX shell."""
-    return shlex.quote(printable(run_path)) if os.name == "posix" else f'"{printable(run_path)}"'
-
-
 def _show(run_path: str) -> str:
-    return f"exlab-watch-agent show {shell_name(run_path)}"
+    return f"exlab-watch-agent show {shell_word(run_path)}"

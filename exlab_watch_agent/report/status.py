@@ -12,10 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from exlab_watch_agent.adapters.clock import utc_text
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.text import counted, printable, utc_text
 from exlab_watch_agent.report.problems import Moment, failed_attempt, why_lane_waits, why_root_waits
 from exlab_watch_agent.statechart import CHART, RunState
 

@@ -26,9 +26,9 @@ from exlab_watch_agent.core.gate import (
     is_eligible,
     mark_overrides,
     orphan,
-    printable,
 )
 from exlab_watch_agent.core.inventory import FileEntry, Inventory, OddEntry, OddKind
+from exlab_watch_agent.core.text import printable
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 LEAF = "Run_2026-04-17T14-32"

@@ -32,7 +32,7 @@ from typing import IO, Any
 
 from exlab_watch_agent.adapters.children import warden
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local.tree import reason
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, FailureKind, StateFolderError, TransportError
 from exlab_watch_agent.ports import Control
 
@@ -324,7 +324,7 @@ class Children:
                 )
             except OSError as error:
                 note.unlink()
-                text = f"The program {command[0]} cannot be started: {reason(error)}."
+                text = f"The program {command[0]} cannot be started: {reason_with_name(error)}."
                 raise TransportError(FailureKind.BINARY_MISSING, text) from error
             if os.name != "nt":  # there the job ends it
                 started = warden.started_at(process.pid)

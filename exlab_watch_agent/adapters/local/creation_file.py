@@ -34,18 +34,20 @@ from exlab_watch_agent.core.creation import (
     RunIdentity,
 )
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.text import printable, reason, shortened
 from exlab_watch_agent.errors import CreationFileError
 from exlab_watch_agent.ports import CreationFile, CreationText, SavedCreation
+from exlab_watch_agent.statechart import SYNC_STATUSES
 
 LOCK_FILE = f"{CREATION_FILE}.lock"
 LIMIT_BYTES = 1 << 20
 DEFAULT_LOCK_WAIT_S = 10.0
-SYNC_STATUSES = frozenset({"pending", "synced", "cleaned", "failed", "blocked_by_validation"})
 
 _BOM = "\ufeff"
 _SCHEMA = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
 _CURRENT_MINOR = int(SCHEMA_CURRENT.partition(".")[2])
 _WRITE_ATTEMPT_COUNT_MAX = 5
+_SHOWN_MAX = 80
 _MEND_IT = "mend it in an editor and save it; the agent then reads it again."
 _KIND_NAMES: dict[type, str] = {
     dict: "an object",
@@ -148,7 +150,7 @@ class JsonCreationFiles:
                 if json_text.same(known, appended):
                     return None
                 raise CreationFileError(
-                    f"{_where(run_path)} has another override with the id {_shown(entry['id'])}: "
+                    f"{_where(run_path)} has another override with the id {printable(shortened(entry['id'], _SHOWN_MAX))}: "
                     "entries are never changed, record yours with a new id.",
                     code="invalid_content",
                     field=f"validation_overrides[{existing.index}]",
@@ -192,7 +194,7 @@ class JsonCreationFiles:
             ) from None
         except OSError as error:
             raise CreationFileError(
-                f"{_where(run_path)} cannot be locked ({_reason(error)}): "
+                f"{_where(run_path)} cannot be locked ({reason(error)}): "
                 f"let the agent's account write {LOCK_FILE} and the folder it is in.",
                 code="unwritable",
             ) from error
@@ -234,7 +236,7 @@ def _read_bytes(path: Path, where: str) -> tuple[bytes, os.stat_result]:
         ) from error
     except OSError as error:
         raise CreationFileError(
-            f"{where} cannot be read ({_reason(error)}): let the agent's account read it, or close what holds it open.",
+            f"{where} cannot be read ({reason(error)}): let the agent's account read it, or close what holds it open.",
             code="unreadable",
         ) from error
 
@@ -298,7 +300,7 @@ def _schema(value: Any, where: str) -> tuple[str, int]:
     match = _SCHEMA.fullmatch(value) if isinstance(value, str) else None
     if match is not None and int(match[1]) == SCHEMA_MAJOR:
         return match[0], int(match[2])
-    found = None if value is None else _shown(_text(value) or _kind_name(value))
+    found = None if value is None else printable(shortened(_text(value) or _kind_name(value), _SHOWN_MAX))
     says = "has no schema_version" if found is None else f"has the schema_version {found}"
     raise CreationFileError(
         f"{where} {says}, and this agent reads {SCHEMA_MAJOR}.x only: "
@@ -516,7 +518,7 @@ def _write_errors(run_path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise CreationFileError(
-            f"{_where(run_path)} cannot be written ({_reason(error)}): "
+            f"{_where(run_path)} cannot be written ({reason(error)}): "
             "make room on the disk and let the agent's account write into its folder.",
             code="unwritable",
         ) from error
@@ -540,14 +542,4 @@ def _signature(status: os.stat_result) -> Signature:
 
 
 def _where(run_path: str) -> str:
-    return _shown(str(Path(run_path, CACHE_FOLDER, CREATION_FILE)), limit=1000)
-
-
-def _shown(text: str, *, limit: int = 80) -> str:
-    """Return a text from outside as it can go into a message: no control characters, no surrogates, not endless."""
-    short = text if len(text) <= limit else text[: limit - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in short)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+    return printable(shortened(str(Path(run_path, CACHE_FOLDER, CREATION_FILE)), 1000))

@@ -22,9 +22,10 @@ from io import FileIO
 import xxhash
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local.tree import READ_FLAGS, is_inside, reason
+from exlab_watch_agent.adapters.local.tree import READ_FLAGS, is_inside
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, RunUnreadableError, SourceChangedError
 from exlab_watch_agent.ports import Control, Progress
 
@@ -173,8 +174,8 @@ def require_unchanged(entry: FileEntry, status: os.stat_result) -> None:
 
 
 def unreadable(root: str, path: str, error: OSError) -> RunUnreadableError:
-    """Return the error for a local file that is there and cannot be read now: a wait, whatever the reason."""
-    return RunUnreadableError(f"Cannot read {path!r} in {root}: {reason(error)}.")
+    """Return the error for a local file that is there and cannot be read now: a wait, whatever the reason_with_name."""
+    return RunUnreadableError(f"Cannot read {path!r} in {root}: {reason_with_name(error)}.")
 
 
 def open_source(root: str, entry: FileEntry) -> int:

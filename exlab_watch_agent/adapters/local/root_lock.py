@@ -16,8 +16,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from exlab_watch_agent.adapters.local.durable import is_link, read_bounded, remove_temporaries, write_atomically
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
+from exlab_watch_agent.core.text import printable, reason
 from exlab_watch_agent.errors import RootUnavailableError
 
 LOCK_NAME = "watch-agent.lock"
@@ -51,9 +51,9 @@ class EquipmentRootLock:
             ) from None
         except (OSError, NotImplementedError) as error:
             self.release()
-            reason = getattr(error, "strerror", None) or str(error)
+            why = reason(error) if isinstance(error, OSError) else str(error)
             raise RootUnavailableError(
-                f"{self._folder} cannot be written ({reason}), and without its lock there, and creation.json in each run, "
+                f"{self._folder} cannot be written ({why}), and without its lock there, and creation.json in each run, "
                 "no run can be synced: give the agent's account the right to write there, or make room."
             ) from error
 

@@ -14,10 +14,10 @@ import threading
 from contextlib import suppress
 from datetime import datetime
 
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.text import counted, printable, reason, utc_text
 from exlab_watch_agent.statechart import RunState
 
 log = logging.getLogger(__name__)
@@ -56,17 +56,10 @@ def sentence(record: RunRecord, move: Move) -> str:
 def format_line(record: RunRecord, *, at: datetime, level: str, host: str, text: str) -> str:
     """Return one line in the wizard's format; names with line breaks cannot forge a second one."""
     leaf = os.path.basename(record.run_path)
-    line = (
+    return printable(
         f"{utc_text(at)} [{level:<5}] [host:{host}] [equip:{record.equipment_id}] [proj:{record.project}] "
         f"[kind:{record.run_kind}] [run:{leaf}] {text}"
     )
-    return line.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROL)
-
-
-# Also what only Unicode takes for a line's end, and the terminal's eight-bit control characters.
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
-    code: f"\\u{code:04x}" for code in (0x2028, 0x2029)
-}
 
 
 class RunLogWriter:
@@ -104,7 +97,7 @@ class RunLogWriter:
             try:
                 self._append(record.run_path, line)
             except OSError as error:
-                log.warning("the log of %s could not be written: %s", record.run_path, error.strerror)
+                log.warning("the log of %s could not be written: %s", record.run_path, reason(error))
 
     def _append(self, run_path: str, line: str) -> None:
         folder = os.path.join(run_path, CACHE_FOLDER)

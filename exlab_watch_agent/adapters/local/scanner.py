@@ -15,6 +15,7 @@ from exlab_watch_agent.core.discovery import RUN_PARENT_FOLDERS, RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import SeenRun
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import RootUnavailableError
 
 
@@ -102,7 +103,7 @@ def _folders(path: str, *, may_be_absent: bool = False) -> Iterator[str]:
 def _unavailable(path: str, error: OSError) -> RootUnavailableError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return RootUnavailableError(f"{path} is not there: mount it or create it; nothing is concluded from it.")
-    return RootUnavailableError(f"{path} cannot be listed ({error.strerror}); nothing is concluded from it.")
+    return RootUnavailableError(f"{path} cannot be listed ({reason(error)}); nothing is concluded from it.")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry, Inventory, OddEntry, OddKind
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import RootUnavailableError, RunUnreadableError
 
 # O_NONBLOCK: a fifo that took the place of a file must not hold us for ever. Windows has O_BINARY alone.
@@ -209,7 +210,9 @@ class DiskRunTree:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise RunUnreadableError(f"Cannot read {relative_path!r} in {run_path}: {reason(error)}.") from error
+            raise RunUnreadableError(
+                f"Cannot read {relative_path!r} in {run_path}: {reason_with_name(error)}."
+            ) from error
 
 
 def _path_of(entry: FileEntry | OddEntry) -> str:
@@ -221,7 +224,7 @@ def _run_folder(run_path: str) -> os.stat_result:
     try:
         status = os.lstat(run_path)
     except OSError as error:
-        raise RootUnavailableError(f"The run folder {run_path} is not there: {reason(error)}.") from error
+        raise RootUnavailableError(f"The run folder {run_path} is not there: {reason_with_name(error)}.") from error
     if is_link(status) or not stat.S_ISDIR(status.st_mode):
         raise RootUnavailableError(f"{run_path} is not a folder of its own (a link or a file stands there).")
     return status
@@ -257,10 +260,4 @@ def _below_cache_folder(entry: FileEntry) -> FileEntry:
 
 
 def _cannot_list(run_path: str, error: OSError) -> str:
-    return f"A part of the run {run_path} cannot be listed now: {reason(error)}."
-
-
-def reason(error: OSError) -> str:
-    """Return an operating system error in the system's own words, with the name it is about."""
-    where = f" ({error.filename!r})" if isinstance(error.filename, str) else ""
-    return f"{error.strerror or error}{where}"
+    return f"A part of the run {run_path} cannot be listed now: {reason_with_name(error)}."

@@ -16,6 +16,7 @@ from typing import Any
 
 from exlab_watch_agent.adapters.clock import SystemClock, pause
 from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, read_bounded, write_atomically
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
 
 INBOX_NAME = "inbox"
@@ -82,7 +83,7 @@ def send_request(state_dir: Path, request: Mapping[str, Any], *, wait_s: float) 
         write_atomically(inbox / name, json.dumps(request).encode(), mode=0o600)
     except OSError as error:
         raise StateFolderError(
-            f"The request cannot be left for the agent in {inbox} ({error.strerror}): mend that, then give the command again."
+            f"The request cannot be left for the agent in {inbox} ({reason(error)}): mend that, then give the command again."
         ) from error
     deadline_s = clock.monotonic_s() + wait_s
     while clock.monotonic_s() < deadline_s:

@@ -35,6 +35,7 @@ from exlab_watch_agent.adapters.state.slots import SLOT_NAMES, STORE_SCHEMA, Slo
 from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.record import Move
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
 
 EVIDENCE_NAME = "evidence"
@@ -120,7 +121,7 @@ def _read_at_rest(folder: Path, read: Callable[[], _Read], *, is_whole: Callable
             before = after
         raise StateFolderError(f"{folder} changes faster than it can be read: try again.")
     except OSError as error:
-        raise StateFolderError(f"{folder} cannot be read ({error.strerror}): mend that, then start again.") from error
+        raise StateFolderError(f"{folder} cannot be read ({reason(error)}): mend that, then start again.") from error
 
 
 def _names(folder: Path) -> list[tuple[str, int]]:
@@ -284,7 +285,7 @@ def history_of(folder: Path, documents: Documents, job_id: str) -> tuple[Move, .
                 moves.append(move_of(fact["move"]))
     except OSError as error:
         raise StateFolderError(
-            f"The audit trail in {folder} cannot be read ({error.strerror}): mend that, then try again."
+            f"The audit trail in {folder} cannot be read ({reason(error)}): mend that, then try again."
         ) from error
     return tuple(reversed(moves))
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from tinydb import TinyDB
 from tinydb.table import Table
 
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text_exact
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, write_atomically
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
 from exlab_watch_agent.adapters.state.recovery import EVIDENCE_NAME, Loaded, binding_in, history_of, load, note_fact
@@ -41,6 +41,7 @@ from exlab_watch_agent.adapters.state.trail import (
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.text import reason, utc_text_exact
 from exlab_watch_agent.errors import StateFolderError, StoreWriteError
 from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import CHART, RunState
@@ -167,12 +168,12 @@ class RunStore:
                 f"Another agent works in {self._folder} ({holder_text(self._folder)}): stop it first, or give another --state-dir."
             ) from None
         except OSError as error:
-            raise StateFolderError(f"{self._folder} cannot be used as state folder ({error.strerror}).") from error
+            raise StateFolderError(f"{self._folder} cannot be used as state folder ({reason(error)}).") from error
         try:
             self._load()
         except (OSError, StoreWriteError) as error:
             self.close()
-            why = error.strerror if isinstance(error, OSError) else str(error)
+            why = reason(error) if isinstance(error, OSError) else str(error)
             raise StateFolderError(
                 f"{self._folder} cannot be brought in order ({why}): make room or mend the disk, then start again."
             ) from error

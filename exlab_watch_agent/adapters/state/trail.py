@@ -29,6 +29,7 @@ from exlab_watch_agent.adapters.state.segments import (
     closed_name,
     finished,
 )
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 
 TRAIL_SCHEMA = 2
@@ -64,7 +65,7 @@ def errors_as_store_errors(path: Path, error: OSError, *, is_unchanged: bool = T
     if error.errno in _NO_ROOM and is_unchanged:
         return StoreFullError(f"There is no room for {path}: make room, and the agent goes on by itself.")
     return StoreWriteError(
-        f"{path} cannot be written ({error.strerror}): make room or mend the disk, then start the agent again."
+        f"{path} cannot be written ({reason(error)}): make room or mend the disk, then start the agent again."
     )
 
 
