@@ -30,7 +30,8 @@ _WINDOWS_BUSY = frozenset({5, 32, 33})
 _REPLACE_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.75, 1.0)
 # A file system that cannot sync a folder (some SMB and FUSE mounts) says one of these; EIO and ENOSPC are real.
 _NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_LINK_TAGS = frozenset({0xA000000C, 0xA0000003})  # Windows: symbolic link, junction.
+_LINK_TAGS = frozenset({0xA000000C, 0xA0000003})
+"""Reparse tags of Windows: symbolic link; mount point, which a junction is, too."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
@@ -67,7 +68,12 @@ def is_temporary_name(name: str) -> bool:
 
 
 def is_link(status: os.stat_result) -> bool:
-    """Return whether this `lstat` is of a symbolic link or a Windows junction."""
+    """Return whether this `lstat` is of a symbolic link or a Windows junction: a name that leads to another place.
+
+    Windows marks other things with a reparse tag, too: files of a deduplicated volume, files that a cloud or a compressed
+    image holds. These are the file itself, read by its name like any other; refused as links, whole runs would stay behind.
+    Source: Microsoft, [MS-FSCC] 2.1.2.1.
+    """
     return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) in _LINK_TAGS
 
 

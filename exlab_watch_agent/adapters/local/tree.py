@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from exlab_watch_agent.adapters.local.durable import is_link
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry, Inventory, OddEntry, OddKind
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import RootUnavailableError, RunUnreadableError
@@ -29,7 +30,6 @@ _FOLDER_FLAGS = READ_FLAGS | getattr(os, "O_DIRECTORY", 0)
 _LISTS_BY_HANDLE = os.scandir in os.supports_fd
 _STEPS_BY_HANDLE = os.open in os.supports_dir_fd
 _ON_WINDOWS = os.name == "nt"
-_REPARSE_POINT = getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0x400)
 
 _TRASH_PREFIX = ".trash-"
 
@@ -40,11 +40,6 @@ def is_inside(relative_path: str) -> bool:
         return False
     parts = relative_path.split("/")
     return not ("" in parts or "." in parts or ".." in parts or "\0" in relative_path)
-
-
-def is_link(status: os.stat_result) -> bool:
-    """Say whether an `lstat` result is of a symbolic link, a junction or any other reparse point."""
-    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_file_attributes", 0) & _REPARSE_POINT)
 
 
 @dataclass(slots=True)

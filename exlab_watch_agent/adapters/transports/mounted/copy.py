@@ -30,8 +30,7 @@ from exlab_watch_agent.adapters.local.digests import (
     require_unchanged,
     unreadable,
 )
-from exlab_watch_agent.adapters.local.durable import fsync_folder, write_all
-from exlab_watch_agent.adapters.local.tree import is_link
+from exlab_watch_agent.adapters.local.durable import fsync_folder, is_link, write_all
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, FailureKind, SourceChangedError, TransportError
