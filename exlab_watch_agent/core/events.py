@@ -8,6 +8,7 @@ from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.gate import Finding
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.manifest import Comparison
 from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, Uptime
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
@@ -88,8 +89,8 @@ class Sealed:
     """
 
     turn: int
-    creation_before: tuple[int, int, int] | None = None
-    creation_after: tuple[int, int, int] | None = None
+    creation_before: FileSignature | None = None
+    creation_after: FileSignature | None = None
 
 
 @dataclass(frozen=True, slots=True)

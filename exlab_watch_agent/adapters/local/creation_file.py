@@ -33,7 +33,7 @@ from exlab_watch_agent.core.creation import (
     OverrideEntry,
     RunIdentity,
 )
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
 from exlab_watch_agent.core.text import printable, reason, shortened
 from exlab_watch_agent.errors import CreationFileError
 from exlab_watch_agent.ports import CreationFile, CreationText, SavedCreation
@@ -57,8 +57,6 @@ _KIND_NAMES: dict[type, str] = {
     JsonNumber: "a number",
 }
 
-Signature = tuple[int, int, int]
-
 
 class SpliceDefectError(AssertionError):
     """The new text would have changed more than was meant: our defect, found before anything was written."""
@@ -79,8 +77,8 @@ class _Document:
     status: os.stat_result
 
     @property
-    def signature(self) -> Signature:
-        return _signature(self.status)
+    def signature(self) -> FileSignature:
+        return durable.signature_of(self.status)
 
     @property
     def overrides(self) -> list[dict[str, Any]]:
@@ -134,7 +132,7 @@ class JsonCreationFiles:
 
         return self._change(run_path, change)
 
-    def append_override(self, run_path: str, entry: Mapping[str, Any]) -> Signature:
+    def append_override(self, run_path: str, entry: Mapping[str, Any]) -> FileSignature:
         """Append `entry`, which must have an `id`; nothing is written when it stands there already.
 
         Raises: CreationFileError, `invalid_content` too when the id belongs to an entry of other content.
@@ -481,14 +479,14 @@ def _replacing(member: Member, spelled: str) -> Edit:
 # Writing ------------------------------------------------------------------------------------------------------------
 
 
-def _write(run_path: str, document: _Document, text: str) -> Signature:
+def _write(run_path: str, document: _Document, text: str) -> FileSignature:
     """Put `text` in the place of the file that was read. Raises: _ChangedMeanwhileError when another stands there."""
     path = Path(run_path, CACHE_FOLDER, CREATION_FILE)
     data = _encoded(document, text, run_path)
 
     def refuse_if_changed() -> None:
         try:
-            is_ours_to_replace = _signature(os.lstat(path)) == document.signature
+            is_ours_to_replace = durable.signature_of(os.lstat(path)) == document.signature
         except FileNotFoundError:
             is_ours_to_replace = False
         if not is_ours_to_replace:
@@ -497,7 +495,9 @@ def _write(run_path: str, document: _Document, text: str) -> Signature:
     before = document.status
     mode = stat.S_IMODE(before.st_mode)
     owner = (before.st_uid, before.st_gid)
-    return _signature(durable.write_atomically(path, data, mode=mode, owner=owner, before_replace=refuse_if_changed))
+    return durable.signature_of(
+        durable.write_atomically(path, data, mode=mode, owner=owner, before_replace=refuse_if_changed)
+    )
 
 
 def _encoded(document: _Document, text: str, run_path: str) -> bytes:
@@ -532,10 +532,6 @@ def _remove_leftovers(folder: Path) -> None:
         if name.startswith(f".{CREATION_FILE}.") and durable.is_temporary_name(name):
             with suppress(OSError):  # Not worth a failure; the push leaves such names out.
                 os.unlink(folder / name)
-
-
-def _signature(status: os.stat_result) -> Signature:
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 # Words --------------------------------------------------------------------------------------------------------------

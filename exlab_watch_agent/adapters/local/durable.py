@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from exlab_watch_agent.core.inventory import FileSignature
+
 _BINARY = getattr(os, "O_BINARY", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 # O_NONBLOCK: the open of a fifo would wait for a writer for ever. O_NOCTTY: nothing we open may become our terminal.
@@ -75,6 +77,10 @@ def is_link(status: os.stat_result) -> bool:
     Source: Microsoft, [MS-FSCC] 2.1.2.1.
     """
     return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) in _LINK_TAGS
+
+
+def signature_of(status: os.stat_result) -> FileSignature:
+    return FileSignature(mtime_ns=status.st_mtime_ns, size_bytes=status.st_size, inode=status.st_ino)
 
 
 def write_atomically(
