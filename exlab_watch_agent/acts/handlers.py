@@ -17,7 +17,7 @@ from exlab_watch_agent.core.binding import must_ask
 from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, Claim, DestinationStanding, conflict_at, standing
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.completeness import not_signalled, signal_file
-from exlab_watch_agent.core.creation import Creation
+from exlab_watch_agent.core.creation import Creation, says_synced
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import (
@@ -500,10 +500,7 @@ def _require_no_foreign_claim(effect: Verify, ports: Ports) -> None:
 def _copy_says_synced(effect: Push | Verify, ports: Ports) -> bool:
     path = f"{CACHE_FOLDER}/{CREATION_FILE}"
     data = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
-    try:
-        return bool(json.loads(data or b"")["sync_status"] == "synced")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
+    return says_synced(data or b"")
 
 
 def _digests_of_both(

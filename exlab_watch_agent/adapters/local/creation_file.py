@@ -31,7 +31,7 @@ from exlab_watch_agent.core.creation import (
     SCHEMA_MAJOR,
     Creation,
     OverrideEntry,
-    RunIdentity,
+    identity_of,
 )
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
 from exlab_watch_agent.core.text import printable, reason, shortened
@@ -269,24 +269,21 @@ def _creation(tree: dict[str, Any], where: str, folder_name: str) -> Creation:
     version, minor = _schema(tree.get("schema_version"), where)
     project = _member(tree, "lims_project", dict, where)
     paths = _member(tree, "paths", dict, where) or {}
-    local = _member(paths, "local", str, where, inside="paths.") or ""
+    _member(paths, "local", str, where, inside="paths.")
     in_project = project or {}
     names = [
         _member(in_project, name, str, where, inside="lims_project.") or ""
         for name in ("uid", "name_at_creation", "short_id")
     ]
+    for name in ("created_at", "created_by"):
+        _member(tree, name, str, where)
     entries = _member(tree, "validation_overrides", list, where) or []
     return Creation(
         schema_version=version,
         schema_minor=3 if minor == 4 else minor,  # 1.4 was withdrawn: its files are read as 1.3.
         level=_member(tree, "level", str, where) or "run",
         run_kind=_member(tree, "run_kind", str, where) or EXPERIMENTAL,
-        identity=RunIdentity(
-            created_at=_member(tree, "created_at", str, where) or "",
-            created_by=_member(tree, "created_by", str, where) or "",
-            project_uid=names[0],
-            leaf_name=_leaf_name(local) or folder_name,
-        ),
+        identity=identity_of(tree, folder_name=folder_name),
         has_lims_project=project is not None,
         project_name=names[1] or names[2],
         sync_status=_member(tree, "sync_status", str, where) or "pending",
@@ -308,12 +305,6 @@ def _schema(value: Any, where: str) -> tuple[str, int]:
         expected=f"{SCHEMA_MAJOR}.x",
         found=found,
     )
-
-
-def _leaf_name(local: str) -> str:
-    """Return the last part of a path of either platform."""
-    parts = [part for part in re.split(r"[/\\]", local) if part]
-    return parts[-1] if parts else ""
 
 
 def _override(index: int, entry: Any, where: str) -> OverrideEntry:
