@@ -47,7 +47,6 @@ from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Po
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.lane import (
-    SETTLED_STATES,
     DestinationLost,
     Lane,
     LaneSetup,
@@ -67,7 +66,7 @@ from exlab_watch_agent.errors import (
 from exlab_watch_agent.ports import Ports, Transport
 from exlab_watch_agent.report.problems import Moment, Problem, problems
 from exlab_watch_agent.report.status import OldestUnsynced
-from exlab_watch_agent.statechart import CHART, RunState
+from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +248,7 @@ class Agent:
 
     def _is_finished(self, run_path: str) -> bool:
         """Return whether little more will happen in this run folder. Asked by the watcher's threads."""
-        return self.store.state_at(run_path) in SETTLED_STATES
+        return self.store.state_at(run_path) in CHART.settled
 
     def bind(self, equipment_id: str, operator: str) -> str:
         """Bind an equipment's destination because an operator says that it is the right one; return what is to be said.
@@ -570,7 +569,7 @@ class Agent:
 
     def _unsettled(self) -> Iterator[RunRecord]:
         """Yield the records of the runs that do not rest sealed: few, where all is well."""
-        for job_id in self.store.ids_in([state for state in RunState if state not in SETTLED_STATES]):
+        for job_id in self.store.ids_in(CHART.unsettled):
             record = self.store.get(job_id)
             if record is not None:
                 yield record

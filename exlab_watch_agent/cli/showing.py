@@ -23,8 +23,7 @@ from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import age, counted, printable, utc_text
-from exlab_watch_agent.engine.lane import SETTLED_STATES
-from exlab_watch_agent.engine.scanning import GONE_STATES, gone
+from exlab_watch_agent.engine.scanning import gone
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.ports import Ports
 from exlab_watch_agent.report.problems import (
@@ -36,7 +35,7 @@ from exlab_watch_agent.report.problems import (
     why_root_waits,
 )
 from exlab_watch_agent.report.status import counts, history_json, run_json, sentence
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 SHOWN_FINDINGS_MAX = 100
@@ -157,9 +156,11 @@ def _looked_through(context: Context) -> dict[str, Any]:
                 view["lanes"][equipment_id] = {**view["lanes"][equipment_id], "root_problem": None}
             continue
         view["orphans"] += [orphan(place).to_json() for place in found.orphans.values()]
-        missing = {of_lane[path].job_id: path for path in found.missing if of_lane[path].state in GONE_STATES}
+        missing = {
+            of_lane[path].job_id: path for path in found.missing if of_lane[path].state in CHART.gone_when_missing
+        }
         view["run_problems"] |= {job_id: printable(gone(path)) for job_id, path in missing.items()}
-        unsettled = [path for path, record in of_lane.items() if record.state not in SETTLED_STATES]
+        unsettled = [path for path, record in of_lane.items() if record.state in CHART.unsettled]
         for path in sorted({*found.changed, *unsettled} - {*found.missing}):
             _note(view, path, look_at(context, path, of_lane.get(path)))
     return view

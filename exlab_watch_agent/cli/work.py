@@ -251,7 +251,7 @@ def sync_run(context: Context, word: str) -> int:
         context.settings, state_dir=context.state, only=frozenset({path}), is_watching=False, on_move=narrator.on_move
     )
     orders: list[Requested] = []
-    if record is not None and record.state in (RunState.FAILED, RunState.QUEUED):
+    if record is not None and record.state in CHART.retryable:
         orders.append(Requested({"command": "sync", "run_path": path, "operator": operator_name()}, lambda _: None))
     found = _drive(agent, narrator, until_rest=True, requests=orders)
     return _say_how_it_ended(agent, narrator, path, found)

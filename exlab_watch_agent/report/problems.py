@@ -18,7 +18,7 @@ from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import age, printable, shell_word, utc_text
 from exlab_watch_agent.engine.lane import UNREADABLE_LOOKS_TOLD
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 HOLD = "deletion_on_hold"
 NAS_UNREACHABLE = "nas_unreachable"
@@ -29,7 +29,6 @@ SEAL_FAILURES_STOPPED = 3
 READ_IT = (
     "Let the agent's account read it, close the program that holds it, or shorten the path; then the agent goes on."
 )
-_ON_THE_WAY = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.PRECHECKING, RunState.AWAITING_VERIFY})
 
 
 class Severity(IntEnum):
@@ -215,7 +214,7 @@ def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at:
             reason = live.get("waiting", {}).get(record.job_id, "")
             text = f"not complete since {utc_text(record.entered_at)}: {reason}".rstrip(": ")
             return Problem(Severity.WAITING, "stale", subject, text, _show(record.run_path))
-        case state if state in _ON_THE_WAY and has_failed:
+        case state if state in CHART.tells_attempts and has_failed:
             command = f"exlab-watch-agent retry {name}" if state is RunState.QUEUED else _show(record.run_path)
             return Problem(Severity.WAITING, kind, subject, printable(failed_attempt(record, at)), command)
         case RunState.QUEUED if at.is_ended and (reason := live.get("waiting", {}).get(record.job_id)):

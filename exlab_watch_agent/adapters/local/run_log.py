@@ -18,11 +18,10 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable, reason, utc_text
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
-_WARNINGS = frozenset({RunState.BLOCKED, RunState.CONFLICT})
 QUEUE_MAX = 100_000
 CLOSE_WAIT_S = 10.0
 # O_NONBLOCK: the open of a fifo would wait for a reader for ever.
@@ -39,7 +38,7 @@ _APPEND = (
 def level_of(move: Move) -> str:
     if move.dest is RunState.FAILED:
         return "ERROR"
-    return "WARNING" if move.dest in _WARNINGS or move.trigger in ("put_back", "copy_damaged") else "INFO"
+    return "WARNING" if move.dest in CHART.needs_attention or move.trigger in ("put_back", "copy_damaged") else "INFO"
 
 
 def sentence(record: RunRecord, move: Move) -> str:
