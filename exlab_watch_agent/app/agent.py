@@ -34,7 +34,8 @@ from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.central_log import CentralLog
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.inbox import Inbox
-from exlab_watch_agent.adapters.state.store import HOLDER_NAME, RunStore
+from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
@@ -70,12 +71,6 @@ from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
 
-LIVE_NAME = "live.json"
-HEARTBEAT_NAME = "heartbeat.json"
-LOG_FOLDER = "logs"
-MANIFESTS_FOLDER = "manifests"
-CHILDREN_FOLDER = "children"
-SSH_FOLDER = "ssh"
 LIVE_EVERY_S = 0.5
 LIVE_DUTY = 50
 """Writing the live view takes at most one part in this many of the loop's time."""
@@ -113,7 +108,7 @@ def make_transport(
         equipment.target,
         owner=owner,
         children=children,
-        socket_folder=None if state_dir is None else state_dir / SSH_FOLDER,
+        socket_folder=None if state_dir is None else StateLayout(state_dir).sockets,
         stall_s=policy.stall_s,
         stream_bytes_max=policy.verify_stream_bytes_max,
         is_metered=equipment.bandwidth is not None,
@@ -137,6 +132,7 @@ class Agent:
         transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
     ) -> None:
         self.state_dir = state_dir or settings.state_dir
+        self._layout = StateLayout(self.state_dir)
         self.settings = settings
         self.policy: Policy = settings.policy()
         self.store = RunStore(self.state_dir)
@@ -148,7 +144,7 @@ class Agent:
         self._is_working = is_working
         self._extra_on_move = on_move
         self._on_notice = on_notice
-        self._children = Children(self.state_dir / CHILDREN_FOLDER)
+        self._children = Children(self._layout.children)
         self._transport_factory = transport_factory or self.make_transport
         self._run_log = RunLogWriter(self._host)
         self._inbox = Inbox(self.state_dir)
@@ -189,7 +185,7 @@ class Agent:
             self._open_log()
             for notice in self.store.notices:
                 self._notify(notice)
-            for folder in (self.state_dir, self.state_dir / MANIFESTS_FOLDER):
+            for folder in (self.state_dir, self._layout.manifests):
                 remove_temporaries(folder)  # The lock is ours, so they are those of an agent that was killed.
             self._since = utc_text(self._clock.now())
             self._say_who_holds()
@@ -301,7 +297,7 @@ class Agent:
                 creations=JsonCreationFiles(),
                 digester=LocalDigester(),
                 transport=transport,
-                manifests=FolderManifestStore(self.state_dir / MANIFESTS_FOLDER),
+                manifests=FolderManifestStore(self._layout.manifests),
                 sealer=CacheFolderSealer(),
                 equipment=equipment,
                 policy=self.policy,
@@ -330,7 +326,7 @@ class Agent:
 
     def _open_log(self) -> None:
         handler = CentralLog(
-            self.state_dir / LOG_FOLDER / "agent.log",
+            self._layout.log,
             size_bytes_max=int(self.settings.logging.central_log_max_mb * 1024 * 1024),
             kept=self.settings.logging.central_log_keep,
         )
@@ -343,7 +339,7 @@ class Agent:
     def _say_who_holds(self) -> None:
         """Say who holds the folder, and whether it waits for room: in place, because this must work on a full disk, too."""
         said = {"pid": os.getpid(), "host": self._host, "since": self._since, "version": __version__}
-        self._try(HOLDER_NAME, lambda: holder.say(self.state_dir / HOLDER_NAME, said | {"paused": self.paused}))
+        self._try(self._layout.holder.name, lambda: holder.say(self._layout.holder, said | {"paused": self.paused}))
 
     def _try(self, what: str, write: Callable[[], object]) -> None:
         """Write what is not needed for any run's safety; that it cannot be written is said once, not at every try."""
@@ -551,11 +547,11 @@ class Agent:
             return
         began_s = self._clock.monotonic_s()
         text = json.dumps(self.live())
-        self._try(LIVE_NAME, lambda: self._write_live(text, shown))
+        self._try(self._layout.live.name, lambda: self._write_live(text, shown))
         self._live_every_s = max(LIVE_EVERY_S, LIVE_DUTY * (self._clock.monotonic_s() - began_s))
 
     def _write_live(self, text: str, shown: tuple[Any, ...]) -> None:
-        path = self.state_dir / LIVE_NAME
+        path = self._layout.live
         temporary = path.with_suffix(".tmp")
         try:
             with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
@@ -595,7 +591,7 @@ class Agent:
 
     def _beat_here(self) -> bytes:
         data = (json.dumps(self.heartbeat(), indent=2) + "\n").encode()
-        self._try(HEARTBEAT_NAME, lambda: write_atomically(self.state_dir / HEARTBEAT_NAME, data, mode=0o600))
+        self._try(self._layout.heartbeat.name, lambda: write_atomically(self._layout.heartbeat, data, mode=0o600))
         return data
 
     def _beat(self) -> None:
@@ -632,7 +628,7 @@ class Agent:
 def read_live(state_dir: Path) -> dict[str, Any]:
     """Return the live view that an agent left, which is true only while it runs; empty where there is none."""
     try:
-        return dict(json.loads((state_dir / LIVE_NAME).read_text(encoding="utf-8")))
+        return dict(json.loads(StateLayout(state_dir).live.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 

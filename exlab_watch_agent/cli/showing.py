@@ -15,6 +15,7 @@ from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.digests import LocalDigester
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.app.agent import make_transport
 from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.core.discovery import place_of
@@ -56,7 +57,7 @@ def look_at(context: Context, path: str, record: RunRecord | None) -> LookResult
         creations=JsonCreationFiles(),
         digester=LocalDigester(),
         transport=transport,
-        manifests=FolderManifestStore(context.state_dir / "manifests"),
+        manifests=FolderManifestStore(StateLayout(context.state_dir).manifests),
         sealer=CacheFolderSealer(),
         equipment=equipment,
         policy=context.policy,

@@ -22,7 +22,8 @@ from unittest.mock import patch
 from exlab_watch_agent.acts import handlers as handlers_module
 from exlab_watch_agent.acts.handlers import Look, LookResult
 from exlab_watch_agent.adapters.state import store as store_module
-from exlab_watch_agent.adapters.state.store import TRAIL_NAME, RunStore
+from exlab_watch_agent.adapters.state.layout import TRAIL_NAME
+from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.state.trail import AuditTrail
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
 from exlab_watch_agent.core.binding import Binding

@@ -16,11 +16,10 @@ from typing import Any
 
 from exlab_watch_agent.adapters.clock import SystemClock, pause
 from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, read_bounded, write_atomically
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
 
-INBOX_NAME = "inbox"
-REPLIES_NAME = "replies"
 REQUEST_BYTES_MAX = 64 * 1024
 REPLY_KEPT_S = 3600
 POLL_S = 0.05
@@ -30,8 +29,8 @@ class Inbox:
     """The agent's side."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._inbox = state_dir / INBOX_NAME
-        self._replies = state_dir / REPLIES_NAME
+        layout = StateLayout(state_dir)
+        self._inbox, self._replies = layout.inbox, layout.replies
 
     @property
     def folder(self) -> Path:
@@ -75,7 +74,8 @@ def send_request(state_dir: Path, request: Mapping[str, Any], *, wait_s: float) 
 
     Raises: StateFolderError when it cannot be left.
     """
-    inbox, replies = state_dir / INBOX_NAME, state_dir / REPLIES_NAME
+    layout = StateLayout(state_dir)
+    inbox, replies = layout.inbox, layout.replies
     clock = SystemClock()
     name = f"{clock.now():%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}.json"
     try:

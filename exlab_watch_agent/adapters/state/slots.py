@@ -18,9 +18,9 @@ from tinydb.storages import Storage
 
 from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.state.documents import Documents, json_bytes
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.errors import StateFolderError
 
-SLOT_NAMES = ("state.a.json", "state.b.json")
 STORE_SCHEMA = 2
 """2: one line a document, histories in the trail. 1: one JSON body with histories; read, and written anew as 2."""
 _HEADER_BYTES_MAX = 4096
@@ -59,7 +59,7 @@ def read_slots(folder: Path) -> SlotReport:
     damaged: list[Path] = []
     opened: list[BinaryIO] = []
     try:
-        for path in (folder / name for name in SLOT_NAMES):
+        for path in StateLayout(folder).slots:
             try:
                 opened.append(path.open("rb"))
             except FileNotFoundError:
@@ -145,7 +145,7 @@ class SlotStorage(Storage):
         generation = self._generation + 1
         length, digest = _measured(generation, STORE_SCHEMA, _body(facts, lines))
         header = {"schema": STORE_SCHEMA, "generation": generation, "length": length, "blake3": digest}
-        path = self._folder / SLOT_NAMES[generation % 2]
+        path = StateLayout(self._folder).slots[generation % 2]
         write_atomically(path, _chain(json_bytes(header) + b"\n", _body(facts, lines)), mode=0o600)
         self._generation = generation
 

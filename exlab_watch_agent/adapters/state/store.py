@@ -25,8 +25,9 @@ from tinydb.table import Table
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, write_atomically
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
-from exlab_watch_agent.adapters.state.recovery import EVIDENCE_NAME, Loaded, binding_in, history_of, load, note_fact
-from exlab_watch_agent.adapters.state.segments import NEXT_NAME, TRAIL_NAME, TrailHead, closed_name, live_path
+from exlab_watch_agent.adapters.state.layout import EVIDENCE_NAME, TRAIL_NAME, StateLayout, closed_name
+from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, history_of, load, note_fact
+from exlab_watch_agent.adapters.state.segments import TrailHead, live_path
 from exlab_watch_agent.adapters.state.slots import SlotStorage
 from exlab_watch_agent.adapters.state.trail import (
     AuditTrail,
@@ -46,8 +47,6 @@ from exlab_watch_agent.errors import StateFolderError, StoreWriteError
 from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import CHART, RunState
 
-LOCK_NAME = "agent.lock"
-HOLDER_NAME = "agent.json"
 CHECKPOINT_LINES_MIN = 2000
 SEGMENT_BYTES = 32 << 20
 LOCK_WAIT_S = 0.3
@@ -139,8 +138,9 @@ class RunStore:
 
     def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
+        self._layout = StateLayout(folder)
         # Not bound to a thread: whoever closes the store lets the folder go.
-        self._lock = FileLock(folder / LOCK_NAME, timeout=LOCK_WAIT_S, thread_local=False)
+        self._lock = FileLock(self._layout.lock, timeout=LOCK_WAIT_S, thread_local=False)
         self._trail = AuditTrail(folder)
         self._segment_bytes = segment_bytes
         self._documents = Documents()
@@ -208,16 +208,16 @@ class RunStore:
     def _finish_rotation(self) -> None:
         """Finish what a stop left of going on in the next segment, or forget it where it had not begun."""
         live = live_path(self._folder)
-        if live is not None and live.name == NEXT_NAME:
+        if live is not None and live == self._layout.next_trail:
             put_next_in_place(self._folder)
         else:
-            (self._folder / NEXT_NAME).unlink(missing_ok=True)
+            self._layout.next_trail.unlink(missing_ok=True)
 
     def _begin_trail(self, loaded: Loaded) -> None:
         data = opening_data(None, 0)
         batch = Batch(TrailHead(), 0)
         batch.add(self._body("segment_opened", None, json_bytes(data)))
-        write_atomically(self._folder / TRAIL_NAME, b"".join(batch.data), mode=0o600)
+        write_atomically(self._layout.trail, b"".join(batch.data), mode=0o600)
         note_fact(loaded.facts, "segment_opened", data)
         loaded.head = batch.head
 
@@ -231,7 +231,7 @@ class RunStore:
         The new segment chains on the last line that counts, and repeats the records whose lines are lost: from here on
         the trail has everything again. It appears whole or not at all, so a stop in the middle repeats this.
         """
-        live = self._folder / TRAIL_NAME
+        live = self._layout.trail
         segments = {segment.path.name: segment.size_bytes for segment in loaded.segments if not segment.is_live}
         closing = loaded.segments[-1] if loaded.segments and loaded.segments[-1].is_live else None
         if closing is not None:
@@ -272,7 +272,7 @@ class RunStore:
 
     def _cut_torn_tail(self, loaded: Loaded) -> None:
         """Keep what a crash left of an unacknowledged commit as evidence, then cut it off, and say so."""
-        with (self._folder / TRAIL_NAME).open("r+b") as file:
+        with self._layout.trail.open("r+b") as file:
             file.seek(loaded.head.end_bytes)
             torn = file.read()
             # By content: after a stop before the cut the same file is written again, and no other is ever replaced.
@@ -287,7 +287,7 @@ class RunStore:
         )
 
     def _evidence(self) -> Path:
-        evidence = self._folder / EVIDENCE_NAME
+        evidence = self._layout.evidence
         evidence.mkdir(exist_ok=True, mode=0o700)
         fsync_folder(self._folder)
         return evidence
@@ -480,6 +480,6 @@ def _make_private_folder(folder: Path) -> None:
 def holder_text(folder: Path) -> str:
     """Return who holds the folder, as far as its agent has said."""
     try:
-        return (folder / HOLDER_NAME).read_text(encoding="utf-8").strip()[:200]
+        return StateLayout(folder).holder.read_text(encoding="utf-8").strip()[:200]
     except (OSError, UnicodeDecodeError):
         return "it has not said who it is"

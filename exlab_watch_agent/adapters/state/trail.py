@@ -21,12 +21,9 @@ from pathlib import Path
 
 from exlab_watch_agent.adapters.local.durable import fsync_folder, sync_data, write_all, write_atomically
 from exlab_watch_agent.adapters.state.documents import Place, json_bytes
+from exlab_watch_agent.adapters.state.layout import StateLayout, closed_name
 from exlab_watch_agent.adapters.state.segments import (
-    CLOSED_FOLDER,
-    NEXT_NAME,
-    TRAIL_NAME,
     TrailHead,
-    closed_name,
     finished,
 )
 from exlab_watch_agent.core.text import reason
@@ -74,7 +71,7 @@ class AuditTrail:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = folder / TRAIL_NAME
+        self._path = StateLayout(folder).trail
         self._descriptor = -1
         self.head = TrailHead()
 
@@ -185,8 +182,9 @@ class AuditTrail:
 
 def place_next(folder: Path, lines: Iterable[bytes]) -> None:
     """Make the next segment stand beside the live one, durably. Raises: OSError; the trail is as it was then."""
-    (folder / CLOSED_FOLDER).mkdir(exist_ok=True, mode=0o700)
-    write_atomically(folder / NEXT_NAME, _pieces(lines), mode=0o600)
+    layout = StateLayout(folder)
+    layout.closed.mkdir(exist_ok=True, mode=0o700)
+    write_atomically(layout.next_trail, _pieces(lines), mode=0o600)
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -195,17 +193,19 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 def close_live(folder: Path, first_seq: int) -> None:
     """Move the live segment to the closed ones, durably. Raises: OSError."""
-    target = folder / CLOSED_FOLDER / closed_name(first_seq)
+    layout = StateLayout(folder)
+    target = layout.closed_segment(first_seq)
     if target.exists():
         raise FileExistsError(errno.EEXIST, "a closed segment has this number already", str(target))
-    (folder / TRAIL_NAME).rename(target)
-    fsync_folder(folder / CLOSED_FOLDER)
+    layout.trail.rename(target)
+    fsync_folder(layout.closed)
     fsync_folder(folder)
 
 
 def put_next_in_place(folder: Path) -> None:
     """Give the next segment its name, durably. Raises: OSError."""
-    (folder / NEXT_NAME).rename(folder / TRAIL_NAME)
+    layout = StateLayout(folder)
+    layout.next_trail.rename(layout.trail)
     fsync_folder(folder)
 
 

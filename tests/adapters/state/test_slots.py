@@ -13,7 +13,8 @@ import pytest
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.state.documents import Documents, record_json
-from exlab_watch_agent.adapters.state.slots import SLOT_NAMES, SlotStorage, read_slots
+from exlab_watch_agent.adapters.state.layout import SLOT_NAMES
+from exlab_watch_agent.adapters.state.slots import SlotStorage, read_slots
 from exlab_watch_agent.errors import StateFolderError
 from tests.adapters.state.store_lives import a_record
 

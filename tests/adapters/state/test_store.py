@@ -18,10 +18,11 @@ import pytest
 from tinydb import TinyDB, where
 
 from exlab_watch_agent.adapters.state import store as store_module
+from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.recovery import load, verify_trail
-from exlab_watch_agent.adapters.state.segments import CLOSED_FOLDER, TRAIL_NAME, TrailReader, find_segments
-from exlab_watch_agent.adapters.state.slots import SLOT_NAMES, SlotStorage, read_slots
-from exlab_watch_agent.adapters.state.store import HOLDER_NAME, LiveTable, RunStore
+from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
+from exlab_watch_agent.adapters.state.slots import SlotStorage, read_slots
+from exlab_watch_agent.adapters.state.store import LiveTable, RunStore
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 from exlab_watch_agent.ports import Entry
@@ -381,7 +382,7 @@ def test_marker_ids_survive_and_the_latest_counts(folder: Path) -> None:
 
 def test_a_second_opener_is_refused_with_the_holder_and_changes_nothing(folder: Path) -> None:
     with opened(folder) as store:
-        (folder / HOLDER_NAME).write_text('{"pid": 4711, "host": "labpc-04"}')
+        StateLayout(folder).holder.write_text('{"pid": 4711, "host": "labpc-04"}')
         store.commit([moved(a_record(0), 1)], at=NOW)
         before = everything(folder)
         with pytest.raises(StateFolderError, match=r"Another agent works in .*4711.*labpc-04.*stop it first"):
@@ -411,7 +412,7 @@ def test_a_holder_that_says_nothing_or_nonsense_is_still_named_as_one(folder: Pa
     with opened(folder):
         with pytest.raises(StateFolderError, match="it has not said who it is"):
             RunStore(folder).open()
-        (folder / HOLDER_NAME).write_bytes(b"\xff\xfe")
+        StateLayout(folder).holder.write_bytes(b"\xff\xfe")
         with pytest.raises(StateFolderError, match="it has not said who it is"):
             RunStore(folder).open()
 

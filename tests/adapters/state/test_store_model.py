@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from exlab_watch_agent.adapters.state import store as store_module
-from exlab_watch_agent.adapters.state.segments import TRAIL_NAME
-from exlab_watch_agent.adapters.state.slots import SLOT_NAMES
+from exlab_watch_agent.adapters.state.layout import SLOT_NAMES, TRAIL_NAME
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.ports import Entry
 from tests.adapters.state.store_lives import (
