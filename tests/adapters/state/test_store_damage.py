@@ -343,7 +343,7 @@ def documents_record(record: RunRecord) -> dict[str, Any]:
     from exlab_watch_agent.adapters.state.documents import record_json
 
     documents.put(record, record_json(record), None)
-    return dict(documents[record.job_id]["record"])
+    return documents.members()[record.job_id]
 
 
 def test_a_folder_of_the_first_schema_is_carried_over_with_its_histories(folder: Path) -> None:
