@@ -375,11 +375,6 @@ def blocking(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.tier is Tier.HARD and not finding.override_active)
 
 
-def is_eligible(findings: Sequence[Finding]) -> bool:
-    """Return whether every hard finding has an active override. Expects marked findings."""
-    return not blocking(findings)
-
-
 def explain(findings: Sequence[Finding]) -> str:
     """Return one sentence: the worst blocking finding, how many more there are, the command that overrides it.
 

@@ -242,25 +242,3 @@ def _open_regular(path: Path) -> int:
         return descriptor
     os.close(descriptor)
     raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
-
-
-def make_folders(path: Path, *, below: Path, mode: int = 0o777) -> None:
-    """Make the folders from `below` (which must exist and is never made) down to `path`, each one durably.
-
-    May be repeated. Raises: ValueError when `path` does not lie below; NotADirectoryError when a link or a file stands
-    in the way; other OSErrors.
-    """
-    parts = path.relative_to(below).parts
-    if ".." in parts:
-        raise ValueError(f"{path} does not lie below {below}")
-    folder = below
-    for part in parts:
-        parent, folder = folder, folder / part
-        try:
-            os.mkdir(folder, mode)
-        except FileExistsError:
-            status = os.lstat(folder)
-            if is_link(status) or not stat.S_ISDIR(status.st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from None
-        else:
-            fsync_folder(parent)

@@ -18,7 +18,6 @@ from exlab_watch_agent.adapters.local.durable import (
     NotRegularFileError,
     fsync_folder,
     is_temporary_name,
-    make_folders,
     read_bounded,
     read_with_status,
     temporary_name,
@@ -275,43 +274,3 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
             read_bounded(tmp_path / name, 1)
     write_atomically(tmp_path / "c", b"x")
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_missing_folders_are_made_each_with_a_sync_of_its_parent(tmp_path: Path, calls: SystemCalls) -> None:
-    make_folders(tmp_path / "a" / "b", below=tmp_path)
-    assert (tmp_path / "a" / "b").is_dir()
-    assert calls.seen == ["mkdir", "open", "fsync", "close"] * 2
-
-
-def test_making_folders_may_be_repeated(tmp_path: Path) -> None:
-    for _ in range(2):
-        make_folders(tmp_path / "a" / "b", below=tmp_path)
-    make_folders(tmp_path, below=tmp_path)
-
-
-def test_the_folder_that_all_is_below_is_never_made(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        make_folders(tmp_path / "unmounted" / "a", below=tmp_path / "unmounted")
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("path", ["../x", "a/../../x"])
-def test_no_folder_is_made_outside(tmp_path: Path, path: str) -> None:
-    (tmp_path / "root").mkdir()
-    with pytest.raises(ValueError, match="below"):
-        make_folders(tmp_path / "root" / path, below=tmp_path / "root")
-    with pytest.raises(ValueError, match="subpath"):
-        make_folders(tmp_path / "x", below=tmp_path / "root")
-
-
-@pytest.mark.parametrize("kind", ["link", "file"])
-def test_a_link_or_a_file_in_the_way_is_refused(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "root").mkdir()
-    if kind == "link":
-        (tmp_path / "root" / "a").symlink_to(tmp_path / "elsewhere")
-    else:
-        (tmp_path / "root" / "a").write_bytes(b"")
-    with pytest.raises(NotADirectoryError):
-        make_folders(tmp_path / "root" / "a" / "b", below=tmp_path / "root")
-    assert os.listdir(tmp_path / "elsewhere") == []
