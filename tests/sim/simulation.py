@@ -21,7 +21,6 @@ from unittest.mock import patch
 
 from exlab_watch_agent.acts import handlers as handlers_module
 from exlab_watch_agent.acts.handlers import Look, LookResult
-from exlab_watch_agent.adapters.state import store as store_module
 from exlab_watch_agent.adapters.state.layout import TRAIL_NAME
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.state.trail import AuditTrail
@@ -586,7 +585,6 @@ def in_place(simulation: Simulation) -> Iterator[None]:
                 (looking_module, "look", simulation.look),
                 (looking_module, "uuid", SimpleNamespace(uuid4=new_id)),
                 (handlers_module, "ThreadPoolExecutor", InlineExecutor),
-                (store_module, "CHECKPOINT_LINES_MIN", 20),
                 (AuditTrail, "_write", lambda trail, data: simulation.write_trail(trail, data)),
             ):
                 stack.enter_context(patch.object(target, name, stand_in))

@@ -1,7 +1,8 @@
 """Runs the programs that transports use: without a shell, in a built environment, and never longer than the agent lives.
 
-Decided here: how a program is found, started, fed, listened to and ended, what its environment holds, and what becomes
-of children whose agent was killed (warden.py). Not here: which program and arguments, and what its exit code means.
+Decided here: how a program is started, fed, listened to and ended, and what becomes of children whose agent was killed
+(warden.py). Not here: how it is found and what its environment holds (environment.py), which program and arguments, and what
+its exit code means.
 
 A child and all that it starts form a process group of their own (Windows: a job). It ends
 - when it is done; what it left running in its group is ended with it;
@@ -15,22 +16,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
-import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from exlab_watch_agent.adapters.children import warden
+from exlab_watch_agent.adapters.children.environment import built_environment
+from exlab_watch_agent.adapters.children.tail import READ_BYTES, Tail
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, FailureKind, StateFolderError, TransportError
@@ -39,65 +38,14 @@ from exlab_watch_agent.ports import Control
 if sys.platform == "win32":
     from exlab_watch_agent.adapters.children.windows_job import Job
 
-READ_BYTES = 256 * 1024
 OUTPUT_BYTES_MAX = 256 * 1024 * 1024
 STALL_S = 300.0
-_TAIL_LINES = 20
-_TAIL_LINE_CHARACTERS = 1000
 _LOOK_EVERY_S = 0.1
 _TERM_WAIT_S = 3.0
 _KILL_WAIT_S = 5.0
 _PIPES_WAIT_S = 5.0
 _FREE = Control()
 _monotonic_s = SystemClock().monotonic_s
-
-_POSIX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# HOME: "~" in an operator's rclone.conf, and ssh's own files. Nothing else of the agent's surroundings reaches a child.
-_KEPT_ON_POSIX = ("HOME", "USER", "LOGNAME")
-_KEPT_ON_WINDOWS = (
-    "APPDATA", "COMSPEC", "LOCALAPPDATA", "PATH", "PATHEXT", "PROGRAMDATA", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP",
-    "USERNAME", "USERPROFILE",
-)  # fmt: skip
-
-_SENSITIVE = r"[\w.-]*(?:pass|secret|token|credential|access_key|api_key|private_key|key_pem|authorization)[\w.-]*"
-_SECRETS = (
-    # name=value as in rclone's connection strings, "name": "value" as in its JSON.
-    re.compile(rf"(?i)({_SENSITIVE}\"?\s*[=:]\s*)(\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;:}}'\"]+)"),
-    re.compile(r"(?i)(://[^/\s:@]+:)([^/\s@]+)(?=@)"),
-)
-
-
-def redacted(text: str) -> str:
-    """Return the text with the values of what looks like a password, token or key struck out."""
-    for pattern in _SECRETS:
-        text = pattern.sub(r"\1***", text)
-    return text
-
-
-def find_program(name: str, *, how_to_get: str, is_beside_python: bool = False) -> str:
-    """Return the absolute path of a program: beside the running Python if `is_beside_python` and it is there, else on PATH.
-
-    `how_to_get` ends the sentence when there is none. Raises: TransportError with `binary_missing`.
-    """
-    beside = shutil.which(name, path=os.path.dirname(sys.executable)) if is_beside_python else None
-    found = beside or shutil.which(name)
-    if found is None:
-        raise TransportError(FailureKind.BINARY_MISSING, f"The program {name} was not found: {how_to_get}")
-    path = os.path.abspath(found)
-    if os.name != "nt" and os.stat(path).st_mode & stat.S_IWOTH:
-        text = f"{path} may be changed by any user of this machine and is not run: take that right away (chmod o-w)."
-        raise TransportError(FailureKind.BINARY_MISSING, text)
-    return path
-
-
-def built_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return all that a child gets to see: no RCLONE_*, no RSYNC_*, nothing that would change what a program does."""
-    if os.name == "nt":
-        built = {name: os.environ[name] for name in _KEPT_ON_WINDOWS if name in os.environ}
-    else:
-        built = {name: os.environ[name] for name in _KEPT_ON_POSIX if name in os.environ}
-        built |= {"PATH": _POSIX_PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    return built | dict(extra or {})
 
 
 class StallWatch:
@@ -116,28 +64,6 @@ class StallWatch:
         elif _monotonic_s() - self._since_s > self._stall_s:
             text = f"{self._what} moved no byte for {self._stall_s:.0f} seconds and was ended."
             raise TransportError(FailureKind.NETWORK, text)
-
-
-class Tail:
-    """The last lines of what a program said on stderr, for the operator; secrets struck out. Any thread."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._open = b""
-
-    def add(self, data: bytes) -> None:
-        *lines, self._open = (self._open + data).split(b"\n")
-        self._open = self._open[-READ_BYTES:]
-        for line in lines:
-            self._keep(line)
-
-    def _keep(self, line: bytes) -> None:
-        text = line.decode("utf-8", "backslashreplace").strip()
-        if text:
-            self._lines.append(redacted(text)[:_TAIL_LINE_CHARACTERS])
-
-    def text(self) -> str:
-        return "\n".join([*self._lines, redacted(self._open.decode("utf-8", "backslashreplace").strip())]).strip("\n")
 
 
 @dataclass(frozen=True, slots=True)

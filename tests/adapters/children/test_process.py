@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from exlab_watch_agent.adapters.children import warden
-from exlab_watch_agent.adapters.children.process import Children, Tail, built_environment, find_program, redacted
+from exlab_watch_agent.adapters.children.environment import built_environment, find_program
+from exlab_watch_agent.adapters.children.process import Children
+from exlab_watch_agent.adapters.children.tail import Tail, redacted
 from exlab_watch_agent.errors import CancelledError, FailureKind, SourceChangedError, StateFolderError, TransportError
 from exlab_watch_agent.ports import Control
 
