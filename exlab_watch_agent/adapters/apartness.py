@@ -20,9 +20,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from exlab_watch_agent.adapters.local.durable import is_link, remove_temporaries, temporary_name
+from exlab_watch_agent.adapters.local.durable import READ_FLAGS, is_link, remove_temporaries, temporary_name
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
-from exlab_watch_agent.adapters.local.tree import READ_FLAGS
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.text import reason_with_name

@@ -4,6 +4,8 @@ Decided here: every rule over a run's place, names, README and `creation.json`, 
 which overrides are active (overrides.py), whether the run is complete (completeness.py), what a refusal leads to
 (decide.py).
 
+Longer than other modules, because it is read as one list: each rule with its words, worst first.
+
 Paths in findings: what is in the run is named relative to the run folder; a segment above it from the equipment id
 down (`CONFOCAL_01/PROJ-0042`). Both are POSIX, and both are made safe to print (text.py).
 """

@@ -33,7 +33,7 @@ from exlab_watch_agent.adapters.children.tail import READ_BYTES, Tail
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, FailureKind, StateFolderError, TransportError
-from exlab_watch_agent.ports import Control
+from exlab_watch_agent.ports import Clock, Control
 
 if sys.platform == "win32":
     from exlab_watch_agent.adapters.children.windows_job import Job
@@ -45,23 +45,23 @@ _TERM_WAIT_S = 3.0
 _KILL_WAIT_S = 5.0
 _PIPES_WAIT_S = 5.0
 _FREE = Control()
-_monotonic_s = SystemClock().monotonic_s
 
 
 class StallWatch:
     """Notices that something which should move does not. One instance a piece of work, asked by one thread."""
 
-    def __init__(self, stall_s: float, what: str) -> None:
+    def __init__(self, stall_s: float, what: str, clock: Clock | None = None) -> None:
+        self._monotonic_s = (clock or SystemClock()).monotonic_s
         self._stall_s = stall_s
         self._what = what
         self._seen: object = None
-        self._since_s = _monotonic_s()
+        self._since_s = self._monotonic_s()
 
     def saw(self, value: object) -> None:
         """Note how far the work is. Raises: TransportError with `network` once that was the same for `stall_s`."""
         if value != self._seen:
-            self._seen, self._since_s = value, _monotonic_s()
-        elif _monotonic_s() - self._since_s > self._stall_s:
+            self._seen, self._since_s = value, self._monotonic_s()
+        elif self._monotonic_s() - self._since_s > self._stall_s:
             text = f"{self._what} moved no byte for {self._stall_s:.0f} seconds and was ended."
             raise TransportError(FailureKind.NETWORK, text)
 
@@ -78,7 +78,8 @@ class Ended:
 class Child:
     """One running program. Made by `Children`; `end` may be called from any thread, and more than once."""
 
-    def __init__(self, process: subprocess.Popen[bytes], forget: Callable[[], None], job: Any) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], forget: Callable[[], None], job: Any, clock: Clock) -> None:
+        self._monotonic_s = clock.monotonic_s
         self._process = process
         self._forget = forget
         self._job = job
@@ -170,9 +171,9 @@ class Child:
                     FailureKind.UNKNOWN, f"The process {self.pid} cannot be ended: it hangs in the system."
                 )
             self._signal(_KILL)  # what it left in its group
-            deadline_s = _monotonic_s() + _PIPES_WAIT_S
+            deadline_s = self._monotonic_s() + _PIPES_WAIT_S
             for thread in self._threads:
-                thread.join(max(0.0, deadline_s - _monotonic_s()))
+                thread.join(max(0.0, deadline_s - self._monotonic_s()))
             if not any(thread.is_alive() for thread in self._threads):
                 for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                     if pipe is not None:
@@ -199,8 +200,16 @@ class Children:
     without a state folder, whose notes stand in a temporary folder and serve its own warden only.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        clock: Clock | None = None,
+        patience: warden.Patience = warden.PATIENCE,
+    ) -> None:
         self._folder = folder
+        self._clock = clock or SystemClock()
+        self._patience = patience
         self._lock = threading.Lock()
         self._notes: Path | None = None
         self._warden: subprocess.Popen[bytes] | None = None
@@ -217,7 +226,7 @@ class Children:
         for notes in self._folder.iterdir():
             if notes == self._notes or not notes.is_dir():
                 continue
-            found = warden.end_noted(notes)
+            found = warden.end_noted(notes, self._patience)
             staying += found
             if not found:
                 warden.remove(notes)
@@ -261,7 +270,7 @@ class Children:
                     self._running.pop(token, None)
                 note.unlink(missing_ok=True)
 
-            child = self._running[token] = Child(process, forget, job)
+            child = self._running[token] = Child(process, forget, job, self._clock)
         return child
 
     def run(
@@ -283,7 +292,7 @@ class Children:
         stays the same for `stall_s` is a stall. Without it, output counts as moving.
         Raises: CancelledError; TransportError with `network` after a stall, with `binary_missing`.
         """
-        watch = StallWatch(stall_s, purpose)
+        watch = StallWatch(stall_s, purpose, self._clock)
         kept: list[bytes] = []
         errors: list[BaseException] = []
         said_bytes = 0

@@ -13,17 +13,18 @@ import os
 import re
 import secrets
 import stat
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from exlab_watch_agent.adapters import clock
 from exlab_watch_agent.core.inventory import FileSignature
 
 _BINARY = getattr(os, "O_BINARY", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 # O_NONBLOCK: the open of a fifo would wait for a writer for ever. O_NOCTTY: nothing we open may become our terminal.
-_READ = os.O_RDONLY | _BINARY | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+READ_FLAGS = os.O_RDONLY | _BINARY | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+"""With these every file is opened that is only read."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY | _NOFOLLOW
 _CHUNK_BYTES = 1 << 20
 _SYNC_EVERY_BYTES = 4 << 20
@@ -90,12 +91,14 @@ def write_atomically(
     mode: int | None = None,
     owner: tuple[int, int] | None = None,
     before_replace: Callable[[], None] | None = None,
+    pause: Callable[[float], None] = clock.pause,
 ) -> os.stat_result:
     """Make `data` stand at `path`, durably, and return the `fstat` of the very file that was placed.
 
     The old file stays whole until the new one is. `mode`: permission bits, 0o600 for None. `owner`: (uid, gid), as far
     as this account may give files away. `before_replace` may still forbid the replacement by raising. Data in pieces are
-    synced as they are written, so that another file's fsync never waits for all of them.
+    synced as they are written, so that another file's fsync never waits for all of them. `pause` waits for whoever has the
+    old file open.
     Raises: OSError. The temporary file is gone then, and a failed fsync was not repeated; when it was the fsync of the
     folder, the new file stands but may not survive a power cut.
     """
@@ -114,7 +117,7 @@ def write_atomically(
             os.close(descriptor)  # Some network file systems report a full disk only here.
         if before_replace is not None:
             before_replace()
-        _replace(temporary, path)
+        _replace(temporary, path, pause)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -172,7 +175,7 @@ def _give(descriptor: int, mode: int | None, owner: tuple[int, int] | None) -> N
         os.fchmod(descriptor, mode)
 
 
-def _replace(source: Path, target: Path) -> None:
+def _replace(source: Path, target: Path, pause: Callable[[float], None]) -> None:
     """Rename over the target; on Windows wait a moment while a scanner, indexer or reader has the target open."""
     for wait_s in _REPLACE_WAITS_S:
         try:
@@ -181,7 +184,7 @@ def _replace(source: Path, target: Path) -> None:
         except OSError as error:
             if getattr(error, "winerror", None) not in _WINDOWS_BUSY:
                 raise
-        threading.Event().wait(wait_s)
+        pause(wait_s)
     os.replace(source, target)
 
 
@@ -231,7 +234,7 @@ def _open_regular(path: Path) -> int:
     """Return a descriptor of the regular file that stands at `path` itself."""
     named = None if _NOFOLLOW else os.lstat(path)
     try:
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, READ_FLAGS)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO) or os.path.isdir(path):
             raise NotRegularFileError(error.errno, "not a regular file", str(path)) from error

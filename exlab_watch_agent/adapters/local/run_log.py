@@ -18,6 +18,7 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable, reason, utc_text
+from exlab_watch_agent.ports import Clock
 from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,14 @@ def format_line(record: RunRecord, *, at: datetime, level: str, host: str, text:
 class RunLogWriter:
     """Appends lines to runs' logs on a thread of its own, in order. A run whose log cannot be written loses no data."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(
+        self, host: str, *, clock: Clock | None = None, lines_max: int = QUEUE_MAX, close_wait_s: float = CLOSE_WAIT_S
+    ) -> None:
+        """`lines_max`: how many lines may wait. `close_wait_s`: how long `close` waits for them."""
         self._host = host
-        self._queue: queue.Queue[tuple[RunRecord, datetime, str, str] | None] = queue.Queue(QUEUE_MAX)
+        self._monotonic_s = (clock or SystemClock()).monotonic_s
+        self._close_wait_s = close_wait_s
+        self._queue: queue.Queue[tuple[RunRecord, datetime, str, str] | None] = queue.Queue(lines_max)
         self._thread = threading.Thread(target=self._run, name="run-log", daemon=True)
 
     def start(self) -> None:
@@ -83,10 +89,10 @@ class RunLogWriter:
         """Write what is waiting, a bounded time long. May be called twice, and without a start."""
         if not self._thread.is_alive():
             return
-        deadline_s = SystemClock().monotonic_s() + CLOSE_WAIT_S
+        deadline_s = self._monotonic_s() + self._close_wait_s
         with suppress(queue.Full):
-            self._queue.put(None, timeout=CLOSE_WAIT_S)
-        self._thread.join(max(0.0, deadline_s - SystemClock().monotonic_s()))
+            self._queue.put(None, timeout=self._close_wait_s)
+        self._thread.join(max(0.0, deadline_s - self._monotonic_s()))
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

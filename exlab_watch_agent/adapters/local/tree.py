@@ -13,19 +13,11 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from exlab_watch_agent.adapters.local.durable import is_link
+from exlab_watch_agent.adapters.local.durable import READ_FLAGS, is_link
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry, Inventory, OddEntry, OddKind
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import RootUnavailableError, RunUnreadableError
 
-# O_NONBLOCK: a fifo that took the place of a file must not hold us for ever. Windows has O_BINARY alone.
-READ_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 _FOLDER_FLAGS = READ_FLAGS | getattr(os, "O_DIRECTORY", 0)
 _LISTS_BY_HANDLE = os.scandir in os.supports_fd
 _STEPS_BY_HANDLE = os.open in os.supports_dir_fd

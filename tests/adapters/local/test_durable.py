@@ -153,7 +153,9 @@ def test_on_windows_a_target_that_is_held_open_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     attempts = _replace_fails(monkeypatch, times=2, winerror=code)
-    write_atomically(tmp_path / "a", b"x")
+    waits_s: list[float] = []
+    write_atomically(tmp_path / "a", b"x", pause=waits_s.append)
+    assert waits_s == [0.05, 0.1]
     assert len(attempts) == 3
     assert (tmp_path / "a").read_bytes() == b"x"
 
@@ -163,9 +165,10 @@ def test_other_errors_are_not_tried_again_and_the_tries_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None, expected: int
 ) -> None:
     attempts = _replace_fails(monkeypatch, times=1000, winerror=code)
+    waits_s: list[float] = []
     with pytest.raises(PermissionError):
-        write_atomically(tmp_path / "a", b"x")
-    assert len(attempts) == expected
+        write_atomically(tmp_path / "a", b"x", pause=waits_s.append)
+    assert len(attempts) == len(waits_s) + 1 == expected
     assert os.listdir(tmp_path) == []
 
 
@@ -185,7 +188,6 @@ def _replace_fails(monkeypatch: pytest.MonkeyPatch, *, times: int, winerror: int
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr(durable, "_REPLACE_WAITS_S", (0.0,) * 6)
     return attempts
 
 
@@ -259,7 +261,7 @@ def test_a_platform_without_nofollow_refuses_a_link_too(tmp_path: Path, monkeypa
     (tmp_path / "b").write_bytes(b"x")
     (tmp_path / "a").symlink_to("b")
     monkeypatch.setattr(durable, "_NOFOLLOW", 0)
-    monkeypatch.setattr(durable, "_READ", os.O_RDONLY)
+    monkeypatch.setattr(durable, "READ_FLAGS", os.O_RDONLY)
     with pytest.raises(NotRegularFileError):
         read_bounded(tmp_path / "a", 5)
     assert read_bounded(tmp_path / "b", 5) == b"x"

@@ -34,9 +34,15 @@ from exlab_watch_agent.adapters.local.digests import (
     new_buffer,
     sample_descriptor,
 )
-from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, temporary_name, write_all
+from exlab_watch_agent.adapters.local.durable import (
+    READ_FLAGS,
+    fsync_folder,
+    is_temporary_name,
+    temporary_name,
+    write_all,
+)
 from exlab_watch_agent.adapters.local.mounts import answers_from_a_cache, is_elsewhere, mount_of
-from exlab_watch_agent.adapters.local.tree import READ_FLAGS, read_at_most, walk
+from exlab_watch_agent.adapters.local.tree import read_at_most, walk
 from exlab_watch_agent.adapters.transports.mounted.copy import (
     FileCopier,
     Folders,
