@@ -1,7 +1,7 @@
 """What a scan saw against what is known: which runs are to be looked at, which are gone, and whether it is our root at all.
 
 Pure, and over values that nobody changes meanwhile, so that it can be worked out beside the loop. Not here: how folders
-are walked (adapters/scanner.py) and what follows for a run (scanning.py).
+are walked (adapters/local/scanner.py) and what follows for a run (scanning.py).
 """
 
 from __future__ import annotations

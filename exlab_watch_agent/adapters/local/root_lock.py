@@ -1,7 +1,7 @@
 """One agent an equipment's root: a lock in `<local_root>/<EQUIPMENT>/.exlab-wizard/`, and beside it who holds it.
 
 Agents with different state folders know nothing of each other's runs, and two of them over one root would push each run
-twice and fight over its `creation.json`. Not here: that only one agent works in a state folder (adapters/store.py), and
+twice and fight over its `creation.json`. Not here: that only one agent works in a state folder (adapters/state/store.py), and
 what a lane does meanwhile (it does not touch the root).
 """
 

@@ -1,6 +1,6 @@
 """Reading a state folder: newest good slot, the trail's lines after it, and what is wrong with either.
 
-Nothing is changed here; the store brings the folder in order with what is found (store.py). Decided here: which of slots
+Nothing is changed here; the folder is brought in order with what is found (repair.py). Decided here: which of slots
 and trail is believed, and what is damage (deletion is on hold until an operator accepts the state) and what is only said.
 Cannot be seen here: that the whole folder was put back to an older state, and that whole commits were cut off the trail
 that no slot knew of. The heads in sealed runs and in the heartbeat on the NAS tell those.

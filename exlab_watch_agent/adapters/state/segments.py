@@ -2,7 +2,7 @@
 
 The live segment is `audit.jsonl`; a segment that has its size is closed by renaming it to `audit/audit.<number of its
 first line>.jsonl`, and is never written again. Decided here: which lines chain, which one was changed when they do not,
-and which ones count after damage. Not here: what a line means (recovery.py), and how one is written (audit_trail.py).
+and which ones count after damage. Not here: what a line means (recovery.py), and how one is written (trail.py).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import temporary_name
 from exlab_watch_agent.adapters.state import inbox as inbox_module
 from exlab_watch_agent.adapters.state.inbox import REQUEST_BYTES_MAX, Inbox, send_request
@@ -221,3 +222,26 @@ def test_answers_that_nobody_fetched_are_forgotten_after_a_while(inbox: Inbox, s
     os.utime(replies / "folder", (0, 0))
     inbox.prepare()
     assert sorted(os.listdir(replies)) == ["folder", "new.json"]
+
+
+class JumpingClock(SystemClock):
+    """A clock on which time passes only while somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 100.0
+        self.pauses = 0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def pause(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.pauses += 1
+
+
+def test_an_answer_is_waited_for_as_long_as_was_said_and_no_longer(state_dir: Path) -> None:
+    clock = JumpingClock()
+    assert send_request(state_dir, {"command": "retry"}, wait_s=30, clock=clock) is None
+    assert 30 <= clock.now_s - 100 < 31
+    assert clock.pauses >= 100  # an answer is seen soon after it came
