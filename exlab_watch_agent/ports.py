@@ -19,7 +19,7 @@ from exlab_watch_agent.core.claim import Claim as Claim
 from exlab_watch_agent.core.claim import DestinationLook as DestinationLook
 from exlab_watch_agent.core.creation import Creation, RunIdentity
 from exlab_watch_agent.core.creation import SavedCreation as SavedCreation
-from exlab_watch_agent.core.inventory import FileEntry, Inventory
+from exlab_watch_agent.core.inventory import FileEntry, FileSignature, Inventory
 from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
@@ -177,7 +177,7 @@ class CreationFile:
     """A parsed `creation.json` with the signature of the very file that was read (for "was that our own write?")."""
 
     creation: Creation
-    signature: tuple[int, int, int]
+    signature: FileSignature
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class CreationText:
     """The bytes that a `creation.json` is to hold, made from the file of this signature. Nothing is written yet."""
 
     data: bytes
-    signature: tuple[int, int, int]
+    signature: FileSignature
 
 
 class CreationFiles(Protocol):
@@ -213,7 +213,7 @@ class CreationFiles(Protocol):
         """
         ...
 
-    def append_override(self, run_path: str, entry: Mapping[str, Any]) -> tuple[int, int, int]:
+    def append_override(self, run_path: str, entry: Mapping[str, Any]) -> FileSignature:
         """Append one entry to `validation_overrides`, durably, all else kept; return the file's new signature."""
         ...
 

@@ -1,4 +1,4 @@
-"""The one chart, loaded and checked: states, triggers, rows. Open this first.
+"""The one chart, loaded and checked: states, triggers, rows, and the sets of states that others ask for. Open this first.
 
 `statecharts/run_sync.yaml` is the definition; the enumerations here only give its names to type checkers, and loading
 fails if the two differ. Nothing here knows when a trigger is pulled: that is judged in core/decide.py.
@@ -68,6 +68,19 @@ class Trigger(StrEnum):
     RETRIED = "retried"
 
 
+class Tag(StrEnum):
+    """A set of states that is asked for under one name; the chart says what each is for and which states are in it."""
+
+    SETTLED = "settled"
+    AUDITABLE = "auditable"
+    ON_A_PUSH = "on_a_push"
+    GONE_WHEN_MISSING = "gone_when_missing"
+    AT_DESTINATION = "at_destination"
+    TELLS_ATTEMPTS = "tells_attempts"
+    RETRYABLE = "retryable"
+    NEEDS_ATTENTION = "needs_attention"
+
+
 class ChartError(Exception):
     """The chart file contradicts itself or the enumerations: a defect of the release, never of the data."""
 
@@ -85,6 +98,7 @@ class StateSpec:
     sync_status: str
     job_state: str | None
     is_final: bool
+    tags: tuple[Tag, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +128,7 @@ class Chart:
                 "chart": self.name,
                 "initial": self.initial,
                 "states": [
-                    [s.state, s.meaning, s.is_working, s.sync_status, s.job_state, s.is_final]
+                    [s.state, s.meaning, s.is_working, s.sync_status, s.job_state, s.is_final, s.tags]
                     for s in self.states.values()
                 ],
                 "rows": [[r.source, r.trigger, r.dest, r.why] for r in self.rows],
@@ -127,6 +141,63 @@ class Chart:
     def working(self) -> frozenset[RunState]:
         """The states that own an effect."""
         return frozenset(s.state for s in self.states.values() if s.is_working)
+
+    def tagged(self, tag: Tag) -> frozenset[RunState]:
+        """Return the states that carry the tag."""
+        return self._tagged[tag]
+
+    @cached_property
+    def _tagged(self) -> dict[Tag, frozenset[RunState]]:
+        return {tag: frozenset(s.state for s in self.states.values() if tag in s.tags) for tag in Tag}
+
+    @property
+    def settled(self) -> frozenset[RunState]:
+        """Proven, and nothing more to do."""
+        return self.tagged(Tag.SETTLED)
+
+    @cached_property
+    def unsettled(self) -> tuple[RunState, ...]:
+        """All others, in the chart's order: a scan looks at them again."""
+        return tuple(state for state in self.states if state not in self.settled)
+
+    @property
+    def auditable(self) -> frozenset[RunState]:
+        """Both sides may be compared with the manifest."""
+        return self.tagged(Tag.AUDITABLE)
+
+    @property
+    def on_a_push(self) -> frozenset[RunState]:
+        """Something works on a push, from its first byte to the seal."""
+        return self.tagged(Tag.ON_A_PUSH)
+
+    @property
+    def gone_when_missing(self) -> frozenset[RunState]:
+        """A run whose folder is missing is told as gone: nothing is under way at the NAS."""
+        return self.tagged(Tag.GONE_WHEN_MISSING)
+
+    @property
+    def at_destination(self) -> frozenset[RunState]:
+        """The bytes of the run count as copied."""
+        return self.tagged(Tag.AT_DESTINATION)
+
+    @property
+    def tells_attempts(self) -> frozenset[RunState]:
+        """A failed attempt is told to people, because another one follows."""
+        return self.tagged(Tag.TELLS_ATTEMPTS)
+
+    @property
+    def retryable(self) -> frozenset[RunState]:
+        """An operator may ask for another try."""
+        return self.tagged(Tag.RETRYABLE)
+
+    @property
+    def needs_attention(self) -> frozenset[RunState]:
+        """The run rests until a person acts."""
+        return self.tagged(Tag.NEEDS_ATTENTION)
+
+    def sources(self, trigger: Trigger) -> frozenset[RunState]:
+        """Return the states from which `trigger` leads anywhere."""
+        return frozenset(row.source for row in self.rows if row.trigger is trigger)
 
     @cached_property
     def _destinations(self) -> dict[tuple[RunState, Trigger], RunState]:
@@ -152,12 +223,16 @@ def parse_chart(text: str) -> Chart:
         raise ChartError(f"the chart's triggers and Trigger differ: {set(Trigger) ^ {row.trigger for row in rows}}")
     if len({(row.source, row.trigger) for row in rows}) != len(rows):
         raise ChartError("a state has the same trigger twice")
+    if unused := set(Tag) - {tag for spec in states.values() for tag in spec.tags}:
+        raise ChartError(f"no state has the tag {min(unused)}")
     return Chart(name=raw["chart"], initial=RunState(raw["initial"]), states=states, rows=rows)
 
 
 def _state(state: RunState, spec: dict[str, Any]) -> StateSpec:
     if spec["kind"] not in ("working", "resting") or spec["sync_status"] not in SYNC_STATUSES:
         raise ChartError(f"{state}: unknown kind or sync_status")
+    if unknown := set(spec["tags"]) - set(Tag):
+        raise ChartError(f"{state}: unknown tag {min(unknown)}")
     return StateSpec(
         state=state,
         meaning=spec["meaning"],
@@ -165,6 +240,7 @@ def _state(state: RunState, spec: dict[str, Any]) -> StateSpec:
         sync_status=spec["sync_status"],
         job_state=spec["job_state"],
         is_final=bool(spec.get("final", False)),
+        tags=tuple(Tag(tag) for tag in spec["tags"]),
     )
 
 

@@ -33,7 +33,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "acts": PURE,
     "engine": PURE | {"acts"},
     "config": WORDS | {"core"},
-    "report": PURE | {"engine", "adapters/clock"},
+    "report": PURE | {"engine"},
     # What touches the machine. The rooms of adapters do not know each other, but for the disk and the clock, which all
     # need, and the programs that transports start.
     "adapters/clock": PURE,

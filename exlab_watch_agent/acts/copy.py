@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 
+from exlab_watch_agent.core.creation import says_synced
 from exlab_watch_agent.core.effects import Precheck, Push, Verify
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.errors import FailureKind, ManifestNotKeptError
@@ -31,11 +31,8 @@ def note_wrong(effect: Precheck | Verify, paths: Sequence[str], ports: Ports) ->
         ports.manifests.note_wrong(effect.job_id, paths)
 
 
-def says_synced(effect: Push | Verify, ports: Ports) -> bool:
+def copy_says_synced(effect: Push | Verify, ports: Ports) -> bool:
     """Return whether the copy's `creation.json` says that the copy was proven."""
     path = f"{CACHE_FOLDER}/{CREATION_FILE}"
     data = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
-    try:
-        return bool(json.loads(data or b"")["sync_status"] == "synced")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
+    return says_synced(data or b"")

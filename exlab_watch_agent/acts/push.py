@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, present, says_synced
+from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, copy_says_synced, present
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.core.claim import CLAIM_PATH, conflict_at, standing
 from exlab_watch_agent.core.effects import Push
@@ -40,7 +40,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
         # A sealed copy that is about to change must stop saying "synced" before its first file moves.
         transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
     transport.clear_partials(effect.destination)
-    if look_there.is_sealed and says_synced(effect, ports):
+    if look_there.is_sealed and copy_says_synced(effect, ports):
         raise TransportError(
             FailureKind.UNKNOWN, f"{effect.destination} goes on saying synced, so nothing there is changed"
         )

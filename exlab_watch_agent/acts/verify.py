@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, NOT_THE_COPY, note_wrong, says_synced
+from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, NOT_THE_COPY, copy_says_synced, note_wrong
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
 from exlab_watch_agent.acts.source import vanished
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at
@@ -94,7 +94,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         _declared_mismatches(here, inventory, ports, effect.run_path),
         creation.overrides,
         oversize,
-        is_seal_missing=manifest is not None and not says_synced(effect, ports),
+        is_seal_missing=manifest is not None and not copy_says_synced(effect, ports),
         uptime=ports.clock.uptime(),
     )
 

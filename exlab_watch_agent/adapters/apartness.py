@@ -20,11 +20,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from exlab_watch_agent.adapters.local.durable import is_link, remove_temporaries, temporary_name
+from exlab_watch_agent.adapters.local.durable import READ_FLAGS, is_link, remove_temporaries, temporary_name
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
-from exlab_watch_agent.adapters.local.tree import READ_FLAGS, reason
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import (
     DestinationIsSourceError,
     DestinationUnreachableError,
@@ -94,8 +94,8 @@ class ProbedApartness:
                     raise self._same(equipment_root(equipment))
         except OSError as error:
             raise DestinationUnreachableError(
-                f"no file can be made in {folder} ({reason(error)}), so it cannot be shown that {self._transport.describe()} is "
-                "another place: make room there, or give the agent's account the right to write."
+                f"no file can be made in {folder} ({reason_with_name(error)}), so it cannot be shown that "
+                f"{self._transport.describe()} is another place: make room there, or give the agent's account the right to write."
             ) from error
 
     def _stands_there(self, folder: str, name: str) -> bool:
@@ -117,8 +117,11 @@ class ProbedApartness:
                 there = self._transport.read_small(f"{destination}/{CACHE_FOLDER}", name, limit_bytes=1)
         except OSError as error:
             if not _is_folder(run_path):
-                raise RootUnavailableError(f"The run folder {run_path} is not there: {reason(error)}.") from error
-            text = f"No file can be made in the cache folder of {run_path} ({reason(error)}): make room, or mend its rights."
+                raise RootUnavailableError(
+                    f"The run folder {run_path} is not there: {reason_with_name(error)}."
+                ) from error
+            why = reason_with_name(error)
+            text = f"No file can be made in the cache folder of {run_path} ({why}): make room, or mend its rights."
             raise RunUnreadableError(text) from error
         if there is not None:
             self._met.add((run_path, destination))

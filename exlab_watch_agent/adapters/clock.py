@@ -6,16 +6,29 @@ import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from exlab_watch_agent.core.passes import Uptime
+from exlab_watch_agent.ports import Clock
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROCESS_ID = f"process {uuid.uuid4()}"
 _PROCESS_BEGAN_S = time.monotonic()
 
 
+class PausingClock(Clock, Protocol):
+    """A clock that can also wait: for adapters alone, since neither the engine nor a handler may."""
+
+    def pause(self, seconds: float) -> None:
+        """Return that much later."""
+        ...
+
+
 class SystemClock:
-    """Implements ports.Clock. `boot_id_path`: the file in which the system names the present boot, where it does."""
+    """Implements ports.Clock and PausingClock.
+
+    `boot_id_path`: the file in which the system names the present boot, where it does.
+    """
 
     def __init__(self, *, boot_id_path: Path = _BOOT_ID) -> None:
         self._boot_id_path = boot_id_path
@@ -30,6 +43,9 @@ class SystemClock:
     def monotonic_s(self) -> float:
         return time.monotonic()
 
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def uptime(self) -> Uptime:
         # Where the system names no boot, each process is one of its own: less is known to have passed, never more.
         try:
@@ -38,16 +54,6 @@ class SystemClock:
             return Uptime(_PROCESS_ID, time.monotonic() - _PROCESS_BEGAN_S)
 
 
-def utc_text(moment: datetime) -> str:
-    """Return `YYYY-MM-DDTHH:MM:SSZ`: how every time is shown and written."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def utc_text_exact(moment: datetime) -> str:
-    """Return the same with microseconds, for the audit trail."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def pause(seconds: float) -> None:
-    """Wait; only for a person's command that polls, never in the engine or a handler."""
+    """Wait; never in the engine or a handler."""
     time.sleep(seconds)

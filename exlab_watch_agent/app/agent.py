@@ -21,7 +21,7 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.acts.handlers import ask_destination
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.children.process import Children
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.cache_folder import CacheFolderSealer, FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.digests import LocalDigester
@@ -34,7 +34,8 @@ from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.central_log import CentralLog
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.inbox import Inbox
-from exlab_watch_agent.adapters.state.store import HOLDER_NAME, RunStore
+from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
@@ -43,11 +44,10 @@ from exlab_watch_agent.adapters.watching.watcher import Health, WatchedRoot, Wat
 from exlab_watch_agent.config.settings import Settings
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.lane import (
-    SETTLED_STATES,
     DestinationLost,
     Lane,
     LaneSetup,
@@ -67,16 +67,10 @@ from exlab_watch_agent.errors import (
 from exlab_watch_agent.ports import Ports, Transport
 from exlab_watch_agent.report.problems import Moment, Problem, problems
 from exlab_watch_agent.report.status import OldestUnsynced
-from exlab_watch_agent.statechart import CHART, RunState
+from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
 
-LIVE_NAME = "live.json"
-HEARTBEAT_NAME = "heartbeat.json"
-LOG_FOLDER = "logs"
-MANIFESTS_FOLDER = "manifests"
-CHILDREN_FOLDER = "children"
-SSH_FOLDER = "ssh"
 LIVE_EVERY_S = 0.5
 LIVE_DUTY = 50
 """Writing the live view takes at most one part in this many of the loop's time."""
@@ -114,7 +108,7 @@ def make_transport(
         equipment.target,
         owner=owner,
         children=children,
-        socket_folder=None if state_dir is None else state_dir / SSH_FOLDER,
+        socket_folder=None if state_dir is None else StateLayout(state_dir).sockets,
         stall_s=policy.stall_s,
         stream_bytes_max=policy.verify_stream_bytes_max,
         is_metered=equipment.bandwidth is not None,
@@ -138,6 +132,7 @@ class Agent:
         transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
     ) -> None:
         self.state_dir = state_dir or settings.state_dir
+        self._layout = StateLayout(self.state_dir)
         self.settings = settings
         self.policy: Policy = settings.policy()
         self.store = RunStore(self.state_dir)
@@ -149,7 +144,7 @@ class Agent:
         self._is_working = is_working
         self._extra_on_move = on_move
         self._on_notice = on_notice
-        self._children = Children(self.state_dir / CHILDREN_FOLDER)
+        self._children = Children(self._layout.children)
         self._transport_factory = transport_factory or self.make_transport
         self._run_log = RunLogWriter(self._host)
         self._inbox = Inbox(self.state_dir)
@@ -190,7 +185,7 @@ class Agent:
             self._open_log()
             for notice in self.store.notices:
                 self._notify(notice)
-            for folder in (self.state_dir, self.state_dir / MANIFESTS_FOLDER):
+            for folder in (self.state_dir, self._layout.manifests):
                 remove_temporaries(folder)  # The lock is ours, so they are those of an agent that was killed.
             self._since = utc_text(self._clock.now())
             self._say_who_holds()
@@ -249,7 +244,7 @@ class Agent:
 
     def _is_finished(self, run_path: str) -> bool:
         """Return whether little more will happen in this run folder. Asked by the watcher's threads."""
-        return self.store.state_at(run_path) in SETTLED_STATES
+        return self.store.state_at(run_path) in CHART.settled
 
     def bind(self, equipment_id: str, operator: str) -> str:
         """Bind an equipment's destination because an operator says that it is the right one; return what is to be said.
@@ -302,7 +297,7 @@ class Agent:
                 creations=JsonCreationFiles(),
                 digester=LocalDigester(),
                 transport=transport,
-                manifests=FolderManifestStore(self.state_dir / MANIFESTS_FOLDER),
+                manifests=FolderManifestStore(self._layout.manifests),
                 sealer=CacheFolderSealer(),
                 equipment=equipment,
                 policy=self.policy,
@@ -331,7 +326,7 @@ class Agent:
 
     def _open_log(self) -> None:
         handler = CentralLog(
-            self.state_dir / LOG_FOLDER / "agent.log",
+            self._layout.log,
             size_bytes_max=int(self.settings.logging.central_log_max_mb * 1024 * 1024),
             kept=self.settings.logging.central_log_keep,
         )
@@ -344,7 +339,7 @@ class Agent:
     def _say_who_holds(self) -> None:
         """Say who holds the folder, and whether it waits for room: in place, because this must work on a full disk, too."""
         said = {"pid": os.getpid(), "host": self._host, "since": self._since, "version": __version__}
-        self._try(HOLDER_NAME, lambda: holder.say(self.state_dir / HOLDER_NAME, said | {"paused": self.paused}))
+        self._try(self._layout.holder.name, lambda: holder.say(self._layout.holder, said | {"paused": self.paused}))
 
     def _try(self, what: str, write: Callable[[], object]) -> None:
         """Write what is not needed for any run's safety; that it cannot be written is said once, not at every try."""
@@ -552,11 +547,11 @@ class Agent:
             return
         began_s = self._clock.monotonic_s()
         text = json.dumps(self.live())
-        self._try(LIVE_NAME, lambda: self._write_live(text, shown))
+        self._try(self._layout.live.name, lambda: self._write_live(text, shown))
         self._live_every_s = max(LIVE_EVERY_S, LIVE_DUTY * (self._clock.monotonic_s() - began_s))
 
     def _write_live(self, text: str, shown: tuple[Any, ...]) -> None:
-        path = self.state_dir / LIVE_NAME
+        path = self._layout.live
         temporary = path.with_suffix(".tmp")
         try:
             with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
@@ -570,7 +565,7 @@ class Agent:
 
     def _unsettled(self) -> Iterator[RunRecord]:
         """Yield the records of the runs that do not rest sealed: few, where all is well."""
-        for job_id in self.store.ids_in([state for state in RunState if state not in SETTLED_STATES]):
+        for job_id in self.store.ids_in(CHART.unsettled):
             record = self.store.get(job_id)
             if record is not None:
                 yield record
@@ -596,7 +591,7 @@ class Agent:
 
     def _beat_here(self) -> bytes:
         data = (json.dumps(self.heartbeat(), indent=2) + "\n").encode()
-        self._try(HEARTBEAT_NAME, lambda: write_atomically(self.state_dir / HEARTBEAT_NAME, data, mode=0o600))
+        self._try(self._layout.heartbeat.name, lambda: write_atomically(self._layout.heartbeat, data, mode=0o600))
         return data
 
     def _beat(self) -> None:
@@ -633,7 +628,7 @@ class Agent:
 def read_live(state_dir: Path) -> dict[str, Any]:
     """Return the live view that an agent left, which is true only while it runs; empty where there is none."""
     try:
-        return dict(json.loads((state_dir / LIVE_NAME).read_text(encoding="utf-8")))
+        return dict(json.loads(StateLayout(state_dir).live.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 

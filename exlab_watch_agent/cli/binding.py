@@ -9,9 +9,8 @@ from exlab_watch_agent.app.agent import Agent, make_transport
 from exlab_watch_agent.cli.context import Context, operator_name
 from exlab_watch_agent.cli.showing import human_bytes
 from exlab_watch_agent.core.binding import accepted
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import EquipmentPolicy
-from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.ports import Nature, Transport
 

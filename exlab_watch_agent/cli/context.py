@@ -17,15 +17,15 @@ from platformdirs import user_config_path, user_state_path
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import send_request
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, load
-from exlab_watch_agent.adapters.state.store import HOLDER_NAME, LOCK_NAME
 from exlab_watch_agent.app.agent import lanes_of, read_live
 from exlab_watch_agent.config.settings import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding, marker_key
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import AgentError, NoStateFolderError, RootUnavailableError, StateFolderError
 
 APP_NAME = "exlab-watch-agent"
@@ -107,15 +107,15 @@ class Context:
     @cached_property
     def holder(self) -> dict[str, Any] | None:
         """Who works in the state folder now; None when nobody does."""
-        if not (self.state_dir / LOCK_NAME).exists():
+        if not StateLayout(self.state_dir).lock.exists():
             return None
-        lock = FileLock(self.state_dir / LOCK_NAME, timeout=0)
+        lock = FileLock(StateLayout(self.state_dir).lock, timeout=0)
         try:
             with lock:
                 return None
         except Timeout:
             pass
-        return read_holder(self.state_dir / HOLDER_NAME)
+        return read_holder(StateLayout(self.state_dir).holder)
 
     @cached_property
     def paused(self) -> str | None:

@@ -19,14 +19,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.app.agent import Agent, make_transport
 from exlab_watch_agent.config.settings import load_settings
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, FileEntry
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.ports import Control, Transport
 from exlab_watch_agent.statechart import RunState
@@ -201,7 +203,7 @@ class _Story:
             word = "equal" if same else "DIFFERENT"
             self._say(f"  {run.name}: hashed once more by this story, not by the agent: {word};")
             self._say(f"      the NAS copy says {status!r} and carries a manifest of {lines} files")
-        lines = (self._state / "audit.jsonl").read_text(encoding="utf-8").count("\n")
+        lines = StateLayout(self._state).trail.read_text(encoding="utf-8").count("\n")
         self._say(f"  {lines} facts stand in the audit trail, each chained to the one before.")
         self._say("")
         if self._home.name.startswith("exlab-demo-"):

@@ -17,10 +17,10 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
 from exlab_watch_agent.cli.context import Context, default_config_path
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.text import printable, printable_lines, reason, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.report.problems import need_a_person, shell_name
+from exlab_watch_agent.report.problems import need_a_person
 from exlab_watch_agent.report.status import status_json
 from exlab_watch_agent.statechart import RunState
 
@@ -76,7 +76,7 @@ def _unexpected(error: Exception) -> int:
         show()
         return ExitCode.USAGE
     if isinstance(error, OSError):
-        print(f"{error.strerror or error}: {error.filename or 'the system'}", file=sys.stderr)
+        print(f"{reason(error)}: {error.filename or 'the system'}", file=sys.stderr)
         return ExitCode.FAILED
     with tempfile.NamedTemporaryFile("w", prefix="exlab-watch-agent-", suffix=".txt", delete=False) as report:
         report.write("".join(traceback.format_exception(error)))
@@ -89,9 +89,7 @@ def _unexpected(error: Exception) -> int:
 
 
 def _say(error: AgentError) -> None:
-    text = str(error).encode("utf-8", "backslashreplace").decode()
-    # A name may hold what would steer the terminal; a config's errors are several lines.
-    print("".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text), file=sys.stderr)
+    print(printable_lines(str(error)), file=sys.stderr)  # A config's errors are several lines.
 
 
 def _version(value: bool) -> None:
@@ -323,7 +321,7 @@ def _known(context: Context, word: str) -> tuple[str, RunRecord]:
     path, record = context.find_run(word)
     if record is None:
         raise AgentError(
-            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_name(path)}` looks at it."
+            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
         )
     return path, record
 

@@ -8,11 +8,12 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.cli.context import Context, operator_name
-from exlab_watch_agent.core.gate import Rule, Tier, printable
+from exlab_watch_agent.core.gate import Rule, Tier
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing, parse_time
+from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 
 _FROM_NOW = re.compile(r"(\d{1,5})([hd])")

@@ -9,22 +9,22 @@ from typing import Any
 
 from exlab_watch_agent.acts.handlers import Look, LookResult, Seen, Unseen, look
 from exlab_watch_agent.adapters.apartness import ProbedApartness
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.cache_folder import CacheFolderSealer, FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.digests import LocalDigester
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.app.agent import make_transport
 from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan, printable
+from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import age, counted
-from exlab_watch_agent.engine.lane import SETTLED_STATES
-from exlab_watch_agent.engine.scanning import GONE_STATES, gone
+from exlab_watch_agent.core.text import age, counted, printable, utc_text
+from exlab_watch_agent.engine.scanning import gone
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.ports import Ports
 from exlab_watch_agent.report.problems import (
@@ -36,7 +36,7 @@ from exlab_watch_agent.report.problems import (
     why_root_waits,
 )
 from exlab_watch_agent.report.status import counts, history_json, run_json, sentence
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 SHOWN_FINDINGS_MAX = 100
@@ -57,7 +57,7 @@ def look_at(context: Context, path: str, record: RunRecord | None) -> LookResult
         creations=JsonCreationFiles(),
         digester=LocalDigester(),
         transport=transport,
-        manifests=FolderManifestStore(context.state_dir / "manifests"),
+        manifests=FolderManifestStore(StateLayout(context.state_dir).manifests),
         sealer=CacheFolderSealer(),
         equipment=equipment,
         policy=context.policy,
@@ -157,9 +157,11 @@ def _looked_through(context: Context) -> dict[str, Any]:
                 view["lanes"][equipment_id] = {**view["lanes"][equipment_id], "root_problem": None}
             continue
         view["orphans"] += [orphan(place).to_json() for place in found.orphans.values()]
-        missing = {of_lane[path].job_id: path for path in found.missing if of_lane[path].state in GONE_STATES}
+        missing = {
+            of_lane[path].job_id: path for path in found.missing if of_lane[path].state in CHART.gone_when_missing
+        }
         view["run_problems"] |= {job_id: printable(gone(path)) for job_id, path in missing.items()}
-        unsettled = [path for path, record in of_lane.items() if record.state not in SETTLED_STATES]
+        unsettled = [path for path, record in of_lane.items() if record.state in CHART.unsettled]
         for path in sorted({*found.changed, *unsettled} - {*found.missing}):
             _note(view, path, look_at(context, path, of_lane.get(path)))
     return view

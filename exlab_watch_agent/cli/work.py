@@ -19,9 +19,8 @@ from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.cli.context import Context, operator_name
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.engine.lane import Requested
 from exlab_watch_agent.engine.requests import NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -252,7 +251,7 @@ def sync_run(context: Context, word: str) -> int:
         context.settings, state_dir=context.state, only=frozenset({path}), is_watching=False, on_move=narrator.on_move
     )
     orders: list[Requested] = []
-    if record is not None and record.state in (RunState.FAILED, RunState.QUEUED):
+    if record is not None and record.state in CHART.retryable:
         orders.append(Requested({"command": "sync", "run_path": path, "operator": operator_name()}, lambda _: None))
     found = _drive(agent, narrator, until_rest=True, requests=orders)
     return _say_how_it_ended(agent, narrator, path, found)

@@ -32,6 +32,7 @@ from pydantic_core import PydanticCustomError
 
 from exlab_watch_agent.config.text import EXAMPLE, FOREIGN_BLOCKS, Document, KeyPath, Problem, read_text
 from exlab_watch_agent.core.bandwidth import BandwidthLimit, Window
+from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.policy import (
     CleanupPolicy,
     CompletenessSignal,
@@ -44,10 +45,10 @@ from exlab_watch_agent.core.policy import (
     RsyncSshTarget,
     Target,
 )
+from exlab_watch_agent.core.text import named
 from exlab_watch_agent.errors import ConfigError
 
 _YEAR_HOURS = 24 * 366
-_CACHE_FOLDER = ".exlab-wizard"
 _KEY_SHOWN_MAX = 60
 
 
@@ -85,8 +86,8 @@ def _plain_file_name(value: str) -> str:
     _printable(value)
     if "/" in value or "\\" in value or value in (".", ".."):
         raise _refusal("must be the name of a file in the run folder, without any path")
-    if value.casefold() == _CACHE_FOLDER:
-        raise _refusal(f"must not be the cache folder {_CACHE_FOLDER}")
+    if value.casefold() == CACHE_FOLDER:
+        raise _refusal(f"must not be the cache folder {CACHE_FOLDER}")
     return value
 
 
@@ -661,8 +662,7 @@ def _dotted(path: KeyPath) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            key = part if part.isprintable() and part else ascii(part)
-            text += ("." if text else "") + (key if len(key) <= _KEY_SHOWN_MAX else key[:_KEY_SHOWN_MAX] + "…")
+            text += ("." if text else "") + named(part, limit=_KEY_SHOWN_MAX)
     return text or "(top level)"
 
 

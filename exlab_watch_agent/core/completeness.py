@@ -10,9 +10,11 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, Inventory
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy
+from exlab_watch_agent.core.text import named
 from exlab_watch_agent.errors import AgentError
 
 NO_DATA_FILES = "no data files yet"
@@ -20,7 +22,7 @@ NO_DATA_FILES = "no data files yet"
 _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _SIZE_MAX = 2**63 - 1
-_SHOWN_MAX = 200
+_shown = partial(named, limit=200)
 
 
 class ExpectedFilesError(AgentError):
@@ -222,9 +224,3 @@ def _merged(earlier: DeclaredFile, later: DeclaredFile) -> DeclaredFile:
     if earlier.size_bytes != later.size_bytes or len(hashes) > 1:
         raise ExpectedFilesError(f"{_shown(earlier.path)} is listed twice with different values")
     return later if earlier.sha256 is None else earlier
-
-
-def _shown(name: str) -> str:
-    """Return a foreign name so that it can stand in one line on any terminal."""
-    text = name if name and name.isprintable() else ascii(name)
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"

@@ -1,13 +1,18 @@
 """What the agent needs to know of a `creation.json`, as plain values.
 
-Decided here: defaults of absent members, and what counts as a run's identity. Reading and writing the file is the
-adapter's work (adapters/creation_json.py).
+Decided here: defaults of absent members, and what counts as a run's identity. Reading and writing the run's own file is the
+adapter's work (adapters/local/creation_file.py); copies at a destination are only asked for the little that is here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exlab_watch_agent.core.inventory import FileSignature
 
 SCHEMA_MAJOR = 1
 SCHEMA_CURRENT = "1.8"
@@ -62,22 +67,56 @@ class Creation:
 
 @dataclass(frozen=True, slots=True)
 class SavedCreation:
-    """Signatures of the `creation.json` that was changed and of what stands there now; equal when nothing was written.
+    """Signatures of the `creation.json` that was changed and of what is there now; equal when nothing was written.
 
     A reader whose last-read signature is `before` has nothing to learn from `after`. Any other reader must read again:
     other programs write this file, too.
     """
 
-    before: tuple[int, int, int]
-    after: tuple[int, int, int]
+    before: FileSignature
+    after: FileSignature
 
 
-@dataclass(frozen=True, slots=True)
-class CreationProblem:
-    """Why a `creation.json` cannot be used now. `message` is one sentence with the next step."""
+def identity_of(members: Mapping[str, Any], *, folder_name: str) -> RunIdentity:
+    """Return the identity in the members of a `creation.json`; what is absent, or is no text, counts as empty.
 
-    code: str
-    message: str
-    line: int | None = None
-    column: int | None = None
-    at: datetime | None = field(default=None, compare=False)
+    `folder_name`: the run folder's own name.
+    """
+    project, paths = _mapping(members.get("lims_project")), _mapping(members.get("paths"))
+    return RunIdentity(
+        created_at=_text(members.get("created_at")),
+        created_by=_text(members.get("created_by")),
+        project_uid=_text(project.get("uid")),
+        leaf_name=_last_part(_text(paths.get("local"))) or folder_name,
+    )
+
+
+def identity_in(data: bytes, *, folder_name: str) -> RunIdentity | None:
+    """Return the identity in the bytes of somebody's copy of a `creation.json`, None when there is none to be had."""
+    members = _members_in(data)
+    return identity_of(members, folder_name=folder_name) if isinstance(members.get("created_at"), str) else None
+
+
+def says_synced(data: bytes) -> bool:
+    """Return whether the bytes of a copy of a `creation.json` say that its run is synced."""
+    return _members_in(data).get("sync_status") == "synced"
+
+
+def _members_in(data: bytes) -> Mapping[str, Any]:
+    try:
+        return _mapping(json.loads(data))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _last_part(path: str) -> str:
+    """Return the last part of a path of either platform."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -38,10 +38,9 @@ from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import FailureKind
-from exlab_watch_agent.statechart import RunState, Trigger
+from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 RunEffect = Work | WriteStatus
-PUSHING = frozenset({RunState.RUNNING, RunState.PRECHECKING, RunState.AWAITING_VERIFY, RunState.SEALING})
 LOCAL_CHANGED = "local_changed_after_sync"
 NAMES_KEPT_MAX = 20
 UNREADABLE_MAX = 2
@@ -257,7 +256,7 @@ def _start_over(record: RunRecord, reason: str) -> Judgement:
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:
     if record.state is RunState.AUDITING:
         return Judgement(Trigger.AUDIT_INTERRUPTED, message, record)
-    return _change_of_a_push(record, message) if record.state in PUSHING else None
+    return _change_of_a_push(record, message) if record.state in CHART.on_a_push else None
 
 
 def _change_of_a_push(record: RunRecord, message: str) -> Judgement:

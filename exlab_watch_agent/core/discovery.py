@@ -10,7 +10,6 @@ of the platform; under `PureWindowsPath` both separators and any case of the let
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,9 +23,6 @@ RUN_PARENT_FOLDERS = ("Runs", "TestRuns")
 RUN_PREFIXES = ("Run_", "TestRun_")
 
 _RUN_DEPTH = 3  # <project>/<Runs or TestRuns>/<leaf>
-_RUN_NAME = re.compile(
-    r"(?:Run|TestRun)_[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3])-[0-5][0-9](?:-[0-5][0-9])?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +56,6 @@ class _Spot(NamedTuple):
     parts: tuple[str, ...]
 
 
-def is_run_name(leaf: str) -> bool:
-    """True for a name as ExLab-Wizard gives it: `Run_` or `TestRun_`, `YYYY-MM-DDTHH-MM`, in older trees `-SS` too."""
-    return _RUN_NAME.fullmatch(leaf) is not None
-
-
 def looks_like_run(leaf: str) -> bool:
     """True for a name that is meant as a run, well formed or not: without a `creation.json` it is an orphan."""
     return leaf.startswith(RUN_PREFIXES)
@@ -82,30 +73,14 @@ def place_of(path: str, roots: Mapping[str, str], *, flavour: type[PurePath] = P
     return _place(spot)
 
 
-def run_of_event(path: str, roots: Mapping[str, str], *, flavour: type[PurePath] = PurePath) -> str | None:
-    """Return the run folder that `path` is or lies in; None for all that is above a run or beside it."""
-    spot = _spot(path, _trees(roots, flavour), flavour)
-    place = None if spot is None else _place(spot)
-    return None if place is None else place.run_path
-
-
-def folders_to_scan(path: str, roots: Mapping[str, str], *, flavour: type[PurePath] = PurePath) -> str | None:
-    """Return the equipment id whose tree must be looked through when `path` was created or moved in, else None.
-
-    These are the folders above a run: the root, a project, its `Runs` or `TestRuns`. Whatever a moved tree brought
-    along was there before anything watched it.
-    """
-    spot = _spot(path, _trees(roots, flavour), flavour)
-    return spot.tree.equipment_id if spot is not None and _is_above_runs(spot.parts) else None
-
-
 def runs_to_look_at(
     paths: Iterable[str], roots: Mapping[str, str], *, flavour: type[PurePath] = PurePath
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Return what a burst of file events asks for: the run folders to look at, and the equipment ids to rescan.
 
     A run is looked at for itself, its direct children and its `creation.json`. All else in the cache folder is written
-    by the agent or the wizard beside their work (lock, temporary files, logs), and deeper data come with the scan.
+    by the agent or the wizard beside their work (lock, temporary files, logs), and deeper data come with the scan. A rescan
+    is asked for by the folders above a run: whatever a moved tree brought along was there before anything watched it.
     """
     trees = _trees(roots, flavour)
     runs: set[str] = set()

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.discovery import RunPlace
-from exlab_watch_agent.core.reconcile import Known, Signature
+from exlab_watch_agent.core.inventory import FileSignature
+from exlab_watch_agent.core.reconcile import Known
 
 # --- the work of a run's working states ---------------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class Inspect:
     is_about_creation: bool = False
     is_background: bool = False
     declared_mismatches: tuple[str, ...] = ()
-    known_signature: Signature | None = None
+    known_signature: FileSignature | None = None
     judges_gate: bool = False
 
     @property

@@ -13,9 +13,10 @@ from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreation
 from exlab_watch_agent.core.gate import Finding
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.manifest import Comparison
 from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, Uptime
-from exlab_watch_agent.core.reconcile import Differences, Signature
+from exlab_watch_agent.core.reconcile import Differences
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
 
 # --- of a run -----------------------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ class Seen:
     """What a look found. `marker_id` is set when the destination was asked."""
 
     creation: Creation
-    signature: Signature
+    signature: FileSignature
     inspected: Inspected
     marker_id: str | None = None
 
@@ -209,7 +210,7 @@ class Unseen:
     code: UnseenCode
     message: str
     creation: Creation | None = None
-    signature: Signature | None = None
+    signature: FileSignature | None = None
     wait: Wait = NAS_UNREACHABLE
 
 

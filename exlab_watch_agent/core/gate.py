@@ -4,14 +4,15 @@ Decided here: every rule over a run's place, names, README and `creation.json`, 
 which overrides are active (overrides.py), whether the run is complete (completeness.py), what a refusal leads to
 (decide.py).
 
+Longer than other modules, because it is read as one list: each rule with its words, worst first.
+
 Paths in findings: what is in the run is named relative to the run folder; a segment above it from the equipment id
-down (`CONFOCAL_01/PROJ-0042`). Both are POSIX, and both are made safe to print (see `printable`).
+down (`CONFOCAL_01/PROJ-0042`). Both are POSIX, and both are made safe to print (text.py).
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, Inventory, OddKind
 from exlab_watch_agent.core.overrides import active_classes
+from exlab_watch_agent.core.text import counted, printable, shell_word
 
 README_FILE = "README.md"
 FRONT_MATTER_CHARS_MAX = 64 * 1024
@@ -375,11 +377,6 @@ def blocking(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.tier is Tier.HARD and not finding.override_active)
 
 
-def is_eligible(findings: Sequence[Finding]) -> bool:
-    """Return whether every hard finding has an active override. Expects marked findings."""
-    return not blocking(findings)
-
-
 def explain(findings: Sequence[Finding]) -> str:
     """Return one sentence: the worst blocking finding, how many more there are, the command that overrides it.
 
@@ -389,23 +386,12 @@ def explain(findings: Sequence[Finding]) -> str:
     if not blockers:
         return ""
     worst, more = blockers[0], len(blockers) - 1
-    others = f" ({more} more blocking finding{'s' if more > 1 else ''})" if more else ""
-    command = f"exlab-watch-agent override add {_as_argument(worst.run_path)} --class {worst.rule} --reason ..."
+    others = f" ({counted(more, 'more blocking finding')})" if more else ""
+    command = f"exlab-watch-agent override add {shell_word(worst.run_path)} --class {worst.rule} --reason ..."
     return f"{worst.rule_detail.removesuffix('.')}{others}; to sync it as it is: {command}"
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
-
-# What would break a line, a terminal or UTF-8: controls, line separators, direction marks, surrogates.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters, direction marks and surrogates as `\\n`, `\\x07`, `\\u202e`, `\\udcff`.
-
-    All else stays, so nearly every path is given as it is. A run cannot move an operator's cursor by its names.
-    """
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def _finding(run_path: str, rule: Rule, kind: OffendingKind, path: str, token: str, detail: str) -> Finding:
@@ -434,8 +420,3 @@ def _listed(tokens: Iterable[str]) -> str:
     shown = ", ".join(_quoted(token) for token in distinct[:TOKENS_SHOWN_MAX])
     hidden = len(distinct) - TOKENS_SHOWN_MAX
     return f"{shown} and {hidden} more" if hidden > 0 else shown
-
-
-def _as_argument(path: str) -> str:
-    """Return a path as one argument of a command line: quoted as a POSIX shell wants it, or as Windows does."""
-    return shlex.quote(printable(path)) if path.startswith("/") else _quoted(printable(path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -27,6 +28,17 @@ class FileEntry:
     ctime_ns: int = 0
     inode: int = 0
     device: int = 0
+
+
+class FileSignature(NamedTuple):
+    """By what a small file is known again without reading it: equal signatures mean "nobody saved it in between".
+
+    A tuple in this order, which is also its form on disk: three numbers of a JSON list.
+    """
+
+    mtime_ns: int
+    size_bytes: int
+    inode: int
 
 
 class OddKind(StrEnum):

@@ -1,7 +1,7 @@
 """Which entries of `validation_overrides` are in force at an instant, and when that changes next.
 
 Decided here: what revokes what, and what an expiry means. Not here: which findings an override lets through (gate.py),
-and how entries get into `creation.json` (adapters/creation_json.py).
+and how entries get into `creation.json` (adapters/local/creation_file.py).
 
 Whatever is in doubt counts against the override: an override that wrongly lapses costs an operator a minute, one that
 wrongly holds pushes a run that the lab refused.

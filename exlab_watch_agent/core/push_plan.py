@@ -1,8 +1,8 @@
-"""What a push has to do: the list made before it, not whatever a tool would find."""
+"""What a push has to do: the list made before it, not whatever a tool would find; and the moves that place what it copied."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exlab_watch_agent.core.inventory import FileEntry
@@ -20,8 +20,6 @@ class PushPlan:
 
     copy: tuple[FileEntry, ...]
     set_aside: tuple[str, ...]
-    present_files: int
-    present_bytes: int
 
     @property
     def bytes_to_copy(self) -> int:
@@ -37,16 +35,14 @@ def plan_push(
     """
     copy: list[FileEntry] = []
     set_aside: list[str] = []
-    present_bytes = 0
     for entry in files:
         there = present.get(entry.path)
         if there is not None and entry.path not in wrong and _looks_equal(entry, *there):
-            present_bytes += entry.size_bytes
             continue
         copy.append(entry)
         if there is not None:
             set_aside.append(entry.path)
-    return PushPlan(tuple(copy), tuple(set_aside), len(files) - len(copy), present_bytes)
+    return PushPlan(copy=tuple(copy), set_aside=tuple(set_aside))
 
 
 def wrong_sizes(files: Sequence[FileEntry], present: Mapping[str, tuple[int, int | None]]) -> tuple[str, ...]:
@@ -58,3 +54,36 @@ def _looks_equal(entry: FileEntry, size_bytes: int, mtime_ns: int | None) -> boo
     if size_bytes != entry.size_bytes:
         return False
     return mtime_ns is None or abs(mtime_ns - entry.mtime_ns) <= MTIME_TOLERANCE_NS
+
+
+# How a copy that waits in a folder of its own gets its final names: in as few moves as there can be.
+
+
+def plan_moves(paths: Iterable[str], folders: Iterable[str]) -> dict[str, list[str]]:
+    """Return parent folder → names in it to be moved there, files or whole folders.
+
+    `paths`: POSIX paths of files, below both folders alike. `folders`: what stands already where they go, without the
+    top itself. A folder that does not stand there is moved with all that is in it.
+    """
+    standing = {"", *folders}
+    moves: dict[str, dict[str, None]] = {}
+    for path in paths:
+        parent = ""
+        for name in path.split("/"):
+            below = f"{parent}/{name}" if parent else name
+            if below not in standing:
+                moves.setdefault(parent, {})[name] = None
+                break
+            parent = below
+    return {parent: list(names) for parent, names in moves.items()}
+
+
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """Return every folder on the way to these files, without the top."""
+    found: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found

@@ -1,7 +1,7 @@
 """What a scan saw against what is known: which runs are to be looked at, which are gone, and whether it is our root at all.
 
 Pure, and over values that nobody changes meanwhile, so that it can be worked out beside the loop. Not here: how folders
-are walked (adapters/scanner.py) and what follows for a run (scanning.py).
+are walked (adapters/local/scanner.py) and what follows for a run (scanning.py).
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from exlab_watch_agent.core.discovery import RunPlace, looks_like_run
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.text import counted
-
-Signature = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class SeenRun:
     """A folder in a Runs or TestRuns folder. `creation_signature` is None where it has no `creation.json`."""
 
     place: RunPlace
-    creation_signature: Signature | None
+    creation_signature: FileSignature | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,8 @@ class Known:
     operator who says so of whatever is there now.
     """
 
-    runs: Mapping[str, Signature | None]
-    passed_over: Mapping[str, Signature]
+    runs: Mapping[str, FileSignature | None]
+    passed_over: Mapping[str, FileSignature]
     volume: str | None = None
     accepted_volume: str | None = None
     accepted_by: str | None = None
@@ -49,7 +48,7 @@ class Differences:
     """
 
     runs_total: int
-    changed: Mapping[str, Signature]
+    changed: Mapping[str, FileSignature]
     missing: tuple[str, ...]
     orphans: Mapping[str, RunPlace]
     is_any_there: bool
@@ -57,7 +56,7 @@ class Differences:
 
 def differences(known: Known, seen: Collection[SeenRun]) -> Differences:
     """Return what a whole listing of the equipment's runs tells that is not known yet."""
-    changed: dict[str, Signature] = {}
+    changed: dict[str, FileSignature] = {}
     orphans: dict[str, RunPlace] = {}
     is_any_there = False
     for run in seen:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.machine import advance
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
@@ -72,7 +73,7 @@ class RunRecord:
     verified_at: datetime | None = None
     declared_mismatches: tuple[str, ...] = ()
     overrides_seen: int = 0
-    creation_signature: tuple[int, int, int] | None = None
+    creation_signature: FileSignature | None = None
     verified_boot_id: str = ""
     verified_uptime_s: float = 0.0
 

@@ -1,6 +1,52 @@
-"""Small words of sentences for people."""
+"""Words for people, each rule once: times, counts, errors, words for a shell, and text from outside made safe to show.
+
+Text from outside (names, paths, what programs and others' files say) may break a line, steer a terminal, or be no
+Unicode. There is one set of such characters and one way to spell them: `printable`. On top of it, on purpose different:
+
+- `named`: a single name within a sentence of ours; one that is empty or odd stands in quotes, so that its end is seen.
+- `printable_lines`: a message of several lines, whose line ends are our own. A line of a log goes through `printable`.
+- `shell_word`: what can be pasted behind a command.
+"""
 
 from __future__ import annotations
+
+import re
+import shlex
+from datetime import UTC, datetime
+
+# Controls, line separators, direction marks, surrogates (what is left of bytes that are no Unicode).
+_HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return `text` in one line, with control characters, direction marks and surrogates as `\\n`, `\\x07`, `\\u202e`, `\\udcff`.
+
+    All else stays, so nearly every path is given as it is. A run cannot move an operator's cursor by its names.
+    """
+    return _HARMFUL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each made printable."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def named(name: str, *, limit: int) -> str:
+    """Return a name from outside for a sentence, of at most `limit` characters: `a.tif`, or `'a\\n'`, or `''`."""
+    short = shortened(name, limit)
+    safe = printable(short)
+    return safe if safe and safe == short else f"'{safe}'"
+
+
+def shell_word(path: str) -> str:
+    """Return a path as one word of a command line: quoted as a POSIX shell wants it, any other as Windows does."""
+    safe = printable(path)
+    return shlex.quote(safe) if path.startswith("/") else f'"{safe}"'
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return at most so many characters of a text: a path may be thousands long."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def counted(number: int, noun: str) -> str:
@@ -17,6 +63,22 @@ def age(seconds: float) -> str:
     return f"{whole} s"
 
 
-def shortened(text: str, limit: int) -> str:
-    """Return at most so many characters of a text: a path may be thousands long."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def utc_text(moment: datetime) -> str:
+    """Return `YYYY-MM-DDTHH:MM:SSZ`: how every time is shown and written."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def utc_text_exact(moment: datetime) -> str:
+    """Return the same with microseconds, for the audit trail."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def reason(error: OSError) -> str:
+    """Return an operating system error in the system's own words; one that was made without any is named by its class."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def reason_with_name(error: OSError) -> str:
+    """Return the same with the name that the error is about, for sentences that do not give it."""
+    where = f" ({error.filename!r})" if isinstance(error.filename, str) else ""
+    return f"{reason(error)}{where}"

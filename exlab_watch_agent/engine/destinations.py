@@ -31,13 +31,12 @@ from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Answer, Ended
 from exlab_watch_agent.engine.timers import TimerKind
 from exlab_watch_agent.errors import NAS_UNREACHABLE, Wait
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
 
 SILENCE_S = 60.0
 """A destination that has not answered for so long is away: a dead mount may never answer."""
-AUDITABLE = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CONFLICT})
 
 
 class Destinations:
@@ -131,7 +130,7 @@ class Destinations:
 
     def _void_passes(self, lane: Lane, marker_id: str) -> None:
         """Another place than before, as far as is known: what was proven elsewhere is proven there anew, and at once."""
-        for job_id in self._bench.commit.store.ids_in(AUDITABLE, lane.equipment_id):
+        for job_id in self._bench.commit.store.ids_in(CHART.auditable, lane.equipment_id):
             record = self._bench.commit.record(job_id)
             if record is not None:
                 voided = replace(record, verify_passes=0)

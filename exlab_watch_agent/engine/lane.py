@@ -25,8 +25,9 @@ from exlab_watch_agent.core.effects import (
     Verify,
     WriteStatus,
 )
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.link import Away, Link
-from exlab_watch_agent.core.reconcile import Known, Signature
+from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.root import Doubted, Ours, Root
 from exlab_watch_agent.ports import Ports
 
@@ -54,8 +55,8 @@ class Lane:
     accepted_by: str | None = None
     scan_not_before_s: float = 0.0
     scan_took_s: float = 0.0
-    known: dict[str, Signature | None] = field(default_factory=dict)
-    rejected: dict[str, Signature] = field(default_factory=dict)
+    known: dict[str, FileSignature | None] = field(default_factory=dict)
+    rejected: dict[str, FileSignature] = field(default_factory=dict)
     unsignalled: set[str] = field(default_factory=set)
     backlog: OrderedDict[str, None] = field(default_factory=OrderedDict)
     gone: frozenset[str] = frozenset()
@@ -121,7 +122,7 @@ class Lane:
         """Return what a scan is to compare with; `volume`: identity under which the root was last bound."""
         return Known(dict(self.known), dict(self.rejected), volume, self.accepted_volume, self.accepted_by)
 
-    def read(self, run_path: str, signature: Signature | None) -> None:
+    def read(self, run_path: str, signature: FileSignature | None) -> None:
         """Take note of the `creation.json` of a run that was read; None: it is to be read once more."""
         self.rejected.pop(run_path, None)
         self.known[run_path] = signature

@@ -42,7 +42,7 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Commit, Moved, Pause, Reply
-from exlab_watch_agent.engine.destinations import AUDITABLE, Destinations
+from exlab_watch_agent.engine.destinations import Destinations
 from exlab_watch_agent.engine.endings import Endings
 from exlab_watch_agent.engine.errands import CarryOut, Errands, work_key
 from exlab_watch_agent.engine.lane import Lane
@@ -54,7 +54,7 @@ from exlab_watch_agent.engine.timers import TimerKind, Timers
 from exlab_watch_agent.engine.turns import Turns
 from exlab_watch_agent.engine.views import Told
 from exlab_watch_agent.ports import Clock, Ports, Progress, RunStore, SideBySide
-from exlab_watch_agent.statechart import RunState, Trigger
+from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 log = logging.getLogger(__name__)
 
@@ -319,7 +319,7 @@ class Engine:
             self._errands.want(work, wait_s=_remaining(record, now) if isinstance(work, Seal) else 0.0)
         elif record.state is RunState.QUEUED:
             self._turns.make_ready(record, wait_s=_remaining(record, now))
-        elif record.state in AUDITABLE:
+        elif record.state in CHART.auditable:
             self._turns.plan_audit(record, now)
 
     def is_at_rest(self) -> bool:
@@ -423,7 +423,7 @@ class Engine:
             self._runs.want_look(after.run_path)
         if move.trigger == Trigger.AUDIT_INTERRUPTED:
             self._turns.audit_in(after.job_id, min(self._policy.audit_interval_s, self._policy.retry_schedule_s[-1]))
-        elif after.state in AUDITABLE:
+        elif after.state in CHART.auditable:
             self._turns.plan_audit(after, self._clock.now())
         if move.trigger in (Trigger.SEALED, Trigger.PROVEN, Trigger.DIFFERENCE_GONE):
             self.lanes[after.equipment_id].last_success_at = move.at

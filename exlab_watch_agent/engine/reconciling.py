@@ -23,18 +23,15 @@ from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.errands import key_of, work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Ended
-from exlab_watch_agent.engine.runs import SETTLED, Runs
+from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.timers import TimerKind
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
 SECOND_SCAN_S = 5.0
 SCAN_DUTY = 4
 """Scans that events ask for take at most one part in this many of the time: folders may come by the thousand."""
-UNSETTLED = tuple(state for state in RunState if state not in SETTLED)
-GONE = frozenset({RunState.ACQUIRING, RunState.BLOCKED, RunState.QUEUED})
-"""Of these only the scan tells that the run folder is gone; work under way notices by itself, and a failure stays one."""
 NOTHING_KNOWN = Known({}, {})
 
 
@@ -118,7 +115,7 @@ class Reconciling:
         lane.orphans = dict(found.orphans)
         lane.runs_seen = found.runs_total
         if effect.is_full:
-            unsettled = self._bench.commit.store.paths_in(UNSETTLED, lane.equipment_id)
+            unsettled = self._bench.commit.store.paths_in(CHART.unsettled, lane.equipment_id)
             lane.backlog.update((path, None) for path in unsettled if path not in lane.unsignalled)
         # Skip files that were read after the scan had listed them.
         changed = [
@@ -155,7 +152,7 @@ class Reconciling:
         that cannot be read may be that place for ever, so only the first scan asks for another one soon.
         """
         record = self._bench.commit.record_at(path)  # none where it was moved in this very pass
-        if record is None or record.state not in GONE or not self._runs.is_mine(record):
+        if record is None or record.state not in CHART.gone_when_missing or not self._runs.is_mine(record):
             return
         self._runs.say_gone(record, gone(record.run_path))
         if record.state is not RunState.QUEUED or self._bench.errands.is_admitting(record.job_id):

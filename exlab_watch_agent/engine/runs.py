@@ -28,8 +28,8 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.facts import IdentityChanged, OverrideFound, OverridesRemoved, RunMoved, Transition
 from exlab_watch_agent.core.gate import blocking, mark_overrides
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
-from exlab_watch_agent.core.reconcile import Signature
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
@@ -38,7 +38,7 @@ from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Ended, ScanWanted
 from exlab_watch_agent.engine.timers import TimerKind
 from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD, Views
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,6 @@ SLOW_LOOK_S = 0.25
 TICK_S = 0.05
 """A file that was changed twice within a tick may show the same signature; ticks are 1 to 16 ms long."""
 
-SETTLED = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CLEANED})
 Decide = Callable[..., Step]
 
 
@@ -72,7 +71,7 @@ class Memory:
     `is_settling`: it would be complete if it were quiet.
     """
 
-    own_signature: Signature | None = None
+    own_signature: FileSignature | None = None
     fingerprint: str = ""
     quiet_since_s: float = 0.0
     changes: int = 0
@@ -114,10 +113,10 @@ class Runs:
         self._bench.commit.then(*step.effects)
         return after
 
-    def _signature_to_keep(self, record: RunRecord) -> Signature | None:
+    def _signature_to_keep(self, record: RunRecord) -> FileSignature | None:
         """Return the signature by which the next start knows that this run need not be looked at; None where it must be."""
         view = self.views.of(record.job_id)
-        if record.state not in SETTLED or view.problem or blocking(view.findings):
+        if record.state not in CHART.settled or view.problem or blocking(view.findings):
             return None
         return self._bench.lanes[record.equipment_id].known.get(record.run_path)
 
@@ -351,9 +350,9 @@ class Runs:
         self.decide(record.job_id, inspected)
         self._plan_next_look(path, memory, seen, quiet_s)
 
-    def _may_change_unseen(self, signature: Signature) -> bool:
+    def _may_change_unseen(self, signature: FileSignature) -> bool:
         """Whether the file is so young that it may change within one tick of its file system's clock: look once more."""
-        return abs(self._bench.clock.now().timestamp() - signature[0] / 1e9) < TICK_S
+        return abs(self._bench.clock.now().timestamp() - signature.mtime_ns / 1e9) < TICK_S
 
     def _has_twin_at(self, record: RunRecord, destination: str) -> bool:
         """Whether another job has this destination: a copied folder claims to be the run that it was copied from."""
@@ -377,7 +376,7 @@ class Runs:
                 self.look_in(path, wait_s)
             return
         expiry = next_expiry(seen.creation.overrides, now=self._bench.clock.now())
-        if expiry is not None and record.state not in SETTLED:
+        if expiry is not None and record.state not in CHART.settled:
             self.look_in(path, max(0.0, (expiry - self._bench.clock.now()).total_seconds()) + 0.01)
 
     # --- which run it is ---------------------------------------------------------------------------------------------
@@ -435,9 +434,13 @@ class Runs:
         now_s = self._bench.clock.monotonic_s()
         self._paces = {path: pace for path, pace in self._paces.items() if pace.not_before_s > now_s}
         for job_id in [*self._memory, *self.views.now.runs]:
-            record = self._bench.commit.record(job_id) if self._bench.commit.store.state_of(job_id) in SETTLED else None
+            record = (
+                self._bench.commit.record(job_id)
+                if self._bench.commit.store.state_of(job_id) in CHART.settled
+                else None
+            )
             is_here = record is not None and record.equipment_id == lane.equipment_id
-            if record is not None and is_here and record.state in SETTLED and not self.views.of(job_id).has_news:
+            if record is not None and is_here and record.state in CHART.settled and not self.views.of(job_id).has_news:
                 self._memory.pop(job_id, None)
                 self.views.forget(job_id)
 

@@ -17,13 +17,12 @@ from exlab_watch_agent.core.queueing import lanes_to_start
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.engine.bench import Bench
-from exlab_watch_agent.engine.destinations import AUDITABLE
 from exlab_watch_agent.engine.errands import Slot
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import UNREADABLE_WAIT_S, Runs
 from exlab_watch_agent.engine.timers import TimerKind
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 MISSING_WAIT_S = 60.0
 
@@ -126,7 +125,7 @@ class Turns:
 
     def on_audit_due(self, job_id: str) -> None:
         record = self._bench.commit.record(job_id)
-        if record is not None and record.state in AUDITABLE:
+        if record is not None and record.state in CHART.auditable:
             self.audit_soon(record)
 
     def audit_soon(self, record: RunRecord) -> None:
@@ -146,7 +145,7 @@ class Turns:
     def _audit_next(self, lane: Lane) -> None:
         job_id, _ = lane.audits.popitem(last=False)
         record = self._bench.commit.record(job_id)
-        if record is None or record.state not in AUDITABLE:
+        if record is None or record.state not in CHART.auditable:
             return
         after = self._runs.decide(job_id, AuditDue())
         if after is None or after.state is not RunState.AUDITING:

@@ -12,7 +12,6 @@ from rpds import HashTrieMap
 from exlab_watch_agent.core.gate import Finding, blocking
 from exlab_watch_agent.core.record import RunRecord
 
-
 UNREADABLE_LOOKS_TOLD = 3
 """A file that another program holds for a moment is nobody's problem; what three looks cannot read is."""
 

@@ -8,21 +8,17 @@ with a fresh look at the folders (cli/showing.py). Pure.
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
-from exlab_watch_agent.adapters.clock import utc_text
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import age
+from exlab_watch_agent.core.text import age, printable, shell_word, utc_text
 from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 HOLD = "deletion_on_hold"
 NAS_UNREACHABLE = "nas_unreachable"
@@ -33,7 +29,6 @@ SEAL_FAILURES_STOPPED = 3
 READ_IT = (
     "Let the agent's account read it, close the program that holds it, or shorten the path; then the agent goes on."
 )
-_ON_THE_WAY = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.PRECHECKING, RunState.AWAITING_VERIFY})
 
 
 class Severity(IntEnum):
@@ -202,7 +197,7 @@ def _of_run(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at: M
 
 def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at: Moment) -> Problem | None:
     """Return what is wrong with a run by the state in which it rests or works."""
-    name, subject = shell_name(record.run_path), printable(record.run_path)
+    name, subject = shell_word(record.run_path), printable(record.run_path)
     message = printable(record.last_error.message) if record.last_error is not None else ""
     kind = record.last_error.kind if record.last_error is not None else str(record.state)
     has_failed = record.last_error is not None and record.attempts >= (1 if at.is_ended else FAILURES_TOLD)
@@ -219,7 +214,7 @@ def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at:
             reason = live.get("waiting", {}).get(record.job_id, "")
             text = f"not complete since {utc_text(record.entered_at)}: {reason}".rstrip(": ")
             return Problem(Severity.WAITING, "stale", subject, text, _show(record.run_path))
-        case state if state in _ON_THE_WAY and has_failed:
+        case state if state in CHART.tells_attempts and has_failed:
             command = f"exlab-watch-agent retry {name}" if state is RunState.QUEUED else _show(record.run_path)
             return Problem(Severity.WAITING, kind, subject, printable(failed_attempt(record, at)), command)
         case RunState.QUEUED if at.is_ended and (reason := live.get("waiting", {}).get(record.job_id)):
@@ -248,10 +243,5 @@ def failed_attempt(record: RunRecord, at: Moment) -> str:
     return f"attempt {record.attempts} failed: {error}; {following}"
 
 
-def shell_name(run_path: str) -> str:
-    """Return the path as one word of a POSIX shell."""
-    return shlex.quote(printable(run_path)) if os.name == "posix" else f'"{printable(run_path)}"'
-
-
 def _show(run_path: str) -> str:
-    return f"exlab-watch-agent show {shell_name(run_path)}"
+    return f"exlab-watch-agent show {shell_word(run_path)}"

@@ -12,20 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from exlab_watch_agent.adapters.clock import utc_text
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.text import counted, printable, utc_text
 from exlab_watch_agent.report.problems import Moment, failed_attempt, why_lane_waits, why_root_waits
 from exlab_watch_agent.statechart import CHART, RunState
-
-_PUSHED = frozenset(RunState) - {
-    RunState.ACQUIRING,
-    RunState.BLOCKED,
-    RunState.QUEUED,
-    RunState.RUNNING,
-    RunState.FAILED,
-}
 
 
 def run_json(record: RunRecord, live: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +46,7 @@ def bytes_done(record: RunRecord, live: Mapping[str, Any]) -> int:
     """Return the bytes that are at the destination as far as is known now."""
     if record.state is RunState.RUNNING:
         return min(record.bytes_total, int(live.get("progress", {}).get(record.job_id, {}).get("bytes_done", 0)))
-    return record.bytes_total if record.state in _PUSHED else 0
+    return record.bytes_total if record.state in CHART.at_destination else 0
 
 
 def status_json(
@@ -114,7 +104,7 @@ def sentence(record: RunRecord, live: Mapping[str, Any], at: Moment) -> str:
             return (
                 f"{counted(record.files_total, 'file')} proven equal on both sides, last at {_time(record.verified_at)}"
             )
-        case RunState.BLOCKED | RunState.FAILED | RunState.CONFLICT:
+        case state if state in CHART.needs_attention:
             return record.last_error.message if record.last_error is not None else CHART.states[record.state].meaning
     return CHART.states[record.state].meaning + error
 

@@ -1,15 +1,15 @@
-"""The limit in force at a local time, and when it changes."""
+"""The limit in force at a local time."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exlab_watch_agent.core.bandwidth import BandwidthLimit, Window, bwlimit_kib, next_change, rate_bytes_per_s
+from exlab_watch_agent.core.bandwidth import BandwidthLimit, Window, bwlimit_kib, rate_bytes_per_s
 
 BERLIN = ZoneInfo("Europe/Berlin")
 WEEKDAYS = frozenset(range(5))
@@ -31,14 +31,12 @@ def test_megabits_become_whole_kibibytes_and_at_least_one(mbps, kib):
     assert rate_bytes_per_s(BandwidthLimit(mbps), berlin(FRIDAY, 12)) == kib * 1024
 
 
-def test_no_limit_is_no_rate_and_never_changes():
+def test_no_limit_is_no_rate():
     assert rate_bytes_per_s(None, berlin(FRIDAY, 12)) is None
-    assert next_change(None, berlin(FRIDAY, 12)) is None
 
 
-def test_a_limit_without_windows_always_holds_and_never_changes():
+def test_a_limit_without_windows_always_holds():
     assert rate_bytes_per_s(BandwidthLimit(50), berlin(SUNDAY, 3)) == FIFTY_MBPS
-    assert next_change(BandwidthLimit(50), berlin(SUNDAY, 3)) is None
 
 
 @pytest.mark.parametrize(
@@ -76,59 +74,36 @@ def test_a_window_that_ends_when_it_starts_is_twenty_four_hours():
     assert rate_bytes_per_s(limit, berlin(FRIDAY, 7, 59)) is None
     assert rate_bytes_per_s(limit, berlin(FRIDAY, 8)) == FIFTY_MBPS
     assert rate_bytes_per_s(limit, berlin(SATURDAY, 7, 59)) == FIFTY_MBPS
-    assert next_change(limit, berlin(FRIDAY, 8)) == berlin(SATURDAY, 8)
+    assert rate_bytes_per_s(limit, berlin(SATURDAY, 8)) is None
 
 
-def test_windows_that_cover_the_whole_week_never_change():
-    limit = BandwidthLimit(50, (Window(frozenset(range(7)), time(0), time(0)),))
-    assert next_change(limit, berlin(FRIDAY, 12)) is None
-
-
-@pytest.mark.parametrize(
-    ("limit", "at", "expected"),
-    [
-        (OFFICE, berlin(FRIDAY, 7), berlin(FRIDAY, 8)),
-        (OFFICE, berlin(FRIDAY, 8), berlin(FRIDAY, 18)),
-        (OFFICE, berlin(FRIDAY, 18), berlin(MONDAY, 8)),
-        (NIGHT, berlin(FRIDAY, 23), berlin(SATURDAY, 6)),
-        (NIGHT, berlin(SATURDAY, 6), berlin(FRIDAY + 7, 22)),
-    ],
-)
-def test_the_next_change_is_the_next_edge_that_matters(limit, at, expected):
-    assert next_change(limit, at) == expected
-
-
-def test_the_edge_between_two_adjoining_windows_is_no_change():
-    limit = BandwidthLimit(50, (Window(WEEKDAYS, time(8), time(12)), Window(WEEKDAYS, time(12), time(18))))
-    assert next_change(limit, berlin(FRIDAY, 9)) == berlin(FRIDAY, 18)
+def rates_at(limit, *moments_utc):
+    """Return at which of these instants of Berlin the limit holds."""
+    return [rate_bytes_per_s(limit, moment.astimezone(BERLIN)) is not None for moment in moments_utc]
 
 
 def test_a_window_that_starts_in_the_skipped_hour_begins_at_the_jump():
     limit = BandwidthLimit(50, (Window(frozenset({6}), time(2, 30), time(4)),))
-    change = next_change(limit, berlin(29, 1, month=3))
-    assert change is not None
-    assert change.astimezone(UTC) == datetime(2026, 3, 29, 1, tzinfo=UTC)
-    assert (change.hour, change.minute) == (3, 0)
+    jump = datetime(2026, 3, 29, 1, tzinfo=UTC)  # 02:00 becomes 03:00
+    assert rates_at(limit, jump - timedelta(seconds=1), jump, jump + timedelta(hours=1)) == [False, True, False]
 
 
 def test_a_window_that_lies_in_the_skipped_hour_is_left_out_that_week():
     limit = BandwidthLimit(50, (Window(frozenset({6}), time(2, 15), time(2, 45)),))
-    assert next_change(limit, berlin(22, 3, month=3)) == berlin(5, 2, 15)
+    day = datetime(2026, 3, 28, 23, tzinfo=UTC)
+    assert not any(rates_at(limit, *(day + timedelta(minutes=minutes) for minutes in range(23 * 60))))
 
 
 def test_a_window_in_the_hour_that_comes_twice_holds_both_times():
     limit = BandwidthLimit(50, (Window(frozenset({6}), time(2, 15), time(2, 45)),))
-    changes = []
-    at = berlin(25, 0, month=10)
-    for _ in range(4):
-        at = next_change(limit, at)
-        changes.append(at.astimezone(UTC).strftime("%d %H:%M"))
-    assert changes == ["25 00:15", "25 00:45", "25 01:15", "25 01:45"]
+    edges = [(0, 14), (0, 15), (0, 44), (0, 45), (1, 14), (1, 15), (1, 44), (1, 45)]
+    moments = [datetime(2026, 10, 25, hour, minute, tzinfo=UTC) for hour, minute in edges]
+    assert rates_at(limit, *moments) == [False, True, True, False] * 2
 
 
 def test_local_times_without_a_zone_are_taken_as_the_wall_clock():
-    at = datetime(2026, 4, FRIDAY, 7)  # noqa: DTZ001
-    assert next_change(OFFICE, at) == datetime(2026, 4, FRIDAY, 8)  # noqa: DTZ001
+    assert rate_bytes_per_s(OFFICE, datetime(2026, 4, FRIDAY, 7)) is None  # noqa: DTZ001
+    assert rate_bytes_per_s(OFFICE, datetime(2026, 4, FRIDAY, 8)) == FIFTY_MBPS  # noqa: DTZ001
 
 
 windows = st.builds(
@@ -138,35 +113,18 @@ windows = st.builds(
     end=st.times().map(lambda moment: moment.replace(second=0, microsecond=0)),
 )
 limits = st.builds(BandwidthLimit, upload_mbps=st.floats(0.01, 1e4), windows=st.lists(windows, max_size=4).map(tuple))
-zones = st.sampled_from(
-    [
-        UTC,
-        timezone(timedelta(hours=5, minutes=30)),
-        BERLIN,
-        ZoneInfo("America/New_York"),
-        ZoneInfo("Australia/Lord_Howe"),  # its clocks move by half an hour
-        ZoneInfo("America/Santiago"),  # its clocks move at midnight
-    ]
-)
-# Around the changes of the clocks on both hemispheres.
-instants = st.one_of(
-    st.datetimes(datetime(2026, month, day), datetime(2026, month, day + 8))  # noqa: DTZ001
-    for month, day in [(3, 6), (3, 22), (4, 1), (9, 1), (9, 20), (10, 1), (10, 20)]
-).map(lambda moment: moment.replace(tzinfo=UTC))
+
+
+def minutes_of(window):
+    """Return the minutes of the week in a window, counted out one by one."""
+    start = window.start.hour * 60 + window.start.minute
+    length = (window.end.hour * 60 + window.end.minute - start) % 1440 or 1440
+    return {(day * 1440 + start + minute) % 10080 for day in window.weekdays for minute in range(length)}
 
 
 @settings(max_examples=400)
-@given(limit=limits, zone=zones, at_utc=instants, shares=st.lists(st.floats(0, 1), max_size=20))
-@example(limit=OFFICE, zone=BERLIN, at_utc=datetime(2026, 3, 29, 0, 59, 59, 999_999, tzinfo=UTC), shares=[0.5])
-def test_the_rate_stays_until_the_next_change_and_differs_from_then_on(limit, zone, at_utc, shares):
-    at = at_utc.astimezone(zone)
-    rate = rate_bytes_per_s(limit, at)
-    change = next_change(limit, at)
-    end_utc = at_utc + timedelta(days=14) if change is None else change.astimezone(UTC)
-    assert end_utc > at_utc
-    if change is not None:
-        assert change.tzinfo is zone
-        assert rate_bytes_per_s(limit, change) != rate
-    last_before = end_utc - timedelta(microseconds=1)
-    for moment in [last_before, *(at_utc + (last_before - at_utc) * share for share in shares)]:
-        assert rate_bytes_per_s(limit, moment.astimezone(zone)) == rate
+@given(limit=limits, minute=st.integers(0, 10079))
+def test_a_limit_holds_in_the_minutes_of_its_windows_and_in_no_other(limit, minute):
+    at = datetime(2026, 4, MONDAY) + timedelta(minutes=minute)  # noqa: DTZ001
+    holds = not limit.windows or any(minute in minutes_of(window) for window in limit.windows)
+    assert rate_bytes_per_s(limit, at) == (bwlimit_kib(limit) * 1024 if holds else None)

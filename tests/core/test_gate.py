@@ -23,12 +23,11 @@ from exlab_watch_agent.core.gate import (
     blocking,
     evaluate,
     explain,
-    is_eligible,
     mark_overrides,
     orphan,
-    printable,
 )
 from exlab_watch_agent.core.inventory import FileEntry, Inventory, OddEntry, OddKind
+from exlab_watch_agent.core.text import printable
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 LEAF = "Run_2026-04-17T14-32"
@@ -440,7 +439,7 @@ def an_override(rule: str, *, expires_at: str | None = None) -> OverrideEntry:
     return OverrideEntry(index=0, id=rule, problem_class=rule, expires_at=expires_at)
 
 
-def test_a_run_is_eligible_when_each_hard_class_is_overridden() -> None:
+def test_nothing_blocks_a_run_when_each_hard_class_is_overridden() -> None:
     found = findings_of("<x>", "a?", "b?", creation=a_creation(has_lims_project=False))
     placeholder, illegal = an_override("unresolved_placeholder_token"), an_override("illegal_filesystem_character")
     for overrides, left in [
@@ -454,13 +453,12 @@ def test_a_run_is_eligible_when_each_hard_class_is_overridden() -> None:
     ]:
         marked = mark_overrides(found, overrides, now=NOW)
         assert [f.offending_path for f in blocking(marked)] == left
-        assert is_eligible(marked) == (not left)
 
 
 def test_soft_findings_never_block_and_findings_without_marks_do() -> None:
-    assert is_eligible(findings_of("a.tif", creation=a_creation(has_lims_project=False)))
-    assert not is_eligible(findings_of("a?"))
-    assert is_eligible(())
+    assert not blocking(findings_of("a.tif", creation=a_creation(has_lims_project=False)))
+    assert blocking(findings_of("a?"))
+    assert not blocking(())
 
 
 def test_marks_are_set_anew_each_time() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exlab_watch_agent.core.inventory import FileEntry
-from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, plan_push, wrong_sizes
+from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of, plan_moves, plan_push, wrong_sizes
 
 SECOND = 1_000_000_000
 A = FileEntry("a.bin", 10, 5 * SECOND)
@@ -17,13 +17,13 @@ B = FileEntry("b.bin", 20, 6 * SECOND)
 def test_what_is_not_there_is_copied():
     plan = plan_push([A, B], {})
     assert plan.copy == (A, B)
-    assert (plan.set_aside, plan.present_files, plan.present_bytes, plan.bytes_to_copy) == ((), 0, 0, 30)
+    assert (plan.set_aside, plan.bytes_to_copy) == ((), 30)
 
 
 def test_what_is_there_with_its_size_and_time_is_left_for_the_verifier():
     plan = plan_push([A, B], {"a.bin": (10, 5 * SECOND)})
     assert plan.copy == (B,)
-    assert (plan.set_aside, plan.present_files, plan.present_bytes) == ((), 1, 10)
+    assert plan.set_aside == ()
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,9 @@ listings = st.dictionaries(names, st.tuples(sizes, st.none() | times))
 @given(inventories, listings)
 def test_every_file_is_either_copied_or_present_and_only_copied_ones_make_room(files, there):
     plan = plan_push(files, there)
-    assert len(plan.copy) + plan.present_files == len(files)
-    assert plan.bytes_to_copy + plan.present_bytes == sum(entry.size_bytes for entry in files)
+    present = [entry for entry in files if entry not in plan.copy]
+    assert [entry for entry in files if entry in plan.copy] == list(plan.copy)
+    assert all(entry.path in there for entry in present)
     assert set(plan.set_aside) == {entry.path for entry in plan.copy} & set(there)
 
 
@@ -89,3 +90,33 @@ def test_after_the_plan_was_carried_out_nothing_is_left_to_do(files, there):
     after |= {entry.path: (entry.size_bytes, entry.mtime_ns) for entry in plan.copy}
     assert plan_push(files, after).copy == ()
     assert wrong_sizes(files, after) == ()
+
+
+# --- moves: a copy that waits gets its names in few of them, and nothing is ever nested -----------------------------------
+
+PARTS = st.sampled_from(["a", "b", "c"])
+PATHS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
+
+
+def test_where_nothing_stands_the_top_entries_are_moved() -> None:
+    assert plan_moves(["a", "d/b", "d/e/c", "f/g"], []) == {"": ["a", "d", "f"]}
+
+
+def test_into_a_folder_that_stands_its_entries_are_moved() -> None:
+    assert plan_moves(["d/b", "d/e/c", "d/e/x", "f/g"], ["d"]) == {"d": ["b", "e"], "": ["f"]}
+
+
+def test_nothing_to_move_is_no_move() -> None:
+    assert plan_moves([], ["d"]) == {}
+
+
+@given(st.sets(PATHS), st.sets(PATHS))
+def test_every_file_is_reached_once_and_no_folder_that_stands_is_moved(paths: set[str], standing: set[str]) -> None:
+    files = {path for path in paths if not any(other.startswith(path + "/") for other in paths)}
+    folders = folders_of(f"{path}/x" for path in standing) - files
+    moved = [
+        f"{parent}/{name}" if parent else name for parent, names in plan_moves(files, folders).items() for name in names
+    ]
+    assert not set(moved) & folders
+    for path in files:
+        assert len([name for name in moved if path == name or path.startswith(name + "/")]) == 1

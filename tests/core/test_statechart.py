@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from exlab_watch_agent.statechart import CHART, ChartError, RunState, Trigger, chart_text, parse_chart
+from exlab_watch_agent.statechart import CHART, ChartError, RunState, Tag, Trigger, chart_text, parse_chart
 
 
 def changed_chart(change: Callable[[dict[str, Any]], None]) -> str:
@@ -96,13 +96,46 @@ def test_the_version_is_that_of_the_content_and_changes_with_every_word():
     for change in (
         lambda raw: raw["rows"][0].update(why="for another reason"),
         lambda raw: raw["states"]["failed"].update(meaning="something else"),
+        lambda raw: raw["states"]["failed"]["tags"].append("settled"),
         lambda raw: raw["rows"].reverse(),
         lambda raw: raw["rows"][0].update(to="blocked"),
     ):
         assert parse_chart(changed_chart(change)).version != CHART.version
 
 
+# The sets of states that others ask for, written down once more.
+TAGGED = {
+    Tag.SETTLED: "verified cleanup_eligible cleaned",
+    Tag.AUDITABLE: "verified cleanup_eligible conflict",
+    Tag.ON_A_PUSH: "running prechecking awaiting_verify sealing",
+    Tag.GONE_WHEN_MISSING: "acquiring blocked queued",
+    Tag.AT_DESTINATION: "prechecking awaiting_verify sealing verified auditing cleanup_eligible cleaning cleaned conflict",
+    Tag.TELLS_ATTEMPTS: "queued running prechecking awaiting_verify",
+    Tag.RETRYABLE: "queued failed",
+    Tag.NEEDS_ATTENTION: "blocked conflict failed",
+}
+
+
+@pytest.mark.parametrize("tag", list(Tag))
+def test_each_set_of_states_has_a_name_and_is_what_it_is_meant_to_be(tag):
+    assert {state.value for state in CHART.tagged(tag)} == set(TAGGED[tag].split())
+    assert getattr(CHART, tag.value) == CHART.tagged(tag)
+
+
+def test_what_is_not_settled_is_every_other_state():
+    assert [state for state in RunState if state not in CHART.settled] == list(CHART.unsettled)
+
+
+def test_the_states_from_which_a_trigger_leads_anywhere_are_those_of_its_rows():
+    assert CHART.sources(Trigger.AUDIT_STARTED) == {RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE}
+    assert CHART.sources(Trigger.RETRIED) == {RunState.FAILED}
+
+
 CONTRADICTIONS = {
+    "a tag is unknown": lambda raw: raw["states"]["failed"].update(tags=["doomed"]),
+    "a tag has no state": lambda raw: [
+        raw["states"][state]["tags"].remove("retryable") for state in ("queued", "failed")
+    ],
     "a state is missing": lambda raw: raw["states"].pop("cleaned"),
     "a state is unknown": lambda raw: raw["states"].update(dreaming=raw["states"]["failed"]),
     "a row begins in an unknown state": lambda raw: raw["rows"][0].update({"from": "dreaming"}),

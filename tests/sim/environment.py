@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from exlab_watch_agent.adapters.clock import utc_text
 from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.policy import CompletenessSignal, Policy
+from exlab_watch_agent.core.text import utc_text
 from tests.sim.world import BAD_NAME, EXPECTED, LOCAL_ROOT, SENTINEL, WEIGHTS, LocalFile, Nas, SimRun, World
 
 RUNS_MAX = 7

@@ -14,13 +14,12 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     SUPERSEDED_FOLDER,
     claim_in,
     claim_text,
-    identity_in,
     require_cache_path,
     require_data_path,
 )
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
-from exlab_watch_agent.core.creation import Creation, OverrideEntry
+from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
 from exlab_watch_agent.core.policy import EquipmentPolicy

@@ -18,8 +18,8 @@ from typing import Any
 from unittest.mock import patch
 
 from exlab_watch_agent.acts.carry_out import carry_out
-from exlab_watch_agent.adapters.state import store as store_module
-from exlab_watch_agent.adapters.state.store import TRAIL_NAME, RunStore
+from exlab_watch_agent.adapters.state.layout import TRAIL_NAME
+from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.state.trail import AuditTrail
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
 from exlab_watch_agent.core.claim import CLAIM_PATH
@@ -32,10 +32,9 @@ from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, L
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import CommandGiven, Noticed
-from exlab_watch_agent.engine.runs import SETTLED
 from exlab_watch_agent.errors import CancelledError, StoreWriteError
 from exlab_watch_agent.ports import Control, Entry, Ports, one_after_the_other
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 from tests.sim.environment import Environment
 from tests.sim.oracle import Oracle, what_is_wrong
 from tests.sim.ports import (
@@ -346,7 +345,7 @@ class Simulation:
         in_trouble = [
             record.run_path
             for record in self.oracle.acknowledged.values()
-            if record.is_sealed and record.state not in SETTLED
+            if record.is_sealed and record.state not in CHART.settled
         ]
         return self.random.choice(in_trouble) if in_trouble and self.random.random() < self.fate.p_aimed else ""
 
@@ -521,7 +520,7 @@ class _WatchedStore(RunStore):
     """The real store; the simulation stands at its commits."""
 
     def __init__(self, folder: Path, simulation: Simulation) -> None:
-        super().__init__(folder)
+        super().__init__(folder, checkpoint_lines=20)
         self._simulation = simulation
 
     def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:
@@ -550,7 +549,6 @@ def in_place(simulation: Simulation) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             for target, name, stand_in in (
-                (store_module, "CHECKPOINT_LINES_MIN", 20),
                 (AuditTrail, "_write", lambda trail, data: simulation.write_trail(trail, data)),
             ):
                 stack.enter_context(patch.object(target, name, stand_in))

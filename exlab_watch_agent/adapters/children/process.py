@@ -1,7 +1,8 @@
 """Runs the programs that transports use: without a shell, in a built environment, and never longer than the agent lives.
 
-Decided here: how a program is found, started, fed, listened to and ended, what its environment holds, and what becomes
-of children whose agent was killed (warden.py). Not here: which program and arguments, and what its exit code means.
+Decided here: how a program is started, fed, listened to and ended, and what becomes of children whose agent was killed
+(warden.py). Not here: how it is found and what its environment holds (environment.py), which program and arguments, and what
+its exit code means.
 
 A child and all that it starts form a process group of their own (Windows: a job). It ends
 - when it is done; what it left running in its group is ended with it;
@@ -15,129 +16,54 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
-import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from exlab_watch_agent.adapters.children import warden
+from exlab_watch_agent.adapters.children.environment import built_environment
+from exlab_watch_agent.adapters.children.tail import READ_BYTES, Tail
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local.tree import reason
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, FailureKind, StateFolderError, TransportError
-from exlab_watch_agent.ports import Control
+from exlab_watch_agent.ports import Clock, Control
 
 if sys.platform == "win32":
     from exlab_watch_agent.adapters.children.windows_job import Job
 
-READ_BYTES = 256 * 1024
 OUTPUT_BYTES_MAX = 256 * 1024 * 1024
 STALL_S = 300.0
-_TAIL_LINES = 20
-_TAIL_LINE_CHARACTERS = 1000
 _LOOK_EVERY_S = 0.1
 _TERM_WAIT_S = 3.0
 _KILL_WAIT_S = 5.0
 _PIPES_WAIT_S = 5.0
 _FREE = Control()
-_monotonic_s = SystemClock().monotonic_s
-
-_POSIX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# HOME: "~" in an operator's rclone.conf, and ssh's own files. Nothing else of the agent's surroundings reaches a child.
-_KEPT_ON_POSIX = ("HOME", "USER", "LOGNAME")
-_KEPT_ON_WINDOWS = (
-    "APPDATA", "COMSPEC", "LOCALAPPDATA", "PATH", "PATHEXT", "PROGRAMDATA", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP",
-    "USERNAME", "USERPROFILE",
-)  # fmt: skip
-
-_SENSITIVE = r"[\w.-]*(?:pass|secret|token|credential|access_key|api_key|private_key|key_pem|authorization)[\w.-]*"
-_SECRETS = (
-    # name=value as in rclone's connection strings, "name": "value" as in its JSON.
-    re.compile(rf"(?i)({_SENSITIVE}\"?\s*[=:]\s*)(\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;:}}'\"]+)"),
-    re.compile(r"(?i)(://[^/\s:@]+:)([^/\s@]+)(?=@)"),
-)
-
-
-def redacted(text: str) -> str:
-    """Return the text with the values of what looks like a password, token or key struck out."""
-    for pattern in _SECRETS:
-        text = pattern.sub(r"\1***", text)
-    return text
-
-
-def find_program(name: str, *, how_to_get: str, is_beside_python: bool = False) -> str:
-    """Return the absolute path of a program: beside the running Python if `is_beside_python` and it is there, else on PATH.
-
-    `how_to_get` ends the sentence when there is none. Raises: TransportError with `binary_missing`.
-    """
-    beside = shutil.which(name, path=os.path.dirname(sys.executable)) if is_beside_python else None
-    found = beside or shutil.which(name)
-    if found is None:
-        raise TransportError(FailureKind.BINARY_MISSING, f"The program {name} was not found: {how_to_get}")
-    path = os.path.abspath(found)
-    if os.name != "nt" and os.stat(path).st_mode & stat.S_IWOTH:
-        text = f"{path} may be changed by any user of this machine and is not run: take that right away (chmod o-w)."
-        raise TransportError(FailureKind.BINARY_MISSING, text)
-    return path
-
-
-def built_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return all that a child gets to see: no RCLONE_*, no RSYNC_*, nothing that would change what a program does."""
-    if os.name == "nt":
-        built = {name: os.environ[name] for name in _KEPT_ON_WINDOWS if name in os.environ}
-    else:
-        built = {name: os.environ[name] for name in _KEPT_ON_POSIX if name in os.environ}
-        built |= {"PATH": _POSIX_PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    return built | dict(extra or {})
 
 
 class StallWatch:
     """Notices that something which should move does not. One instance a piece of work, asked by one thread."""
 
-    def __init__(self, stall_s: float, what: str) -> None:
+    def __init__(self, stall_s: float, what: str, clock: Clock | None = None) -> None:
+        self._monotonic_s = (clock or SystemClock()).monotonic_s
         self._stall_s = stall_s
         self._what = what
         self._seen: object = None
-        self._since_s = _monotonic_s()
+        self._since_s = self._monotonic_s()
 
     def saw(self, value: object) -> None:
         """Note how far the work is. Raises: TransportError with `network` once that was the same for `stall_s`."""
         if value != self._seen:
-            self._seen, self._since_s = value, _monotonic_s()
-        elif _monotonic_s() - self._since_s > self._stall_s:
+            self._seen, self._since_s = value, self._monotonic_s()
+        elif self._monotonic_s() - self._since_s > self._stall_s:
             text = f"{self._what} moved no byte for {self._stall_s:.0f} seconds and was ended."
             raise TransportError(FailureKind.NETWORK, text)
-
-
-class Tail:
-    """The last lines of what a program said on stderr, for the operator; secrets struck out. Any thread."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._open = b""
-
-    def add(self, data: bytes) -> None:
-        *lines, self._open = (self._open + data).split(b"\n")
-        self._open = self._open[-READ_BYTES:]
-        for line in lines:
-            self._keep(line)
-
-    def _keep(self, line: bytes) -> None:
-        text = line.decode("utf-8", "backslashreplace").strip()
-        if text:
-            self._lines.append(redacted(text)[:_TAIL_LINE_CHARACTERS])
-
-    def text(self) -> str:
-        return "\n".join([*self._lines, redacted(self._open.decode("utf-8", "backslashreplace").strip())]).strip("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +78,8 @@ class Ended:
 class Child:
     """One running program. Made by `Children`; `end` may be called from any thread, and more than once."""
 
-    def __init__(self, process: subprocess.Popen[bytes], forget: Callable[[], None], job: Any) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], forget: Callable[[], None], job: Any, clock: Clock) -> None:
+        self._monotonic_s = clock.monotonic_s
         self._process = process
         self._forget = forget
         self._job = job
@@ -244,9 +171,9 @@ class Child:
                     FailureKind.UNKNOWN, f"The process {self.pid} cannot be ended: it hangs in the system."
                 )
             self._signal(_KILL)  # what it left in its group
-            deadline_s = _monotonic_s() + _PIPES_WAIT_S
+            deadline_s = self._monotonic_s() + _PIPES_WAIT_S
             for thread in self._threads:
-                thread.join(max(0.0, deadline_s - _monotonic_s()))
+                thread.join(max(0.0, deadline_s - self._monotonic_s()))
             if not any(thread.is_alive() for thread in self._threads):
                 for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                     if pipe is not None:
@@ -273,8 +200,16 @@ class Children:
     without a state folder, whose notes stand in a temporary folder and serve its own warden only.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        clock: Clock | None = None,
+        patience: warden.Patience = warden.PATIENCE,
+    ) -> None:
         self._folder = folder
+        self._clock = clock or SystemClock()
+        self._patience = patience
         self._lock = threading.Lock()
         self._notes: Path | None = None
         self._warden: subprocess.Popen[bytes] | None = None
@@ -291,7 +226,7 @@ class Children:
         for notes in self._folder.iterdir():
             if notes == self._notes or not notes.is_dir():
                 continue
-            found = warden.end_noted(notes)
+            found = warden.end_noted(notes, self._patience)
             staying += found
             if not found:
                 warden.remove(notes)
@@ -324,7 +259,7 @@ class Children:
                 )
             except OSError as error:
                 note.unlink()
-                text = f"The program {command[0]} cannot be started: {reason(error)}."
+                text = f"The program {command[0]} cannot be started: {reason_with_name(error)}."
                 raise TransportError(FailureKind.BINARY_MISSING, text) from error
             if os.name != "nt":  # there the job ends it
                 started = warden.started_at(process.pid)
@@ -335,7 +270,7 @@ class Children:
                     self._running.pop(token, None)
                 note.unlink(missing_ok=True)
 
-            child = self._running[token] = Child(process, forget, job)
+            child = self._running[token] = Child(process, forget, job, self._clock)
         return child
 
     def run(
@@ -357,7 +292,7 @@ class Children:
         stays the same for `stall_s` is a stall. Without it, output counts as moving.
         Raises: CancelledError; TransportError with `network` after a stall, with `binary_missing`.
         """
-        watch = StallWatch(stall_s, purpose)
+        watch = StallWatch(stall_s, purpose, self._clock)
         kept: list[bytes] = []
         errors: list[BaseException] = []
         said_bytes = 0

@@ -23,14 +23,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 TOKEN_VARIABLE = "EXLAB_WATCH_AGENT_CHILD"  # noqa: S105
 NOTE_SUFFIX = ".json"
-GRACE_S = 2.0
-KILL_WAIT_S = 5.0
 _LOOK_EVERY_S = 0.02
 _PROC = Path("/proc")
 _HAS_PROC = (_PROC / "self/environ").exists()  # Linux
+
+
+class Patience(NamedTuple):
+    """How long a process is given after it was asked to end, and after it was killed."""
+
+    grace_s: float = 2.0
+    kill_wait_s: float = 5.0
+
+
+PATIENCE = Patience()
 
 
 def started_at(pid: int) -> str | None:
@@ -47,7 +56,7 @@ def started_at(pid: int) -> str | None:
     return asked.stdout.decode(errors="replace").strip() or None
 
 
-def end_noted(folder: Path) -> list[str]:
+def end_noted(folder: Path, patience: Patience = PATIENCE) -> list[str]:
     """End every child that the notes of this folder name, and forget the notes of those that are gone.
 
     Returns the purposes of children that are still there after a KILL (they hang in the kernel, or are not ours).
@@ -55,7 +64,7 @@ def end_noted(folder: Path) -> list[str]:
     staying = []
     for path in sorted(folder.glob(f"*{NOTE_SUFFIX}")):
         note = _note_at(path)
-        if note is not None and not _end(note):
+        if note is not None and not _end(note, patience):
             staying.append(f"{note.get('purpose')} (process {note.get('pid')})")
             continue
         with contextlib.suppress(FileNotFoundError):
@@ -82,16 +91,16 @@ def _note_at(path: Path) -> dict[str, object] | None:
     return note if isinstance(note, dict) else None
 
 
-def _end(note: dict[str, object]) -> bool:
+def _end(note: dict[str, object], patience: Patience) -> bool:
     """Return whether nothing of this child is left, after it was asked and then forced."""
-    for signal_number, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, KILL_WAIT_S)):
+    for signal_number, wait_s in ((signal.SIGTERM, patience.grace_s), (signal.SIGKILL, patience.kill_wait_s)):
         for _ in range(int(wait_s / _LOOK_EVERY_S)):
             alive = list(_alive(note))
             if not alive:
                 return True
             for pid in alive:
                 _signal(pid, signal_number)
-            threading.Event().wait(_LOOK_EVERY_S)
+            threading.Event().wait(_LOOK_EVERY_S)  # It has no clock: as a program it needs nothing but Python.
     return not list(_alive(note))
 
 

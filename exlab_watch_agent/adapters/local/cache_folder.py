@@ -11,6 +11,7 @@ from pathlib import Path
 
 from exlab_watch_agent.adapters.local.durable import fsync_folder, is_link, remove_temporaries, write_atomically
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import ManifestNotKeptError, RunUnreadableError
 
 _SEPARATORS = frozenset("/\\:\0")
@@ -31,7 +32,7 @@ class FolderManifestStore:
 
     def _not_kept(self, what: str, error: OSError) -> ManifestNotKeptError:
         return ManifestNotKeptError(
-            f"{what} cannot be written into {self._folder} ({error.strerror}): make room or mend the disk there; "
+            f"{what} cannot be written into {self._folder} ({reason(error)}): make room or mend the disk there; "
             "it is tried again."
         )
 
@@ -94,4 +95,4 @@ class CacheFolderSealer:
             remove_temporaries(folder, of=relative_path)
             write_atomically(folder / relative_path, data, mode=0o644)
         except OSError as error:
-            raise RunUnreadableError(f"{folder / relative_path} cannot be written ({error.strerror})") from error
+            raise RunUnreadableError(f"{folder / relative_path} cannot be written ({reason(error)})") from error

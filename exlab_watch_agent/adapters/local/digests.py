@@ -22,11 +22,13 @@ from io import FileIO
 import xxhash
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local.tree import READ_FLAGS, is_inside, reason
+from exlab_watch_agent.adapters.local.durable import READ_FLAGS
+from exlab_watch_agent.adapters.local.tree import is_inside
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, RunUnreadableError, SourceChangedError
-from exlab_watch_agent.ports import Control, Progress
+from exlab_watch_agent.ports import Clock, Control, Progress
 
 BUFFER_BYTES = 256 * 1024
 _FETCH_AHEAD_BYTES = 2 * 1024 * 1024
@@ -34,7 +36,6 @@ _DROP_EVERY_BYTES = 64 * 1024 * 1024
 _REPORT_EVERY_S = 0.2
 # A link (ELOOP), a socket (ENXIO), or something else than a folder on the way (ENOTDIR).
 _NOT_A_FILE_ANY_MORE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
-_monotonic_s = SystemClock().monotonic_s
 _FADVISE = getattr(os, "posix_fadvise", None)
 _SEQUENTIAL = getattr(os, "POSIX_FADV_SEQUENTIAL", 0)
 _WILLNEED = getattr(os, "POSIX_FADV_WILLNEED", 0)
@@ -44,12 +45,13 @@ _DONTNEED = getattr(os, "POSIX_FADV_DONTNEED", 0)
 class Pulse:
     """Asks for cancellation at every piece and reports progress a few times a second. May be used by many threads."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, clock: Clock | None = None) -> None:
         self._control = control
+        self._monotonic_s = (clock or SystemClock()).monotonic_s
         self._lock = threading.Lock()
         self._bytes = 0
         self._files = 0
-        self._report_due_s = _monotonic_s() + _REPORT_EVERY_S
+        self._report_due_s = self._monotonic_s() + _REPORT_EVERY_S
 
     def moved(self, size_bytes: int) -> None:
         """Count bytes. Raises: CancelledError."""
@@ -57,7 +59,7 @@ class Pulse:
             raise CancelledError("stopped as asked")
         with self._lock:
             self._bytes += size_bytes
-            if _monotonic_s() >= self._report_due_s:
+            if self._monotonic_s() >= self._report_due_s:
                 self._report()
 
     @property
@@ -73,7 +75,7 @@ class Pulse:
             self._report()
 
     def _report(self) -> None:
-        self._report_due_s = _monotonic_s() + _REPORT_EVERY_S
+        self._report_due_s = self._monotonic_s() + _REPORT_EVERY_S
         self._control.report(Progress(bytes_done=self._bytes, files_done=self._files))
 
 
@@ -173,8 +175,8 @@ def require_unchanged(entry: FileEntry, status: os.stat_result) -> None:
 
 
 def unreadable(root: str, path: str, error: OSError) -> RunUnreadableError:
-    """Return the error for a local file that is there and cannot be read now: a wait, whatever the reason."""
-    return RunUnreadableError(f"Cannot read {path!r} in {root}: {reason(error)}.")
+    """Return the error for a local file that is there and cannot be read now: a wait, whatever the reason_with_name."""
+    return RunUnreadableError(f"Cannot read {path!r} in {root}: {reason_with_name(error)}.")
 
 
 def open_source(root: str, entry: FileEntry) -> int:
@@ -210,9 +212,12 @@ def open_now(root: str, path: str) -> int:
 class LocalDigester:
     """Implements ports.Digester on a local disk."""
 
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+
     def digests(self, root: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str]:
         buffer = new_buffer()
-        pulse = Pulse(control)
+        pulse = Pulse(control, self._clock)
         found = {}
         for entry in files:
             try:
@@ -231,7 +236,7 @@ class LocalDigester:
         return found
 
     def samples(self, root: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str]:
-        pulse = Pulse(control)
+        pulse = Pulse(control, self._clock)
         found = {}
         for entry in files:
             pulse.moved(0)

@@ -13,15 +13,18 @@ import os
 import re
 import secrets
 import stat
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from exlab_watch_agent.adapters import clock
+from exlab_watch_agent.core.inventory import FileSignature
+
 _BINARY = getattr(os, "O_BINARY", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 # O_NONBLOCK: the open of a fifo would wait for a writer for ever. O_NOCTTY: nothing we open may become our terminal.
-_READ = os.O_RDONLY | _BINARY | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+READ_FLAGS = os.O_RDONLY | _BINARY | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+"""With these every file is opened that is only read."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY | _NOFOLLOW
 _CHUNK_BYTES = 1 << 20
 _SYNC_EVERY_BYTES = 4 << 20
@@ -30,7 +33,8 @@ _WINDOWS_BUSY = frozenset({5, 32, 33})
 _REPLACE_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.75, 1.0)
 # A file system that cannot sync a folder (some SMB and FUSE mounts) says one of these; EIO and ENOSPC are real.
 _NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_LINK_TAGS = frozenset({0xA000000C, 0xA0000003})  # Windows: symbolic link, junction.
+_LINK_TAGS = frozenset({0xA000000C, 0xA0000003})
+"""Reparse tags of Windows: symbolic link; mount point, which a junction is, too."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
@@ -67,8 +71,17 @@ def is_temporary_name(name: str) -> bool:
 
 
 def is_link(status: os.stat_result) -> bool:
-    """Return whether this `lstat` is of a symbolic link or a Windows junction."""
+    """Return whether this `lstat` is of a symbolic link or a Windows junction: a name that leads to another place.
+
+    Windows marks other things with a reparse tag, too: files of a deduplicated volume, files that a cloud or a compressed
+    image holds. These are the file itself, read by its name like any other; refused as links, whole runs would stay behind.
+    Source: Microsoft, [MS-FSCC] 2.1.2.1.
+    """
     return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) in _LINK_TAGS
+
+
+def signature_of(status: os.stat_result) -> FileSignature:
+    return FileSignature(mtime_ns=status.st_mtime_ns, size_bytes=status.st_size, inode=status.st_ino)
 
 
 def write_atomically(
@@ -78,12 +91,14 @@ def write_atomically(
     mode: int | None = None,
     owner: tuple[int, int] | None = None,
     before_replace: Callable[[], None] | None = None,
+    pause: Callable[[float], None] = clock.pause,
 ) -> os.stat_result:
     """Make `data` stand at `path`, durably, and return the `fstat` of the very file that was placed.
 
     The old file stays whole until the new one is. `mode`: permission bits, 0o600 for None. `owner`: (uid, gid), as far
     as this account may give files away. `before_replace` may still forbid the replacement by raising. Data in pieces are
-    synced as they are written, so that another file's fsync never waits for all of them.
+    synced as they are written, so that another file's fsync never waits for all of them. `pause` waits for whoever has the
+    old file open.
     Raises: OSError. The temporary file is gone then, and a failed fsync was not repeated; when it was the fsync of the
     folder, the new file stands but may not survive a power cut.
     """
@@ -102,7 +117,7 @@ def write_atomically(
             os.close(descriptor)  # Some network file systems report a full disk only here.
         if before_replace is not None:
             before_replace()
-        _replace(temporary, path)
+        _replace(temporary, path, pause)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -160,7 +175,7 @@ def _give(descriptor: int, mode: int | None, owner: tuple[int, int] | None) -> N
         os.fchmod(descriptor, mode)
 
 
-def _replace(source: Path, target: Path) -> None:
+def _replace(source: Path, target: Path, pause: Callable[[float], None]) -> None:
     """Rename over the target; on Windows wait a moment while a scanner, indexer or reader has the target open."""
     for wait_s in _REPLACE_WAITS_S:
         try:
@@ -169,7 +184,7 @@ def _replace(source: Path, target: Path) -> None:
         except OSError as error:
             if getattr(error, "winerror", None) not in _WINDOWS_BUSY:
                 raise
-        threading.Event().wait(wait_s)
+        pause(wait_s)
     os.replace(source, target)
 
 
@@ -219,7 +234,7 @@ def _open_regular(path: Path) -> int:
     """Return a descriptor of the regular file that stands at `path` itself."""
     named = None if _NOFOLLOW else os.lstat(path)
     try:
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, READ_FLAGS)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO) or os.path.isdir(path):
             raise NotRegularFileError(error.errno, "not a regular file", str(path)) from error
@@ -230,25 +245,3 @@ def _open_regular(path: Path) -> int:
         return descriptor
     os.close(descriptor)
     raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
-
-
-def make_folders(path: Path, *, below: Path, mode: int = 0o777) -> None:
-    """Make the folders from `below` (which must exist and is never made) down to `path`, each one durably.
-
-    May be repeated. Raises: ValueError when `path` does not lie below; NotADirectoryError when a link or a file stands
-    in the way; other OSErrors.
-    """
-    parts = path.relative_to(below).parts
-    if ".." in parts:
-        raise ValueError(f"{path} does not lie below {below}")
-    folder = below
-    for part in parts:
-        parent, folder = folder, folder / part
-        try:
-            os.mkdir(folder, mode)
-        except FileExistsError:
-            status = os.lstat(folder)
-            if is_link(status) or not stat.S_ISDIR(status.st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from None
-        else:
-            fsync_folder(parent)

@@ -1,7 +1,7 @@
 """JSON as a text that others wrote: read strictly, change at a few places, leave every other byte alone.
 
 Decided here: what is refused (duplicate keys, NaN, deep nesting), where the values of an object stand in the text, and
-how a new value is spelled in the file's own style. Not here: which values are changed (creation_json.py).
+how a new value is spelled in the file's own style. Not here: which values are changed (creation_splicing.py).
 
 Numbers are kept as their texts: 1.50 stays 1.50, and 5,000 digits are no problem.
 """

@@ -1,7 +1,7 @@
 """One agent an equipment's root: a lock in `<local_root>/<EQUIPMENT>/.exlab-wizard/`, and beside it who holds it.
 
 Agents with different state folders know nothing of each other's runs, and two of them over one root would push each run
-twice and fight over its `creation.json`. Not here: that only one agent works in a state folder (adapters/store.py), and
+twice and fight over its `creation.json`. Not here: that only one agent works in a state folder (adapters/state/store.py), and
 what a lane does meanwhile (it does not touch the root).
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from exlab_watch_agent.adapters.local.durable import is_link, read_bounded, remove_temporaries, write_atomically
-from exlab_watch_agent.core.gate import printable
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
+from exlab_watch_agent.core.text import printable, reason
 from exlab_watch_agent.errors import RootUnavailableError
 
 LOCK_NAME = "watch-agent.lock"
@@ -51,9 +51,9 @@ class EquipmentRootLock:
             ) from None
         except (OSError, NotImplementedError) as error:
             self.release()
-            reason = getattr(error, "strerror", None) or str(error)
+            why = reason(error) if isinstance(error, OSError) else str(error)
             raise RootUnavailableError(
-                f"{self._folder} cannot be written ({reason}), and without its lock there, and creation.json in each run, "
+                f"{self._folder} cannot be written ({why}), and without its lock there, and creation.json in each run, "
                 "no run can be synced: give the agent's account the right to write there, or make room."
             ) from error
 

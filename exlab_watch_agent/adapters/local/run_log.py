@@ -14,15 +14,15 @@ import threading
 from contextlib import suppress
 from datetime import datetime
 
-from exlab_watch_agent.adapters.clock import SystemClock, utc_text
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.core.text import counted, printable, reason, utc_text
+from exlab_watch_agent.ports import Clock
+from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
-_WARNINGS = frozenset({RunState.BLOCKED, RunState.CONFLICT})
 QUEUE_MAX = 100_000
 CLOSE_WAIT_S = 10.0
 # O_NONBLOCK: the open of a fifo would wait for a reader for ever.
@@ -39,7 +39,7 @@ _APPEND = (
 def level_of(move: Move) -> str:
     if move.dest is RunState.FAILED:
         return "ERROR"
-    return "WARNING" if move.dest in _WARNINGS or move.trigger in ("put_back", "copy_damaged") else "INFO"
+    return "WARNING" if move.dest in CHART.needs_attention or move.trigger in ("put_back", "copy_damaged") else "INFO"
 
 
 def sentence(record: RunRecord, move: Move) -> str:
@@ -56,25 +56,23 @@ def sentence(record: RunRecord, move: Move) -> str:
 def format_line(record: RunRecord, *, at: datetime, level: str, host: str, text: str) -> str:
     """Return one line in the wizard's format; names with line breaks cannot forge a second one."""
     leaf = os.path.basename(record.run_path)
-    line = (
+    return printable(
         f"{utc_text(at)} [{level:<5}] [host:{host}] [equip:{record.equipment_id}] [proj:{record.project}] "
         f"[kind:{record.run_kind}] [run:{leaf}] {text}"
     )
-    return line.encode("utf-8", "backslashreplace").decode("utf-8").translate(_CONTROL)
-
-
-# Also what only Unicode takes for a line's end, and the terminal's eight-bit control characters.
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
-    code: f"\\u{code:04x}" for code in (0x2028, 0x2029)
-}
 
 
 class RunLogWriter:
     """Appends lines to runs' logs on a thread of its own, in order. A run whose log cannot be written loses no data."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(
+        self, host: str, *, clock: Clock | None = None, lines_max: int = QUEUE_MAX, close_wait_s: float = CLOSE_WAIT_S
+    ) -> None:
+        """`lines_max`: how many lines may wait. `close_wait_s`: how long `close` waits for them."""
         self._host = host
-        self._queue: queue.Queue[tuple[RunRecord, datetime, str, str] | None] = queue.Queue(QUEUE_MAX)
+        self._monotonic_s = (clock or SystemClock()).monotonic_s
+        self._close_wait_s = close_wait_s
+        self._queue: queue.Queue[tuple[RunRecord, datetime, str, str] | None] = queue.Queue(lines_max)
         self._thread = threading.Thread(target=self._run, name="run-log", daemon=True)
 
     def start(self) -> None:
@@ -91,10 +89,10 @@ class RunLogWriter:
         """Write what is waiting, a bounded time long. May be called twice, and without a start."""
         if not self._thread.is_alive():
             return
-        deadline_s = SystemClock().monotonic_s() + CLOSE_WAIT_S
+        deadline_s = self._monotonic_s() + self._close_wait_s
         with suppress(queue.Full):
-            self._queue.put(None, timeout=CLOSE_WAIT_S)
-        self._thread.join(max(0.0, deadline_s - SystemClock().monotonic_s()))
+            self._queue.put(None, timeout=self._close_wait_s)
+        self._thread.join(max(0.0, deadline_s - self._monotonic_s()))
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -104,7 +102,7 @@ class RunLogWriter:
             try:
                 self._append(record.run_path, line)
             except OSError as error:
-                log.warning("the log of %s could not be written: %s", record.run_path, error.strerror)
+                log.warning("the log of %s could not be written: %s", record.run_path, reason(error))
 
     def _append(self, run_path: str, line: str) -> None:
         folder = os.path.join(run_path, CACHE_FOLDER)

@@ -10,12 +10,16 @@ import stat
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from exlab_watch_agent.adapters.local.durable import is_link
+from exlab_watch_agent.adapters.local.durable import is_link, signature_of
 from exlab_watch_agent.core.discovery import RUN_PARENT_FOLDERS, RunPlace
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import SeenRun
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import RootUnavailableError
+
+_UNTOLD = FileSignature(0, 0, 0)
+"""What is no regular file or cannot be asked: it is still looked at, so that the operator is told."""
 
 
 class DiskRunScanner:
@@ -102,7 +106,7 @@ def _folders(path: str, *, may_be_absent: bool = False) -> Iterator[str]:
 def _unavailable(path: str, error: OSError) -> RootUnavailableError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return RootUnavailableError(f"{path} is not there: mount it or create it; nothing is concluded from it.")
-    return RootUnavailableError(f"{path} cannot be listed ({error.strerror}); nothing is concluded from it.")
+    return RootUnavailableError(f"{path} cannot be listed ({reason(error)}); nothing is concluded from it.")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -112,7 +116,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.name == "posix" or not is_link(entry.stat(follow_symlinks=False))
 
 
-def _creation_signature(place: RunPlace) -> tuple[int, int, int] | None:
+def _creation_signature(place: RunPlace) -> FileSignature | None:
     cache_folder = os.path.join(place.run_path, CACHE_FOLDER)
     try:
         status = os.lstat(os.path.join(cache_folder, CREATION_FILE))
@@ -120,8 +124,7 @@ def _creation_signature(place: RunPlace) -> tuple[int, int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
-        return (0, 0, 0)
-    # Something that is no regular file or cannot be asked is still looked at, so that the operator is told.
+        return _UNTOLD
     if is_linked:
-        return (0, 0, 0)
-    return (status.st_mtime_ns, status.st_size, status.st_ino) if stat.S_ISREG(status.st_mode) else (0, 0, 0)
+        return _UNTOLD
+    return signature_of(status) if stat.S_ISREG(status.st_mode) else _UNTOLD

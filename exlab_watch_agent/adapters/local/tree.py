@@ -13,22 +13,15 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from exlab_watch_agent.adapters.local.durable import READ_FLAGS, is_link
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry, Inventory, OddEntry, OddKind
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import RootUnavailableError, RunUnreadableError
 
-# O_NONBLOCK: a fifo that took the place of a file must not hold us for ever. Windows has O_BINARY alone.
-READ_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 _FOLDER_FLAGS = READ_FLAGS | getattr(os, "O_DIRECTORY", 0)
 _LISTS_BY_HANDLE = os.scandir in os.supports_fd
 _STEPS_BY_HANDLE = os.open in os.supports_dir_fd
 _ON_WINDOWS = os.name == "nt"
-_REPARSE_POINT = getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0x400)
 
 _TRASH_PREFIX = ".trash-"
 
@@ -39,11 +32,6 @@ def is_inside(relative_path: str) -> bool:
         return False
     parts = relative_path.split("/")
     return not ("" in parts or "." in parts or ".." in parts or "\0" in relative_path)
-
-
-def is_link(status: os.stat_result) -> bool:
-    """Say whether an `lstat` result is of a symbolic link, a junction or any other reparse point."""
-    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_file_attributes", 0) & _REPARSE_POINT)
 
 
 @dataclass(slots=True)
@@ -209,7 +197,9 @@ class DiskRunTree:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise RunUnreadableError(f"Cannot read {relative_path!r} in {run_path}: {reason(error)}.") from error
+            raise RunUnreadableError(
+                f"Cannot read {relative_path!r} in {run_path}: {reason_with_name(error)}."
+            ) from error
 
 
 def _path_of(entry: FileEntry | OddEntry) -> str:
@@ -221,7 +211,7 @@ def _run_folder(run_path: str) -> os.stat_result:
     try:
         status = os.lstat(run_path)
     except OSError as error:
-        raise RootUnavailableError(f"The run folder {run_path} is not there: {reason(error)}.") from error
+        raise RootUnavailableError(f"The run folder {run_path} is not there: {reason_with_name(error)}.") from error
     if is_link(status) or not stat.S_ISDIR(status.st_mode):
         raise RootUnavailableError(f"{run_path} is not a folder of its own (a link or a file stands there).")
     return status
@@ -257,10 +247,4 @@ def _below_cache_folder(entry: FileEntry) -> FileEntry:
 
 
 def _cannot_list(run_path: str, error: OSError) -> str:
-    return f"A part of the run {run_path} cannot be listed now: {reason(error)}."
-
-
-def reason(error: OSError) -> str:
-    """Return an operating system error in the system's own words, with the name it is about."""
-    where = f" ({error.filename!r})" if isinstance(error.filename, str) else ""
-    return f"{error.strerror or error}{where}"
+    return f"A part of the run {run_path} cannot be listed now: {reason_with_name(error)}."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from threading import Lock
 from typing import Any, NamedTuple
@@ -121,11 +121,11 @@ class _Kept(NamedTuple):
     equipment_id: str
 
 
-class Documents(MutableMapping[str, dict[str, Any]]):
-    """Job id → document: `{"last": [segment, offset] | None, "record": every member as JSON values}`.
+class Documents(Collection[str]):
+    """The documents by job id; as a collection, the job ids.
 
-    As a mapping it is what TinyDB reads and writes; the store's own ways go past the dictionaries. One thread writes; others
-    may look for runs at the same time, and never miss one that is known (a dictionary's single operation is atomic).
+    One thread writes; others may look for runs at the same time, and never miss one that is known (a dictionary's single
+    operation is atomic).
     """
 
     def __init__(self) -> None:
@@ -139,8 +139,6 @@ class Documents(MutableMapping[str, dict[str, Any]]):
         )
         # A run leaves one state's entry for another's, and readers go over several of them.
         self._by_state_lock = Lock()
-
-    # --- the store's ways --------------------------------------------------------------------------------------------
 
     def take_line(self, line: bytes) -> None:
         """Take in a document as it stands in a slot, of two at one path the one that was written last.
@@ -222,6 +220,10 @@ class Documents(MutableMapping[str, dict[str, Any]]):
         """Return the record's members as they are written, those that equal their default left out."""
         return json.loads(self._kept[job_id].line)["record"]
 
+    def members(self) -> dict[str, dict[str, Any]]:
+        """Return job id → every member of the record, those that equal their default too, as JSON values."""
+        return {record.job_id: _RECORD.dump_python(record, mode="json") for record in self.records()}
+
     def records(self) -> Iterator[RunRecord]:
         for kept in list(self._kept.values()):
             yield record_of(json.loads(kept.line)["record"])
@@ -264,28 +266,6 @@ class Documents(MutableMapping[str, dict[str, Any]]):
     def lines(self) -> list[bytes]:
         """Return all documents as they are written to a slot: a list of its own over bytes that never change."""
         return [kept.line for kept in self._kept.values()]
-
-    # --- TinyDB's way ------------------------------------------------------------------------------------------------
-
-    def __getitem__(self, job_id: str) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self._kept[job_id].line)
-        document["record"] = _RECORD.dump_python(record_of(document["record"]), mode="json")
-        return document
-
-    def __setitem__(self, job_id: str, document: Mapping[str, Any]) -> None:
-        record = record_of(document["record"])
-        if record.job_id != job_id:
-            raise ValueError("a run's document stands under its job id")
-        last = document.get("last")
-        self.put(record, record_json(record), (last[0], last[1]) if last else None)
-
-    def __delitem__(self, job_id: str) -> None:
-        old = self._kept.pop(job_id)
-        self._recent.pop(job_id, None)
-        self._forget_path(job_id, old)
-        self._forget_identity(job_id, old)
-        with self._by_state_lock:
-            del self._by_state[old.state][old.equipment_id][job_id]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)

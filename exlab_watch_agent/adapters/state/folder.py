@@ -1,4 +1,4 @@
-"""Is this a folder to keep state in: ours, and nobody else's to write in? What is in it is adapters/store.py's."""
+"""Is this a folder to keep state in: ours, and nobody else's to write in? What is in it is the store's."""
 
 from __future__ import annotations
 

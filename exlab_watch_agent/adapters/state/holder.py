@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent.adapters.local.durable import read_bounded, write_all
+from exlab_watch_agent.core.text import printable, shortened
 
 SIZE_BYTES = 4096
 """One page, which a reader sees whole or not at all on most file systems. JSON may make six bytes of a character."""
@@ -41,3 +42,11 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def in_words(path: Path) -> str:
+    """Return in one line who holds the folder, as far as the holder has said."""
+    said = read(path)
+    words = {"pid": "pid {}", "host": "on {}", "since": "since {}"}
+    parts = [form.format(said[key]) for key, form in words.items() if said.get(key)]
+    return printable(shortened(" ".join(parts), _CHARS_MAX)) or "it has not said who it is"

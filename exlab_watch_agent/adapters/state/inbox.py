@@ -14,12 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from exlab_watch_agent.adapters.clock import SystemClock, pause
+from exlab_watch_agent.adapters.clock import PausingClock, SystemClock
 from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, read_bounded, write_atomically
+from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
+from exlab_watch_agent.ports import Clock
 
-INBOX_NAME = "inbox"
-REPLIES_NAME = "replies"
 REQUEST_BYTES_MAX = 64 * 1024
 REPLY_KEPT_S = 3600
 POLL_S = 0.05
@@ -28,9 +29,10 @@ POLL_S = 0.05
 class Inbox:
     """The agent's side."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._inbox = state_dir / INBOX_NAME
-        self._replies = state_dir / REPLIES_NAME
+    def __init__(self, state_dir: Path, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        layout = StateLayout(state_dir)
+        self._inbox, self._replies = layout.inbox, layout.replies
 
     @property
     def folder(self) -> Path:
@@ -42,7 +44,7 @@ class Inbox:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for reply in self._replies.iterdir():
             with suppress(OSError):
-                if SystemClock().now().timestamp() - reply.stat().st_mtime > REPLY_KEPT_S:
+                if self._clock.now().timestamp() - reply.stat().st_mtime > REPLY_KEPT_S:
                     reply.unlink()
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
@@ -69,20 +71,23 @@ class Inbox:
             write_atomically(self._replies / name, json.dumps(answer).encode(), mode=0o600)
 
 
-def send_request(state_dir: Path, request: Mapping[str, Any], *, wait_s: float) -> dict[str, Any] | None:
+def send_request(
+    state_dir: Path, request: Mapping[str, Any], *, wait_s: float, clock: PausingClock | None = None
+) -> dict[str, Any] | None:
     """Leave a request for the running agent and return its answer; None when none came in time.
 
     Raises: StateFolderError when it cannot be left.
     """
-    inbox, replies = state_dir / INBOX_NAME, state_dir / REPLIES_NAME
-    clock = SystemClock()
+    layout = StateLayout(state_dir)
+    inbox, replies = layout.inbox, layout.replies
+    clock = clock or SystemClock()
     name = f"{clock.now():%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}.json"
     try:
         inbox.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(inbox / name, json.dumps(request).encode(), mode=0o600)
     except OSError as error:
         raise StateFolderError(
-            f"The request cannot be left for the agent in {inbox} ({error.strerror}): mend that, then give the command again."
+            f"The request cannot be left for the agent in {inbox} ({reason(error)}): mend that, then give the command again."
         ) from error
     deadline_s = clock.monotonic_s() + wait_s
     while clock.monotonic_s() < deadline_s:
@@ -90,5 +95,5 @@ def send_request(state_dir: Path, request: Mapping[str, Any], *, wait_s: float) 
             answer = json.loads((replies / name).read_bytes())
             (replies / name).unlink()
             return dict(answer)
-        pause(POLL_S)
+        clock.pause(POLL_S)
     return None

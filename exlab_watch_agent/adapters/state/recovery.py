@@ -1,6 +1,6 @@
 """Reading a state folder: newest good slot, the trail's lines after it, and what is wrong with either.
 
-Nothing is changed here; the store brings the folder in order with what is found (store.py). Decided here: which of slots
+Nothing is changed here; the folder is brought in order with what is found (repair.py). Decided here: which of slots
 and trail is believed, and what is damage (deletion is on hold until an operator accepts the state) and what is only said.
 Cannot be seen here: that the whole folder was put back to an older state, and that whole commits were cut off the trail
 that no slot knew of. The heads in sealed runs and in the heartbeat on the NAS tell those.
@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.state.documents import Documents, Place, move_of, record_json, record_of
+from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.segments import (
-    CLOSED_FOLDER,
-    TRAIL_NAME,
     Break,
     Line,
     Segment,
@@ -31,15 +30,13 @@ from exlab_watch_agent.adapters.state.segments import (
     live_path,
     segment_path,
 )
-from exlab_watch_agent.adapters.state.slots import SLOT_NAMES, STORE_SCHEMA, SlotReport, read_slots
+from exlab_watch_agent.adapters.state.slots import STORE_SCHEMA, SlotReport, read_slots
 from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.record import Move
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
 
-EVIDENCE_NAME = "evidence"
-_LEFT_BY_A_LIFE = (EVIDENCE_NAME, CLOSED_FOLDER, "manifests", "logs", "heartbeat.json", "live.json", "agent.json")
-"""What an agent leaves in its folder beside slots and trail. Not the lock: commands may make one."""
 _READS_MAX = 20
 
 
@@ -120,15 +117,16 @@ def _read_at_rest(folder: Path, read: Callable[[], _Read], *, is_whole: Callable
             before = after
         raise StateFolderError(f"{folder} changes faster than it can be read: try again.")
     except OSError as error:
-        raise StateFolderError(f"{folder} cannot be read ({error.strerror}): mend that, then start again.") from error
+        raise StateFolderError(f"{folder} cannot be read ({reason(error)}): mend that, then start again.") from error
 
 
 def _names(folder: Path) -> list[tuple[str, int]]:
     """Return what changes when an agent writes a slot or goes on in another segment."""
     found = []
-    for name in (*SLOT_NAMES, TRAIL_NAME):
+    layout = StateLayout(folder)
+    for path in (*layout.slots, layout.trail):
         with suppress(FileNotFoundError):
-            found.append((name, (folder / name).stat().st_ino))
+            found.append((path.name, path.stat().st_ino))
     return found
 
 
@@ -247,7 +245,7 @@ def _judge(loaded: Loaded, slot: SlotReport, breaks: list[Break]) -> None:
         loaded.notices += [
             f"{path.name} is damaged; the state was rebuilt from the other one." for path in slot.damaged
         ]
-    elif not has_trail and (slot.damaged or any(_is_used(folder / name) for name in _LEFT_BY_A_LIFE)):
+    elif not has_trail and (slot.damaged or any(map(_is_used, StateLayout(folder).traces_of_use))):
         damage.append(
             f"{names or 'The state'} in {folder} is {'damaged' if names else 'gone'} and {TRAIL_NAME} is missing or empty, "
             "though an agent worked here before: what was known of the runs is lost, and they are found anew."
@@ -284,7 +282,7 @@ def history_of(folder: Path, documents: Documents, job_id: str) -> tuple[Move, .
                 moves.append(move_of(fact["move"]))
     except OSError as error:
         raise StateFolderError(
-            f"The audit trail in {folder} cannot be read ({error.strerror}): mend that, then try again."
+            f"The audit trail in {folder} cannot be read ({reason(error)}): mend that, then try again."
         ) from error
     return tuple(reversed(moves))
 

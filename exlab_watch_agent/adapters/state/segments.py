@@ -2,14 +2,13 @@
 
 The live segment is `audit.jsonl`; a segment that has its size is closed by renaming it to `audit/audit.<number of its
 first line>.jsonl`, and is never written again. Decided here: which lines chain, which one was changed when they do not,
-and which ones count after damage. Not here: what a line means (recovery.py), and how one is written (audit_trail.py).
+and which ones count after damage. Not here: what a line means (recovery.py), and how one is written (trail.py).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +17,9 @@ from typing import Any, BinaryIO, NamedTuple
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.state.documents import Place
+from exlab_watch_agent.adapters.state.layout import CLOSED_NAME, StateLayout, closed_name
 
-TRAIL_NAME = "audit.jsonl"
-NEXT_NAME = "audit.next.jsonl"
-"""The segment that is about to become the live one; found beside a live one it was left by a stop and means nothing."""
-CLOSED_FOLDER = "audit"
 GENESIS = "0" * 64
-_CLOSED_NAME = re.compile(r"audit\.(\d{12})\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +71,6 @@ def _is_itself(line: bytes) -> bool:
     return not end.startswith(_SUM) or finished(before)[0] == line
 
 
-def closed_name(first_seq: int) -> str:
-    return f"audit.{first_seq:012d}.jsonl"
-
-
 def find_segments(folder: Path, *, live_first_seq: int = 1) -> list[Segment]:
     """Return the segments in order, the live one last, if it is there and has any byte.
 
@@ -88,11 +79,11 @@ def find_segments(folder: Path, *, live_first_seq: int = 1) -> list[Segment]:
     """
     live = _opened_live(folder)
     found: list[Segment] = []
-    closed = folder / CLOSED_FOLDER
+    closed = StateLayout(folder).closed
     # The closed ones come after the live one: one that an agent closes in between is then found here, and none is missed.
     if closed.is_dir():
         for path in sorted(closed.iterdir()):
-            if match := _CLOSED_NAME.fullmatch(path.name):
+            if match := CLOSED_NAME.fullmatch(path.name):
                 status = path.stat()
                 found.append(Segment(int(match[1]), path, status.st_size, is_live=False))
                 if live is not None and os.path.samestat(status, live.status):
@@ -126,16 +117,15 @@ def live_path(folder: Path) -> Path | None:
     A stop in the middle of closing a segment leaves the next one under its first name: it is the live one then. An agent
     that closes one at this moment may have given it its last name between two looks, so that is looked for once more.
     """
-    for name in (TRAIL_NAME, NEXT_NAME, TRAIL_NAME):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    layout = StateLayout(folder)
+    return next((path for path in (layout.trail, layout.next_trail, layout.trail) if path.is_file()), None)
 
 
 def segment_path(folder: Path, first_seq: int) -> Path:
     """Return the file in which the segment of this first line is, or should be."""
-    closed = folder / CLOSED_FOLDER / closed_name(first_seq)
-    return closed if closed.exists() else live_path(folder) or folder / TRAIL_NAME
+    layout = StateLayout(folder)
+    closed = layout.closed_segment(first_seq)
+    return closed if closed.exists() else live_path(folder) or layout.trail
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A TinyDB storage that cannot be half written: two slots, written in turn, each with length and digest.
+"""The projection on disk, which cannot be half written: two slots, written in turn, each with length and digest.
 
 TinyDB's own storage rewrites its file in place and truncates last; a stop in the middle leaves unreadable JSON, and a
 file of length zero opens as an empty database without a word. Here a slot is a header line, a line of facts, and one line
@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from blake3 import blake3
-from tinydb.storages import Storage
 
 from exlab_watch_agent.adapters.local.durable import write_atomically
-from exlab_watch_agent.adapters.state.documents import Documents, json_bytes
+from exlab_watch_agent.adapters.state.documents import json_bytes
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.errors import StateFolderError
 
-SLOT_NAMES = ("state.a.json", "state.b.json")
 STORE_SCHEMA = 2
 """2: one line a document, histories in the trail. 1: one JSON body with histories; read, and written anew as 2."""
 _HEADER_BYTES_MAX = 4096
@@ -59,7 +58,7 @@ def read_slots(folder: Path) -> SlotReport:
     damaged: list[Path] = []
     opened: list[BinaryIO] = []
     try:
-        for path in (folder / name for name in SLOT_NAMES):
+        for path in StateLayout(folder).slots:
             try:
                 opened.append(path.open("rb"))
             except FileNotFoundError:
@@ -124,28 +123,20 @@ def _of_another_version(folder: Path, schema: Any) -> StateFolderError:
     )
 
 
-class SlotStorage(Storage):
-    """The storage behind TinyDB. `write` is durable when it returns and never touches the newest good slot."""
+class Slots:
+    """Writes the two slots in turn. `write` is durable when it returns and never touches the newest good slot."""
 
-    def __init__(self, folder: Path, content: dict[str, Any], generation: int) -> None:
-        """`content`: what was read from the newest slot, number `generation`, and brought up to date."""
-        self._folder = folder
-        self._content = content
+    def __init__(self, folder: Path, generation: int) -> None:
+        """`generation`: the number of the newest good slot, 0 for none."""
+        self._layout = StateLayout(folder)
         self._generation = generation
 
-    def read(self) -> dict[str, Any]:
-        return self._content
-
-    def write(self, data: dict[str, Any]) -> None:
-        documents: Documents = data["runs"]
-        self.write_lines(json_bytes(data["facts"]), documents.lines())
-
-    def write_lines(self, facts: bytes, lines: list[bytes]) -> None:
+    def write(self, facts: bytes, lines: list[bytes]) -> None:
         """Write the next slot from bytes that nobody changes: may be called from a thread of its own. Raises: OSError."""
         generation = self._generation + 1
         length, digest = _measured(generation, STORE_SCHEMA, _body(facts, lines))
         header = {"schema": STORE_SCHEMA, "generation": generation, "length": length, "blake3": digest}
-        path = self._folder / SLOT_NAMES[generation % 2]
+        path = self._layout.slots[generation % 2]
         write_atomically(path, _chain(json_bytes(header) + b"\n", _body(facts, lines)), mode=0o600)
         self._generation = generation
 

@@ -21,14 +21,12 @@ from pathlib import Path
 
 from exlab_watch_agent.adapters.local.durable import fsync_folder, sync_data, write_all, write_atomically
 from exlab_watch_agent.adapters.state.documents import Place, json_bytes
+from exlab_watch_agent.adapters.state.layout import StateLayout, closed_name
 from exlab_watch_agent.adapters.state.segments import (
-    CLOSED_FOLDER,
-    NEXT_NAME,
-    TRAIL_NAME,
     TrailHead,
-    closed_name,
     finished,
 )
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 
 TRAIL_SCHEMA = 2
@@ -64,7 +62,7 @@ def errors_as_store_errors(path: Path, error: OSError, *, is_unchanged: bool = T
     if error.errno in _NO_ROOM and is_unchanged:
         return StoreFullError(f"There is no room for {path}: make room, and the agent goes on by itself.")
     return StoreWriteError(
-        f"{path} cannot be written ({error.strerror}): make room or mend the disk, then start the agent again."
+        f"{path} cannot be written ({reason(error)}): make room or mend the disk, then start the agent again."
     )
 
 
@@ -73,7 +71,7 @@ class AuditTrail:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = folder / TRAIL_NAME
+        self._path = StateLayout(folder).trail
         self._descriptor = -1
         self.head = TrailHead()
 
@@ -184,8 +182,9 @@ class AuditTrail:
 
 def place_next(folder: Path, lines: Iterable[bytes]) -> None:
     """Make the next segment stand beside the live one, durably. Raises: OSError; the trail is as it was then."""
-    (folder / CLOSED_FOLDER).mkdir(exist_ok=True, mode=0o700)
-    write_atomically(folder / NEXT_NAME, _pieces(lines), mode=0o600)
+    layout = StateLayout(folder)
+    layout.closed.mkdir(exist_ok=True, mode=0o700)
+    write_atomically(layout.next_trail, _pieces(lines), mode=0o600)
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -194,17 +193,19 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 def close_live(folder: Path, first_seq: int) -> None:
     """Move the live segment to the closed ones, durably. Raises: OSError."""
-    target = folder / CLOSED_FOLDER / closed_name(first_seq)
+    layout = StateLayout(folder)
+    target = layout.closed_segment(first_seq)
     if target.exists():
         raise FileExistsError(errno.EEXIST, "a closed segment has this number already", str(target))
-    (folder / TRAIL_NAME).rename(target)
-    fsync_folder(folder / CLOSED_FOLDER)
+    layout.trail.rename(target)
+    fsync_folder(layout.closed)
     fsync_folder(folder)
 
 
 def put_next_in_place(folder: Path) -> None:
     """Give the next segment its name, durably. Raises: OSError."""
-    (folder / NEXT_NAME).rename(folder / TRAIL_NAME)
+    layout = StateLayout(folder)
+    layout.next_trail.rename(layout.trail)
     fsync_folder(folder)
 
 

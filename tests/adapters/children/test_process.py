@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from exlab_watch_agent.adapters.children import warden
-from exlab_watch_agent.adapters.children.process import Children, Tail, built_environment, find_program, redacted
+from exlab_watch_agent.adapters.children.environment import built_environment, find_program
+from exlab_watch_agent.adapters.children.process import Children, StallWatch
+from exlab_watch_agent.adapters.children.tail import Tail, redacted
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.errors import CancelledError, FailureKind, SourceChangedError, StateFolderError, TransportError
 from exlab_watch_agent.ports import Control
 
@@ -151,13 +154,46 @@ def test_a_child_that_moves_nothing_is_ended_as_a_network_trouble(children: Chil
     assert not is_alive(pids_in(pids, 1)[0])
 
 
-def test_a_child_that_moves_now_and_then_is_left_alone(children: Children) -> None:
-    script = "for n in $(seq 45); do sleep 0.1; echo $n; done"  # all of it lasts longer than a stall may
-    assert children.run([SH, "-c", script], purpose=PURPOSE, stall_s=4).returncode == 0
-    seen = iter(range(10**9))
-    assert (
-        children.run([SH, "-c", "sleep 1.5"], purpose=PURPOSE, stall_s=0.5, progress=lambda: next(seen)).returncode == 0
-    )
+class SetClock(SystemClock):
+    """A clock that stands still until it is set."""
+
+    now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+def test_what_moves_now_and_then_is_left_alone_and_what_does_not_for_too_long_is_a_network_trouble() -> None:
+    clock = SetClock()
+    watch = StallWatch(10, "rclone", clock)
+    for moved_bytes in range(1, 6):
+        clock.now_s += 60
+        watch.saw(moved_bytes)
+    clock.now_s += 10
+    watch.saw(moved_bytes)
+    clock.now_s += 0.1
+    with pytest.raises(TransportError, match="rclone moved no byte for 10 seconds") as caught:
+        watch.saw(moved_bytes)
+    assert caught.value.kind is FailureKind.NETWORK
+
+
+def test_output_and_progress_count_as_moving(tmp_path: Path) -> None:
+    clock = SetClock()
+    children = Children(tmp_path / "children", clock=clock)
+
+    def pass_three_seconds(_: object = None) -> float:
+        clock.now_s += 3
+        return clock.now_s
+
+    try:
+        script = "for n in $(seq 10); do sleep 0.02; echo $n; done"  # all of it lasts longer than a stall may
+        command = [SH, "-c", script]
+        assert children.run(command, purpose=PURPOSE, stall_s=4, on_output=pass_three_seconds).returncode == 0
+        command = [SH, "-c", "sleep 0.5"]
+        assert children.run(command, purpose=PURPOSE, stall_s=4, progress=pass_three_seconds).returncode == 0
+    finally:
+        children.close()
+    assert clock.now_s > 12
 
 
 def test_what_a_child_leaves_running_ends_with_it(children: Children, tmp_path: Path) -> None:
@@ -233,7 +269,7 @@ def agent(folder: Path, body: str) -> subprocess.Popen[bytes]:
         (
             "import os, signal, sys, threading, time",
             "from pathlib import Path",
-            "from exlab_watch_agent.adapters import process, warden",
+            "from exlab_watch_agent.adapters.children import process, warden",
             "from exlab_watch_agent.adapters.children.process import Children",
             f"children = Children(Path({str(folder)!r}))",
             textwrap.dedent(body),
@@ -337,10 +373,9 @@ def test_an_agent_that_cannot_end_a_leftover_does_not_start(tmp_path: Path, monk
         note = {"token": "t", "purpose": "rclone", "pid": stays.pid, "started": warden.started_at(stays.pid)}
         (notes / "t.json").write_text(json.dumps(note))
         monkeypatch.setattr(warden, "_signal", lambda *_: None)
-        monkeypatch.setattr(warden, "GRACE_S", 0.1)
-        monkeypatch.setattr(warden, "KILL_WAIT_S", 0.1)
+        patience = warden.Patience(grace_s=0.1, kill_wait_s=0.1)
         with pytest.raises(StateFolderError, match="rclone"):
-            Children(tmp_path / "children").end_leftovers()
+            Children(tmp_path / "children", patience=patience).end_leftovers()
         assert (notes / "t.json").exists()
     finally:
         stays.kill()

@@ -23,7 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exlab_watch_agent.adapters.local import creation_file, json_text
-from exlab_watch_agent.adapters.local.creation_file import LIMIT_BYTES, JsonCreationFiles, SpliceDefectError
+from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
+from exlab_watch_agent.adapters.local.creation_reading import LIMIT_BYTES
+from exlab_watch_agent.adapters.local.creation_splicing import SpliceDefectError
 from exlab_watch_agent.core.creation import OverrideEntry, RunIdentity
 from exlab_watch_agent.errors import CreationFileError
 

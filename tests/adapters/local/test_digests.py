@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local import digests
 from exlab_watch_agent.adapters.local.digests import BUFFER_BYTES, LocalDigester, Pulse, hash_descriptor, new_buffer
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
@@ -201,11 +203,20 @@ def test_progress_ends_at_the_whole(run: Path) -> None:
     assert seen[-1] == Progress(bytes_done=10_000, files_done=10)
 
 
-def test_progress_shows_while_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter(range(100))
-    monkeypatch.setattr(digests, "_monotonic_s", lambda: float(next(ticks)))
+class TickingClock(SystemClock):
+    """A clock on which a second passes between any two looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ticks = itertools.count()
+
+    def monotonic_s(self) -> float:
+        return float(next(self._ticks))
+
+
+def test_progress_shows_while_it_goes_on() -> None:
     seen: list[Progress] = []
-    pulse = Pulse(Control(report=seen.append))
+    pulse = Pulse(Control(report=seen.append), TickingClock())
     pulse.moved(5)
     pulse.finished_file()
     pulse.moved(6)

@@ -18,7 +18,6 @@ from exlab_watch_agent.adapters.local.durable import (
     NotRegularFileError,
     fsync_folder,
     is_temporary_name,
-    make_folders,
     read_bounded,
     read_with_status,
     temporary_name,
@@ -154,7 +153,9 @@ def test_on_windows_a_target_that_is_held_open_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     attempts = _replace_fails(monkeypatch, times=2, winerror=code)
-    write_atomically(tmp_path / "a", b"x")
+    waits_s: list[float] = []
+    write_atomically(tmp_path / "a", b"x", pause=waits_s.append)
+    assert waits_s == [0.05, 0.1]
     assert len(attempts) == 3
     assert (tmp_path / "a").read_bytes() == b"x"
 
@@ -164,9 +165,10 @@ def test_other_errors_are_not_tried_again_and_the_tries_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None, expected: int
 ) -> None:
     attempts = _replace_fails(monkeypatch, times=1000, winerror=code)
+    waits_s: list[float] = []
     with pytest.raises(PermissionError):
-        write_atomically(tmp_path / "a", b"x")
-    assert len(attempts) == expected
+        write_atomically(tmp_path / "a", b"x", pause=waits_s.append)
+    assert len(attempts) == len(waits_s) + 1 == expected
     assert os.listdir(tmp_path) == []
 
 
@@ -186,7 +188,6 @@ def _replace_fails(monkeypatch: pytest.MonkeyPatch, *, times: int, winerror: int
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr(durable, "_REPLACE_WAITS_S", (0.0,) * 6)
     return attempts
 
 
@@ -260,7 +261,7 @@ def test_a_platform_without_nofollow_refuses_a_link_too(tmp_path: Path, monkeypa
     (tmp_path / "b").write_bytes(b"x")
     (tmp_path / "a").symlink_to("b")
     monkeypatch.setattr(durable, "_NOFOLLOW", 0)
-    monkeypatch.setattr(durable, "_READ", os.O_RDONLY)
+    monkeypatch.setattr(durable, "READ_FLAGS", os.O_RDONLY)
     with pytest.raises(NotRegularFileError):
         read_bounded(tmp_path / "a", 5)
     assert read_bounded(tmp_path / "b", 5) == b"x"
@@ -275,43 +276,3 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
             read_bounded(tmp_path / name, 1)
     write_atomically(tmp_path / "c", b"x")
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_missing_folders_are_made_each_with_a_sync_of_its_parent(tmp_path: Path, calls: SystemCalls) -> None:
-    make_folders(tmp_path / "a" / "b", below=tmp_path)
-    assert (tmp_path / "a" / "b").is_dir()
-    assert calls.seen == ["mkdir", "open", "fsync", "close"] * 2
-
-
-def test_making_folders_may_be_repeated(tmp_path: Path) -> None:
-    for _ in range(2):
-        make_folders(tmp_path / "a" / "b", below=tmp_path)
-    make_folders(tmp_path, below=tmp_path)
-
-
-def test_the_folder_that_all_is_below_is_never_made(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        make_folders(tmp_path / "unmounted" / "a", below=tmp_path / "unmounted")
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("path", ["../x", "a/../../x"])
-def test_no_folder_is_made_outside(tmp_path: Path, path: str) -> None:
-    (tmp_path / "root").mkdir()
-    with pytest.raises(ValueError, match="below"):
-        make_folders(tmp_path / "root" / path, below=tmp_path / "root")
-    with pytest.raises(ValueError, match="subpath"):
-        make_folders(tmp_path / "x", below=tmp_path / "root")
-
-
-@pytest.mark.parametrize("kind", ["link", "file"])
-def test_a_link_or_a_file_in_the_way_is_refused(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "root").mkdir()
-    if kind == "link":
-        (tmp_path / "root" / "a").symlink_to(tmp_path / "elsewhere")
-    else:
-        (tmp_path / "root" / "a").write_bytes(b"")
-    with pytest.raises(NotADirectoryError):
-        make_folders(tmp_path / "root" / "a" / "b", below=tmp_path / "root")
-    assert os.listdir(tmp_path / "elsewhere") == []

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.adapters.local import run_log
 from exlab_watch_agent.adapters.local.run_log import RunLogWriter, format_line, level_of, sentence
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -239,11 +238,9 @@ def test_closing_writes_what_waits_and_may_be_repeated_and_come_without_a_start(
 def test_a_writer_that_hangs_holds_up_neither_the_engine_nor_the_end(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_log, "CLOSE_WAIT_S", 0.2)
-    monkeypatch.setattr(run_log, "QUEUE_MAX", 10)
     is_hanging, hangs = threading.Event(), threading.Event()
     monkeypatch.setattr(RunLogWriter, "_append", lambda *_: (is_hanging.set(), hangs.wait(20)))
-    writer = RunLogWriter("labpc-04")
+    writer = RunLogWriter("labpc-04", lines_max=10, close_wait_s=0.2)
     writer.start()
     writer.put(a_record(run), a_move())
     is_hanging.wait(5)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exlab_watch_agent.adapters.local import tree
+from exlab_watch_agent.adapters.local.durable import is_link
 from exlab_watch_agent.adapters.local.tree import DiskRunTree, is_inside, walk
 from exlab_watch_agent.core.inventory import OddEntry, OddKind
 from exlab_watch_agent.errors import RootUnavailableError, RunUnreadableError
@@ -236,9 +237,23 @@ def test_no_name_leads_out_of_the_run(run: Path, name: str) -> None:
     assert not is_inside(name)
 
 
-def test_a_junction_or_any_other_reparse_point_counts_as_a_link() -> None:
-    class Status:
-        st_mode = 0o040755
-        st_file_attributes = 0x10 | 0x400
+class _Reparsed:
+    """The status of an entry with a reparse tag, as only Windows gives one."""
 
-    assert tree.is_link(Status())  # type: ignore[arg-type]
+    st_file_attributes = 0x400
+
+    def __init__(self, tag: int, mode: int) -> None:
+        self.st_reparse_tag = tag
+        self.st_mode = mode
+
+
+@pytest.mark.parametrize("tag", [0xA000000C, 0xA0000003], ids=["symbolic link", "junction or mount point"])
+def test_what_stands_for_another_place_is_a_link(tag: int) -> None:
+    assert is_link(_Reparsed(tag, 0o040755))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "tag", [0x80000013, 0x9000001A, 0x9000701A, 0x80000017, 0x80000018], ids=["dedup", "cloud", "cloud 7", "wof", "wci"]
+)
+def test_a_file_whose_bytes_the_system_keeps_elsewhere_is_still_that_file(tag: int) -> None:
+    assert not is_link(_Reparsed(tag, 0o100644))  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from exlab_watch_agent.adapters.state.layout import SLOT_NAMES
 from exlab_watch_agent.adapters.state.recovery import Loaded, load, verify_trail
-from exlab_watch_agent.adapters.state.slots import SLOT_NAMES, read_slots
+from exlab_watch_agent.adapters.state.slots import read_slots
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.record import LastError, Move, RunRecord

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.adapters.local.durable import temporary_name
-from exlab_watch_agent.adapters.state.recovery import EVIDENCE_NAME, load, verify_trail
-from exlab_watch_agent.adapters.state.segments import TRAIL_NAME
+from exlab_watch_agent.adapters.state.layout import EVIDENCE_NAME, TRAIL_NAME
+from exlab_watch_agent.adapters.state.recovery import load, verify_trail
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 from exlab_watch_agent.ports import Entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.adapters.state import documents as documents_module
-from exlab_watch_agent.adapters.state.documents import RECENT_MAX, Documents, record_json
+from exlab_watch_agent.adapters.state.documents import RECENT_MAX, Documents, record_json, record_of
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.statechart import RunState
 from tests.adapters.state.store_lives import LOCAL, a_record
@@ -124,3 +126,9 @@ def test_a_reader_in_another_thread_finds_a_run_that_is_put_again_and_again_in_o
         sys.setswitchinterval(interval_s)
     assert read > 100
     assert missed == {}
+
+
+def test_the_signature_of_a_creation_json_is_three_numbers_on_disk() -> None:
+    record = replace(RECORD, creation_signature=FileSignature(mtime_ns=3, size_bytes=2, inode=1))
+    assert b'"creation_signature":[3,2,1]' in record_json(record)
+    assert record_of(json.loads(record_json(record))) == record

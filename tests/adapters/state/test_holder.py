@@ -48,3 +48,14 @@ def test_a_link_is_not_written_through(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=os.strerror(40)):
         holder.say(tmp_path / "agent.json", {"pid": 1})
     assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_who_holds_the_folder_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "agent.json"
+    assert holder.in_words(path) == "it has not said who it is"
+    holder.say(path, {"pid": 4711, "host": "labpc-04", "since": "2026-04-17T14:32:11Z", "paused": None})
+    assert holder.in_words(path) == "pid 4711 on labpc-04 since 2026-04-17T14:32:11Z"
+    holder.say(path, {"host": "a\x1b[31m\nb"})
+    assert holder.in_words(path) == "on a\\x1b[31m\\nb"
+    path.write_bytes(b"{")
+    assert holder.in_words(path) == "it has not said who it is"

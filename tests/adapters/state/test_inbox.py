@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import temporary_name
 from exlab_watch_agent.adapters.state import inbox as inbox_module
-from exlab_watch_agent.adapters.state.inbox import INBOX_NAME, REPLIES_NAME, REQUEST_BYTES_MAX, Inbox, send_request
+from exlab_watch_agent.adapters.state.inbox import REQUEST_BYTES_MAX, Inbox, send_request
+from exlab_watch_agent.adapters.state.layout import StateLayout
 
 WAIT_S = 10.0
 
@@ -62,8 +64,8 @@ def serve(inbox: Inbox, count: int) -> list[dict[str, Any]]:
 
 
 def test_the_folders_are_private(inbox: Inbox, state_dir: Path) -> None:
-    assert inbox.folder == state_dir / INBOX_NAME
-    for name in (INBOX_NAME, REPLIES_NAME):
+    assert inbox.folder == StateLayout(state_dir).inbox
+    for name in ("inbox", "replies"):
         assert (state_dir / name).stat().st_mode & 0o777 == 0o700
 
 
@@ -75,8 +77,8 @@ def test_a_request_of_another_process_is_answered_to_it(inbox: Inbox, state_dir:
     child = in_child(ask)
     assert serve(inbox, 1) == [{"command": "retry", "number": 7, "run": "Ü\n\udcff"}]
     assert os.waitpid(child, 0)[1] == 0
-    assert not list((state_dir / INBOX_NAME).iterdir())
-    assert not list((state_dir / REPLIES_NAME).iterdir())
+    assert not list(StateLayout(state_dir).inbox.iterdir())
+    assert not list(StateLayout(state_dir).replies.iterdir())
 
 
 def test_many_askers_at_once_each_get_their_own_answer_and_each_request_is_obeyed_once(
@@ -186,14 +188,14 @@ def test_a_request_that_is_being_written_is_not_touched(inbox: Inbox) -> None:
 
 
 def test_an_answer_that_cannot_be_left_is_no_error(inbox: Inbox, state_dir: Path) -> None:
-    (state_dir / REPLIES_NAME).rmdir()
+    StateLayout(state_dir).replies.rmdir()
     inbox.reply("1.json", {"ok": True})
-    assert not (state_dir / REPLIES_NAME).exists()
+    assert not StateLayout(state_dir).replies.exists()
 
 
 def test_answers_appear_whole(inbox: Inbox, state_dir: Path) -> None:
     seen: list[Any] = []
-    path = state_dir / REPLIES_NAME / "1.json"
+    path = StateLayout(state_dir).replies / "1.json"
     has_ended = threading.Event()
 
     def watch() -> None:
@@ -211,7 +213,7 @@ def test_answers_appear_whole(inbox: Inbox, state_dir: Path) -> None:
 
 
 def test_answers_that_nobody_fetched_are_forgotten_after_a_while(inbox: Inbox, state_dir: Path) -> None:
-    replies = state_dir / REPLIES_NAME
+    replies = StateLayout(state_dir).replies
     for name, age_s in (("old.json", inbox_module.REPLY_KEPT_S + 60), ("new.json", 10)):
         (replies / name).write_text("{}")
         moment = time.time() - age_s
@@ -220,3 +222,26 @@ def test_answers_that_nobody_fetched_are_forgotten_after_a_while(inbox: Inbox, s
     os.utime(replies / "folder", (0, 0))
     inbox.prepare()
     assert sorted(os.listdir(replies)) == ["folder", "new.json"]
+
+
+class JumpingClock(SystemClock):
+    """A clock on which time passes only while somebody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 100.0
+        self.pauses = 0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def pause(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.pauses += 1
+
+
+def test_an_answer_is_waited_for_as_long_as_was_said_and_no_longer(state_dir: Path) -> None:
+    clock = JumpingClock()
+    assert send_request(state_dir, {"command": "retry"}, wait_s=30, clock=clock) is None
+    assert 30 <= clock.now_s - 100 < 31
+    assert clock.pauses >= 100  # an answer is seen soon after it came

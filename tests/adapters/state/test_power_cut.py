@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from exlab_watch_agent.adapters.state import store as store_module
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.errors import StoreFullError
 from tests.adapters.state.store_lives import NOW, a_record, assert_whole, moved, opened
@@ -78,8 +77,7 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
 def committing(folder: Path, speak: int) -> None:
     """Commit without end, checkpoints and new segments among it; say each commit once it is acknowledged."""
     with suppress(BaseException):
-        store_module.CHECKPOINT_LINES_MIN = 12
-        store = RunStore(folder, segment_bytes=20_000)
+        store = RunStore(folder, segment_bytes=20_000, checkpoint_lines=12)
         store.open()
         seq = sum(record.turn for record in store)
         while True:

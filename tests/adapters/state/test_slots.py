@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from exlab_watch_agent.adapters.state.documents import Documents, record_json
-from exlab_watch_agent.adapters.state.slots import SLOT_NAMES, SlotStorage, read_slots
+from exlab_watch_agent.adapters.state.layout import SLOT_NAMES
+from exlab_watch_agent.adapters.state.slots import Slots, read_slots
 from exlab_watch_agent.errors import StateFolderError
-from tests.adapters.state.store_lives import a_record
 
 ONE = [b'{"last":null,"record":{"job_id":"a"}}']
 TWO = [b'{"last":[1,7],"record":{"job_id":"a"}}', b'{"last":null,"record":{"job_id":"b"}}']
@@ -25,11 +24,11 @@ def newest(folder: Path) -> Path:
     return folder / SLOT_NAMES[read_slots(folder).generation % 2]
 
 
-def written(folder: Path, *contents: list[bytes]) -> SlotStorage:
-    storage = SlotStorage(folder, {}, read_slots(folder).generation)
+def written(folder: Path, *contents: list[bytes]) -> Slots:
+    slots = Slots(folder, read_slots(folder).generation)
     for lines in contents:
-        storage.write_lines(b'{"x":{"y":1}}', lines)
-    return storage
+        slots.write(b'{"x":{"y":1}}', lines)
+    return slots
 
 
 def test_an_empty_folder_has_no_content_and_no_damage(tmp_path: Path) -> None:
@@ -46,11 +45,11 @@ def test_what_was_written_last_is_read_and_generations_count_up(tmp_path: Path) 
 
 
 def test_slots_are_written_in_turn_and_the_newest_good_one_is_never_touched(tmp_path: Path) -> None:
-    storage = written(tmp_path, ONE)
+    slots = written(tmp_path, ONE)
     for _ in range(6):
         standing = newest(tmp_path)
         before = (standing.read_bytes(), standing.stat().st_ino)
-        storage.write_lines(b"{}", TWO)
+        slots.write(b"{}", TWO)
         assert (standing.read_bytes(), standing.stat().st_ino) == before
         assert newest(tmp_path) != standing
 
@@ -127,7 +126,7 @@ def test_a_slot_that_cannot_be_read_is_an_error_and_not_an_empty_database(tmp_pa
 def test_a_write_that_fails_leaves_the_old_content_and_no_file_and_the_next_one_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    storage = written(tmp_path, ONE)
+    slots = written(tmp_path, ONE)
     names = sorted(os.listdir(tmp_path))
 
     def fail(*_: Any, **__: Any) -> None:
@@ -136,19 +135,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_file_and_the_next_one_
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
         with pytest.raises(OSError, match="No space"):
-            storage.write_lines(b"{}", TWO)
+            slots.write(b"{}", TWO)
     assert (read_slots(tmp_path).lines, sorted(os.listdir(tmp_path))) == (ONE, names)
-    storage.write_lines(b"{}", TWO)
+    slots.write(b"{}", TWO)
     assert (read_slots(tmp_path).generation, read_slots(tmp_path).lines) == (2, TWO)
-
-
-def test_tinydb_s_own_write_goes_to_the_next_slot(tmp_path: Path) -> None:
-    documents = Documents()
-    documents.put(a_record(1), record_json(a_record(1)), (1, 42))
-    storage = SlotStorage(tmp_path, {"runs": documents, "facts": {"f": {}}}, 0)
-    storage.write(storage.read())
-    report = read_slots(tmp_path)
-    read = Documents()
-    for line in report.lines:
-        read.take_line(line)
-    assert (report.facts, dict(read), read.last(a_record(1).job_id)) == ({"f": {}}, dict(documents), (1, 42))

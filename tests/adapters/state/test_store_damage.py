@@ -12,9 +12,10 @@ import pytest
 
 from exlab_watch_agent.adapters.state import recovery
 from exlab_watch_agent.adapters.state.documents import Documents, json_bytes
-from exlab_watch_agent.adapters.state.recovery import EVIDENCE_NAME, load, verify_trail
-from exlab_watch_agent.adapters.state.segments import CLOSED_FOLDER, TRAIL_NAME, TrailHead, finished
-from exlab_watch_agent.adapters.state.slots import SLOT_NAMES, read_slots
+from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, EVIDENCE_NAME, SLOT_NAMES, TRAIL_NAME
+from exlab_watch_agent.adapters.state.recovery import load, verify_trail
+from exlab_watch_agent.adapters.state.segments import TrailHead, finished
+from exlab_watch_agent.adapters.state.slots import read_slots
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA, Batch, fact_body, opening_data
 from exlab_watch_agent.core.binding import Binding
@@ -342,7 +343,7 @@ def documents_record(record: RunRecord) -> dict[str, Any]:
     from exlab_watch_agent.adapters.state.documents import record_json
 
     documents.put(record, record_json(record), None)
-    return dict(documents[record.job_id]["record"])
+    return documents.members()[record.job_id]
 
 
 def test_a_folder_of_the_first_schema_is_carried_over_with_its_histories(folder: Path) -> None:

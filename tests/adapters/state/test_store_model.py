@@ -13,9 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from exlab_watch_agent.adapters.state import store as store_module
-from exlab_watch_agent.adapters.state.segments import TRAIL_NAME
-from exlab_watch_agent.adapters.state.slots import SLOT_NAMES
+from exlab_watch_agent.adapters.state.layout import SLOT_NAMES, TRAIL_NAME
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.ports import Entry
 from tests.adapters.state.store_lives import (
@@ -39,7 +37,6 @@ class AnyLife(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         for name in ("fsync", "fdatasync"):  # no power is cut here
             self.patch.setattr(os, name, lambda _: None)
-        self.patch.setattr(store_module, "CHECKPOINT_LINES_MIN", 9)
         self.folder = Path(tempfile.mkdtemp(prefix="exlab-store-"))
         self.model: State = {}
         self.markers: dict[str, str] = {}
@@ -47,7 +44,7 @@ class AnyLife(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.store = RunStore(self.folder, segment_bytes=5000)
+        self.store = RunStore(self.folder, segment_bytes=5000, checkpoint_lines=9)
         self.store.open()
 
     def entry(self, run: int, path: int, is_move: bool) -> Entry:

@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.adapters.state.documents import json_bytes
+from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, TRAIL_NAME, closed_name
 from exlab_watch_agent.adapters.state.segments import (
-    CLOSED_FOLDER,
     GENESIS,
-    TRAIL_NAME,
     TrailHead,
     TrailReader,
-    closed_name,
     find_segments,
     finished,
     line_digest,

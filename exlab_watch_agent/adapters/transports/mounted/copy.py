@@ -30,9 +30,9 @@ from exlab_watch_agent.adapters.local.digests import (
     require_unchanged,
     unreadable,
 )
-from exlab_watch_agent.adapters.local.durable import fsync_folder, write_all
-from exlab_watch_agent.adapters.local.tree import is_link, reason
+from exlab_watch_agent.adapters.local.durable import fsync_folder, is_link, write_all
 from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, FailureKind, SourceChangedError, TransportError
 from exlab_watch_agent.ports import Control
 
@@ -117,10 +117,10 @@ def classified(error: OSError, doing: str) -> TransportError:
     """Return what an error of the destination means for the push. `doing` begins the sentence."""
     if isinstance(error, FileExistsError):
         text = f"{doing}: a file of that name stands there already, and it is never replaced."
-        return TransportError(FailureKind.UNKNOWN, text, detail=reason(error))
+        return TransportError(FailureKind.UNKNOWN, text, detail=reason_with_name(error))
     kind = _KIND_BY_WINERROR.get(getattr(error, "winerror", None) or 0)
     kind = kind or _KIND_BY_ERRNO.get(error.errno or 0, FailureKind.UNKNOWN)
-    return TransportError(kind, f"{doing}: {error.strerror or error}.", detail=reason(error))
+    return TransportError(kind, f"{doing}: {error.strerror or error}.", detail=reason_with_name(error))
 
 
 class Throttle:

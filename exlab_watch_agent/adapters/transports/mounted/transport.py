@@ -34,9 +34,15 @@ from exlab_watch_agent.adapters.local.digests import (
     new_buffer,
     sample_descriptor,
 )
-from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, temporary_name, write_all
+from exlab_watch_agent.adapters.local.durable import (
+    READ_FLAGS,
+    fsync_folder,
+    is_temporary_name,
+    temporary_name,
+    write_all,
+)
 from exlab_watch_agent.adapters.local.mounts import answers_from_a_cache, is_elsewhere, mount_of
-from exlab_watch_agent.adapters.local.tree import READ_FLAGS, read_at_most, reason, walk
+from exlab_watch_agent.adapters.local.tree import read_at_most, walk
 from exlab_watch_agent.adapters.transports.mounted.copy import (
     FileCopier,
     Folders,
@@ -62,6 +68,7 @@ from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
 
@@ -100,7 +107,7 @@ class MountedPathTransport(MarkedRoot):
         try:
             yield
         except (OSError, TransportError) as error:
-            why = reason(error) if isinstance(error, OSError) else str(error)
+            why = reason_with_name(error) if isinstance(error, OSError) else str(error)
             raise DestinationUnreachableError(self._away(why)) from error
 
     def _require_folder(self) -> None:
@@ -267,8 +274,8 @@ class MountedPathTransport(MarkedRoot):
         """A bad block says EIO, as a lost server does: which of them it was, the marker tells whoever asks for it next."""
         if error.errno != errno.EIO:
             return error
-        text = f"Cannot read {path!r} at {self._root}: {reason(error)}."
-        return TransportError(FailureKind.UNKNOWN, text, detail=reason(error))
+        text = f"Cannot read {path!r} at {self._root}: {reason_with_name(error)}."
+        return TransportError(FailureKind.UNKNOWN, text, detail=reason_with_name(error))
 
     def _opened_ahead(
         self, folders: Folders, destination: str, paths: Iterable[str]

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from exlab_watch_agent.adapters.local.tree import reason
+from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import FailureKind, TransportError
 
 _SECTION = re.compile(r"\[([^\]]*)\]\s*")
@@ -237,7 +237,7 @@ def read_remote(path: Path, name: str) -> RemoteConfig:
     except FileNotFoundError as error:
         raise _unusable(f"{path} is not there: make it with `rclone config`, or set rclone_config") from error
     except (OSError, ValueError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is not UTF-8"
+        why = reason_with_name(error) if isinstance(error, OSError) else "it is not UTF-8"
         raise _unusable(f"{path} cannot be read: {why}") from error
     if _ENCRYPTED in text:
         raise _unusable(

@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from exlab_watch_agent.adapters.children.process import Child, Children, find_program, redacted
+from exlab_watch_agent.adapters.children.environment import find_program
+from exlab_watch_agent.adapters.children.process import Child, Children
+from exlab_watch_agent.adapters.children.tail import redacted
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.transports.rclone.config import RemoteConfig, read_remote
 from exlab_watch_agent.core.policy import RcloneTarget

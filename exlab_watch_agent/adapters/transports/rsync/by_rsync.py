@@ -62,8 +62,8 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
-from exlab_watch_agent.core.placing import folders_of
 from exlab_watch_agent.core.policy import RsyncSshTarget
+from exlab_watch_agent.core.push_plan import folders_of
 from exlab_watch_agent.errors import (
     CancelledError,
     FailureKind,

@@ -66,9 +66,8 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
-from exlab_watch_agent.core.placing import folders_of, plan_moves
 from exlab_watch_agent.core.policy import RsyncSshTarget
-from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
+from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of, plan_moves
 from exlab_watch_agent.core.sampling import BLOCK_BYTES as SAMPLE_BYTES
 from exlab_watch_agent.core.sampling import sample_offsets
 from exlab_watch_agent.errors import (

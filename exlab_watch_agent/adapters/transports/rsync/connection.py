@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from exlab_watch_agent.adapters.children.process import Child, Children, StallWatch, find_program
+from exlab_watch_agent.adapters.children.environment import find_program
+from exlab_watch_agent.adapters.children.process import Child, Children, StallWatch
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.transports.rsync.remote_shell import RemoteShell, ShellEndedError
 from exlab_watch_agent.errors import FailureKind, TransportError

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exlab_watch_agent.adapters.children.process import Children, Ended, find_program
+from exlab_watch_agent.adapters.children.environment import find_program
+from exlab_watch_agent.adapters.children.process import Children, Ended
 from exlab_watch_agent.adapters.transports.rsync import metered_stream
 from exlab_watch_agent.adapters.transports.rsync.connection import SshLogin, classified_ssh
 from exlab_watch_agent.adapters.transports.rsync.target_folder import PIECE_FOLDER, classified_target

@@ -18,15 +18,14 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     claim_in,
     claim_text,
     holder_in,
-    identity_in,
     is_sealed_claim,
     marker_id_in,
     marker_text,
     new_marker_id,
     require_inside,
-    says_synced,
 )
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
+from exlab_watch_agent.core.creation import identity_in, says_synced
 from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,

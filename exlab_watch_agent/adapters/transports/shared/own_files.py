@@ -112,26 +112,6 @@ def holder_in(data: bytes) -> str:
     return ", ".join(part[:WORDS_MAX] for part in parts)
 
 
-def says_synced(data: bytes) -> bool:
-    """Return whether the bytes of a `creation.json` say that its run is synced."""
-    return _object_in(data).get("sync_status") == "synced"
-
-
-def identity_in(data: bytes, *, folder_name: str) -> RunIdentity | None:
-    """Return the identity in the bytes of a `creation.json`, None when there is none to be had."""
-    members = _object_in(data)
-    if not isinstance(members.get("created_at"), str):
-        return None
-    project = _mapping(members.get("lims_project"))
-    local_path = _string(_mapping(members.get("paths")).get("local")).rstrip("/\\")
-    return RunIdentity(
-        created_at=_string(members.get("created_at")),
-        created_by=_string(members.get("created_by")),
-        project_uid=_string(project.get("uid")),
-        leaf_name=re.split(r"[/\\]", local_path)[-1] or folder_name,
-    )
-
-
 def _text(members: Mapping[str, Any]) -> bytes:
     return (json.dumps(members, indent=2, ensure_ascii=True) + "\n").encode("ascii")
 

@@ -25,7 +25,7 @@ from exlab_watch_agent.adapters.transports.mounted import copy as mounted_copy
 from exlab_watch_agent.adapters.transports.mounted import transport as mounted_path
 from exlab_watch_agent.adapters.transports.mounted.copy import Throttle, classified, place_new
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
-from exlab_watch_agent.adapters.transports.shared.own_files import identity_in
+from exlab_watch_agent.core.creation import identity_in
 from exlab_watch_agent.errors import (
     CancelledError,
     DestinationUnreachableError,
