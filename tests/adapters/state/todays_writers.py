@@ -1,0 +1,384 @@
+"""What the present code leaves for others beside its records: requests, answers, the live view, claims, markers, holders.
+
+Shared by the generator of the kept files and by the tests that hold today's writers against them. Whatever of the package
+this needs is imported here and nowhere else but in the two files beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from filelock import FileLock
+
+from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.adapters.holder import read as read_holder
+from exlab_watch_agent.adapters.inbox import INBOX_NAME, Inbox, send_request
+from exlab_watch_agent.adapters.process import Children
+from exlab_watch_agent.adapters.root_lock import LOCK_NAME as ROOT_LOCK_NAME
+from exlab_watch_agent.adapters.root_lock import EquipmentRootLock
+from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME, RunStore
+from exlab_watch_agent.adapters.transports.own_files import (
+    MARKER_FILE,
+    claim_in,
+    claim_text,
+    holder_in,
+    is_sealed_claim,
+    marker_id_in,
+    marker_text,
+)
+from exlab_watch_agent.adapters.watch import Health
+from exlab_watch_agent.agent import HEARTBEAT_NAME, LIVE_NAME, Agent, lanes_of, read_live
+from exlab_watch_agent.cli.main import app
+from exlab_watch_agent.core.decide import claim_of, work_effect
+from exlab_watch_agent.core.discovery import RunPlace
+from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, Inventory
+from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.engine import Engine
+from exlab_watch_agent.errors import RootUnavailableError, Wait
+from exlab_watch_agent.handlers import carry_out
+from exlab_watch_agent.lane import LaneSetup, Requested, View
+from exlab_watch_agent.ports import Control, CreationText, Ports, Progress, SavedCreation
+from exlab_watch_agent.settings import settings_from_mapping
+from exlab_watch_agent.statechart import RunState
+
+__all__ = [
+    "HEARTBEAT_NAME",
+    "HOLDER_NAME",
+    "HOST",
+    "LAB",
+    "LIVE_NAME",
+    "MARKER_FILE",
+    "MARKER_ID",
+    "NAS",
+    "Children",
+    "Inbox",
+    "answer_fetched",
+    "answer_left",
+    "answers_of_an_engine",
+    "at_the_destination",
+    "claim_in",
+    "fixed",
+    "holder_in",
+    "is_sealed_claim",
+    "lanes_of",
+    "marker_id_in",
+    "note_of_a_child",
+    "read_holder",
+    "read_live",
+    "refusal_at_a_held_root",
+    "requests_left",
+    "said_with_an_agent",
+    "shape_of",
+    "told_by_an_agent",
+]
+
+HOST = "lab-pc-1"
+LAB, NAS, STATE = "/data/lab", "/mnt/nas", "/var/lib/exlab-watch-agent"
+EQUIPMENT = ("SCOPE_01", "SENTINEL_02", "WIN_03")
+MARKER_ID = "0f" * 16
+AT = datetime(2026, 4, 19, 9, 30, tzinfo=UTC)
+PID = 4711
+
+
+@contextmanager
+def fixed(now: Callable[[], datetime]) -> Iterator[None]:
+    """Have every part of the package take this for the wall clock, and `lab-pc-1` for the machine."""
+    with (
+        mock.patch.object(SystemClock, "now", side_effect=now),
+        mock.patch.object(socket, "gethostname", return_value=HOST),
+    ):
+        yield
+
+
+def shape_of(value: Any) -> Any:
+    """Return the value with a type's name in place of each scalar: what a reader counts on, whatever is said."""
+    if isinstance(value, dict):
+        return {key: shape_of(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [shape_of(member) for member in value]
+    return type(value).__name__
+
+
+# --- requests ----------------------------------------------------------------------------------------------------------
+
+
+def _config(folder: Path) -> Path:
+    """Write a config whose instruments stand in `folder/lab`, and whose destinations in `folder/nas`; return its path."""
+    for equipment_id in EQUIPMENT:
+        (folder / "lab" / equipment_id).mkdir(parents=True)
+        (folder / "nas" / equipment_id).mkdir(parents=True)
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(_settings_of(f"{folder}/lab", f"{folder}/nas", f"{folder}/other-state")))
+    return path
+
+
+def _settings_of(lab: str, nas: str, state: str) -> dict[str, Any]:
+    equipment = [
+        {
+            "id": equipment_id,
+            "local_root": lab,
+            "completeness_signal": "creation_json",
+            "transport": {"type": "mounted_path", "path": f"{nas}/{equipment_id}"},
+        }
+        for equipment_id in EQUIPMENT
+    ]
+    return {"equipment": equipment, "agent": {"state_dir": state}}
+
+
+def requests_left(
+    state_dir: Path, scratch: Path, commands: Sequence[Sequence[str]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Give each command to the command line while an agent seems to run; return name and content of what it left.
+
+    `state_dir`: a copy that may be changed. A word `{lab}` in a command stands for the folder of the instruments. In what
+    is returned that folder is called `/data/lab`.
+    """
+    config = _config(scratch)
+    (scratch / "lab/SCOPE_01/P-42/Runs/Run_2026-04-20T08-00").mkdir(parents=True)
+    left: list[tuple[str, dict[str, Any]]] = []
+    inbox = Inbox(state_dir)
+    inbox.prepare()
+    inbox.take()
+    done = threading.Event()
+
+    def play_the_agent() -> None:
+        while not done.wait(0.01):
+            for path in sorted((state_dir / INBOX_NAME).glob("*.json")):
+                text = path.read_text(encoding="ascii").replace(f"{scratch}/lab", LAB)
+                left.append((path.name, json.loads(text)))
+                path.unlink()
+                inbox.reply(path.name, {"ok": True, "message": "taken"})
+
+    agent = threading.Thread(target=play_the_agent)
+    # The real lock, held as by another process.
+    with FileLock(state_dir / LOCK_NAME), mock.patch.dict("os.environ", {"LOGNAME": "asmith"}):
+        agent.start()
+        try:
+            for words in commands:
+                told = [word.format(lab=f"{scratch}/lab") for word in words]
+                app([*told, "--config", str(config), "--state-dir", str(state_dir)], standalone_mode=False)
+        finally:
+            done.set()
+            agent.join()
+    return left
+
+
+def said_with_an_agent(state_dir: Path, scratch: Path, words: Sequence[str]) -> None:
+    """Give a command that only reads to the command line while an agent seems to run."""
+    config = _config(scratch)
+    with FileLock(state_dir / LOCK_NAME):
+        app([*words, "--config", str(config), "--state-dir", str(state_dir)], standalone_mode=False)
+
+
+def answer_fetched(state_dir: Path, answer: bytes) -> dict[str, Any] | None:
+    """Leave a request, have it answered with these bytes, and return the answer as whoever asked reads it."""
+
+    def answer_it() -> None:
+        while not (asked := list((state_dir / INBOX_NAME).glob("*.json"))):
+            threading.Event().wait(0.01)
+        (state_dir / "replies" / asked[0].name).write_bytes(answer)
+
+    agent = threading.Thread(target=answer_it)
+    Inbox(state_dir).prepare()
+    Inbox(state_dir).take()
+    agent.start()
+    try:
+        return send_request(state_dir, {"command": "scan"}, wait_s=10.0)
+    finally:
+        agent.join()
+
+
+def note_of_a_child(folder: Path) -> dict[str, Any]:
+    """Start a child as an agent does, and return the note that stands of it while it runs."""
+    children = Children(folder)
+    child = children.start([sys.executable, "-c", "input()"], purpose="to be noted", has_stdin=True)
+    try:
+        (note,) = folder.glob("*/*.json")
+        return dict(json.loads(note.read_text()))
+    finally:
+        child.end()
+        children.close()
+
+
+def refusal_at_a_held_root(root: Path) -> str:
+    """Return what an agent is told that comes to a root which another one holds."""
+    with FileLock(root / CACHE_FOLDER / ROOT_LOCK_NAME):
+        try:
+            EquipmentRootLock(str(root), holder={}).take()
+        except RootUnavailableError as error:
+            return str(error)
+    raise AssertionError("the root was taken from who holds it")
+
+
+def answer_left(state_dir: Path, name: str, answer: Mapping[str, Any]) -> bytes:
+    """Return what the agent's side writes as the answer to the request of this name."""
+    inbox = Inbox(state_dir)
+    inbox.prepare()
+    inbox.reply(name, answer)
+    return (state_dir / "replies" / name).read_bytes()
+
+
+def answers_of_an_engine(
+    state_dir: Path, requests: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Have an engine obey each request over this state folder, with nobody to work for it.
+
+    Returns its answers, and the data of the lines `operator_command` that it wrote. An answer that comes only after the
+    destination was asked is not among them.
+    """
+    store = RunStore(state_dir)
+    written: list[Mapping[str, Any]] = []
+    commit = store.commit
+
+    def committed(entries: Sequence[Any], *, at: datetime) -> None:
+        written.extend(entry.data for entry in entries if entry.kind == "operator_command")
+        commit(entries, at=at)
+
+    store.commit = committed  # type: ignore[method-assign]
+    store.open()
+    try:
+        answers: list[Mapping[str, Any]] = []
+        clock = SystemClock()
+        engine = Engine(
+            store=store,
+            lanes=[_lane(equipment_id) for equipment_id in EQUIPMENT],
+            policy=Policy(),
+            clock=clock,
+            now_local=clock.now_local,
+            trail_head=dict,
+            make_executor=lambda _: SimpleNamespace(submit=lambda *_: None),  # type: ignore[arg-type,return-value]
+        )
+        for request in requests:
+            engine.turn_over([Requested(request, answers.append)])
+        return answers, written
+    finally:
+        store.close()
+
+
+def _lane(equipment_id: str) -> LaneSetup:
+    equipment = EquipmentPolicy(equipment_id, "", LAB, MountedPathTarget(f"{NAS}/{equipment_id}"))
+    transport = SimpleNamespace(describe=lambda: f"{NAS}/{equipment_id}")
+
+    def ports(binding: Any, trail_head: Any) -> Ports:
+        given = {"transport": transport, "equipment": equipment, "binding": binding, "trail_head": trail_head}
+        return Ports(**{member.name: given.get(member.name) for member in fields(Ports)})  # type: ignore[arg-type]
+
+    return LaneSetup(equipment, f"{LAB}/{equipment_id}", SimpleNamespace(), ports, SimpleNamespace())  # type: ignore[arg-type]
+
+
+# --- what a running agent says -------------------------------------------------------------------------------------------
+
+
+def told_by_an_agent(state_dir: Path, scratch: Path) -> dict[str, Any]:
+    """Open an agent over this state folder, with something to tell of everything; return what it tells, by file name."""
+    (scratch / "lab/SCOPE_01").mkdir(parents=True)
+    settings = settings_from_mapping(_settings_of(f"{scratch}/lab", NAS, str(state_dir)))
+    agent = Agent(settings, state_dir=state_dir)
+    agent.open()
+    try:
+        assert agent.engine is not None
+        _give_it_something_to_tell(agent)
+        lock = agent.engine.lanes["SCOPE_01"].root_lock
+        lock.take()
+        (root_holder,) = (scratch / "lab/SCOPE_01/.exlab-wizard").glob("*.json")
+        said = {
+            LIVE_NAME: agent.live(),
+            HEARTBEAT_NAME: {**agent.heartbeat(), "pid": PID},
+            HOLDER_NAME: {**read_holder(state_dir / HOLDER_NAME), "pid": PID},
+            root_holder.name: {**json.loads(root_holder.read_text()), "pid": PID, "state_dir": STATE},
+        }
+    finally:
+        agent._watcher = None
+        agent.close()
+    return said
+
+
+def _give_it_something_to_tell(agent: Agent) -> None:
+    engine = agent.engine
+    assert engine is not None
+    by_state = {state: next(iter(agent.store.ids_in([state], "SCOPE_01"))) for state in _TOLD_OF}
+    sealed, waiting, running, failed = (by_state[state] for state in _TOLD_OF)
+    run_path = f"{LAB}/SCOPE_01/P-42/Runs/Run_2026-04-20T08-00"
+    rule = Rule.RESERVED_FILESYSTEM_NAME
+    finding = Finding(rule, rule.tier, run_path, "CON", OffendingKind.FILE_NAME, "CON", "CON is reserved: rename it.")
+    engine.views[sealed] = View(findings=(finding,))
+    engine.views[waiting] = View(reason="no data files yet")
+    engine.views[running] = View(unreadable="raw/a.bin cannot be read", unreadable_looks=3)
+    engine.views[failed] = View(problem="the folder is gone")
+    engine.path_problems[run_path] = "its creation.json is no JSON"
+    engine.progress = lambda: {running: (Progress(4096, 1), 12.34)}  # type: ignore[method-assign]
+    lane = engine.lanes["SCOPE_01"]
+    lane.waiting_since, lane.waiting_reason = AT, "The destination does not answer."
+    lane.wait = Wait("destination_unbound", "exlab-watch-agent bind SCOPE_01")
+    lane.orphans = {run_path: RunPlace(run_path, "SCOPE_01", "P-42", "Runs", "Run_2026-04-20T08-00")}
+    other = engine.lanes["SENTINEL_02"]
+    other.last_scan_at = other.last_success_at = AT
+    other.root_problem = "The folder is not there."
+    health = {
+        "SCOPE_01": Health("inotify", False, watches=12),
+        "WIN_03": Health("polling", True, "a share", "", 0, 3),
+    }
+    agent._watcher = SimpleNamespace(health=lambda: health, restarts=1)  # type: ignore[assignment]
+    agent._watches_allowed = 65536
+
+
+_TOLD_OF = (RunState.VERIFIED, RunState.ACQUIRING, RunState.RUNNING, RunState.FAILED)
+
+
+# --- at the destination ----------------------------------------------------------------------------------------------------
+
+
+def at_the_destination(record: RunRecord, manifest: bytes, trail_head: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return marker and claim as they are placed, and the claim as the seal of this run, which is `sealing`, writes it."""
+    return {
+        "marker": marker_text(MARKER_ID),
+        "claim": claim_text(claim_of(record)),
+        "sealed claim": _sealed_claim(record, manifest, trail_head),
+    }
+
+
+def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, Any]) -> bytes:
+    effect = work_effect(record)
+    assert effect is not None
+    written: dict[str, bytes] = {}
+    text = CreationText(b'{"sync_status": "synced"}', (1, 2, 3))
+    told: dict[str, bytes] = {}
+
+    def nothing(*_: Any, **__: Any) -> None:
+        pass
+
+    inventory = mock.create_autospec(Inventory, fingerprint=effect.fingerprint, files=())
+    given = {
+        "tree": SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: ()),
+        "creations": SimpleNamespace(
+            text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation((1, 2, 3), (4, 5, 6))
+        ),
+        "transport": SimpleNamespace(
+            require_marker=nothing,
+            clear_partials=nothing,
+            replace=lambda *_, instead, **__: told.update(instead),
+            read_small=lambda _, path, **__: told[path],
+        ),
+        "manifests": SimpleNamespace(load=lambda *_, **__: manifest),
+        "sealer": SimpleNamespace(write=lambda _, name, data: written.update({name: data})),
+        "apartness": SimpleNamespace(require_root=nothing),
+        "binding": lambda: None,
+        "trail_head": lambda: trail_head,
+        "require_root": nothing,
+    }
+    outcome = carry_out(effect, Ports(**{member.name: given.get(member.name) for member in fields(Ports)}), Control())  # type: ignore[arg-type]
+    assert type(outcome).__name__ == "Sealed", outcome
+    return written["exlab-watch-agent.json"]
