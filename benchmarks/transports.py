@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exlab_watch_agent.app.agent import Agent
-from exlab_watch_agent.config.settings import parse_settings
+from exlab_watch_agent.config.load import parse_settings
 from exlab_watch_agent.statechart import RunState
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

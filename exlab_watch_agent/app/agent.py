@@ -40,7 +40,7 @@ from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTranspo
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
 from exlab_watch_agent.adapters.watching.limits import read_limits
 from exlab_watch_agent.adapters.watching.watcher import Health, WatchedRoot, Watcher
-from exlab_watch_agent.config.settings import Settings
+from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable

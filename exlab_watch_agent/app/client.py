@@ -18,7 +18,7 @@ from typing import Any, cast
 from exlab_watch_agent.acts.handlers import Look, Seen, Unseen, carry_out, look
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.app.agent import Agent
-from exlab_watch_agent.config.settings import Settings, load_settings
+from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.decide import verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import EffectFailed, Verified

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
+from exlab_watch_agent.adapters.local.overlaps import linked_overlaps
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
 from exlab_watch_agent.app.agent import make_transport
 from exlab_watch_agent.cli.context import Context
 from exlab_watch_agent.cli.showing import human_bytes
-from exlab_watch_agent.config.settings import linked_overlaps
 from exlab_watch_agent.core.binding import accepted, must_ask
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.text import counted

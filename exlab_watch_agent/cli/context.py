@@ -20,7 +20,7 @@ from exlab_watch_agent.adapters.state.inbox import send_request
 from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, load
 from exlab_watch_agent.adapters.state.store import HOLDER_NAME, LOCK_NAME
 from exlab_watch_agent.app.agent import lanes_of, read_live
-from exlab_watch_agent.config.settings import Settings, load_settings
+from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding, marker_key
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import printable

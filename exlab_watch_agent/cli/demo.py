@@ -23,7 +23,7 @@ from exlab_watch_agent.adapters.clock import SystemClock, utc_text
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.app.agent import Agent, make_transport
-from exlab_watch_agent.config.settings import load_settings
+from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, FileEntry
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord

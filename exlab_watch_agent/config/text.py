@@ -1,6 +1,6 @@
 """A config file as text: bytes, YAML nodes, and the line on which each key stands.
 
-Decided here: which files are read at all, and what of YAML is taken. Not here: what a setting may say (settings.py).
+Decided here: which files are read at all, and what of YAML is taken. Not here: what a setting may say (values.py, blocks.py).
 """
 
 from __future__ import annotations

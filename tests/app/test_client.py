@@ -21,7 +21,7 @@ from exlab_watch_agent import NASSyncClient, SyncJobHandle, SyncJobState
 from exlab_watch_agent.adapters.state import documents
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.client import VerifyResult
-from exlab_watch_agent.config.settings import load_settings
+from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.statechart import CHART
 

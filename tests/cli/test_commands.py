@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import exlab_watch_agent
-from exlab_watch_agent.config.settings import load_settings
+from exlab_watch_agent.config.load import load_settings
 from tests.lab.lab import CACHE, SECRET, SENTINEL_SIGNAL, Equipment, Lab, Said, override, read_creation, save_in_place
 
 Command = Callable[..., Said]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.app.agent import Agent
-from exlab_watch_agent.config.settings import load_settings
+from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.engine.lane import Requested
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until

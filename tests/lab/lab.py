@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from blake3 import blake3
 
 from exlab_watch_agent.app.agent import Agent, make_transport
-from exlab_watch_agent.config.settings import Settings, load_settings
+from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import AgentError
 from tests.lab.servers import Place

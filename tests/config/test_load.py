@@ -16,13 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from exlab_watch_agent.config.settings import (
-    EquipmentBlock,
-    linked_overlaps,
-    load_settings,
-    parse_settings,
-    settings_from_mapping,
-)
+from exlab_watch_agent.config.blocks import EquipmentBlock
+from exlab_watch_agent.config.load import load_settings, parse_settings, settings_from_mapping
 from exlab_watch_agent.core.bandwidth import BandwidthLimit, Window
 from exlab_watch_agent.core.policy import (
     CleanupPolicy,
@@ -545,26 +540,6 @@ def test_a_state_folder_among_runs_or_copies_is_refused():
     for state_dir in ("/data/lab/CONFOCAL_01", "/mnt/nas/CONFOCAL_01/state"):
         line = the_problem(with_entries(entry(), agent={"state_dir": state_dir}))
         assert "agent.state_dir: must lie outside" in line
-
-
-def test_a_destination_that_is_the_runs_folder_behind_a_link_is_found_on_the_disk(tmp_path):
-    runs = tmp_path / "lab" / "CONFOCAL_01"
-    runs.mkdir(parents=True)
-    (tmp_path / "nas").symlink_to(runs)
-    (tmp_path / "other").mkdir()
-
-    def overlaps(path: Path) -> tuple[str, ...]:
-        text = with_entries(entry(local_root=str(tmp_path / "lab"), transport=mounted(str(path))))
-        return linked_overlaps(parse_settings(text, source=SOURCE).policy())
-
-    assert len(overlaps(tmp_path / "nas")) == 1
-    assert len(overlaps(tmp_path / "nas" / "below")) == 1
-    assert overlaps(tmp_path / "other") == ()
-    assert overlaps(tmp_path / "not-mounted-yet") == ()
-    (tmp_path / "dangling").symlink_to(runs / "not-there-yet")
-    assert len(overlaps(tmp_path / "dangling")) == 1
-    runs.rmdir()
-    assert len(overlaps(tmp_path / "dangling")) == 1
 
 
 # --- hostile and broken files
