@@ -18,6 +18,7 @@ from typing import Any, cast
 from exlab_watch_agent.acts.handlers import Look, Seen, Unseen, carry_out, look
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.app.agent import Agent
+from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.decide import verify_effect
 from exlab_watch_agent.core.discovery import place_of
@@ -27,7 +28,6 @@ from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.manifest import Outcome
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.engine.lane import Requested
 from exlab_watch_agent.errors import AgentError, FailureKind
 from exlab_watch_agent.ports import Control, Transport
 from exlab_watch_agent.statechart import CHART
@@ -98,7 +98,7 @@ class NASSyncClient:
         self._agent = Agent(
             settings,
             state_dir=Path(queue_db).expanduser().absolute(),
-            is_choosy=True,
+            scope=Scope(only_enqueued=True),
             on_move=self._on_move,
             transport_factory=self._make_transport,
         )
@@ -219,8 +219,7 @@ class NASSyncClient:
         def reply(answer: Mapping[str, Any]) -> None:
             loop.call_soon_threadsafe(settle, answer)
 
-        assert self._agent.engine is not None, "init() comes first"
-        self._agent.engine.post(Requested(request, reply))
+        self._agent.ask(request, reply)
         answer = await asyncio.wait_for(answered, timeout=REPLY_WAIT_S)
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))

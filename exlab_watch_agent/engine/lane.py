@@ -28,8 +28,6 @@ from exlab_watch_agent.statechart import RunState
 
 SETTLED_STATES = frozenset({RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE, RunState.CLEANED})
 """Sealed and at rest: the data are looked at by audits only, and `creation.json` when it is another one."""
-UNREADABLE_LOOKS_TOLD = 3
-"""A file that another program holds for a moment is nobody's problem; what three looks cannot read is."""
 PROBE_FIRST_S = 5.0
 ASK_FULLY_EVERY_S = 10.0
 

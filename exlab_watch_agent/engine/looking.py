@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from exlab_watch_agent.acts.handlers import Look, LookResult, NothingNew, Seen, Unseen, look
+from exlab_watch_agent.core.attention import UNREADABLE_LOOKS_TOLD
 from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import settled
 from exlab_watch_agent.core.creation import Creation
@@ -24,7 +25,6 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.desk import Desk
 from exlab_watch_agent.engine.lane import (
     SETTLED_STATES,
-    UNREADABLE_LOOKS_TOLD,
     Lane,
     Looked,
     LookState,

@@ -31,6 +31,8 @@ def read_with_words_for_what_varies(path: Path, lab: Lab) -> Any:
     for key in ("pid", "host"):
         if key in document:
             document[key] = key.upper()
+    if oldest := document.get("oldest_unsynced"):
+        oldest["run_path"] = "RUN"  # whichever was noticed first
     if "audit" in document:
         document["audit"]["seq"] = "SEQ"
     return document
