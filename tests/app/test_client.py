@@ -132,7 +132,7 @@ def test_the_status_of_a_known_run_is_never_none_at_whatever_instant_it_is_asked
     try:
         using(client, story)
     finally:
-        threading.settrace(before)  # type: ignore[arg-type]  # None is allowed
+        threading.settrace(before)
     since_known = list(dropwhile(lambda status: status == "none", said))
     assert {"queued", "running"} <= {*since_known}
     assert "none" not in since_known

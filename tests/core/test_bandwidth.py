@@ -26,17 +26,17 @@ def berlin(day: int, hour: int, minute: int = 0, *, month: int = 4, fold: int = 
 
 
 @pytest.mark.parametrize(("mbps", "kib"), [(50, 6400), (1, 128), (0.5, 64), (0.001, 1), (1e-9, 1), (0.75, 96)])
-def test_megabits_become_whole_kibibytes_and_at_least_one(mbps, kib):
+def test_megabits_become_whole_kibibytes_and_at_least_one(mbps: float, kib: int) -> None:
     assert bwlimit_kib(BandwidthLimit(mbps)) == kib
     assert rate_bytes_per_s(BandwidthLimit(mbps), berlin(FRIDAY, 12)) == kib * 1024
 
 
-def test_no_limit_is_no_rate_and_never_changes():
+def test_no_limit_is_no_rate_and_never_changes() -> None:
     assert rate_bytes_per_s(None, berlin(FRIDAY, 12)) is None
     assert next_change(None, berlin(FRIDAY, 12)) is None
 
 
-def test_a_limit_without_windows_always_holds_and_never_changes():
+def test_a_limit_without_windows_always_holds_and_never_changes() -> None:
     assert rate_bytes_per_s(BandwidthLimit(50), berlin(SUNDAY, 3)) == FIFTY_MBPS
     assert next_change(BandwidthLimit(50), berlin(SUNDAY, 3)) is None
 
@@ -51,7 +51,7 @@ def test_a_limit_without_windows_always_holds_and_never_changes():
         (berlin(SATURDAY, 12), False),
     ],
 )
-def test_a_window_is_half_open_and_outside_it_there_is_no_limit(at, holds):
+def test_a_window_is_half_open_and_outside_it_there_is_no_limit(at: datetime, holds: bool) -> None:
     assert rate_bytes_per_s(OFFICE, at) == (FIFTY_MBPS if holds else None)
 
 
@@ -67,11 +67,11 @@ def test_a_window_is_half_open_and_outside_it_there_is_no_limit(at, holds):
         (berlin(SATURDAY, 22), False),
     ],
 )
-def test_a_window_past_midnight_belongs_to_the_day_on_which_it_starts(at, holds):
+def test_a_window_past_midnight_belongs_to_the_day_on_which_it_starts(at: datetime, holds: bool) -> None:
     assert rate_bytes_per_s(NIGHT, at) == (FIFTY_MBPS if holds else None)
 
 
-def test_a_window_that_ends_when_it_starts_is_twenty_four_hours():
+def test_a_window_that_ends_when_it_starts_is_twenty_four_hours() -> None:
     limit = BandwidthLimit(50, (Window(frozenset({4}), time(8), time(8)),))
     assert rate_bytes_per_s(limit, berlin(FRIDAY, 7, 59)) is None
     assert rate_bytes_per_s(limit, berlin(FRIDAY, 8)) == FIFTY_MBPS
@@ -79,7 +79,7 @@ def test_a_window_that_ends_when_it_starts_is_twenty_four_hours():
     assert next_change(limit, berlin(FRIDAY, 8)) == berlin(SATURDAY, 8)
 
 
-def test_windows_that_cover_the_whole_week_never_change():
+def test_windows_that_cover_the_whole_week_never_change() -> None:
     limit = BandwidthLimit(50, (Window(frozenset(range(7)), time(0), time(0)),))
     assert next_change(limit, berlin(FRIDAY, 12)) is None
 
@@ -94,16 +94,18 @@ def test_windows_that_cover_the_whole_week_never_change():
         (NIGHT, berlin(SATURDAY, 6), berlin(FRIDAY + 7, 22)),
     ],
 )
-def test_the_next_change_is_the_next_edge_that_matters(limit, at, expected):
+def test_the_next_change_is_the_next_edge_that_matters(
+    limit: BandwidthLimit, at: datetime, expected: datetime | None
+) -> None:
     assert next_change(limit, at) == expected
 
 
-def test_the_edge_between_two_adjoining_windows_is_no_change():
+def test_the_edge_between_two_adjoining_windows_is_no_change() -> None:
     limit = BandwidthLimit(50, (Window(WEEKDAYS, time(8), time(12)), Window(WEEKDAYS, time(12), time(18))))
     assert next_change(limit, berlin(FRIDAY, 9)) == berlin(FRIDAY, 18)
 
 
-def test_a_window_that_starts_in_the_skipped_hour_begins_at_the_jump():
+def test_a_window_that_starts_in_the_skipped_hour_begins_at_the_jump() -> None:
     limit = BandwidthLimit(50, (Window(frozenset({6}), time(2, 30), time(4)),))
     change = next_change(limit, berlin(29, 1, month=3))
     assert change is not None
@@ -111,22 +113,24 @@ def test_a_window_that_starts_in_the_skipped_hour_begins_at_the_jump():
     assert (change.hour, change.minute) == (3, 0)
 
 
-def test_a_window_that_lies_in_the_skipped_hour_is_left_out_that_week():
+def test_a_window_that_lies_in_the_skipped_hour_is_left_out_that_week() -> None:
     limit = BandwidthLimit(50, (Window(frozenset({6}), time(2, 15), time(2, 45)),))
     assert next_change(limit, berlin(22, 3, month=3)) == berlin(5, 2, 15)
 
 
-def test_a_window_in_the_hour_that_comes_twice_holds_both_times():
+def test_a_window_in_the_hour_that_comes_twice_holds_both_times() -> None:
     limit = BandwidthLimit(50, (Window(frozenset({6}), time(2, 15), time(2, 45)),))
     changes = []
     at = berlin(25, 0, month=10)
     for _ in range(4):
-        at = next_change(limit, at)
+        change = next_change(limit, at)
+        assert change is not None
+        at = change
         changes.append(at.astimezone(UTC).strftime("%d %H:%M"))
     assert changes == ["25 00:15", "25 00:45", "25 01:15", "25 01:45"]
 
 
-def test_local_times_without_a_zone_are_taken_as_the_wall_clock():
+def test_local_times_without_a_zone_are_taken_as_the_wall_clock() -> None:
     at = datetime(2026, 4, FRIDAY, 7)  # noqa: DTZ001
     assert next_change(OFFICE, at) == datetime(2026, 4, FRIDAY, 8)  # noqa: DTZ001
 
@@ -150,15 +154,19 @@ zones = st.sampled_from(
 )
 # Around the changes of the clocks on both hemispheres.
 instants = st.one_of(
-    st.datetimes(datetime(2026, month, day), datetime(2026, month, day + 8))  # noqa: DTZ001
-    for month, day in [(3, 6), (3, 22), (4, 1), (9, 1), (9, 20), (10, 1), (10, 20)]
+    [
+        st.datetimes(datetime(2026, month, day), datetime(2026, month, day + 8))  # noqa: DTZ001
+        for month, day in [(3, 6), (3, 22), (4, 1), (9, 1), (9, 20), (10, 1), (10, 20)]
+    ]
 ).map(lambda moment: moment.replace(tzinfo=UTC))
 
 
 @settings(max_examples=400)
 @given(limit=limits, zone=zones, at_utc=instants, shares=st.lists(st.floats(0, 1), max_size=20))
 @example(limit=OFFICE, zone=BERLIN, at_utc=datetime(2026, 3, 29, 0, 59, 59, 999_999, tzinfo=UTC), shares=[0.5])
-def test_the_rate_stays_until_the_next_change_and_differs_from_then_on(limit, zone, at_utc, shares):
+def test_the_rate_stays_until_the_next_change_and_differs_from_then_on(
+    limit: BandwidthLimit, zone: ZoneInfo, at_utc: datetime, shares: list[float]
+) -> None:
     at = at_utc.astimezone(zone)
     rate = rate_bytes_per_s(limit, at)
     change = next_change(limit, at)

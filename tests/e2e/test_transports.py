@@ -117,7 +117,7 @@ FEW = ("mounted", "rclone_ftp", "rclone_s3", "rclone_smb", "rclone_sshd", "sshd"
 EVERY_WAY = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.fixture)
 
 
-def ways(*fixtures: str) -> Any:
+def ways(*fixtures: str) -> pytest.MarkDecorator:
     chosen = [way for way in WAYS if way.fixture in fixtures]
     assert len(chosen) == len(fixtures)
     return pytest.mark.parametrize("way", chosen, ids=lambda way: way.fixture)
@@ -386,7 +386,7 @@ def until_in_the_middle(lab: Lab, run: Path) -> None:
     def is_in_the_middle() -> bool:
         assert lab.record(run)["state"] not in ("failed", "conflict", "verified"), lab.record(run)["last_error"]
         shown = lab.live().get("progress", {}).get(lab.record(run).get("job_id"), {})
-        return 0 < shown.get("bytes_done", 0) < lab.record(run)["bytes_total"]
+        return bool(0 < shown.get("bytes_done", 0) < lab.record(run)["bytes_total"])
 
     until(is_in_the_middle, "progress in the middle of the push", wait_s=PATIENCE_S)
 

@@ -80,8 +80,9 @@ def test_nothing_takes_effect_before_it_is_durable_and_then_once(loop: Loop) -> 
     loop.decide("a")
     loop.decide("b")
     loop.saving.commit()
-    assert loop.saving.pause is not None
-    assert (loop.saving.pause.since, loop.saving.pause.reason) == (BEGAN, str(FULL))
+    pause = loop.saving.pause
+    assert pause is not None
+    assert (pause.since, pause.reason) == (BEGAN, str(FULL))
     assert (loop.store.kept, loop.done) == ([], [])
     loop.wait(1.0)
     assert loop.done == []

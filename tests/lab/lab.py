@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from blake3 import blake3
 
@@ -56,7 +56,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def until(holds: Callable[[], T], what: str, *, wait_s: float = WAIT_S) -> T:
+def until(holds: Callable[[], T | Literal[False] | None], what: str, *, wait_s: float = WAIT_S) -> T:
     """Return what `holds` returns once that is true. Fails, saying `what` did not come, after `wait_s`."""
     deadline = time.monotonic() + wait_s
     while not (found := holds()):
