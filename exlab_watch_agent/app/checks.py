@@ -46,9 +46,7 @@ def check(site: Site) -> list[Line]:
     if is_native:
         lines += judged(watches_needed, len(site.policy.equipment), read_limits())
     if site.policy.cleanup.is_enabled:
-        lines.append(
-            (True, "nas_cleanup is enabled, and this version never removes local data: verified is where runs rest")
-        )
+        lines.append((True, "nas_cleanup is enabled, but this version never removes local data: runs stay verified"))
     return lines
 
 
@@ -68,10 +66,10 @@ def _check_state_dir(site: Site) -> Iterator[Line]:
         yield False, f"state folder {folder} cannot be written: give another --state-dir or agent.state_dir"
     kind = kind_of(str(parent))
     if is_shared(kind):
-        text = f"state folder {folder} lies on a network mount ({kind}), whose locks and fsync may not hold"
+        text = f"state folder {folder} lies on a network mount ({kind}), where locks and fsync may not be reliable"
         yield True, f"{text}: a folder on a local disk is safer"
     if site.holder is not None:
-        yield True, f"an agent works in it, pid {site.holder.pid or '?'}"
+        yield True, f"an agent is using it, pid {site.holder.pid or '?'}"
 
 
 def _check_root(equipment: EquipmentPolicy) -> tuple[int, list[Line]]:
@@ -129,7 +127,7 @@ def _binding(equipment: EquipmentPolicy, transport: Transport, site: Site) -> st
 
 @dataclass(frozen=True, slots=True)
 class Unbound:
-    """What an operator is shown of a destination before it is bound. None: it cannot be told.
+    """What an operator is shown of a destination before it is bound. None: unknown.
 
     `top_names`: what is directly in its root, sorted.
     """

@@ -137,7 +137,7 @@ class NASSyncClient:
     async def enqueue(self, run_path: Path | str) -> SyncJobHandle:
         """Hand a run over and return its job; a known run's job is returned, a failed one is armed again.
 
-        A run that the gate refuses is `blocked`; it goes on by itself once an override stands in its `creation.json`.
+        A run that the gate refuses is `blocked`; it goes on by itself once its `creation.json` has an override.
         Raises: AgentError when the run cannot be read or is none of the configured equipment.
         """
         path = _absolute(run_path)
@@ -231,12 +231,12 @@ class NASSyncClient:
         assert engine is not None, "init() comes first"
         place = place_of(path, {lane_id: lane.root for lane_id, lane in engine.lanes.items()})
         if place is None:
-            raise AgentError(f"{path} is no run of a configured equipment.")
+            raise AgentError(f"{path} is not a run of a configured equipment.")
         result = look(Look(place, judges_gate=True), engine.lanes[place.equipment_id].ports)
         if isinstance(result, Unseen):
             raise AgentError(result.message)
         if not isinstance(result, Seen):
-            raise AgentError(f"{path} is not a run: the level of its creation.json is another.")
+            raise AgentError(f"{path} is not a run: its creation.json has another level.")
         now = SystemClock().now()
         return blocking(mark_overrides(result.inspected.findings, result.creation.overrides, now=now))
 

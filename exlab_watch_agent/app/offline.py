@@ -80,7 +80,7 @@ def run_in_full(site: Site, word: str) -> RunInFull:
 
 def _must_be_quiet(site: Site) -> str:
     if site.holder is None:
-        return f"it must be quiet for {site.policy.settle_s:g} s while the agent runs, and none does"
+        return f"it must be quiet for {site.policy.settle_s:g} s while an agent runs, and no agent is running"
     return f"it must be quiet for {site.policy.settle_s:g} s"
 
 

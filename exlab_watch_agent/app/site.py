@@ -213,7 +213,7 @@ class Site:
             )
         if os.path.isdir(path):
             raise RunNotFoundError(
-                f"{printable(path)} is no run of a configured equipment: a run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
+                f"{printable(path)} is not a run of a configured equipment. A run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
             )
         raise RunNotFoundError(
             f"No run is called {printable(word) or repr(word)}: `{APP_NAME} status` lists those that are known."

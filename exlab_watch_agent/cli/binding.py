@@ -29,7 +29,7 @@ def _chosen(site: Site, equipment_ids: Sequence[str], *, is_all: bool) -> list[E
         raise ConfigError(f"Name the equipment to bind ({', '.join(known)}), or give --all.")
     unknown = [equipment_id for equipment_id in equipment_ids if equipment_id not in known]
     if unknown:
-        raise ConfigError(f"{printable(unknown[0])} is no equipment of the config, which has {', '.join(known)}.")
+        raise ConfigError(f"{printable(unknown[0])} is not in the config, which has {', '.join(known)}.")
     return list(known.values()) if is_all else [known[equipment_id] for equipment_id in dict.fromkeys(equipment_ids)]
 
 
@@ -55,14 +55,14 @@ def _print_what_is_there(equipment_id: str, destination: str, unbound: checks.Un
     free_bytes, nature = unbound.free_bytes, unbound.nature
     print(f"{equipment_id} -> {destination}")
     print(f"  lies on  {nature}")
-    print(f"  free     {human_bytes(free_bytes) if free_bytes is not None else 'cannot be told'}")
+    print(f"  free     {human_bytes(free_bytes) if free_bytes is not None else 'unknown'}")
     print(f"  holds    {_names(unbound.top_names)}")
     print(f"  place    {nature.elsewhere or 'nothing shows that it is another place than this PC'}")
 
 
 def _names(names: tuple[str, ...] | None) -> str:
     if names is None:
-        return "cannot be told"
+        return "unknown"
     if not names:
         return "nothing"
     first = ", ".join(printable(name) for name in names[:NAMES_SHOWN_MAX])

@@ -167,7 +167,7 @@ def scan(
         typer.Option(
             "--accept-root",
             metavar="EQUIPMENT",
-            help="What stands at this equipment's root now is right, though it is empty or another volume than before.",
+            help="Accept what is at this equipment's root now, although it is empty or on another volume than before.",
         ),
     ] = None,
     config: Config = None,
@@ -303,7 +303,7 @@ def _known(site: Site, word: str) -> tuple[str, RunRecord]:
 def override_add(
     run: Run,
     problem_class: Annotated[str, typer.Option("--class", metavar="CLASS", help="The gate rule to override.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; stands in creation.json and in the audit trail.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; recorded in creation.json and in the audit trail.")],
     operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
     expires: Annotated[
         str | None,
@@ -321,7 +321,7 @@ def override_add(
 def override_revoke(
     run: Run,
     override_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the override.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; stands in creation.json and in the audit trail.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; recorded in creation.json and in the audit trail.")],
     operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
     config: Config = None,
     state_dir: StateDir = None,

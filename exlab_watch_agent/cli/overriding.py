@@ -20,7 +20,9 @@ def add(site: Site, word: str, problem_class: str, *, reason: str, operator: str
     path, _ = site.find_run(word)
     hard = [rule.value for rule in Rule if rule.tier is Tier.HARD]
     if problem_class not in hard:
-        raise ConfigError(f"{printable(problem_class)} is no rule that blocks a run. Those are: {', '.join(hard)}.")
+        raise ConfigError(
+            f"{printable(problem_class)} is not a rule that blocks a run. The rules that do: {', '.join(hard)}."
+        )
     now = site.now()
     override_id = offline.add_override(
         site,

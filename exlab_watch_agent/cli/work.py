@@ -226,7 +226,7 @@ def accept_trail(site: Site, reason: str) -> int:
 def scan(site: Site, accept_root: str | None) -> int:
     """Reconcile now what is known with what is on the disk; without a running agent here, and nothing is pushed."""
     if accept_root is not None and accept_root not in site.roots:
-        raise ConfigError(f"{printable(accept_root)} is no equipment of the config, which has {', '.join(site.roots)}.")
+        raise ConfigError(f"{printable(accept_root)} is not in the config, which has {', '.join(site.roots)}.")
     request = {"command": "scan"} if accept_root is None else {"command": "scan", "accept_root": accept_root}
     if site.holder is not None:
         print(site.ask_agent(request))
@@ -245,7 +245,7 @@ def scan(site: Site, accept_root: str | None) -> int:
 
 
 def sync_run(site: Site, word: str) -> int:
-    """Bring one run to rest now; a run that is not complete yet is said to be so."""
+    """Bring one run to rest now; say so where it is not complete yet."""
     path, record = site.find_run(word)
     if site.holder is not None:
         print(site.ask_agent({"command": "sync" if record is not None else "look", "run_path": path}))

@@ -50,7 +50,7 @@ def overlaps(lanes: Sequence[PlacesOfEntry], state_dir: str | None) -> Iterator[
     for lane in lanes:
         if lane.equipment_id and first_with_id.setdefault(lane.equipment_id, lane) is not lane:
             other = dotted(first_with_id[lane.equipment_id].path)
-            yield Problem((*lane.path, "id"), f"is the id of {other} too; every instrument needs its own")
+            yield Problem((*lane.path, "id"), f"is also the id of {other}; every instrument needs its own")
         if lane.run_root:
             roots.setdefault(os.path.normcase(lane.run_root), lane)
         if lane.mounted_path:

@@ -105,7 +105,7 @@ def _problems_of(found: Any, block: KeyPath, content: object) -> list[Problem]:
     if kind == "union_tag_invalid":
         hint = "; for other storage make a remote with `rclone config` and use rclone"
         return [Problem((*path, "type"), f"must be {_one_of(TRANSPORTS)}{hint}")]
-    template = _SENTENCES.get(kind, "is not a value that can stand here")
+    template = _SENTENCES.get(kind, "is not a possible value here")
     return [Problem(path, template.format_map(found.get("ctx", {})))]
 
 

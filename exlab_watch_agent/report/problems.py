@@ -191,7 +191,7 @@ def _of_folders(snapshot: Snapshot, at: Moment) -> list[Problem]:
 
 
 def _of_nobody_s(record: RunRecord) -> Problem:
-    message = f"{record.equipment_id} is not in the configuration any more, so this run is not looked after"
+    message = f"{record.equipment_id} is no longer in the configuration, so no agent looks after this run"
     command = "add the equipment to the config file"
     return Problem(Severity.STOPPED, "equipment_unknown", printable(record.run_path), message, command)
 
@@ -231,7 +231,7 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             command = f"exlab-watch-agent retry {name}" if state is RunState.QUEUED else _show(record.run_path)
             return Problem(Severity.WAITING, kind, subject, printable(failed_attempt(record, at)), command)
         case RunState.QUEUED if at.is_ended and (reason := snapshot.waiting.get(record.job_id)):
-            text = f"it is still queued, and is not pushed: {printable(reason)}"
+            text = f"still queued and not pushed: {printable(reason)}"
             return Problem(Severity.WAITING, "under_way", subject, text, _show(record.run_path))
         case RunState.SEALING if has_failed:
             severity = Severity.STOPPED if record.attempts >= SEAL_FAILURES_STOPPED else Severity.WAITING

@@ -245,7 +245,7 @@ def test_force_verify_touches_nothing_and_names_what_differs(lab: Lab) -> None:
 
 def test_a_path_that_is_no_run_is_refused_in_one_sentence(lab: Lab, tmp_path: Path) -> None:
     async def story(client: NASSyncClient) -> None:
-        with pytest.raises(AgentError, match="no run of a configured equipment"):
+        with pytest.raises(AgentError, match="a run of a configured equipment"):
             await client.enqueue(tmp_path)
         with pytest.raises(AgentError, match="enqueue it first"):
             await client.force_verify(tmp_path)

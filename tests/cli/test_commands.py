@@ -571,8 +571,8 @@ def test_overrides_are_added_listed_and_revoked_and_nothing_else_is_changed(lab:
 @pytest.mark.parametrize(
     ("words", "code", "part"),
     [
-        (["--class", "nonsense", "--reason", "r"], 2, "no rule that blocks a run"),
-        (["--class", "orphan", "--reason", "r"], 2, "no rule that blocks a run"),
+        (["--class", "nonsense", "--reason", "r"], 2, "not a rule that blocks a run"),
+        (["--class", "orphan", "--reason", "r"], 2, "not a rule that blocks a run"),
         (["--class", PLACEHOLDER, "--reason", "  "], 2, "--reason must say why"),
         (["--class", PLACEHOLDER, "--reason", "r", "--operator", ""], 2, "--operator must name"),
         (["--class", PLACEHOLDER, "--reason", "r", "--expires", "soon"], 2, "--expires takes a time"),

@@ -350,9 +350,9 @@ def test_a_key_near_to_none_is_answered_with_all_that_are_known() -> None:
 
 def test_a_key_that_stands_twice_is_refused_with_both_lines() -> None:
     assert the_problem(MINIMAL + "nas_cleanup:\n  enabled: false\n  enabled: true\n") == (
-        "8: nas_cleanup.enabled: stands twice, first on line 7; keep one of the two"
+        "8: nas_cleanup.enabled: is there twice, first on line 7; keep one"
     )
-    assert "equipment: stands twice" in the_problem(MINIMAL + MINIMAL)
+    assert "equipment: is there twice" in the_problem(MINIMAL + MINIMAL)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "equipment:\n", "equipment: []\n", "agent: {}\n"])
