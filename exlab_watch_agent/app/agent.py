@@ -47,7 +47,7 @@ from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.engine.lane import Requested, Woken
+from exlab_watch_agent.engine.lane import LaneSetup, Requested, Woken
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.errors import AgentError, StateFolderError, StoreFullError
 from exlab_watch_agent.ports import Clock, Transport
@@ -119,6 +119,7 @@ class Agent:
         self._supervise = Every(self._parts.clock, SUPERVISE_EVERY_S)
         self._watching: Watching | None = None
         self._log_handler: logging.Handler | None = None
+        self._lanes: list[tuple[LaneSetup, Transport]] = []
         self._running: tuple[Engine, Publisher] | None = None
         self._is_stopping = False
         self._has_run = False
@@ -154,7 +155,9 @@ class Agent:
         Raises: StateFolderError, ConfigError.
         """
         parts = self._parts
-        lanes = [lane_setup(parts, item, self._transport_factory(item)) for item in parts.policy.equipment]
+        transports = [self._transport_factory(equipment) for equipment in parts.policy.equipment]
+        lanes = [lane_setup(parts, item, way) for item, way in zip(parts.policy.equipment, transports, strict=True)]
+        self._lanes = list(zip(lanes, transports, strict=True))
         require_private(parts.state_dir)
         parts.store.open()
         try:
@@ -246,17 +249,17 @@ class Agent:
             log.warning("%s", error)
 
     def _close_transports(self) -> None:
-        for lane in self.engine.lanes.values() if self.engine is not None else ():
+        for _, transport in self._lanes:
             with suppress(AgentError):  # what hangs in the system is found by the next start
-                lane.ports.transport.close()
+                transport.close()
         with suppress(AgentError):
             self._parts.children.close()
 
     def _release_roots(self) -> None:
         # A thread that hangs in a dead mount may yet wake and write: such a root goes with the process.
         if self.engine is not None and self.engine.is_drained:
-            for lane in self.engine.lanes.values():
-                lane.root_lock.release()
+            for setup, _ in self._lanes:
+                setup.root_lock.release()
 
     # --- what an operator asks ---------------------------------------------------------------------------------------
 
@@ -292,15 +295,14 @@ class Agent:
 
     def problems(self) -> list[Problem]:
         """Return what needs a person once this agent has ended, of all that it was to look after."""
-        engine, policy = self._open_engine, self._parts.policy
+        policy, roots = self._parts.policy, self._parts.roots
         snapshot, at = self.snapshot(), Moment(self._parts.clock.now(), is_ended=True)
-        known = frozenset(engine.lanes)
+        known = frozenset(roots)
         only = self._scope.only
         if only is None:
             hold = self.store.hold
             return problems(self.store, snapshot, policy=policy, known_equipment=known, at=at, hold=hold)
         records = [record for record in self.store if record.run_path in only]
-        roots = {lane_id: lane.root for lane_id, lane in engine.lanes.items()}
         places = [place_of(path, roots) for path in only]
         concerned = {place.equipment_id for place in places if place is not None}
         lanes = {lane_id: lane for lane_id, lane in snapshot.lanes.items() if lane_id in concerned}

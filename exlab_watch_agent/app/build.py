@@ -78,6 +78,11 @@ class Parts:
     run_log: RunLogWriter
     inbox: Inbox
 
+    @property
+    def roots(self) -> dict[str, str]:
+        """Equipment id → the folder below which its runs are."""
+        return {item.equipment_id: equipment_root(item) for item in self.policy.equipment}
+
     def trail_head(self) -> Mapping[str, Any]:
         """Return where the audit trail is now, as a sealed run's receipt says it."""
         head = self.store.head
