@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from exlab_watch_agent.app.agent import Agent
-from exlab_watch_agent.config.settings import parse_settings
+from exlab_watch_agent.config.load import parse_settings
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.lane import ScanWanted
 

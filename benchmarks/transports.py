@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exlab_watch_agent.app.agent import Agent
-from exlab_watch_agent.config.settings import parse_settings
+from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.config.load import parse_settings
 from exlab_watch_agent.statechart import RunState
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -130,7 +131,7 @@ def ours(local: Path, place: Place, state: Path) -> float:
         "agent": {"state_dir": str(state), "settle_seconds": 0},
         "verify": {"max_stream_bytes": 1 << 40},
     }  # fmt: skip
-    agent = Agent(parse_settings(json.dumps(config), source="benchmark"), is_watching=False)
+    agent = Agent(parse_settings(json.dumps(config), source="benchmark"), scope=Scope(is_watching=False))
     agent.open()
     try:
         began = time.perf_counter()

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 from exlab_watch_agent.app.agent import Agent
-from exlab_watch_agent.config.settings import parse_settings
+from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.config.load import parse_settings
 from exlab_watch_agent.statechart import RunState
 
 CONFIG = """\
@@ -79,7 +80,7 @@ def rival(local: Path, nas: Path) -> float:
 
 def ours(local: Path, nas: Path, state: Path) -> float:
     settings = parse_settings(CONFIG.format(local=local, nas=nas, state=state), source="benchmark")
-    agent = Agent(settings, is_watching=False)
+    agent = Agent(settings, scope=Scope(is_watching=False))
     agent.open()
     try:
         began = time.perf_counter()

@@ -1,5 +1,6 @@
 """All checks of this repository in one command: `python -m tests`. Ends at the first that fails.
 
+`python -m tests quick` makes those that need no server and wait for nothing: half a minute on two cores, for every commit.
 `python -m tests ARGUMENT...` hands the arguments to pytest, and runs the tests in one process.
 """
 
@@ -12,27 +13,44 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+STYLE = [
+    ["ruff", "check", "."],
+    ["ruff", "format", "--check", "."],
+    ["mypy"],
+    ["mypy", *(f"tests/{room}" for room in ("config", "app", "report", "cli", "core", "engine", "lab", "e2e"))],
+]
+QUICK = ["core", "report", "config", "engine", "test_layers.py", "test_tidy.py"]
+"""Pure rules, and what reads the source: no server, no clock of their own, no child process."""
+SIDE_BY_SIDE = ["pytest", "-n", "2", "--dist", "loadfile"]
+SLOWEST = "--durations=20"
 # Most tests wait for servers, disks and timers: two go on side by side, but for those that change the machine for a moment.
 TESTS = [
-    ["pytest", "-n", "2", "--dist", "loadfile", "-m", "not alone"],
-    ["pytest", "-m", "alone"],
+    [*SIDE_BY_SIDE, SLOWEST, "-m", "not alone"],
+    ["pytest", SLOWEST, "-m", "alone"],
 ]
 
 
 def main() -> int:
-    """Run ruff, mypy, all tests, then the wheel away from the checkout; return the first exit code that is not 0."""
-    checks = [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["mypy"],
-        *([["pytest", *sys.argv[1:]]] if sys.argv[1:] else TESTS),
-    ]
+    """Run ruff, mypy and the tests that are asked for; return the first exit code that is not 0.
+
+    After all tests, the wheel is tried away from the checkout.
+    """
+    match sys.argv[1:]:
+        case ["quick"]:
+            return _first_failure([*STYLE, [*SIDE_BY_SIDE, *(f"tests/{name}" for name in QUICK)]])
+        case []:
+            return _first_failure([*STYLE, *TESTS]) or _try_the_wheel()
+        case arguments:
+            return _first_failure([*STYLE, ["pytest", *arguments]]) or _try_the_wheel()
+
+
+def _first_failure(checks: list[list[str]]) -> int:
     for check in checks:
         print("+", " ".join(check), flush=True)
         code = subprocess.run([sys.executable, "-m", *check], cwd=ROOT, check=False).returncode
         if code:
             return code
-    return _try_the_wheel()
+    return 0
 
 
 def _try_the_wheel() -> int:

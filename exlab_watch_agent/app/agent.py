@@ -1,174 +1,160 @@
-"""The one place where parts are chosen and joined: settings in, a running agent out; start, stop, signals' effect.
+"""The life of an agent over one state folder: open, run, stop, close. Of what it is made is said in build.py.
 
-Beside the engine it runs what is about the whole machine and not about one run: the watcher, the inbox, the live view
-for `status`, the heartbeat here and on the NAS, the logs.
+Beside the engine it runs what is about the whole machine and not about one run: the watching (watching.py), operators'
+requests from the inbox, and what others read of it (publish.py).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from exlab_watch_agent import __version__
-from exlab_watch_agent.acts.handlers import ask_destination
-from exlab_watch_agent.adapters.apartness import ProbedApartness
-from exlab_watch_agent.adapters.children.process import Children
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local.cache_folder import CacheFolderSealer, FolderManifestStore
-from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
-from exlab_watch_agent.adapters.local.digests import LocalDigester
-from exlab_watch_agent.adapters.local.durable import open_private, remove_temporaries, write_atomically
-from exlab_watch_agent.adapters.local.root_lock import EquipmentRootLock
-from exlab_watch_agent.adapters.local.run_log import RunLogWriter
-from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
-from exlab_watch_agent.adapters.local.tree import DiskRunTree
-from exlab_watch_agent.adapters.state import holder
-from exlab_watch_agent.adapters.state.central_log import CentralLog
+from exlab_watch_agent.adapters.local.durable import remove_temporaries
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
-from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
-from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
-from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
-from exlab_watch_agent.adapters.watching.limits import read_limits
-from exlab_watch_agent.adapters.watching.watcher import Health, WatchedRoot, Watcher
-from exlab_watch_agent.config.settings import Settings
-from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.adapters.watching.watcher import WatchedRoot
+from exlab_watch_agent.app.build import (
+    Parts,
+    Scope,
+    close_log,
+    open_log,
+    parts_of,
+    ports_of,
+)
+from exlab_watch_agent.app.publish import (
+    Attempts,
+    Every,
+    HolderFile,
+    Publisher,
+    ScannedLane,
+    lanes_left,
+    paused_of,
+    read_live,
+    scanned_of,
+)
+from exlab_watch_agent.app.watching import Watching
+from exlab_watch_agent.config.load import Settings
+from exlab_watch_agent.core.commands import Command, command_of
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
+from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import printable, utc_text
-from exlab_watch_agent.engine.lane import (
-    DestinationLost,
-    Lane,
-    LaneSetup,
-    Noticed,
-    Requested,
-    ScanWanted,
-    Woken,
-)
+from exlab_watch_agent.engine.commit import answer
 from exlab_watch_agent.engine.loop import Engine
-from exlab_watch_agent.errors import (
-    AgentError,
-    ConfigError,
-    DestinationUnreachableError,
-    StateFolderError,
-    StoreFullError,
-)
-from exlab_watch_agent.ports import Ports, Transport
+from exlab_watch_agent.engine.messages import Answer, CommandGiven, Woken
+from exlab_watch_agent.errors import AgentError, StateFolderError, StoreFullError
+from exlab_watch_agent.ports import Clock, Ports, Transport
 from exlab_watch_agent.report.problems import Moment, Problem, problems
-from exlab_watch_agent.report.status import OldestUnsynced
+from exlab_watch_agent.report.snapshot import ObserverView, ProgressView, Snapshot
 from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
 
-LIVE_EVERY_S = 0.5
-LIVE_DUTY = 50
-"""Writing the live view takes at most one part in this many of the loop's time."""
 SUPERVISE_EVERY_S = 1.0
 INBOX_EVERY_S = 1.0
-HEARTBEAT_EVERY_S = 30.0
-NAS_HEARTBEAT_EVERY_S = 3600.0
+EVERYTHING = Scope()
 
 
-def make_transport(
-    equipment: EquipmentPolicy, policy: Policy, *, state_dir: Path | None = None, children: Children | None = None
-) -> Transport:
-    """Return the transport that an equipment's target asks for, for the agent of that state folder if one is given.
+class Requests:
+    """The requests that operators left in the inbox. `has_news` may be set from any thread."""
 
-    `children` keeps the programs that it runs; without it the transport has its own, ended by its `close`.
-    Raises: ConfigError for a transport that this platform does not have.
-    """
-    owner = f"{socket.gethostname()} {state_dir} {equipment.equipment_id}" if state_dir is not None else ""
-    if isinstance(equipment.target, MountedPathTarget):
-        return MountedPathTransport(equipment.target.path, owner=owner)
-    if isinstance(equipment.target, RcloneTarget):
-        return RcloneTransport(
-            equipment.target,
-            owner=owner,
-            children=children,
-            stall_s=policy.stall_s,
-            stream_bytes_max=policy.verify_stream_bytes_max,
-        )
-    if os.name == "nt":
-        raise ConfigError(
-            f"equipment {equipment.equipment_id}: rsync over ssh runs on Linux and macOS only; on Windows use rclone with "
-            "a remote of type sftp."
-        )
-    return RsyncTransport(
-        equipment.target,
-        owner=owner,
-        children=children,
-        socket_folder=None if state_dir is None else StateLayout(state_dir).sockets,
-        stall_s=policy.stall_s,
-        stream_bytes_max=policy.verify_stream_bytes_max,
-        is_metered=equipment.bandwidth is not None,
-    )
+    def __init__(self, inbox: Inbox, clock: Clock) -> None:
+        self._inbox = inbox
+        self._time = Every(clock, INBOX_EVERY_S)
+        self.has_news = True
+
+    def prepare(self) -> None:
+        """Make the inbox. Raises: StateFolderError."""
+        try:
+            self._inbox.prepare()
+        except OSError as error:
+            raise StateFolderError(
+                f"{self._inbox.folder} cannot be made ({error.strerror}): make room or mend the disk, then start again."
+            ) from error
+
+    def take(self) -> list[CommandGiven]:
+        """Return the requests that are there, each with the way back for its answer; none where it is not time to look."""
+        if not (self.has_news or self._time.is_time()):
+            return []
+        self.has_news = False
+        try:
+            taken = self._inbox.take()
+        except OSError as error:
+            log.warning("the inbox cannot be read: %s", error.strerror)
+            return []
+        commands: list[CommandGiven] = []
+        for name, request in taken:
+            reply = partial(self._inbox.reply, name)
+            try:
+                commands.append(CommandGiven(command_of(request), reply))
+            except AgentError as error:
+                reply(answer(str(error), is_ok=False))
+        return commands
 
 
 class Agent:
-    """A watch agent over one state folder. `run` blocks; `stop` may be called from any thread or signal handler."""
+    """A watch agent over one state folder. `run` blocks; `stop` may be called from any thread or signal handler.
+
+    `on_move` is told of each move once it is durable, `on_notice` of what concerns the whole agent. `transport_factory`
+    gives the way to an equipment's NAS in the stead of the configured one.
+    """
 
     def __init__(
         self,
         settings: Settings,
         *,
         state_dir: Path | None = None,
-        only: frozenset[str] | None = None,
-        is_watching: bool = True,
-        is_choosy: bool = False,
-        is_working: bool = True,
-        on_move: Callable[[RunRecord, Move], None] | None = None,
+        scope: Scope = EVERYTHING,
+        on_move: Callable[[RunRecord, Move], None] = lambda *_: None,
         on_notice: Callable[[str], None] = lambda _: None,
         transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
+        clock: SystemClock | None = None,
     ) -> None:
-        self.state_dir = state_dir or settings.state_dir
-        self._layout = StateLayout(self.state_dir)
-        self.settings = settings
-        self.policy: Policy = settings.policy()
-        self.store = RunStore(self.state_dir)
-        self._clock = SystemClock()
-        self._host = socket.gethostname()
-        self._only = only
-        self._is_watching = is_watching
-        self._is_choosy = is_choosy
-        self._is_working = is_working
-        self._extra_on_move = on_move
+        self._parts: Parts = parts_of(settings, state_dir=state_dir, clock=clock or SystemClock())
+        self._scope = scope
+        self._tell_of_move = on_move
         self._on_notice = on_notice
-        self._children = Children(self._layout.children)
-        self._transport_factory = transport_factory or self.make_transport
-        self._run_log = RunLogWriter(self._host)
-        self._inbox = Inbox(self.state_dir)
-        self._watcher: Watcher | None = None
-        self._watches_allowed = read_limits().watches
+        self._transport_factory = transport_factory or self._parts.make_transport
+        self._requests = Requests(self._parts.inbox, self._parts.clock)
+        self._supervise = Every(self._parts.clock, SUPERVISE_EVERY_S)
+        self._watching: Watching | None = None
         self._log_handler: logging.Handler | None = None
-        self.engine: Engine | None = None
-        self._last: dict[str, float] = {}
-        self._inbox_has_news = True
+        self._lanes: list[Ports] = []
+        self._running: tuple[Engine, Publisher] | None = None
         self._is_stopping = False
         self._has_run = False
-        self._shown: tuple[Any, ...] = ()
-        self._oldest = OldestUnsynced(())
-        self._live_every_s = LIVE_EVERY_S
-        self._not_seen: set[str] = set()
-        self._since = ""
-        self._pause_said: str | None = None
-        self._unwritten: set[str] = set()
-        self._nas_heartbeats: dict[str, float] = {}
-        self._lanes_before: Mapping[str, Any] = {}
+
+    @property
+    def store(self) -> RunStore:
+        return self._parts.store
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine, None before `open`."""
+        return self._running[0] if self._running is not None else None
+
+    @property
+    def _open_engine(self) -> Engine:
+        assert self._running is not None, "open() comes first"
+        return self._running[0]
+
+    @property
+    def _publisher(self) -> Publisher:
+        assert self._running is not None, "open() comes first"
+        return self._running[1]
 
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:
         """Return the configured transport of an equipment; its programs live and end with this agent."""
-        return make_transport(equipment, self.policy, state_dir=self.state_dir, children=self._children)
+        return self._parts.make_transport(equipment)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -177,82 +163,79 @@ class Agent:
 
         Raises: StateFolderError, ConfigError.
         """
-        lanes = [self._lane_setup(equipment) for equipment in self.policy.equipment]
-        require_private(self.state_dir)
-        self.store.open()
+        parts = self._parts
+        self._lanes = [
+            ports_of(item, parts.policy, self._transport_factory(item), state_dir=parts.state_dir, clock=parts.clock)
+            for item in parts.policy.equipment
+        ]
+        require_private(parts.state_dir)
+        parts.store.open()
         try:
-            self._children.end_leftovers()  # before anything new writes to where a killed agent's child still writes
-            self._open_log()
-            for notice in self.store.notices:
+            parts.children.end_leftovers()  # before anything new writes to where a killed agent's child still writes
+            self._log_handler = open_log(parts)
+            for notice in parts.store.notices:
                 self._notify(notice)
-            for folder in (self.state_dir, self._layout.manifests):
+            for folder in (parts.state_dir, StateLayout(parts.state_dir).manifests):
                 remove_temporaries(folder)  # The lock is ours, so they are those of an agent that was killed.
-            self._since = utc_text(self._clock.now())
-            self._say_who_holds()
-            self._prepare_inbox()
-            self._run_log.start()
-            if self._only is not None or self._is_choosy or not self._is_working:
-                self._lanes_before = lanes_of(read_live(self.state_dir))
-            self._oldest = OldestUnsynced(self._unsettled())
-            self.engine = Engine(
-                store=self.store,
-                lanes=lanes,
-                policy=self.policy,
-                clock=self._clock,
-                now_local=self._clock.now_local,
-                trail_head=self._trail_head,
+            attempts = Attempts()
+            holder_file = HolderFile(parts, attempts)
+            holder_file.say()
+            self._requests.prepare()
+            parts.run_log.start()
+            engine = Engine(
+                store=parts.store,
+                lanes=self._lanes,
+                policy=parts.policy,
+                clock=parts.clock,
+                now_local=parts.clock.now_local,
+                anchor=parts.anchor,
+                hints=self._hints,
                 on_move=self._on_move,
                 on_pass=self._on_pass,
-                is_working=self._is_working,
-                only=frozenset(record.run_path for record in self.store) if self._is_choosy else self._only,
+                is_working=self._scope.is_working,
+                only=self._only(),
             )
+            before = {} if self._scope.is_everything else lanes_left(read_live(parts.state_dir))
+            publisher = Publisher(
+                parts, engine, holder_file=holder_file, attempts=attempts, observer=self._observer, before=before
+            )
+            self._running = engine, publisher
         except BaseException:
             self.close()
             raise
 
+    def _only(self) -> frozenset[str] | None:
+        if self._scope.only_enqueued:
+            return frozenset(record.run_path for record in self.store)
+        return self._scope.only
+
     def run(self, *, until_rest: bool = False) -> None:
         """Work until `stop`, or until all runs rest. Raises: StoreWriteError."""
-        assert self.engine is not None, "open() comes first"
+        engine = self._open_engine
         self._has_run = True
         log.info("agent %s started, chart %s, pid %d", __version__, CHART.version, os.getpid())
         if self._is_stopping:  # asked while the parts were put together
-            self.engine.stop()
-        if self._is_watching:
-            self._watcher = self._make_watcher(self.engine.lanes)
+            engine.stop()
+        if self._scope.is_watching:
+            self._watching = Watching(
+                engine,
+                {
+                    ports.equipment.equipment_id: WatchedRoot(ports.root, ports.equipment.observer)
+                    for ports in self._lanes
+                },
+                self.store,
+                self._parts.inbox.folder,
+                on_inbox=self._on_inbox,
+            )
         try:
-            if self._watcher is not None:
-                self._watcher.start()
-            self.engine.run(until_rest=until_rest)
-            if until_rest and self._only is None and not self._is_stopping:
-                self._beat_on_all()  # the hourly one would hardly ever fall into so short a life
+            if self._watching is not None:
+                self._watching.start()
+            engine.run(until_rest=until_rest)
+            if until_rest and self._scope.only is None and not self._is_stopping:
+                self._publisher.beat_everywhere()  # the hourly one would hardly ever fall into so short a life
         finally:
-            if self._watcher is not None:
-                self._watcher.stop()
-
-    def _make_watcher(self, lanes: Mapping[str, Lane]) -> Watcher:
-        return Watcher(
-            {lane_id: WatchedRoot(lane.root, lane.equipment.observer) for lane_id, lane in lanes.items()},
-            self._inbox.folder,
-            on_news=lambda: self._post(Woken()),
-            on_inbox=self._on_inbox,
-            on_lost=lambda lane_id: self._post(ScanWanted((lane_id,))),
-            on_poll=lambda lane_id: self._post(ScanWanted((lane_id,), is_full=False)),
-            took_s=lambda lane_id: lanes[lane_id].scan_took_s,
-            may_write=lambda lane_id: lanes[lane_id].is_ours,
-            is_finished=self._is_finished,
-        )
-
-    def _is_finished(self, run_path: str) -> bool:
-        """Return whether little more will happen in this run folder. Asked by the watcher's threads."""
-        return self.store.state_at(run_path) in CHART.settled
-
-    def bind(self, equipment_id: str, operator: str) -> str:
-        """Bind an equipment's destination because an operator says that it is the right one; return what is to be said.
-
-        For an agent that is open and does not run; a running one is asked through its inbox. Raises: AgentError.
-        """
-        assert self.engine is not None, "open() comes first"
-        return self.engine.bind(equipment_id, operator)
+            if self._watching is not None:
+                self._watching.stop()
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -262,60 +245,19 @@ class Agent:
     def close(self) -> None:
         """Write what a start would otherwise have to replay, and let the state folder go."""
         try:
-            if self.engine is not None and self._has_run:
-                self._publish(force=True)
-                self._beat_here()
-            if self.engine is not None:
+            if self._running is not None:
+                if self._has_run:
+                    self._publisher.publish(is_last=True)
+                    self._publisher.beat_here()
                 self._checkpoint()
         finally:
             self._close_transports()
-            self._run_log.close()
+            self._parts.run_log.close()
             self._release_roots()
             log.info("agent stopped")
             if self._log_handler is not None:
-                package = logging.getLogger("exlab_watch_agent")
-                package.removeHandler(self._log_handler)
-                package.propagate = True
-                self._log_handler.close()
+                close_log(self._log_handler)
             self.store.close()
-
-    def _close_transports(self) -> None:
-        if self.engine is not None:
-            for lane in self.engine.lanes.values():
-                with suppress(AgentError):  # what hangs in the system is found by the next start
-                    lane.ports.transport.close()
-        with suppress(AgentError):
-            self._children.close()
-
-    def _lane_setup(self, equipment: EquipmentPolicy) -> LaneSetup:
-        transport = self._transport_factory(equipment)
-
-        def make_ports(binding: Callable[[], Binding | None], trail_head: Callable[[], Mapping[str, Any]]) -> Ports:
-            return Ports(
-                clock=self._clock,
-                tree=DiskRunTree(),
-                creations=JsonCreationFiles(),
-                digester=LocalDigester(),
-                transport=transport,
-                manifests=FolderManifestStore(self._layout.manifests),
-                sealer=CacheFolderSealer(),
-                equipment=equipment,
-                policy=self.policy,
-                apartness=ProbedApartness(equipment, transport, self._clock, self.policy.equipment),
-                binding=binding,
-                trail_head=trail_head,
-            )
-
-        root = equipment_root(equipment)
-        holder_of_root = {"pid": os.getpid(), "host": self._host, "state_dir": str(self.state_dir)}
-        root_lock = EquipmentRootLock(root, holder=holder_of_root)
-        return LaneSetup(equipment, root, DiskRunScanner(), make_ports, root_lock)
-
-    def _release_roots(self) -> None:
-        # A thread that hangs in a dead mount may yet wake and write: such a root goes with the process.
-        if self.engine is not None and self.engine.is_drained:
-            for lane in self.engine.lanes.values():
-                lane.root_lock.release()
 
     def _checkpoint(self) -> None:
         """Spare the next start the replay. Raises: StoreWriteError."""
@@ -324,347 +266,100 @@ class Agent:
         except StoreFullError as error:  # The trail has everything, so nothing but time is lost.
             log.warning("%s", error)
 
-    def _open_log(self) -> None:
-        handler = CentralLog(
-            self._layout.log,
-            size_bytes_max=int(self.settings.logging.central_log_max_mb * 1024 * 1024),
-            kept=self.settings.logging.central_log_keep,
-        )
-        package = logging.getLogger("exlab_watch_agent")
-        package.setLevel(self.settings.logging.level)
-        package.addHandler(handler)
-        package.propagate = False
-        self._log_handler = handler
+    def _close_transports(self) -> None:
+        for ports in self._lanes:
+            with suppress(AgentError):  # what hangs in the system is found by the next start
+                ports.transport.close()
+        with suppress(AgentError):
+            self._parts.children.close()
 
-    def _say_who_holds(self) -> None:
-        """Say who holds the folder, and whether it waits for room: in place, because this must work on a full disk, too."""
-        said = {"pid": os.getpid(), "host": self._host, "since": self._since, "version": __version__}
-        self._try(self._layout.holder.name, lambda: holder.say(self._layout.holder, said | {"paused": self.paused}))
+    def _release_roots(self) -> None:
+        # A thread that hangs in a dead mount may yet wake and write: such a root goes with the process.
+        if self.engine is not None and self.engine.is_drained:
+            for ports in self._lanes:
+                ports.root_lock.release()
 
-    def _try(self, what: str, write: Callable[[], object]) -> None:
-        """Write what is not needed for any run's safety; that it cannot be written is said once, not at every try."""
-        try:
-            write()
-            self._unwritten.discard(what)
-        except OSError as error:
-            if what not in self._unwritten:
-                log.warning("%s cannot be written (%s): it is tried again.", what, error.strerror)
-            self._unwritten.add(what)
+    # --- what an operator asks ---------------------------------------------------------------------------------------
 
-    def _prepare_inbox(self) -> None:
-        try:
-            self._inbox.prepare()
-        except OSError as error:
-            raise StateFolderError(
-                f"{self._inbox.folder} cannot be made ({error.strerror}): make room or mend the disk, then start again."
-            ) from error
+    def ask(self, command: Command, reply: Callable[[Answer], None]) -> None:
+        """Have the engine obey a command; `reply` is called with the answer, on the engine's thread."""
+        self._open_engine.post(CommandGiven(command, reply))
+
+    def bind(self, equipment_id: str, operator: str) -> str:
+        """Bind an equipment's destination because an operator says that it is the right one; return what is to be said.
+
+        For an agent that is open and does not run; a running one is asked through its inbox. Raises: AgentError.
+        """
+        return self._open_engine.bind(equipment_id, operator)
+
+    # --- what is known -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Return what is true only while the agent runs: progress, waits, reasons, health. From any thread."""
+        return self._publisher.snapshot()
+
+    def progress(self) -> dict[str, ProgressView]:
+        """Return job id → how far its work is. From any thread."""
+        return self._publisher.progress()
+
+    def scanned(self) -> dict[str, ScannedLane]:
+        """Return equipment id → what its last scan saw."""
+        return scanned_of(self._open_engine)
 
     @property
     def paused(self) -> str | None:
         """Why nothing is decided now, in one sentence with the next step; None in ordinary times."""
-        pause = self.engine.pause if self.engine is not None else None
-        return f"since {utc_text(pause.since)}: {pause.reason}" if pause is not None else None
+        return paused_of(self.engine) if self.engine is not None else None
+
+    def problems(self) -> list[Problem]:
+        """Return what needs a person once this agent has ended, of all that it was to look after."""
+        policy, roots = self._parts.policy, self._parts.roots
+        snapshot, at = self.snapshot(), Moment(self._parts.clock.now(), is_ended=True)
+        known = frozenset(roots)
+        only = self._scope.only
+        if only is None:
+            hold = self.store.hold
+            return problems(self.store, snapshot, policy=policy, known_equipment=known, at=at, hold=hold)
+        records = [record for record in self.store if record.run_path in only]
+        places = [place_of(path, roots) for path in only]
+        concerned = {place.equipment_id for place in places if place is not None}
+        lanes = {lane_id: lane for lane_id, lane in snapshot.lanes.items() if lane_id in concerned}
+        return problems(records, replace(snapshot, lanes=lanes), policy=policy, known_equipment=known, at=at)
+
+    # --- beside the engine -------------------------------------------------------------------------------------------
+
+    def _hints(self) -> tuple[str, ...]:
+        return self._watching.hints() if self._watching is not None else ()
+
+    def _observer(self) -> ObserverView:
+        return self._watching.view() if self._watching is not None else ObserverView()
 
     def _notify(self, text: str) -> None:
         """Say something of the whole agent: to the log, and to whoever runs it."""
         log.warning("%s", text)
         self._on_notice(text)
 
-    def _tell_of_pause(self) -> None:
-        paused = self.paused
-        if paused == self._pause_said:
-            return
-        self._pause_said = paused
-        self._say_who_holds()
-        self._notify(
-            f"paused {paused}" if paused is not None else "There is room again: the agent goes on where it was."
-        )
-        self._nas_heartbeats.clear()  # From the NAS it is to be seen at once, too.
-        self._last.pop("heartbeat", None)
-
-    # --- beside the engine -------------------------------------------------------------------------------------------
-
-    def _post(self, message: Any) -> None:
-        if self.engine is not None:
-            self.engine.post(message)
-
     def _on_inbox(self) -> None:
-        self._inbox_has_news = True
-        self._post(None)
-
-    def _trail_head(self) -> Mapping[str, Any]:
-        head = self.store.head
-        return {
-            "host": self._host,
-            "version": __version__,
-            "chart": CHART.version,
-            "audit_seq": head.seq,
-            "audit_blake3": head.digest,
-            "sealed_at": utc_text(self._clock.now()),
-        }
+        self._requests.has_news = True
+        self._open_engine.post(Woken())
 
     def _on_move(self, record: RunRecord, move: Move) -> None:
-        self._oldest.moved(record)
-        self._run_log.put(record, move)
-        if self._extra_on_move is not None:
-            self._extra_on_move(record, move)
+        self._publisher.on_move(record)
+        self._parts.run_log.put(record, move)
+        self._tell_of_move(record, move)
 
     def _on_pass(self) -> None:
         """What has to happen now and then, from the engine's loop, which comes by at least once a second."""
-        self._tell_of_pause()
-        if self._watcher is not None and (paths := self._watcher.take()):
-            self._post(Noticed(paths))
+        if (news := self._publisher.news_of_pause()) is not None:
+            self._notify(news)
         # A request that would be refused is better left where it is: it is obeyed when there is room.
-        if self.paused is None and (self._inbox_has_news or self._is_time("inbox", INBOX_EVERY_S)):
-            self._inbox_has_news = False
-            self._take_requests()
-        if self._is_time("live", self._live_every_s):
-            self._publish()
-        if self._watcher is not None and self._is_time("supervise", SUPERVISE_EVERY_S):
-            self._watcher.supervise()
-            self._scan_what_is_not_seen(self._watcher)
-        if self._is_time("heartbeat", HEARTBEAT_EVERY_S):
-            self._beat()
-
-    def _scan_what_is_not_seen(self, watcher: Watcher) -> None:
-        """Look through a root as soon as its watching fails: most often because the root itself has gone."""
-        degraded = {lane_id for lane_id, health in watcher.health().items() if health.is_degraded}
-        if new := tuple(sorted(degraded - self._not_seen)):
-            self._post(ScanWanted(new))
-        self._not_seen = degraded
-
-    def _is_time(self, what: str, every_s: float) -> bool:
-        now_s = self._clock.monotonic_s()
-        if now_s - self._last.get(what, -every_s) < every_s:
-            return False
-        self._last[what] = now_s
-        return True
-
-    def _take_requests(self) -> None:
-        try:
-            taken = self._inbox.take()
-        except OSError as error:
-            log.warning("the inbox cannot be read: %s", error.strerror)
-            return
-        for name, request in taken:
-            self._post(Requested(request, lambda answer, name=name: self._inbox.reply(name, answer)))  # type: ignore[misc]
-
-    # --- the live view -----------------------------------------------------------------------------------------------
-
-    def live(self) -> dict[str, Any]:
-        """Return what is true only while the agent runs: progress, waits, reasons, health."""
-        assert self.engine is not None, "open() comes first"
-        engine = self.engine
-        waiting: dict[str, str] = {}
-        run_problems: dict[str, str] = {}
-        unreadable: dict[str, dict[str, Any]] = {}
-        for job_id, view in list(engine.views.items()):
-            if view.reason:
-                waiting[job_id] = printable(view.reason)
-            if view.problem:
-                run_problems[job_id] = printable(view.problem)
-            if view.unreadable and (record := self.store.get(job_id)) is not None:
-                said = {"message": printable(view.unreadable), "looks": view.unreadable_looks}
-                unreadable[printable(record.run_path)] = said
-        return {
-            "schema": 1,
-            "at": utc_text(self._clock.now()),
-            "lanes": self._lanes_json(),
-            "observer": self._observer_json(),
-            "progress": self._progress_json(),
-            "waiting": waiting,
-            "run_problems": run_problems,
-            "unreadable": unreadable,
-            "path_problems": {printable(path): printable(text) for path, text in engine.path_problems.items()},
-            "orphans": [finding.to_json() for finding in engine.orphans()],
-            "refused_after_sync": {
-                job_id: [finding.rule_detail for finding in findings]
-                for job_id, findings in engine.refused_after_sync().items()
-            },
-        }
-
-    def _lanes_json(self) -> dict[str, Any]:
-        assert self.engine is not None, "open() comes first"
-        return {lane_id: self._lane_json(lane) for lane_id, lane in self.engine.lanes.items()}
-
-    def _progress_json(self) -> dict[str, Any]:
-        assert self.engine is not None, "open() comes first"
-        return {
-            job_id: {"bytes_done": p.bytes_done, "files_done": p.files_done, "seconds": round(seconds, 1)}
-            for job_id, (p, seconds) in self.engine.progress().items()
-        }
-
-    def _observer_json(self) -> dict[str, Any]:
-        """Return how each root is watched; `kind` is `mixed` where that differs."""
-        if self._watcher is None:
-            return {"kind": "scan", "degraded": False, "restarts": 0, "roots": {}}
-        roots = self._watcher.health()
-        kinds = {health.kind for health in roots.values()}
-        return {
-            "kind": kinds.pop() if len(kinds) == 1 else "mixed",
-            "degraded": any(health.is_degraded for health in roots.values()),
-            "restarts": self._watcher.restarts,
-            "watches_allowed": self._watches_allowed,
-            "roots": {lane_id: _health_json(health) for lane_id, health in roots.items()},
-        }
-
-    def _lane_json(self, lane: Lane) -> dict[str, Any]:
-        before = self._lanes_before.get(lane.equipment.equipment_id, {})
-        return {
-            "destination": lane.ports.transport.describe(),
-            "waiting_since": utc_text(lane.waiting_since) if lane.waiting_since is not None else None,
-            "waiting_reason": lane.waiting_reason,
-            "waiting_kind": lane.wait.code,
-            "waiting_command": lane.wait.command,
-            "root_problem": lane.root_problem,
-            "last_scan_at": utc_text(lane.last_scan_at) if lane.last_scan_at is not None else None,
-            "last_success_at": utc_text(lane.last_success_at) if lane.last_success_at is not None else None,
-            **(_still_waits(before) if not _has_asked(lane, before) else {}),
-        }
-
-    def problems(self) -> list[Problem]:
-        """Return what needs a person once this agent has ended, of all that it was to look after."""
-        assert self.engine is not None, "open() comes first"
-        live, at = self.live(), Moment(self._clock.now(), is_ended=True)
-        known = frozenset(self.engine.lanes)
-        if self._only is None:
-            hold = self.store.hold
-            return problems(self.store, live, policy=self.policy, known_equipment=known, at=at, hold=hold)
-        records = [record for record in self.store if record.run_path in self._only]
-        places = [
-            place_of(path, {lane_id: lane.root for lane_id, lane in self.engine.lanes.items()}) for path in self._only
-        ]
-        concerned = {place.equipment_id for place in places if place is not None}
-        live["lanes"] = {lane_id: lane for lane_id, lane in live["lanes"].items() if lane_id in concerned}
-        return problems(records, live, policy=self.policy, known_equipment=known, at=at)
-
-    def _publish(self, *, force: bool = False) -> None:
-        """Leave the live view for other processes, when it is another than before. Not durable: it is true now or not at all."""
-        assert self.engine is not None, "open() comes first"
-        # Cheap to ask, and the same for as long as nothing that is shown has changed: then nothing is gone through.
-        shown = self.engine.told, self._lanes_json(), self._observer_json(), self._progress_json()
-        if shown == self._shown and not force:
-            return
-        began_s = self._clock.monotonic_s()
-        text = json.dumps(self.live())
-        self._try(self._layout.live.name, lambda: self._write_live(text, shown))
-        self._live_every_s = max(LIVE_EVERY_S, LIVE_DUTY * (self._clock.monotonic_s() - began_s))
-
-    def _write_live(self, text: str, shown: tuple[Any, ...]) -> None:
-        path = self._layout.live
-        temporary = path.with_suffix(".tmp")
-        try:
-            with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
-                file.write(text)
-            temporary.replace(path)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        self._shown = shown
-
-    def _unsettled(self) -> Iterator[RunRecord]:
-        """Yield the records of the runs that do not rest sealed: few, where all is well."""
-        for job_id in self.store.ids_in(CHART.unsettled):
-            record = self.store.get(job_id)
-            if record is not None:
-                yield record
-
-    def heartbeat(self) -> dict[str, Any]:
-        """Return what the heartbeat says."""
-        assert self.engine is not None, "open() comes first"
-        found = self.store.counts()
-        return {
-            "schema": 1,
-            "at": utc_text(self._clock.now()),
-            "host": self._host,
-            "pid": os.getpid(),
-            "version": __version__,
-            "counts": {state.value: found[state] for state in CHART.states if found.get(state)},
-            "oldest_unsynced": self._oldest.find(self.store.get),
-            "lanes": self._lanes_json(),
-            "observer": self._observer_json(),
-            "audit": {"seq": self.store.head.seq, "blake3": self.store.head.digest},
-            "paused": self.paused,
-            "hold": self.store.hold,
-        }
-
-    def _beat_here(self) -> bytes:
-        data = (json.dumps(self.heartbeat(), indent=2) + "\n").encode()
-        self._try(self._layout.heartbeat.name, lambda: write_atomically(self._layout.heartbeat, data, mode=0o600))
-        return data
-
-    def _beat(self) -> None:
-        data = self._beat_here()
-        assert self.engine is not None, "open() comes first"
-        for lane_id, lane in self.engine.lanes.items():
-            is_known = lane.ports.marker_id() is not None and lane.waiting_since is None
-            now_s = self._clock.monotonic_s()
-            if is_known and now_s - self._nas_heartbeats.get(lane_id, -NAS_HEARTBEAT_EVERY_S) >= NAS_HEARTBEAT_EVERY_S:
-                self._nas_heartbeats[lane_id] = now_s
-                with suppress(RuntimeError):  # the executor is closed while the agent stops
-                    lane.eyes.submit(self._beat_on_nas, lane, data)
-
-    def _beat_on_all(self) -> None:
-        assert self.engine is not None, "open() comes first"
-        data = self._beat_here()
-        for lane in self.engine.lanes.values():
-            if lane.ports.marker_id() is not None and lane.waiting_since is None:
-                self._beat_on_nas(lane, data)
-
-    def _beat_on_nas(self, lane: Lane, data: bytes) -> None:
-        try:
-            lane.ports.transport.require_marker(expected_marker_id=lane.ports.marker_id())
-        except DestinationUnreachableError as error:  # said to people as any other wait for the NAS
-            self._post(DestinationLost(lane.equipment.equipment_id, error))
-            return
-        try:
-            ask_destination(lane.ports, is_full=True)
-            lane.ports.transport.write_small(f".exlab-watch-agent/{self._host}.json", data)
-        except AgentError as error:  # it may still be read, and audited
-            log.warning("the heartbeat could not be placed on the NAS: %s", error)
-
-
-def read_live(state_dir: Path) -> dict[str, Any]:
-    """Return the live view that an agent left, which is true only while it runs; empty where there is none."""
-    try:
-        return dict(json.loads(StateLayout(state_dir).live.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def lanes_of(left: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the lanes of a live view that an agent left, each with the time `at` at which it was so."""
-    return {lane_id: {"at": left.get("at"), **lane} for lane_id, lane in left.get("lanes", {}).items()}
-
-
-def _has_asked(lane: Lane, before: Mapping[str, Any]) -> bool:
-    """Return whether this agent knows by itself how it is with a destination that an earlier one was waiting for.
-
-    One that was started for single runs, or works on none, asks few or none; what is not asked stays as it was found.
-    """
-    since = before.get("waiting_since")
-    has_answered = lane.asked_fully_s >= 0
-    if since is None or lane.waiting_since is not None or has_answered:
-        return True
-    return lane.last_success_at is not None and lane.last_success_at > datetime.fromisoformat(since)
-
-
-def _still_waits(before: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: before[name] for name in before if name == "at" or name.startswith("waiting_")}
-
-
-def _health_json(health: Health) -> dict[str, Any]:
-    return {
-        "kind": health.kind,
-        "degraded": health.is_degraded,
-        "reason": printable(health.reason),
-        "command": health.command,
-        "watches": health.watches,
-        "missing": health.missing,
-        "let_go": health.let_go,
-        "canary": printable(health.canary),
-    }
+        if self.paused is None:
+            for request in self._requests.take():
+                self._open_engine.post(request)
+        self._publisher.publish_in_time()
+        if self._watching is not None and self._supervise.is_time():
+            self._watching.supervise()
+        self._publisher.beat_in_time()
 
 
 def leave_now(agent: Agent, code: int) -> None:

@@ -15,24 +15,29 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
-from exlab_watch_agent.acts.handlers import Look, Seen, Unseen, carry_out, look
+from exlab_watch_agent.acts.carry_out import work
+from exlab_watch_agent.acts.inspect import inspect
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.app.agent import Agent
-from exlab_watch_agent.config.settings import Settings, load_settings
+from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.config.load import Settings, load_settings
+from exlab_watch_agent.core.commands import Command, Enqueue, Retry
 from exlab_watch_agent.core.decide import verify_effect
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.events import EffectFailed, Verified
+from exlab_watch_agent.core.effects import Inspect
+from exlab_watch_agent.core.events import EffectFailed, Seen, Unseen, Verified
 from exlab_watch_agent.core.gate import Finding, blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.manifest import Agreement
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.engine.lane import Requested
+from exlab_watch_agent.engine.messages import Answer
 from exlab_watch_agent.errors import AgentError, FailureKind
 from exlab_watch_agent.ports import Control, Transport
 from exlab_watch_agent.statechart import CHART
 
 REPLY_WAIT_S = 60.0
+PROGRAM = "program"
 
 PushCallable = Callable[[Path, str, Sequence[str]], Awaitable[None] | None]
 """(run folder, destination below the root, POSIX paths to copy) → None when all are there. May be a coroutine function."""
@@ -98,7 +103,7 @@ class NASSyncClient:
         self._agent = Agent(
             settings,
             state_dir=Path(queue_db).expanduser().absolute(),
-            is_choosy=True,
+            scope=Scope(only_enqueued=True),
             on_move=self._on_move,
             transport_factory=self._make_transport,
         )
@@ -137,12 +142,12 @@ class NASSyncClient:
     async def enqueue(self, run_path: Path | str) -> SyncJobHandle:
         """Hand a run over and return its job; a known run's job is returned, a failed one is armed again.
 
-        A run that the gate refuses is `blocked`; it goes on by itself once an override stands in its `creation.json`.
+        A run that the gate refuses is `blocked`; it goes on by itself once its `creation.json` has an override.
         Raises: AgentError when the run cannot be read or is none of the configured equipment.
         """
         path = _absolute(run_path)
         refusals = await asyncio.to_thread(self._refusals, path)
-        await self._ask({"command": "enqueue", "run_path": path, "operator": "program"})
+        await self._ask(Enqueue(PROGRAM, path))
         record = await self._record_once_known(path)
         if refusals:
             return SyncJobHandle("", "blocked", path, refusals)
@@ -156,7 +161,7 @@ class NASSyncClient:
 
     async def retry(self, job_id: str) -> None:
         """Try a failed job again, with its attempts counted anew. Raises: AgentError when it has not failed."""
-        await self._ask({"command": "retry", "job_id": job_id, "operator": "program"})
+        await self._ask(Retry(PROGRAM, job_id=job_id))
 
     async def force_verify(self, run_path: Path | str) -> VerifyResult:
         """Hash both sides now and compare; changes nothing, here, there or in the job's state.
@@ -202,25 +207,24 @@ class NASSyncClient:
     def _why_not_taken_up(self, path: str) -> str:
         engine = self._agent.engine
         assert engine is not None, "init() comes first"
-        place = place_of(path, {lane_id: lane.root for lane_id, lane in engine.lanes.items()})
-        root_problem = engine.lanes[place.equipment_id].root_problem if place is not None else None
+        place = place_of(path, engine.roots)
+        root_problem = engine.view.lanes[place.equipment_id].root_problem if place is not None else None
         return self._agent.paused or root_problem or "its creation.json cannot be used."
 
-    async def _ask(self, request: Mapping[str, Any]) -> str:
+    async def _ask(self, command: Command) -> str:
         self._require_running()
         assert self._loop is not None, "init() comes first"
-        answered: asyncio.Future[Mapping[str, Any]] = self._loop.create_future()
+        answered: asyncio.Future[Answer] = self._loop.create_future()
         loop = self._loop
 
-        def settle(answer: Mapping[str, Any]) -> None:
+        def settle(answer: Answer) -> None:
             if not answered.done():
                 answered.set_result(answer)
 
-        def reply(answer: Mapping[str, Any]) -> None:
+        def reply(answer: Answer) -> None:
             loop.call_soon_threadsafe(settle, answer)
 
-        assert self._agent.engine is not None, "init() comes first"
-        self._agent.engine.post(Requested(request, reply))
+        self._agent.ask(command, reply)
         answer = await asyncio.wait_for(answered, timeout=REPLY_WAIT_S)
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))
@@ -230,21 +234,21 @@ class NASSyncClient:
         self._require_running()
         engine = self._agent.engine
         assert engine is not None, "init() comes first"
-        place = place_of(path, {lane_id: lane.root for lane_id, lane in engine.lanes.items()})
+        place = place_of(path, engine.roots)
         if place is None:
-            raise AgentError(f"{path} is no run of a configured equipment.")
-        result = look(Look(place, judges_gate=True), engine.lanes[place.equipment_id].ports)
+            raise AgentError(f"{path} is not a run of a configured equipment.")
+        result = inspect(Inspect(place, judges_gate=True), engine.ports_of(place.equipment_id))
         if isinstance(result, Unseen):
             raise AgentError(result.message)
         if not isinstance(result, Seen):
-            raise AgentError(f"{path} is not a run: the level of its creation.json is another.")
+            raise AgentError(f"{path} is not a run: its creation.json has another level.")
         now = SystemClock().now()
         return blocking(mark_overrides(result.inspected.findings, result.creation.overrides, now=now))
 
     def _compare(self, record: RunRecord) -> VerifyResult:
         engine = self._agent.engine
         assert engine is not None, "init() comes first"
-        outcome = carry_out(verify_effect(record), engine.lanes[record.equipment_id].ports, Control())
+        outcome = work(verify_effect(record), engine.ports_of(record.equipment_id), Control())
         if isinstance(outcome, Verified):
             found = outcome.comparison
             return VerifyResult(

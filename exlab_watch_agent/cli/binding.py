@@ -5,71 +5,63 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from exlab_watch_agent.app.agent import Agent, make_transport
-from exlab_watch_agent.cli.context import Context, operator_name
-from exlab_watch_agent.cli.showing import human_bytes
-from exlab_watch_agent.core.binding import accepted
+from exlab_watch_agent.app import checks
+from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.ports import Nature, Transport
+from exlab_watch_agent.report.status import human_bytes
 
 NAMES_SHOWN_MAX = 5
 
 
-def bind(context: Context, equipment_ids: Sequence[str], *, is_all: bool, is_yes: bool) -> int:
+def bind(site: Site, equipment_ids: Sequence[str], *, is_all: bool, is_yes: bool) -> int:
     """Have destinations bound, each after a look and a question; return the exit code. Raises: ConfigError."""
-    chosen = _chosen(context, equipment_ids, is_all=is_all)
-    codes = [_bind_one(context, equipment, is_yes=is_yes) for equipment in chosen]
+    chosen = _chosen(site, equipment_ids, is_all=is_all)
+    codes = [_bind_one(site, equipment, is_yes=is_yes) for equipment in chosen]
     return max(codes, default=ExitCode.FINE)
 
 
-def _chosen(context: Context, equipment_ids: Sequence[str], *, is_all: bool) -> list[EquipmentPolicy]:
-    known = {equipment.equipment_id: equipment for equipment in context.settings.policy().equipment}
+def _chosen(site: Site, equipment_ids: Sequence[str], *, is_all: bool) -> list[EquipmentPolicy]:
+    known = {equipment.equipment_id: equipment for equipment in site.settings.policy().equipment}
     if is_all == bool(equipment_ids):
         raise ConfigError(f"Name the equipment to bind ({', '.join(known)}), or give --all.")
     unknown = [equipment_id for equipment_id in equipment_ids if equipment_id not in known]
     if unknown:
-        raise ConfigError(f"{printable(unknown[0])} is no equipment of the config, which has {', '.join(known)}.")
+        raise ConfigError(f"{printable(unknown[0])} is not in the config, which has {', '.join(known)}.")
     return list(known.values()) if is_all else [known[equipment_id] for equipment_id in dict.fromkeys(equipment_ids)]
 
 
-def _bind_one(context: Context, equipment: EquipmentPolicy, *, is_yes: bool) -> ExitCode:
+def _bind_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool) -> ExitCode:
     equipment_id = equipment.equipment_id
-    transport = make_transport(equipment, context.policy)
     try:
-        marker_id = accepted(context.binding(equipment_id, transport.describe()))
-        if marker_id is not None:
-            transport.require_marker(expected_marker_id=marker_id)
-            print(f"{equipment_id}: {transport.describe()} is bound already")
+        seen = checks.look_at_destination(site, equipment)
+        if seen.unbound is None:
+            print(f"{equipment_id}: {seen.destination} is bound already")
             return ExitCode.FINE
-        nature = transport.nature()
-        _print_what_is_there(equipment_id, transport, nature)
-        is_wanted = bool(nature.elsewhere) or is_yes or _is_confirmed(equipment_id)
-        if is_wanted:
-            print(_bound(context, equipment_id))
+        _print_what_is_there(equipment_id, seen.destination, seen.unbound)
+        if seen.unbound.nature.elsewhere or is_yes or _is_confirmed(equipment_id):
+            print(checks.bind(site, equipment_id))
             return ExitCode.FINE
     except AgentError as error:
         print(f"{equipment_id} was not bound: {printable(str(error))}", file=sys.stderr)
         return ExitCode.FAILED
-    finally:
-        transport.close()
     print(f"{equipment_id} was not bound: nothing is copied there until it is.", file=sys.stderr)
     return ExitCode.FAILED
 
 
-def _print_what_is_there(equipment_id: str, transport: Transport, nature: Nature) -> None:
-    free_bytes = transport.free_bytes()
-    print(f"{equipment_id} -> {transport.describe()}")
+def _print_what_is_there(equipment_id: str, destination: str, unbound: checks.Unbound) -> None:
+    free_bytes, nature = unbound.free_bytes, unbound.nature
+    print(f"{equipment_id} -> {destination}")
     print(f"  lies on  {nature}")
-    print(f"  free     {human_bytes(free_bytes) if free_bytes is not None else 'cannot be told'}")
-    print(f"  holds    {_names(transport.top_names())}")
+    print(f"  free     {human_bytes(free_bytes) if free_bytes is not None else 'unknown'}")
+    print(f"  holds    {_names(unbound.top_names)}")
     print(f"  place    {nature.elsewhere or 'nothing shows that it is another place than this PC'}")
 
 
 def _names(names: tuple[str, ...] | None) -> str:
     if names is None:
-        return "cannot be told"
+        return "unknown"
     if not names:
         return "nothing"
     first = ", ".join(printable(name) for name in names[:NAMES_SHOWN_MAX])
@@ -82,15 +74,3 @@ def _is_confirmed(equipment_id: str) -> bool:
     if not answer:
         print()
     return answer in ("y", "yes")
-
-
-def _bound(context: Context, equipment_id: str) -> str:
-    """Bind by the running agent, or here under the same lock; return what is to be said. Raises: AgentError."""
-    if context.holder is not None:
-        return context.ask_agent({"command": "bind", "equipment": equipment_id}, must_answer=True)
-    agent = Agent(context.settings, state_dir=context.state, is_watching=False)
-    agent.open()
-    try:
-        return agent.bind(equipment_id, operator_name())
-    finally:
-        agent.close()

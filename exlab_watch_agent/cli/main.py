@@ -6,22 +6,20 @@ import json
 import sys
 import tempfile
 import traceback
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from exlab_watch_agent import __version__
-from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local.durable import write_atomically
+from exlab_watch_agent.app import offline
+from exlab_watch_agent.app.site import Site, default_config_path, operator_name
 from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
-from exlab_watch_agent.cli.context import Context, default_config_path
+from exlab_watch_agent.core.commands import Resolve, Retry, RetryAll, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, printable_lines, reason, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import need_a_person
-from exlab_watch_agent.report.status import status_json
 from exlab_watch_agent.statechart import RunState
 
 app = typer.Typer(
@@ -125,29 +123,15 @@ def demo_command(
 def init(config: Config = None, state_dir: StateDir = None) -> int:
     """Write a commented config file. An existing one is never overwritten."""
     path = (config or default_config_path()).expanduser()
-    if path.exists():
-        raise ConfigError(f"{path} exists and is not overwritten: edit it, or name another file with --config.")
-    text = example_config()
-    if state_dir is not None:
-        text = text.replace("state_dir: null", f"state_dir: {json.dumps(str(state_dir.expanduser().absolute()))}", 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode(), mode=0o644)
+    offline.write_example_config(path, state_dir=state_dir)
     print(f"{path} was written: set the equipment in it, then run `exlab-watch-agent check --config {path}`.")
     return ExitCode.FINE
-
-
-def example_config() -> str:
-    """Return the commented example: from the wheel, or from the checkout beside the package."""
-    packaged = resources.files("exlab_watch_agent") / "config" / "config.example.yaml"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "config" / "config.example.yaml").read_text(encoding="utf-8")
 
 
 @app.command()
 def check(config: Config = None, state_dir: StateDir = None) -> int:
     """Test config, folders and destinations, each destination with a probe file of its own."""
-    return checking.check(Context(config, state_dir))
+    return checking.check(Site(config, state_dir))
 
 
 @app.command("bind")
@@ -161,7 +145,7 @@ def bind_command(
     state_dir: StateDir = None,
 ) -> int:
     """Say once that a destination is the right one, where nothing shows that it is another place than this PC."""
-    return binding.bind(Context(config, state_dir), equipment or (), is_all=everything, is_yes=yes)
+    return binding.bind(Site(config, state_dir), equipment or (), is_all=everything, is_yes=yes)
 
 
 @app.command()
@@ -172,7 +156,7 @@ def run(
     state_dir: StateDir = None,
 ) -> int:
     """Run the agent in the foreground until Ctrl-C or SIGTERM."""
-    return work.run_agent(Context(config, state_dir), is_once=once, is_quiet=quiet)
+    return work.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet)
 
 
 @app.command()
@@ -182,54 +166,42 @@ def scan(
         typer.Option(
             "--accept-root",
             metavar="EQUIPMENT",
-            help="What stands at this equipment's root now is right, though it is empty or another volume than before.",
+            help="Accept what is at this equipment's root now, although it is empty or on another volume than before.",
         ),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
     """Look through all run folders now. Without a running agent nothing is pushed."""
-    return work.scan(Context(config, state_dir), accept_root)
+    return work.scan(Site(config, state_dir), accept_root)
 
 
 @app.command()
 def status(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """Say what is where."""
-    context = _to_read(config, state_dir)
+    site = _to_read(config, state_dir)
     if as_json:
-        holder = context.holder
-        _print_json(
-            status_json(
-                context.records.values(),
-                context.live,
-                is_running=holder is not None,
-                pid=(holder or {}).get("pid"),
-                version=__version__,
-                paused=context.paused,
-                hold=context.hold,
-            )
-        )
+        _print_json(offline.status(site))
     else:
-        showing.print_status(context)
+        showing.print_status(site)
     return ExitCode.FINE
 
 
 @app.command()
 def show(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """Say everything about one run: where it is, why, its findings and its history."""
-    context = _to_read(config, state_dir)
-    value = showing.run_in_full(context, run)
+    found = offline.run_in_full(_to_read(config, state_dir), run)
     if as_json:
-        _print_json(value)
+        _print_json(found.to_json())
     else:
-        showing.print_run(value)
+        showing.print_run(found)
     return ExitCode.FINE
 
 
 @app.command()
 def problems(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """List what needs a person, worst first, with the command that helps."""
-    found = showing.find_problems(_to_read(config, state_dir), now=SystemClock().now())
+    found = offline.find_problems(_to_read(config, state_dir))
     if as_json:
         _print_json({"schema": 1, "problems": [problem.to_json() for problem in found]})
     else:
@@ -240,7 +212,7 @@ def problems(as_json: Json = False, config: Config = None, state_dir: StateDir =
 @app.command()
 def sync(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
     """Look at one run now and, if it is complete, bring it to the NAS."""
-    return work.sync_run(Context(config, state_dir), run)
+    return work.sync_run(Site(config, state_dir), run)
 
 
 @app.command()
@@ -251,21 +223,21 @@ def retry(
     state_dir: StateDir = None,
 ) -> int:
     """Try failed runs again, with the attempts counted anew."""
-    context = Context(config, state_dir)
+    site = Site(config, state_dir)
     if everything == bool(runs):
         raise ConfigError("Name the runs to try again, or give --all.")
     if everything:
-        failed = frozenset(r.run_path for r in context.records.values() if r.state is RunState.FAILED)
+        failed = frozenset(r.run_path for r in site.records.values() if r.state is RunState.FAILED)
         if not failed:
             print("no run has failed")
             return ExitCode.FINE
-        return work.act(context, {"command": "retry", "all": True}, run_paths=failed)
-    known = [_known(context, word) for word in runs or ()]  # a mistyped name stops all before anything is done
+        return work.act(site, RetryAll(operator_name()), run_paths=failed)
+    known = [_known(site, word) for word in runs or ()]  # a mistyped name stops all before anything is done
     codes: list[int] = []
     for path, record in known:
         try:
-            request = {"command": "retry", "job_id": record.job_id}
-            codes.append(work.act(context, request, run_paths=frozenset({path})))
+            command = Retry(operator_name(), job_id=record.job_id)
+            codes.append(work.act(site, command, run_paths=frozenset({path})))
         except AgentError as error:
             _say(error)
             codes.append(ExitCode.FAILED)
@@ -275,7 +247,9 @@ def retry(
 @app.command()
 def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
     """Start one more verify pass over a sealed run now."""
-    return _act_on_known(Context(config, state_dir), "verify", run)
+    site = Site(config, state_dir)
+    path, record = _known(site, run)
+    return work.act(site, VerifyNow(operator_name(), job_id=record.job_id), run_paths=frozenset({path}))
 
 
 @app.command()
@@ -295,30 +269,27 @@ def resolve(
 
     Or, with --accept-trail, say that the state that was found after damage is to count.
     """
-    context = Context(config, state_dir)
+    site = Site(config, state_dir)
     if accept_trail == (run is not None) or accept_trail == (use is not None):
         raise ConfigError("Name a RUN with --use local, or give --accept-trail alone.")
     if accept_trail:
-        return work.accept_trail(context, reason)
+        return work.accept_trail(site, reason)
     if use != "local":
         raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
-    return _act_on_known(context, "resolve", str(run), reason=reason)
+    path, record = _known(site, str(run))
+    command = Resolve(operator_name(), job_id=record.job_id, reason=reason)
+    return work.act(site, command, run_paths=frozenset({path}))
 
 
-def _to_read(config: Path | None, state_dir: Path | None) -> Context:
+def _to_read(config: Path | None, state_dir: Path | None) -> Site:
     """Return what a command starts from that only reads. Raises: NoStateFolderError."""
-    context = Context(config, state_dir)
-    context.require_state_dir()
-    return context
+    site = Site(config, state_dir)
+    site.require_state_dir()
+    return site
 
 
-def _act_on_known(context: Context, command: str, word: str, **more: Any) -> int:
-    path, record = _known(context, word)
-    return work.act(context, {"command": command, "job_id": record.job_id, **more}, run_paths=frozenset({path}))
-
-
-def _known(context: Context, word: str) -> tuple[str, RunRecord]:
-    path, record = context.find_run(word)
+def _known(site: Site, word: str) -> tuple[str, RunRecord]:
+    path, record = site.find_run(word)
     if record is None:
         raise AgentError(
             f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
@@ -330,7 +301,7 @@ def _known(context: Context, word: str) -> tuple[str, RunRecord]:
 def override_add(
     run: Run,
     problem_class: Annotated[str, typer.Option("--class", metavar="CLASS", help="The gate rule to override.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; stands in creation.json and in the audit trail.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; recorded in creation.json and in the audit trail.")],
     operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
     expires: Annotated[
         str | None,
@@ -340,21 +311,21 @@ def override_add(
     state_dir: StateDir = None,
 ) -> int:
     """Let a run through although it breaks a rule."""
-    context = Context(config, state_dir)
-    return overriding.add(context, run, problem_class, reason=reason, operator=operator, expires=expires)
+    site = Site(config, state_dir)
+    return overriding.add(site, run, problem_class, reason=reason, operator=operator, expires=expires)
 
 
 @override_app.command("revoke")
 def override_revoke(
     run: Run,
     override_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the override.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; stands in creation.json and in the audit trail.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; recorded in creation.json and in the audit trail.")],
     operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
     """Take an override back by a tombstone; the entry itself stays."""
-    return overriding.revoke(Context(config, state_dir), run, override_id, reason=reason, operator=operator)
+    return overriding.revoke(Site(config, state_dir), run, override_id, reason=reason, operator=operator)
 
 
 @override_app.command("list")

@@ -6,23 +6,27 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.state.folder import require_private
-from exlab_watch_agent.adapters.state.store import RunStore
+from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent, leave_now
-from exlab_watch_agent.cli.context import Context, operator_name
-from exlab_watch_agent.core.discovery import place_of
+from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.core.commands import Command, LookAt, ScanRoots, Sync
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable
-from exlab_watch_agent.engine.lane import Requested
-from exlab_watch_agent.engine.requests import NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import Moment, Problem, Severity, need_a_person
 from exlab_watch_agent.report.status import counts, sentence
@@ -38,7 +42,6 @@ class Narrator:
     def __init__(self, *, is_quiet: bool = False) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._is_quiet = is_quiet
-        self._bars: Progress | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -47,15 +50,23 @@ class Narrator:
             return
         source = move.source.value if move.source is not None else "new"
         text = f"{record.equipment_id} {printable(record.run_path.rsplit('/', 1)[-1])}: {source} -> {move.dest}"
-        try:
-            self._console.print(f"{text} ({printable(move.reason)})", markup=False)
-        except (OSError, SystemExit):  # rich ends the program when the reader of its words has gone; the agent works on
-            self._is_quiet = True
+        self._is_quiet = not self._say(f"{text} ({printable(move.reason)})")
 
     def on_notice(self, text: str) -> None:
         """Say what concerns the whole agent; also where moves are not to be told."""
-        with suppress(OSError, SystemExit):  # as above
-            self._console.print(printable(text), markup=False)
+        self._say(printable(text))
+
+    def _say(self, line: str) -> bool:
+        """Print a line; return False when the reader of our words has gone: the agent works on.
+
+        While there are bars, what is printed on stderr comes above them. The library's own `print` would end the program
+        where nobody reads any more.
+        """
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except OSError:
+            return False
+        return True
 
     @contextmanager
     def following(self, agent: Agent) -> Iterator[None]:
@@ -70,7 +81,6 @@ class Narrator:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as bars:
-            self._bars = bars
             self._thread = threading.Thread(target=self._follow, args=(agent, bars), daemon=True)
             self._thread.start()
             try:
@@ -80,12 +90,12 @@ class Narrator:
                 self._thread.join()
 
     def _follow(self, agent: Agent, bars: Progress) -> None:
-        shown: dict[str, Any] = {}
+        shown: dict[str, TaskID] = {}
         while not self._stop.wait(BARS_EVERY_S):
-            progress = agent.engine.progress() if agent.engine is not None else {}
+            progress = agent.progress()
             for job_id in set(shown) - set(progress):
                 bars.remove_task(shown.pop(job_id))
-            for job_id, (done, _) in progress.items():
+            for job_id, done in progress.items():
                 record = agent.store.get(job_id)
                 if record is None or not record.bytes_total:
                     continue
@@ -113,33 +123,46 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_agent(context: Context, *, is_once: bool, is_quiet: bool) -> int:
+def run_agent(site: Site, *, is_once: bool, is_quiet: bool) -> int:
     """Run the agent in the foreground; return the exit code."""
     narrator = Narrator(is_quiet=is_quiet)
     agent = Agent(
-        context.settings,
-        state_dir=context.state,
-        is_watching=not is_once,
+        site.settings,
+        state_dir=site.state,
+        scope=Scope(is_watching=not is_once),
         on_move=narrator.on_move,
         on_notice=narrator.on_notice,
     )
-    found = _drive(agent, narrator, until_rest=is_once)
+    _, found = _drive(agent, narrator, until_rest=is_once)
     if is_once:
         there = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
         print(there or "no runs were found")
     return _end(agent, narrator, found)
 
 
-def _drive(agent: Agent, narrator: Narrator, *, until_rest: bool, requests: Sequence[Requested] = ()) -> list[Problem]:
-    """Have the agent work; return what needs a person when it came to rest, of all that it was to look after."""
+Answers = list[Mapping[str, object]]
+
+
+def _drive(
+    agent: Agent,
+    narrator: Narrator,
+    *,
+    until_rest: bool,
+    command: Command | None = None,
+) -> tuple[Answers, list[Problem]]:
+    """Have the agent work, an operator's command first; return the answers to it, and what needs a person afterwards.
+
+    Of problems, those of all that the agent was to look after, and only where it came to rest.
+    """
+    answers: Answers = []
     with stopping_on_signals(agent.stop):
         agent.open()
         try:
-            for request in requests:
-                agent.engine.post(request)  # type: ignore[union-attr]
+            if command is not None:
+                agent.ask(command, answers.append)
             with narrator.following(agent):
                 agent.run(until_rest=until_rest)
-            return need_a_person(agent.problems()) if until_rest else []
+            return answers, need_a_person(agent.problems()) if until_rest else []
         finally:
             agent.close()
 
@@ -153,16 +176,16 @@ def _end(agent: Agent, narrator: Narrator, found: Sequence[Problem]) -> int:
     return code
 
 
-def _still_under_way(agent: Agent, run_paths: frozenset[str]) -> list[Problem]:
+def _still_under_way(site: Site, agent: Agent, run_paths: frozenset[str]) -> list[Problem]:
     """Return those of the runs that did not come to rest, most often because the command was stopped."""
-    live, at = agent.live(), Moment(SystemClock().now(), is_ended=True)
+    snapshot, at = agent.snapshot(), Moment(site.now(), is_ended=True)
     moving = CHART.working | {RunState.QUEUED}
     return [
         Problem(
             Severity.WAITING,
             "under_way",
             printable(record.run_path),
-            f"it is still {record.state}: {printable(sentence(record, live, at))}",
+            f"it is still {record.state}: {printable(sentence(record, snapshot, at))}",
             "exlab-watch-agent run",
         )
         for record in agent.store
@@ -170,110 +193,90 @@ def _still_under_way(agent: Agent, run_paths: frozenset[str]) -> list[Problem]:
     ]
 
 
-def act(context: Context, request: Mapping[str, Any], *, run_paths: frozenset[str]) -> int:
+def act(site: Site, command: Command, *, run_paths: frozenset[str]) -> int:
     """Have an operator's command obeyed; print the answer; return the exit code. Raises: AgentError with the refusal."""
-    if context.holder is not None:
-        print(context.ask_agent(request))
+    if site.holder is not None:
+        print(site.ask_agent(command))
         return ExitCode.FINE
-    answers: list[Mapping[str, Any]] = []
     narrator = Narrator()
-    agent = Agent(
-        context.settings, state_dir=context.state, only=run_paths, is_watching=False, on_move=narrator.on_move
-    )
-    order = Requested({**request, "operator": operator_name()}, answers.append)
-    found = _drive(agent, narrator, until_rest=True, requests=[order])
+    agent = _agent_for(site, run_paths, narrator)
+    answers, found = _drive(agent, narrator, until_rest=True, command=command)
     if not answers:
-        raise AgentError("It was stopped before the command was obeyed: give it again.")
+        raise AgentError("Stopped before the command took effect; run it again.")
     for answer in answers:
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))
         print(answer["message"])
-    return _end(agent, narrator, found or _still_under_way(agent, run_paths))
+    return _end(agent, narrator, found or _still_under_way(site, agent, run_paths))
 
 
-def accept_trail(context: Context, reason: str) -> int:
+def _agent_for(site: Site, run_paths: frozenset[str], narrator: Narrator) -> Agent:
+    """Return an agent that looks after these runs only."""
+    scope = Scope(only=run_paths, is_watching=False)
+    return Agent(site.settings, state_dir=site.state, scope=scope, on_move=narrator.on_move)
+
+
+def accept_trail(site: Site, reason: str) -> int:
     """Have the state that was found after damage counted as true; return the exit code. Raises: AgentError."""
-    if context.holder is not None:
-        print(context.ask_agent({"command": "accept_trail", "reason": reason}))
-        return ExitCode.FINE
-    if context.hold is None:
-        raise AgentError(NOTHING_ON_HOLD)
-    require_private(context.state_dir)
-    store = RunStore(context.state_dir)
-    store.open()
-    try:
-        store.accept_trail(operator_name(), reason, SystemClock().now())
-    finally:
-        store.close()
-    print(TRAIL_ACCEPTED)
+    print(offline.accept_trail(site, reason))
     return ExitCode.FINE
 
 
-def scan(context: Context, accept_root: str | None) -> int:
+def scan(site: Site, accept_root: str | None) -> int:
     """Reconcile now what is known with what is on the disk; without a running agent here, and nothing is pushed."""
-    if accept_root is not None and accept_root not in context.roots:
-        raise ConfigError(
-            f"{printable(accept_root)} is no equipment of the config, which has {', '.join(context.roots)}."
-        )
-    request = {"command": "scan"} if accept_root is None else {"command": "scan", "accept_root": accept_root}
-    if context.holder is not None:
-        print(context.ask_agent(request))
+    if accept_root is not None and accept_root not in site.roots:
+        raise ConfigError(f"{printable(accept_root)} is not in the config, which has {', '.join(site.roots)}.")
+    command = ScanRoots(operator_name(), accept_root)
+    if site.holder is not None:
+        print(site.ask_agent(command))
         return ExitCode.FINE
-    before = {record.job_id for record in context.records.values()}
-    answers: list[Mapping[str, Any]] = []
-    order = Requested({**request, "operator": operator_name()}, answers.append)
+    before = {record.job_id for record in site.records.values()}
     narrator = Narrator(is_quiet=True)
-    agent = Agent(context.settings, state_dir=context.state, is_watching=False, is_working=False)
-    found = _drive(agent, narrator, until_rest=True, requests=[order])
-    assert agent.engine is not None, "the agent was opened"
-    for equipment_id, lane in agent.engine.lanes.items():
+    agent = Agent(site.settings, state_dir=site.state, scope=Scope(is_watching=False, is_working=False))
+    _, found = _drive(agent, narrator, until_rest=True, command=command)
+    for equipment_id, lane in agent.scanned().items():
         if lane.root_problem is not None:
             print(f"{equipment_id} waits: {printable(lane.root_problem)}")
             continue
         new = sum(1 for record in agent.store if record.equipment_id == equipment_id and record.job_id not in before)
-        parts = [counted(lane.runs_seen, "run folder"), f"{new} new", f"{len(lane.gone)} gone"]
-        print(f"{equipment_id}: {', '.join(parts)}")
+        print(f"{equipment_id}: {counted(lane.runs_seen, 'run folder')}, {new} new, {lane.gone} gone")
     return _end(agent, narrator, found)
 
 
-def sync_run(context: Context, word: str) -> int:
-    """Bring one run to rest now; a run that is not complete yet is said to be so."""
-    path, record = context.find_run(word)
-    if context.holder is not None:
-        request = {"command": "sync" if record is not None else "look", "run_path": path}
-        print(context.ask_agent(request))
-        if unusable := context.live.get("path_problems", {}).get(printable(path)):
+def sync_run(site: Site, word: str) -> int:
+    """Bring one run to rest now; say so where it is not complete yet."""
+    path, record = site.find_run(word)
+    if site.holder is not None:
+        kind = Sync if record is not None else LookAt
+        print(site.ask_agent(kind(operator_name(), run_path=path)))
+        if unusable := site.snapshot.path_problems.get(printable(path)):
             print(f"{printable(path)}: {unusable}", file=sys.stderr)
             return ExitCode.NEEDS_ATTENTION
         return ExitCode.FINE
     narrator = Narrator()
-    agent = Agent(
-        context.settings, state_dir=context.state, only=frozenset({path}), is_watching=False, on_move=narrator.on_move
-    )
-    orders: list[Requested] = []
-    if record is not None and record.state in CHART.retryable:
-        orders.append(Requested({"command": "sync", "run_path": path, "operator": operator_name()}, lambda _: None))
-    found = _drive(agent, narrator, until_rest=True, requests=orders)
-    return _say_how_it_ended(agent, narrator, path, found)
+    agent = _agent_for(site, frozenset({path}), narrator)
+    must_ask = record is not None and record.state in CHART.retryable
+    command = Sync(operator_name(), run_path=path) if must_ask else None
+    _, found = _drive(agent, narrator, until_rest=True, command=command)
+    return _say_how_it_ended(site, agent, narrator, path, found)
 
 
-def _say_how_it_ended(agent: Agent, narrator: Narrator, path: str, found: Sequence[Problem]) -> int:
+def _say_how_it_ended(site: Site, agent: Agent, narrator: Narrator, path: str, found: Sequence[Problem]) -> int:
     record = next((r for r in agent.store if r.run_path == path), None)
-    engine = agent.engine
-    assert engine is not None, "the agent was opened"
+    snapshot = agent.snapshot()
     if record is None:
-        place = place_of(path, {lane_id: lane.root for lane_id, lane in engine.lanes.items()})
-        root_problem = engine.lanes[place.equipment_id].root_problem if place is not None else None
-        reason = root_problem or engine.path_problems.get(path) or "it has no usable .exlab-wizard/creation.json"
+        equipment = site.equipment_of(path)
+        lane = snapshot.lanes.get(equipment.equipment_id) if equipment is not None else None
+        root_problem = lane.root_problem if lane is not None else None
+        unusable = snapshot.path_problems.get(printable(path))
+        reason = root_problem or unusable or "it has no usable .exlab-wizard/creation.json"
         raise AgentError(f"{printable(path)} was not synced: {printable(reason)}")
     if record.sync_status == "synced":
-        print(
-            f"{printable(path)}: {record.state}, {counted(record.files_total, 'file')}, {counted(record.bytes_total, 'byte')}"
-        )
-    found = found or _still_under_way(agent, frozenset({path}))
+        files, size = counted(record.files_total, "file"), counted(record.bytes_total, "byte")
+        print(f"{printable(path)}: {record.state}, {files}, {size}")
+    found = found or _still_under_way(site, agent, frozenset({path}))
     if found or record.sync_status == "synced":
         return _end(agent, narrator, found)
-    view = engine.views.get(record.job_id)
-    print(f"{printable(path)}: {record.state}: {printable(view.reason if view is not None else '')}", file=sys.stderr)
+    print(f"{printable(path)}: {record.state}: {snapshot.waiting.get(record.job_id, '')}", file=sys.stderr)
     leave_now(agent, ExitCode.FAILED)
     return ExitCode.FAILED

@@ -1,6 +1,6 @@
 """A config file as text: bytes, YAML nodes, and the line on which each key stands.
 
-Decided here: which files are read at all, and what of YAML is taken. Not here: what a setting may say (settings.py).
+Decided here: which files are read at all, and what of YAML is taken. Not here: what a setting may say (values.py, blocks.py).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Document:
                 self.problems.append(Problem(path, "has a key that is not plain text", line))
             elif key_node.value in seen:
                 first = seen[key_node.value]
-                sentence = f"stands twice, first on line {first}; keep one of the two"
+                sentence = f"is there twice, first on line {first}; keep one"
                 self.problems.append(Problem((*path, key_node.value), sentence, line))
             else:
                 seen[key_node.value] = line

@@ -22,9 +22,12 @@ class _Command:
     operator: str
 
     def to_json(self) -> dict[str, Json]:
-        """Return the command as JSON members, empty ones and the operator left out."""
+        """Return the command as JSON members; the operator, what is None, and the name of no run are left out."""
         told = {member.name: getattr(self, member.name) for member in fields(self) if member.name != "operator"}
-        return {"command": self.name, **{name: value for name, value in told.items() if value not in ("", None)}}
+        names_nothing = {name for name in ("job_id", "run_path") if not told.get(name)}
+        return {"command": self.name} | {
+            name: value for name, value in told.items() if value is not None and name not in names_nothing
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class VerifyNow(_OfRun):
     """Make one more pass over a sealed run."""
 
     name = "verify"
-    reason: str = ""
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What the configuration demands, as plain frozen values that the core can be handed without knowing of files.
 
-settings.py turns the config file into these. All times are seconds, all sizes bytes, all rates bytes per second.
+config/load.py turns the config file into these. All times are seconds, all sizes bytes, all rates bytes per second.
 """
 
 from __future__ import annotations

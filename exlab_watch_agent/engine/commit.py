@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import assert_never
 
 from exlab_watch_agent.core.creation import RunIdentity
@@ -19,6 +18,7 @@ from exlab_watch_agent.core.facts import Fact, Transition
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.messages import Answer, CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
 from exlab_watch_agent.engine.timers import TimerKind, Timers
+from exlab_watch_agent.engine.views import Pause
 from exlab_watch_agent.errors import StoreFullError
 from exlab_watch_agent.ports import Clock, Entry, RunStore
 
@@ -46,14 +46,6 @@ class Reply:
 
 
 Consequence = Moved | Effect | Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Why nothing is decided now, in one sentence with the next step, and since when."""
-
-    since: datetime
-    reason: str
 
 
 class Commit:

@@ -60,7 +60,7 @@ class Lane:
     unsignalled: set[str] = field(default_factory=set)
     backlog: OrderedDict[str, None] = field(default_factory=OrderedDict)
     gone: frozenset[str] = frozenset()
-    orphans: dict[str, RunPlace] = field(default_factory=dict)
+    orphans: tuple[RunPlace, ...] = ()
     runs_seen: int = 0
     last_scan_at: datetime | None = None
     last_success_at: datetime | None = None

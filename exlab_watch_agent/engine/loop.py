@@ -35,13 +35,12 @@ from exlab_watch_agent.core.effects import (
     Scan,
     Seal,
 )
-from exlab_watch_agent.core.gate import Finding, blocking
 from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.engine.bench import Bench
-from exlab_watch_agent.engine.commit import Commit, Moved, Pause, Reply
+from exlab_watch_agent.engine.commit import Commit, Moved, Reply
 from exlab_watch_agent.engine.destinations import Destinations
 from exlab_watch_agent.engine.endings import Endings
 from exlab_watch_agent.engine.errands import CarryOut, Errands, work_key
@@ -52,7 +51,7 @@ from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Decide, Runs
 from exlab_watch_agent.engine.timers import TimerKind, Timers
 from exlab_watch_agent.engine.turns import Turns
-from exlab_watch_agent.engine.views import Told
+from exlab_watch_agent.engine.views import EngineView, lane_now
 from exlab_watch_agent.ports import Clock, Ports, Progress, RunStore, SideBySide
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
@@ -99,9 +98,9 @@ class Gaps:
 class Engine:
     """Drives all runs. `run` is called once, from one thread; `post` from any.
 
-    `hints`: asked at the start of each pass for the paths of file events since the last one. `anchor`: what a seal is to say
-    of the trail and the agent. With `is_working` False the engine only finds out what is where: nothing is pushed, verified
-    or sealed.
+    `view`: what others may read of it, at any time and from any thread. `hints`: asked at the start of each pass for the
+    paths of file events since the last one. `anchor`: what a seal is to say of the trail and the agent. With `is_working`
+    False the engine only finds out what is where: nothing is pushed, verified or sealed.
     """
 
     def __init__(
@@ -160,6 +159,7 @@ class Engine:
             destinations=self._destinations,
             reconciling=self._reconciling,
         )
+        self.view = EngineView({lane_id: lane_now(lane) for lane_id, lane in self.lanes.items()}, self._runs.views.now)
         self._endings = Endings(
             bench,
             runs=self._runs,
@@ -220,7 +220,15 @@ class Engine:
             for kind, key in self._timers.take_due(self._clock.monotonic_s()):
                 self._fire(kind, key)
             self._settle()
+        self._show()
         self._on_pass()
+
+    def _show(self) -> None:
+        """Swap the view for what is so now."""
+        lanes = {lane_id: lane_now(lane) for lane_id, lane in self.lanes.items()}
+        view = EngineView(lanes, self._runs.views.now, self._commit.pause)
+        if view != self.view:
+            self.view = view
 
     def waiting_messages(self) -> list[Message]:
         """Return and forget what waits in the inbox."""
@@ -351,6 +359,7 @@ class Engine:
         self._destinations.remember_marker(lane, bind_destination(lane.ports_now()), operator=operator)
         self._commit.waits_for_room = False
         self._commit.make_durable()
+        self._show()
         return f"{equipment_id}: {lane.ports.transport.describe()} is bound"
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -430,37 +439,22 @@ class Engine:
 
     # --- for people --------------------------------------------------------------------------------------------------
 
-    def place_heartbeat(self, lane_id: str, path: str, data: bytes) -> None:
-        """Have a sign of life left on a lane's NAS. To be called from `on_pass` only."""
-        self._errands.want(PlaceHeartbeat(lane_id, path, data))
+    @property
+    def roots(self) -> Mapping[str, str]:
+        """Equipment id → its folder here."""
+        return self._runs.roots
+
+    def ports_of(self, equipment_id: str) -> Ports:
+        """Return a lane's ports with what is known of both its sides now. From any thread."""
+        return self.lanes[equipment_id].ports_now()
+
+    def want(self, effect: PlaceHeartbeat) -> None:
+        """Have a sign of life left on a lane's NAS. To be called from `on_pass` only; it starts with the next pass."""
+        self._errands.want(effect)
 
     def progress(self) -> dict[str, tuple[Progress, float]]:
         """Return job id → (how far its work is, seconds since it began)."""
         return self._errands.progress()
-
-    @property
-    def told(self) -> Told:
-        """What people are told of runs and folders: an immutable value, swapped at each change."""
-        return self._runs.views.now
-
-    def refused_after_sync(self) -> dict[str, tuple[Finding, ...]]:
-        """Return job id → findings that would block a run that is synced already."""
-        refused = {job_id: found for job_id, view in self.told.runs.items() if (found := blocking(view.findings))}
-        records = {job_id: self._store.get(job_id) for job_id in refused}
-        return {
-            job_id: found
-            for job_id, found in refused.items()
-            if (record := records[job_id]) is not None and record.sync_status == "synced"
-        }
-
-    @property
-    def pause(self) -> Pause | None:
-        """Why nothing is decided now; None in ordinary times."""
-        return self._commit.pause
-
-    def orphans(self) -> tuple[Finding, ...]:
-        """Return a finding for every run-shaped folder without creation.json that the last scans saw."""
-        return self._reconciling.orphans()
 
 
 def _remaining(record: RunRecord, now: datetime) -> float:

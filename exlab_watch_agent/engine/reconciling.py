@@ -16,7 +16,6 @@ from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.effects import Scan
 from exlab_watch_agent.core.events import RunVanished, ScanFailed, Scanned
 from exlab_watch_agent.core.facts import RootBound
-from exlab_watch_agent.core.gate import Finding, orphan
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
 from exlab_watch_agent.engine.bench import Bench
@@ -112,7 +111,7 @@ class Reconciling:
         if effect.is_full:
             lane.last_scan_at = self._bench.clock.now()
             self._runs.forget(lane)
-        lane.orphans = dict(found.orphans)
+        lane.orphans = tuple(found.orphans.values())
         lane.runs_seen = found.runs_total
         if effect.is_full:
             unsettled = self._bench.commit.store.paths_in(CHART.unsettled, lane.equipment_id)
@@ -162,7 +161,3 @@ class Reconciling:
             self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
         elif not may_have_moved:
             self._runs.decide(record.job_id, RunVanished())
-
-    def orphans(self) -> tuple[Finding, ...]:
-        """Return a finding for every run-shaped folder without creation.json that the last scans saw."""
-        return tuple(orphan(place) for lane in self._bench.lanes.values() for place in lane.orphans.values())

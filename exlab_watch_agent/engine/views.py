@@ -1,16 +1,21 @@
-"""What people are told of runs and folders beside their records: immutable values that other threads may read at any time.
+"""What other threads may read of the engine at any time: immutable values, swapped for new ones when something changed.
 
-`Views.now` is swapped for a new one with every change; whoever has read one has it whole. Not persisted.
+Whoever has read one has it whole. True now or not at all: nothing here is persisted, and nobody but the loop makes one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from rpds import HashTrieMap
 
+from exlab_watch_agent.core.binding import accepted
+from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.gate import Finding, blocking
-from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.link import Answering, Away
+from exlab_watch_agent.engine.lane import Lane
 
 UNREADABLE_LOOKS_TOLD = 3
 """A file that another program holds for a moment is nobody's problem; what three looks cannot read is."""
@@ -49,9 +54,6 @@ class Told:
     runs: HashTrieMap[str, RunView] = field(default_factory=HashTrieMap)
     folders: HashTrieMap[str, str] = field(default_factory=HashTrieMap)
 
-    def of(self, record: RunRecord) -> RunView:
-        return self.runs.get(record.job_id, NOTHING)
-
 
 class Views:
     """Written by the loop's thread only."""
@@ -77,3 +79,59 @@ class Views:
             return
         folders = self.now.folders
         self.now = replace(self.now, folders=folders.remove(path) if problem is None else folders.insert(path, problem))
+
+
+@dataclass(frozen=True, slots=True)
+class LaneNow:
+    """A lane as it is between two passes.
+
+    `root_problem`: why nothing is concluded from its root; `away`: since when and why its destination cannot be used.
+    `has_asked`: whether the destination has shown in this life that it keeps what is written. `is_bound`: whether an
+    accepted destination root is known. `scan_took_s`: how long its last scan took.
+    """
+
+    is_ours: bool
+    root_problem: str | None
+    away: Away | None
+    has_asked: bool
+    is_bound: bool
+    scan_took_s: float
+    last_scan_at: datetime | None
+    last_success_at: datetime | None
+    runs_seen: int
+    gone: frozenset[str]
+    orphans: tuple[RunPlace, ...]
+
+
+def lane_now(lane: Lane) -> LaneNow:
+    link = lane.link
+    return LaneNow(
+        is_ours=lane.is_ours,
+        root_problem=lane.root_problem,
+        away=lane.away,
+        has_asked=isinstance(link, Answering) and link.asked_fully_s is not None,
+        is_bound=accepted(lane.binding) is not None,
+        scan_took_s=lane.scan_took_s,
+        last_scan_at=lane.last_scan_at,
+        last_success_at=lane.last_success_at,
+        runs_seen=lane.runs_seen,
+        gone=lane.gone,
+        orphans=lane.orphans,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why nothing is decided now, in one sentence with the next step, and since when."""
+
+    since: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """All that others are told of the engine, as it was at the end of its last pass. `lanes`: equipment id → lane."""
+
+    lanes: Mapping[str, LaneNow]
+    told: Told
+    pause: Pause | None = None

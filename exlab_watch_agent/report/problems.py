@@ -2,30 +2,28 @@
 
 Decided here: what is listed, how bad it is, and which command or deed helps. Worse than a notice is what a person must see
 to (`need_a_person`); a run that is still being acquired is nothing, and a folder that was never a run is a notice. Not here:
-how the view that is judged comes about. It is a running agent's (`Agent.live`), or what the last agent left of its lanes
-with a fresh look at the folders (cli/showing.py). Pure.
+how the snapshot that is judged comes about. It is a running agent's (app/publish.py), or what the last agent left of its lanes
+with a fresh look at the folders (app/fresh.py). Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
+from exlab_watch_agent.core.attention import FAILURES_TOLD, SEAL_FAILURES_STOPPED, UNREADABLE_LOOKS_TOLD
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import age, printable, shell_word, utc_text
-from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD
+from exlab_watch_agent.errors import NAS_UNREACHABLE
+from exlab_watch_agent.report.snapshot import LaneView, Snapshot
 from exlab_watch_agent.statechart import CHART, RunState
 
 HOLD = "deletion_on_hold"
-NAS_UNREACHABLE = "nas_unreachable"
 CHECK = "exlab-watch-agent check"
-FAILURES_TOLD = 2
-"""A first failed attempt is nobody's problem while an agent goes on to the next one."""
-SEAL_FAILURES_STOPPED = 3
 READ_IT = (
     "Let the agent's account read it, close the program that holds it, or shorten the path; then the agent goes on."
 )
@@ -75,7 +73,7 @@ def need_a_person(found: Iterable[Problem]) -> list[Problem]:
 
 def problems(
     records: Iterable[RunRecord],
-    live: Mapping[str, Any],
+    snapshot: Snapshot,
     *,
     policy: Policy,
     known_equipment: frozenset[str],
@@ -83,27 +81,19 @@ def problems(
     paused: str | None = None,
     hold: str | None = None,
 ) -> list[Problem]:
-    """Return what needs a person, worst first, each once. `live`: the members that `Agent.live` has, those that are known."""
+    """Return what needs a person, worst first, each once."""
     found = problems_of_state(paused=paused, hold=hold)
     for record in records:
         if record.equipment_id in known_equipment:
-            found += _of_run(record, live, policy=policy, at=at)
+            found += _of_run(record, snapshot, policy=policy, at=at)
         else:
             found.append(_of_nobody_s(record))
-    for equipment_id, lane in live.get("lanes", {}).items():
+    for equipment_id, lane in snapshot.lanes.items():
         found += _of_lane(equipment_id, lane, at)
-    for equipment_id, message in live.get("roots_away", {}).items():
+    for equipment_id, message in snapshot.roots_away.items():
         found.append(Problem(Severity.WAITING, "root_unavailable", equipment_id, printable(message), CHECK))
-    found += _of_watching(live)
-    for path, message in live.get("path_problems", {}).items():
-        found.append(Problem(Severity.STOPPED, "creation_json", printable(path), printable(message), "edit the file"))
-    for path, unreadable in live.get("unreadable", {}).items():
-        if at.is_ended or unreadable["looks"] >= UNREADABLE_LOOKS_TOLD:
-            message = f"{printable(unreadable['message'])} {READ_IT}"
-            found.append(Problem(Severity.WAITING, "unreadable", printable(path), message, _show(path)))
-    for entry in live.get("orphans", ()):
-        subject, detail = printable(entry["run_path"]), printable(entry["rule_detail"])
-        found.append(Problem(Severity.NOTICE, entry["rule"], subject, detail, "see the message"))
+    found += _of_watching(snapshot)
+    found += _of_folders(snapshot, at)
     return sorted(set(found), key=_rank)
 
 
@@ -129,48 +119,66 @@ def problems_of_state(*, paused: str | None, hold: str | None) -> list[Problem]:
     return found
 
 
-def _of_lane(equipment_id: str, lane: Mapping[str, Any], at: Moment) -> list[Problem]:
+def _of_lane(equipment_id: str, lane: LaneView, at: Moment) -> list[Problem]:
     found: list[Problem] = []
     if waits := why_lane_waits(lane, at):
-        kind, command = lane.get("waiting_kind") or NAS_UNREACHABLE, lane.get("waiting_command") or CHECK
-        found.append(Problem(Severity.WAITING, kind, equipment_id, waits, command))
+        found.append(Problem(Severity.WAITING, lane.waiting_kind, equipment_id, waits, lane.waiting_command))
     if away := why_root_waits(lane, at):
         found.append(Problem(Severity.WAITING, "root_unavailable", equipment_id, away, CHECK))
     return found
 
 
-def why_lane_waits(lane: Mapping[str, Any], at: Moment) -> str:
+def why_lane_waits(lane: LaneView, at: Moment) -> str:
     """Return why an equipment's runs do not go on to their destination; empty when they do."""
-    if not lane.get("waiting_since"):
+    if lane.waiting_since is None:
         return ""
-    since, reason = lane["waiting_since"], lane["waiting_reason"]
-    if (lane.get("waiting_kind") or NAS_UNREACHABLE) == NAS_UNREACHABLE:
+    since, reason = utc_text(lane.waiting_since), lane.waiting_reason
+    if lane.waiting_kind == NAS_UNREACHABLE.code:
         return printable(f"NAS unreachable since {since}: {reason}{_seen(lane, at)}")
     return printable(f"{reason} (since {since}){_seen(lane, at)}")
 
 
-def why_root_waits(lane: Mapping[str, Any], at: Moment) -> str:
+def why_root_waits(lane: LaneView, at: Moment) -> str:
     """Return why nothing is concluded from an equipment's folder; empty when it is looked after."""
-    return printable(f"{lane['root_problem']}{_seen(lane, at)}") if lane.get("root_problem") else ""
+    return printable(f"{lane.root_problem}{_seen(lane, at)}") if lane.root_problem else ""
 
 
-def _seen(lane: Mapping[str, Any], at: Moment) -> str:
-    """Return how old it is what is known of a lane, where no agent that asks there says it now: then it has a time."""
-    if "at" not in lane:
+def _seen(lane: LaneView, at: Moment) -> str:
+    """Return how old it is what is known of a lane, where no agent that asks there says it now."""
+    earlier = lane.seen_earlier
+    if earlier is None:
         return ""
-    ago = f" {age((at.now - datetime.fromisoformat(lane['at'])).total_seconds())} ago" if lane["at"] else ""
-    return f" (as an agent last saw it,{ago or ' earlier'}{'; no agent is running' if at.is_ended else ''})"
+    ago = f" {age((at.now - earlier.at).total_seconds())} ago" if earlier.at is not None else " earlier"
+    return f" (as an agent last saw it,{ago}{'; no agent is running' if at.is_ended else ''})"
 
 
-def _of_watching(live: Mapping[str, Any]) -> list[Problem]:
+def _of_watching(snapshot: Snapshot) -> list[Problem]:
     found: list[Problem] = []
-    for equipment_id, watch in (live.get("observer") or {}).get("roots", {}).items():
+    for equipment_id, health in (snapshot.observer.roots if snapshot.observer is not None else {}).items():
+        lane = snapshot.lanes.get(equipment_id)
         # That a root is not there is said already, by the scan.
-        if watch["degraded"] and not live.get("lanes", {}).get(equipment_id, {}).get("root_problem"):
-            message = f"new runs may be noticed late: {watch['reason']}"
-            found.append(
-                Problem(Severity.WAITING, "observer_degraded", equipment_id, message, watch["command"] or CHECK)
-            )
+        if health.is_degraded and not (lane is not None and lane.root_problem):
+            message = f"new runs may be noticed late: {health.reason}"
+            command = health.command or CHECK
+            found.append(Problem(Severity.WAITING, "observer_degraded", equipment_id, message, command))
+    return found
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def _of_folders(snapshot: Snapshot, at: Moment) -> list[Problem]:
+    found = [
+        Problem(Severity.STOPPED, "creation_json", printable(path), printable(message), "edit the file")
+        for path, message in snapshot.path_problems.items()
+    ]
+    for path, unreadable in snapshot.unreadable.items():
+        if at.is_ended or unreadable.looks >= UNREADABLE_LOOKS_TOLD:
+            message = f"{printable(unreadable.message)} {READ_IT}"
+            found.append(Problem(Severity.WAITING, "unreadable", printable(path), message, _show(path)))
+    for orphan in snapshot.orphans:
+        subject, detail = printable(orphan.run_path), printable(orphan.rule_detail)
+        found.append(Problem(Severity.NOTICE, orphan.rule.value, subject, detail, "see the message"))
     return found
 
 
@@ -178,24 +186,24 @@ def _of_watching(live: Mapping[str, Any]) -> list[Problem]:
 
 
 def _of_nobody_s(record: RunRecord) -> Problem:
-    message = f"{record.equipment_id} is not in the configuration any more, so this run is not looked after"
+    message = f"{record.equipment_id} is no longer in the configuration, so no agent looks after this run"
     command = "add the equipment to the config file"
     return Problem(Severity.STOPPED, "equipment_unknown", printable(record.run_path), message, command)
 
 
-def _of_run(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at: Moment) -> list[Problem]:
+def _of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> list[Problem]:
     subject, show = printable(record.run_path), _show(record.run_path)
     found: list[Problem] = []
-    if problem := _of_state(record, live, policy=policy, at=at):
+    if problem := _of_state(record, snapshot, policy=policy, at=at):
         found.append(problem)
-    if note := live.get("run_problems", {}).get(record.job_id):
+    if note := snapshot.run_problems.get(record.job_id):
         found.append(Problem(Severity.WAITING, "run", subject, note, show))
-    for detail in live.get("refused_after_sync", {}).get(record.job_id, ()):
+    for detail in snapshot.refused_after_sync.get(record.job_id, ()):
         found.append(Problem(Severity.NOTICE, "synced_under_prior_policy", subject, detail, show))
     return found
 
 
-def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at: Moment) -> Problem | None:
+def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Problem | None:
     """Return what is wrong with a run by the state in which it rests or works."""
     name, subject = shell_word(record.run_path), printable(record.run_path)
     message = printable(record.last_error.message) if record.last_error is not None else ""
@@ -211,14 +219,14 @@ def _of_state(record: RunRecord, live: Mapping[str, Any], *, policy: Policy, at:
             command = f'exlab-watch-agent override add {name} --class {kind} --reason "..."'
             return Problem(Severity.STOPPED, kind, subject, message, command)
         case RunState.ACQUIRING if at.now - record.entered_at > timedelta(seconds=policy.stale_s):
-            reason = live.get("waiting", {}).get(record.job_id, "")
-            text = f"not complete since {utc_text(record.entered_at)}: {reason}".rstrip(": ")
+            missing = snapshot.waiting.get(record.job_id, "")
+            text = f"not complete since {utc_text(record.entered_at)}: {missing}".rstrip(": ")
             return Problem(Severity.WAITING, "stale", subject, text, _show(record.run_path))
         case state if state in CHART.tells_attempts and has_failed:
             command = f"exlab-watch-agent retry {name}" if state is RunState.QUEUED else _show(record.run_path)
             return Problem(Severity.WAITING, kind, subject, printable(failed_attempt(record, at)), command)
-        case RunState.QUEUED if at.is_ended and (reason := live.get("waiting", {}).get(record.job_id)):
-            text = f"it is still queued, and is not pushed: {printable(reason)}"
+        case RunState.QUEUED if at.is_ended and (reason := snapshot.waiting.get(record.job_id)):
+            text = f"still queued and not pushed: {printable(reason)}"
             return Problem(Severity.WAITING, "under_way", subject, text, _show(record.run_path))
         case RunState.SEALING if has_failed:
             severity = Severity.STOPPED if record.attempts >= SEAL_FAILURES_STOPPED else Severity.WAITING

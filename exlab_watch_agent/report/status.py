@@ -1,24 +1,31 @@
-"""Records and an agent's live view → what `status` and `show` say. JSON and text use the same values.
+"""Records and an agent's snapshot → what `status` and `show` say. JSON and text use the same values.
 
-The JSON shapes are a promise (SPEC 13). `live` is what a running agent leaves in `<state_dir>/live.json`; where none runs,
-the lanes alone as the last one left them. What needs a person is decided in problems.py.
+The JSON shapes are a promise (SPEC 13). The snapshot is a running agent's; where none runs, the lanes alone as the last one
+left them. What needs a person is decided in problems.py. Pure.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable, utc_text
 from exlab_watch_agent.report.problems import Moment, failed_attempt, why_lane_waits, why_root_waits
+from exlab_watch_agent.report.snapshot import OldestUnsynced, Snapshot, lanes_json
 from exlab_watch_agent.statechart import CHART, RunState
 
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+FINDINGS_SHOWN_MAX = 100
+NOTHING_SEEN = Snapshot()
 
-def run_json(record: RunRecord, live: Mapping[str, Any]) -> dict[str, Any]:
+
+def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
     """Return one run as `status --json` shows it."""
     error = record.last_error
     return {
@@ -30,28 +37,62 @@ def run_json(record: RunRecord, live: Mapping[str, Any]) -> dict[str, Any]:
         "state": record.state.value,
         "sync_status": record.sync_status,
         "attempts": record.attempts,
-        "next_attempt_at": _time(record.next_attempt_at),
+        "next_attempt_at": time_text(record.next_attempt_at),
         "last_error": {"kind": error.kind, "message": printable(error.message)} if error is not None else None,
         "verify_passes": record.verify_passes,
-        "verified_at": _time(record.verified_at),
-        "enqueued_at": _time(record.enqueued_at),
+        "verified_at": time_text(record.verified_at),
+        "enqueued_at": time_text(record.enqueued_at),
         "destination": printable(record.destination),
         "files_total": record.files_total,
         "bytes_total": record.bytes_total,
-        "bytes_done": bytes_done(record, live),
+        "bytes_done": bytes_done(record, snapshot),
     }
 
 
-def bytes_done(record: RunRecord, live: Mapping[str, Any]) -> int:
+@dataclass(frozen=True, slots=True)
+class RunInFull:
+    """Everything that `show` says about one run. `record` is None for a run that is on the disk and not known yet."""
+
+    run_path: str
+    why: str
+    findings: tuple[Finding, ...] = ()
+    record: RunRecord | None = None
+    snapshot: Snapshot = NOTHING_SEEN
+    history: tuple[Move, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        findings = [finding.to_json() for finding in self.findings[:FINDINGS_SHOWN_MAX]]
+        if self.record is None:
+            return {
+                "job_id": "",
+                "run_path": printable(self.run_path),
+                "state": None,
+                "why": self.why,
+                "history": [],
+                "findings": findings,
+            }
+        error, progress = self.record.last_error, self.snapshot.progress.get(self.record.job_id)
+        return {
+            **run_json(self.record, self.snapshot),
+            "why": self.why,
+            "progress": progress.to_json() if progress is not None else None,
+            "last_error_detail": printable(error.detail) if error is not None else "",
+            "history": history_json(self.history),
+            "findings": findings,
+        }
+
+
+def bytes_done(record: RunRecord, snapshot: Snapshot) -> int:
     """Return the bytes that are at the destination as far as is known now."""
     if record.state is RunState.RUNNING:
-        return min(record.bytes_total, int(live.get("progress", {}).get(record.job_id, {}).get("bytes_done", 0)))
+        progress = snapshot.progress.get(record.job_id)
+        return min(record.bytes_total, progress.bytes_done) if progress is not None else 0
     return record.bytes_total if record.state in CHART.at_destination else 0
 
 
 def status_json(
     records: Iterable[RunRecord],
-    live: Mapping[str, Any],
+    snapshot: Snapshot,
     *,
     is_running: bool,
     pid: int | None,
@@ -65,9 +106,9 @@ def status_json(
         "schema": 1,
         "agent": {"running": is_running, "pid": pid, "version": version, "paused": paused, "hold": hold},
         "counts": counts(runs),
-        "lanes": live.get("lanes", {}),
-        "observer": live.get("observer"),
-        "runs": [run_json(record, live) for record in runs],
+        "lanes": lanes_json(snapshot.lanes),
+        "observer": snapshot.observer.to_json() if snapshot.observer is not None else None,
+        "runs": [run_json(record, snapshot) for record in runs],
     }
 
 
@@ -80,7 +121,7 @@ def counts(records: Iterable[RunRecord]) -> dict[str, int]:
 def history_json(moves: Sequence[Move]) -> list[dict[str, Any]]:
     return [
         {
-            "at": _time(move.at),
+            "at": time_text(move.at),
             "trigger": move.trigger,
             "from": move.source.value if move.source is not None else None,
             "to": move.dest.value,
@@ -91,38 +132,45 @@ def history_json(moves: Sequence[Move]) -> list[dict[str, Any]]:
     ]
 
 
-def sentence(record: RunRecord, live: Mapping[str, Any], at: Moment) -> str:
+def sentence(record: RunRecord, snapshot: Snapshot, at: Moment) -> str:
     """Return in one sentence why the run is where it is."""
     error = f": {record.last_error.message}" if record.last_error is not None else ""
-    reason = live.get("waiting", {}).get(record.job_id, "")
+    reason = snapshot.waiting.get(record.job_id, "")
     match record.state:
         case RunState.ACQUIRING:
             return f"not complete yet: {reason}" if reason else "not complete yet"
         case RunState.QUEUED:
-            return _why_queued(record, live, at)
+            return _why_queued(record, snapshot, at)
         case RunState.VERIFIED if record.verified_at is not None:
-            return (
-                f"{counted(record.files_total, 'file')} proven equal on both sides, last at {_time(record.verified_at)}"
-            )
+            return f"{counted(record.files_total, 'file')} proven equal on both sides, last at {time_text(record.verified_at)}"
         case state if state in CHART.needs_attention:
             return record.last_error.message if record.last_error is not None else CHART.states[record.state].meaning
     return CHART.states[record.state].meaning + error
 
 
-def _why_queued(record: RunRecord, live: Mapping[str, Any], at: Moment) -> str:
-    lane = live.get("lanes", {}).get(record.equipment_id, {})
-    if waits := why_root_waits(lane, at) or why_lane_waits(lane, at):
+def _why_queued(record: RunRecord, snapshot: Snapshot, at: Moment) -> str:
+    lane = snapshot.lanes.get(record.equipment_id)
+    if lane is not None and (waits := why_root_waits(lane, at) or why_lane_waits(lane, at)):
         return waits
-    if unreadable := live.get("unreadable", {}).get(printable(record.run_path)):
-        return str(unreadable["message"])
+    if unreadable := snapshot.unreadable.get(printable(record.run_path)):
+        return unreadable.message
     if record.attempts > 0:
         return failed_attempt(record, at)
     error = f": {record.last_error.message}" if record.last_error is not None else ""
     return f"waiting for {'an agent to run' if at.is_ended else 'a slot'}{error}"
 
 
-class OldestUnsynced:
-    """Which run has waited longest to be synced, told at a cost that does not grow with the number of runs.
+def human_bytes(amount: float) -> str:
+    """Return an amount in the largest unit in which it is at least 1."""
+    unit = 0
+    while amount >= 1024 and unit < len(UNITS) - 1:
+        amount /= 1024
+        unit += 1
+    return f"{amount:.0f} {UNITS[unit]}" if unit == 0 else f"{amount:.1f} {UNITS[unit]}"
+
+
+class UnsyncedRuns:
+    """Knows which run has waited longest to be synced, at a cost that does not grow with the number of runs.
 
     A heap that is told of moves; runs that are synced meanwhile leave it when they come to its top.
     """
@@ -138,12 +186,12 @@ class OldestUnsynced:
             self._is_in.add(record.job_id)
             heapq.heappush(self._heap, (record.discovered_at, record.job_id))
 
-    def find(self, get: Callable[[str], RunRecord | None]) -> dict[str, str] | None:
-        """Return path and time of that run, None when all are synced. `get` returns a job's record as it is now."""
+    def oldest(self, get: Callable[[str], RunRecord | None]) -> OldestUnsynced | None:
+        """Return that run, None when all are synced. `get` returns a job's record as it is now."""
         while self._heap:
             record = get(self._heap[0][1])
-            if record is not None and _waits_to_be_synced(record):
-                return {"run_path": printable(record.run_path), "since": _time(record.discovered_at) or ""}
+            if record is not None and record.discovered_at is not None and _waits_to_be_synced(record):
+                return OldestUnsynced(record.run_path, record.discovered_at)
             self._is_in.discard(heapq.heappop(self._heap)[1])
         return None
 
@@ -152,5 +200,6 @@ def _waits_to_be_synced(record: RunRecord) -> bool:
     return record.sync_status not in ("synced", "cleaned") and record.discovered_at is not None
 
 
-def _time(moment: datetime | None) -> str | None:
+def time_text(moment: datetime | None) -> str | None:
+    """Return a time as it is shown, None for none."""
     return utc_text(moment) if moment is not None else None

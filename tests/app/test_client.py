@@ -21,7 +21,7 @@ from exlab_watch_agent import NASSyncClient, SyncJobHandle, SyncJobState
 from exlab_watch_agent.adapters.state import documents
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.client import VerifyResult
-from exlab_watch_agent.config.settings import load_settings
+from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.statechart import CHART
 
@@ -132,7 +132,7 @@ def test_the_status_of_a_known_run_is_never_none_at_whatever_instant_it_is_asked
     try:
         using(client, story)
     finally:
-        threading.settrace(before)  # type: ignore[arg-type]  # None is allowed
+        threading.settrace(before)
     since_known = list(dropwhile(lambda status: status == "none", said))
     assert {"queued", "running"} <= {*since_known}
     assert "none" not in since_known
@@ -245,7 +245,7 @@ def test_force_verify_touches_nothing_and_names_what_differs(lab: Lab) -> None:
 
 def test_a_path_that_is_no_run_is_refused_in_one_sentence(lab: Lab, tmp_path: Path) -> None:
     async def story(client: NASSyncClient) -> None:
-        with pytest.raises(AgentError, match="no run of a configured equipment"):
+        with pytest.raises(AgentError, match="a run of a configured equipment"):
             await client.enqueue(tmp_path)
         with pytest.raises(AgentError, match="enqueue it first"):
             await client.force_verify(tmp_path)

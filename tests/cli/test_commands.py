@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import exlab_watch_agent
-from exlab_watch_agent.config.settings import load_settings
+from exlab_watch_agent.config.load import load_settings
 from tests.lab.lab import CACHE, SECRET, SENTINEL_SIGNAL, Equipment, Lab, Said, override, read_creation, save_in_place
 
 Command = Callable[..., Said]
@@ -571,8 +571,8 @@ def test_overrides_are_added_listed_and_revoked_and_nothing_else_is_changed(lab:
 @pytest.mark.parametrize(
     ("words", "code", "part"),
     [
-        (["--class", "nonsense", "--reason", "r"], 2, "no rule that blocks a run"),
-        (["--class", "orphan", "--reason", "r"], 2, "no rule that blocks a run"),
+        (["--class", "nonsense", "--reason", "r"], 2, "not a rule that blocks a run"),
+        (["--class", "orphan", "--reason", "r"], 2, "not a rule that blocks a run"),
         (["--class", PLACEHOLDER, "--reason", "  "], 2, "--reason must say why"),
         (["--class", PLACEHOLDER, "--reason", "r", "--operator", ""], 2, "--operator must name"),
         (["--class", PLACEHOLDER, "--reason", "r", "--expires", "soon"], 2, "--expires takes a time"),

@@ -290,7 +290,7 @@ def test_a_queued_run_whose_creation_json_is_gone_is_said(lab: Lab, on: Command)
     (run / CACHE / "creation.json").rename(run / "creation.json.bak")
     said = on("run", "--once")
     assert said.code == 3
-    assert f"{run}: it is still queued, and is not pushed: " in said.err
+    assert f"{run}: still queued and not pushed: " in said.err
 
 
 def test_a_path_that_is_longer_than_the_system_takes_is_never_left_out_without_a_word(lab: Lab, on: Command) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exlab_watch_agent.config.settings import load_settings
+from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.core.policy import RcloneTarget, RsyncSshTarget
 
 CONFIG = Path(__file__).parents[2] / "config"

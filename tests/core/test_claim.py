@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ NOTHING = DestinationLook(is_empty=True, claim=None, identity=None)
 S = DestinationStanding
 
 
-def look(**found: object) -> DestinationLook:
+def look(**found: Any) -> DestinationLook:
     return replace(NOTHING, is_empty=False, **found)
 
 
@@ -41,13 +42,15 @@ def look(**found: object) -> DestinationLook:
         (look(identity=OTHER_IDENTITY, is_sealed=True), S.OCCUPIED),
     ],
 )
-def test_a_folder_is_ours_by_our_job_or_where_nobody_says_that_it_is_another_s(found, whose):
+def test_a_folder_is_ours_by_our_job_or_where_nobody_says_that_it_is_another_s(
+    found: DestinationLook, whose: S
+) -> None:
     assert standing(found, MINE) is whose
 
 
 @pytest.mark.parametrize("is_sealed", [False, True])
 @pytest.mark.parametrize("where", list(S))
-def test_only_a_folder_that_is_ours_is_written_to(where, is_sealed):
+def test_only_a_folder_that_is_ours_is_written_to(where: S, is_sealed: bool) -> None:
     conflict = conflict_at(where, "P/Runs/R", holder="job 7 on labpc-07", is_sealed=is_sealed)
     is_ours = where in (S.FREE, S.OURS) or (where is S.SEALED_UNCLAIMED and is_sealed)
     assert (conflict is None) is is_ours
@@ -67,7 +70,7 @@ def test_only_a_folder_that_is_ours_is_written_to(where, is_sealed):
         (S.CLAIMED_UNSEALED, "claimed_unsealed"),
     ],
 )
-def test_each_kind_of_conflict_has_its_name(where, kind):
+def test_each_kind_of_conflict_has_its_name(where: S, kind: str) -> None:
     conflict = conflict_at(where, "P/Runs/R", holder="", is_sealed=False)
     assert conflict is not None
     assert conflict.kind == kind

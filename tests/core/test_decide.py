@@ -14,11 +14,12 @@ from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WriteStatus
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
     EffectFailed,
+    Event,
     Inspected,
     LocalChosen,
     PrecheckPassed,
@@ -177,14 +178,14 @@ def every_step(state: RunState) -> list[tuple[RunRecord, Any, Step]]:
 
 
 @pytest.mark.parametrize("state", list(RunState))
-def test_no_event_in_any_state_picks_a_trigger_that_the_chart_does_not_have(state):
+def test_no_event_in_any_state_picks_a_trigger_that_the_chart_does_not_have(state: RunState) -> None:
     for before, _, after in every_step(state):  # IllegalTransition would end the test
         assert after.record.turn == before.turn + (1 if after.move else 0)
         assert after.record is before or after.move is not None, "a record changes only by a move"
 
 
 @pytest.mark.parametrize("state", list(RunState))
-def test_a_working_state_owns_one_effect_of_its_own_turn_and_a_resting_one_none(state):
+def test_a_working_state_owns_one_effect_of_its_own_turn_and_a_resting_one_none(state: RunState) -> None:
     for before, _, after in every_step(state):
         if after.move is None:
             # A conflict may be looked at again without a move.
@@ -198,7 +199,7 @@ def test_a_working_state_owns_one_effect_of_its_own_turn_and_a_resting_one_none(
 
 
 @pytest.mark.parametrize("state", list(RunState))
-def test_a_run_that_says_synced_afterwards_was_proven_or_said_so_before(state):
+def test_a_run_that_says_synced_afterwards_was_proven_or_said_so_before(state: RunState) -> None:
     for before, event, after in every_step(state):
         if after.record.sync_status == "synced" and before.sync_status != "synced":
             is_proof = isinstance(event, Sealed) or (
@@ -208,7 +209,7 @@ def test_a_run_that_says_synced_afterwards_was_proven_or_said_so_before(state):
             assert is_proof or (after.record.state is RunState.CONFLICT and before.is_sealed), (before, event)
 
 
-def test_a_pass_is_counted_only_by_an_equal_comparison():
+def test_a_pass_is_counted_only_by_an_equal_comparison() -> None:
     for before, event in product(EVERY_RECORD, OUTCOMES):
         after = step(before, event).record
         if after.verify_passes > before.verify_passes or after.verified_at == NOW:
@@ -217,7 +218,7 @@ def test_a_pass_is_counted_only_by_an_equal_comparison():
             assert not event.skipped_oversize
 
 
-def test_while_the_nas_is_away_no_attempt_is_consumed_and_no_run_fails():
+def test_while_the_nas_is_away_no_attempt_is_consumed_and_no_run_fails() -> None:
     for before, kind in product(EVERY_RECORD, FailureKind):
         after = step(before, failed(kind, is_destination_away=True)).record
         assert after.attempts == before.attempts
@@ -226,14 +227,14 @@ def test_while_the_nas_is_away_no_attempt_is_consumed_and_no_run_fails():
 
 
 @pytest.mark.parametrize("state", list(RunState))
-def test_only_an_operator_takes_the_seal_from_a_run(state):
+def test_only_an_operator_takes_the_seal_from_a_run(state: RunState) -> None:
     for before, event, after in every_step(state):
         if before.is_sealed and not isinstance(event, LocalChosen):
             assert after.record.is_sealed
 
 
 @pytest.mark.parametrize("state", list(RunState))
-def test_a_reason_and_a_time_stand_with_every_move(state):
+def test_a_reason_and_a_time_stand_with_every_move(state: RunState) -> None:
     for before, event, after in every_step(state):
         if after.move is not None:
             assert after.move.reason
@@ -246,15 +247,15 @@ def test_a_reason_and_a_time_stand_with_every_move(state):
 
 
 @pytest.mark.parametrize("turn", [TURN - 1, TURN + 1, 0])
-def test_the_outcome_of_another_turn_changes_nothing(turn):
+def test_the_outcome_of_another_turn_changes_nothing(turn: int) -> None:
     for before, event in product(EVERY_RECORD, OUTCOMES):
-        after = step(before, replace(event, turn=turn))
+        after = step(before, replace(event, turn=turn))  # type: ignore[type-var]  # each of them is a dataclass
         assert after.record is before
         assert after.effects == ()
         assert after.move is None
 
 
-def test_an_outcome_counts_once():
+def test_an_outcome_counts_once() -> None:
     after = step(record("running"), Pushed(TURN)).record
     assert step(after, Pushed(TURN)).record is after
 
@@ -317,7 +318,9 @@ LOOKS = [
 
 
 @pytest.mark.parametrize(("state", "sealed", "event", "trigger", "after"), LOOKS)
-def test_what_a_look_at_a_run_leads_to(state, sealed, event, trigger, after):
+def test_what_a_look_at_a_run_leads_to(
+    state: RunState, sealed: bool, event: Inspected, trigger: str | None, after: str
+) -> None:
     sync_status = CHART.sync_status(RunState(state))
     event = replace(event, creation=replace(event.creation, sync_status=sync_status))
     assert moved(record(state, sealed=sealed), event) == (trigger, after)
@@ -326,20 +329,22 @@ def test_what_a_look_at_a_run_leads_to(state, sealed, event, trigger, after):
 @pytest.mark.parametrize(
     ("state", "way_back"), [("blocked", inspected(fingerprint="g")), ("failed", RetryRequested("op"))]
 )
-def test_a_sealed_run_that_changed_meanwhile_is_a_conflict_before_anything_is_pushed(state, way_back):
+def test_a_sealed_run_that_changed_meanwhile_is_a_conflict_before_anything_is_pushed(
+    state: RunState, way_back: Event
+) -> None:
     queued = step(record(state, sealed=True), way_back).record
     start = inspected(fingerprint="g", destination=DestinationStanding.OURS)
     assert moved(queued, start) == ("conflict_found", "conflict")
 
 
-def test_a_sealed_run_is_never_started_over():
+def test_a_sealed_run_is_never_started_over() -> None:
     for state in RunState:
         for before, event, after in every_step(state):
             if before.is_sealed and before.state is not RunState.ACQUIRING:
                 assert after.record.state is not RunState.ACQUIRING, (before, event)
 
 
-def test_a_revoked_and_an_expired_override_let_nothing_through():
+def test_a_revoked_and_an_expired_override_let_nothing_through() -> None:
     tombstone = OverrideEntry(1, "b", revokes="a")
     expired = replace(OVERRIDE, expires_at="2026-04-17T14:32:00Z")
     garbled = replace(OVERRIDE, expires_at="next week")
@@ -349,7 +354,7 @@ def test_a_revoked_and_an_expired_override_let_nothing_through():
         assert moved(record("queued"), event) == ("refused", "blocked")
 
 
-def test_an_override_that_is_revoked_while_the_push_runs_stops_it():
+def test_an_override_that_is_revoked_while_the_push_runs_stops_it() -> None:
     before = record("running")
     after = step(before, inspected(findings=(HARD,), overrides=(OVERRIDE, OverrideEntry(1, "b", revokes="a"))))
     assert after.record.state is RunState.BLOCKED
@@ -357,27 +362,27 @@ def test_an_override_that_is_revoked_while_the_push_runs_stops_it():
     assert step(after.record, Pushed(TURN)).record is after.record, "the push that was stopped counts no longer"
 
 
-def test_admission_keeps_what_was_seen_and_begins_to_count_anew():
+def test_admission_keeps_what_was_seen_and_begins_to_count_anew() -> None:
     before = record("acquiring", fingerprint="", attempts=3, mismatches=1, last_error=LastError("network", "x"))
     after = step(before, inspected()).record
     assert (after.fingerprint, after.files_total, after.bytes_total, after.enqueued_at) == ("f", 2, 10, NOW)
     assert (after.attempts, after.mismatches, after.last_error) == (0, 0, None)
 
 
-def test_a_refusal_names_the_worst_finding():
+def test_a_refusal_names_the_worst_finding() -> None:
     after = step(record("acquiring"), inspected(findings=(HARD,))).record
     assert after.last_error is not None
     assert after.last_error.kind == "reserved_filesystem_name"
 
 
-def test_a_change_forgets_what_was_judged():
+def test_a_change_forgets_what_was_judged() -> None:
     before = record("running", attempts=2, mismatches=1, declared_mismatches=("a",), wait_s=30, next_attempt_at=NOW)
     after = step(before, RunChanged(TURN, "grew")).record
     assert (after.fingerprint, after.attempts, after.mismatches, after.declared_mismatches) == ("", 0, 0, ())
     assert (after.wait_s, after.next_attempt_at) == (0.0, None)
 
 
-def test_a_push_goes_where_the_look_before_it_looked():
+def test_a_push_goes_where_the_look_before_it_looked() -> None:
     after = step(record("queued", destination=""), inspected(destination=DestinationStanding.FREE))
     (effect,) = work(after)
     assert isinstance(effect, Push)
@@ -389,7 +394,7 @@ def test_a_push_goes_where_the_look_before_it_looked():
 # --- the straight way ------------------------------------------------------------------------------------------------
 
 
-def test_a_run_goes_from_noticed_to_verified():
+def test_a_run_goes_from_noticed_to_verified() -> None:
     run = record("acquiring", fingerprint="", turn=0)
     path = []
     for make_event in (
@@ -444,18 +449,20 @@ VERIFIES = [
 
 
 @pytest.mark.parametrize(("state", "sealed", "event", "trigger", "after"), VERIFIES)
-def test_what_a_comparison_of_both_sides_leads_to(state, sealed, event, trigger, after):
+def test_what_a_comparison_of_both_sides_leads_to(
+    state: RunState, sealed: bool, event: Event, trigger: str | None, after: str
+) -> None:
     assert moved(record(state, sealed=sealed), event) == (trigger, after)
 
 
-def test_an_equal_comparison_of_an_unsealed_run_seals_what_was_compared():
+def test_an_equal_comparison_of_an_unsealed_run_seals_what_was_compared() -> None:
     event = verified(fingerprint="g", files_total=3, bytes_total=30)
     (effect,) = work(step(record("awaiting_verify"), event))
     assert isinstance(effect, Seal)
     assert (effect.fingerprint, effect.manifest_digest) == ("g", "d" * 64)
 
 
-def test_hashes_that_the_instrument_declared_otherwise_pass_only_with_an_active_override():
+def test_hashes_that_the_instrument_declared_otherwise_pass_only_with_an_active_override() -> None:
     override = OverrideEntry(0, "a", problem_class="manifest_hash_mismatch")
     event = verified(declared_mismatches=("a.bin",))
     assert moved(record("awaiting_verify"), event)[0] == "put_back"
@@ -465,7 +472,7 @@ def test_hashes_that_the_instrument_declared_otherwise_pass_only_with_an_active_
     assert step(record("awaiting_verify"), event).record.declared_mismatches == ("a.bin",)
 
 
-def test_a_damaged_copy_is_healed_by_a_push_and_the_passes_before_it_are_void():
+def test_a_damaged_copy_is_healed_by_a_push_and_the_passes_before_it_are_void() -> None:
     healing = step(record("auditing", sealed=True, attempts=4), verified(Agreement.REMOTE_DIFFERS))
     assert healing.record.state is RunState.QUEUED
     assert healing.record.is_sealed
@@ -477,7 +484,7 @@ def test_a_damaged_copy_is_healed_by_a_push_and_the_passes_before_it_are_void():
     assert effect.manifest_digest == "m" * 64, "after a seal both sides are compared with the manifest"
 
 
-def test_a_conflict_is_looked_at_again_without_touching_either_side():
+def test_a_conflict_is_looked_at_again_without_touching_either_side() -> None:
     after = step(record("conflict", sealed=True), AuditDue())
     (effect,) = work(after)
     assert isinstance(effect, Verify)
@@ -490,7 +497,9 @@ def test_a_conflict_is_looked_at_again_without_touching_either_side():
     ("passes_before", "age_min_s", "counted"),
     [(1, 3600, 1), (1, 0, 2), (0, 3600, 1), (2, 3600, 2), (2, 0, 3)],
 )
-def test_a_pass_a_second_after_another_counts_only_where_cleanup_asks_for_no_age(passes_before, age_min_s, counted):
+def test_a_pass_a_second_after_another_counts_only_where_cleanup_asks_for_no_age(
+    passes_before: int, age_min_s: float, counted: int
+) -> None:
     before = record(
         "auditing",
         sealed=True,
@@ -505,7 +514,7 @@ def test_a_pass_a_second_after_another_counts_only_where_cleanup_asks_for_no_age
     assert (after.verified_at, after.verified_boot_id, after.verified_uptime_s) == (NOW, "boot", 501.0)
 
 
-def test_a_pass_a_minute_after_another_is_one_more():
+def test_a_pass_a_minute_after_another_is_one_more() -> None:
     before = record("auditing", sealed=True, verified_boot_id="boot", verified_uptime_s=500.0)
     assert step(before, verified(uptime=Uptime("boot", 560.0))).record.verify_passes == 2
     assert step(before, verified(uptime=Uptime("boot", 559.0))).record.verify_passes == 1
@@ -527,13 +536,13 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("state", "event"), DIFFERENT)
-def test_whatever_is_found_different_voids_the_passes_before_it(state, event):
+def test_whatever_is_found_different_voids_the_passes_before_it(state: RunState, event: Event) -> None:
     after = step(record(state, sealed=True, verify_passes=2), event)
     assert after.move is not None
     assert after.record.verify_passes == 0
 
 
-def test_a_difference_that_is_gone_begins_to_count_anew():
+def test_a_difference_that_is_gone_begins_to_count_anew() -> None:
     conflict = step(record("auditing", sealed=True, verify_passes=2), verified(Agreement.LOCAL_DIFFERS)).record
     assert step(conflict, verified(turn=conflict.turn)).record.verify_passes == 1
 
@@ -543,7 +552,7 @@ def test_a_difference_that_is_gone_begins_to_count_anew():
 
 @pytest.mark.parametrize("state", WITH_A_PUSH)
 @pytest.mark.parametrize("kind", [FailureKind.NETWORK, FailureKind.UNKNOWN, FailureKind.DESTINATION_FULL])
-def test_what_may_pass_waits_longer_each_time_and_fails_at_the_fifth(state, kind):
+def test_what_may_pass_waits_longer_each_time_and_fails_at_the_fifth(state: RunState, kind: FailureKind) -> None:
     waits = []
     run = record(state)
     for _ in range(4):
@@ -558,7 +567,7 @@ def test_what_may_pass_waits_longer_each_time_and_fails_at_the_fifth(state, kind
 
 @pytest.mark.parametrize("state", WITH_A_PUSH)
 @pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.LOCAL_FILE_VANISHED, FailureKind.BINARY_MISSING])
-def test_what_needs_a_person_fails_at_once(state, kind):
+def test_what_needs_a_person_fails_at_once(state: RunState, kind: FailureKind) -> None:
     assert moved(record(state), failed(kind)) == ("gave_up", "failed")
 
 
@@ -570,7 +579,9 @@ def test_what_needs_a_person_fails_at_once(state, kind):
         ("running", failed(FailureKind.HASH_MISMATCH)),
     ],
 )
-def test_a_wrong_copy_is_pushed_once_more_at_once_and_then_fails(state, event):
+def test_a_wrong_copy_is_pushed_once_more_at_once_and_then_fails(
+    state: RunState, event: CopyWrong | Verified | EffectFailed
+) -> None:
     first = step(record(state), event)
     assert (first.record.state, first.record.mismatches, first.record.wait_s) == (RunState.QUEUED, 1, 0)
     second = step(replace(first.record, state=RunState(state)), replace(event, turn=first.record.turn))
@@ -579,26 +590,28 @@ def test_a_wrong_copy_is_pushed_once_more_at_once_and_then_fails(state, event):
     assert second.record.last_error.kind == "hash_mismatch"
 
 
-def test_a_vanished_file_is_no_new_change_when_what_is_left_is_looked_at():
+def test_a_vanished_file_is_no_new_change_when_what_is_left_is_looked_at() -> None:
     run = step(record("awaiting_verify"), failed(FailureKind.LOCAL_FILE_VANISHED, fingerprint="left")).record
     assert moved(run, inspected(fingerprint="left", complete=False)) == (None, "failed")
     assert moved(run, inspected(fingerprint="f"))[0] == "changed"
 
 
-def test_a_push_that_fails_because_the_nas_is_away_waits_for_the_lane_and_not_for_a_backoff():
+def test_a_push_that_fails_because_the_nas_is_away_waits_for_the_lane_and_not_for_a_backoff() -> None:
     run = step(record("running", attempts=4), failed(is_destination_away=True)).record
     assert (run.state, run.attempts, run.wait_s, run.next_attempt_at) == (RunState.QUEUED, 4, 0, None)
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))
-def test_an_audit_that_cannot_be_done_proves_and_disproves_nothing(kind):
+def test_an_audit_that_cannot_be_done_proves_and_disproves_nothing(kind: FailureKind) -> None:
     before = record("auditing", sealed=True, verify_passes=3)
     after = step(before, failed(kind)).record
     assert (after.state, after.verify_passes, after.verified_at) == (RunState.VERIFIED, 3, EARLIER)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.UNKNOWN])
-def test_a_copy_that_cannot_be_read_voids_the_passes_at_once_and_is_damaged_at_the_second_time(kind):
+def test_a_copy_that_cannot_be_read_voids_the_passes_at_once_and_is_damaged_at_the_second_time(
+    kind: FailureKind,
+) -> None:
     unreadable = failed(kind, message="no file of it can be read", is_copy_unreadable=True)
     once = step(record("auditing", sealed=True, verify_passes=3), unreadable).record
     assert (once.state, once.verify_passes, once.attempts) == (RunState.VERIFIED, 0, 1)
@@ -617,18 +630,18 @@ def test_a_copy_that_cannot_be_read_voids_the_passes_at_once_and_is_damaged_at_t
 
 
 @pytest.mark.parametrize("kind", ["destination_occupied", "claimed_by_other_agent", "claimed_unsealed"])
-def test_a_claim_that_a_push_meets_is_a_conflict_and_costs_no_attempt(kind):
+def test_a_claim_that_a_push_meets_is_a_conflict_and_costs_no_attempt(kind: FailureKind) -> None:
     after = step(record("running", attempts=3), failed(message="of another job", conflict=kind)).record
     assert (after.state, after.attempts) == (RunState.CONFLICT, 3)
     assert after.last_error == LastError(kind, "of another job")
 
 
-def test_an_audit_that_met_a_moving_run_ends_and_is_repeated():
+def test_an_audit_that_met_a_moving_run_ends_and_is_repeated() -> None:
     before = record("auditing", sealed=True)
     assert moved(before, RunChanged(TURN, "it changed while it was verified")) == ("audit_interrupted", "verified")
 
 
-def test_a_run_folder_that_is_gone_fails_a_queued_run_and_no_other():
+def test_a_run_folder_that_is_gone_fails_a_queued_run_and_no_other() -> None:
     for state in RunState:
         trigger, after = moved(record(state), RunVanished())
         assert (trigger, after) == (("gave_up", "failed") if state is RunState.QUEUED else (None, state.value))
@@ -637,7 +650,7 @@ def test_a_run_folder_that_is_gone_fails_a_queued_run_and_no_other():
 # --- sealing ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_seal_that_fails_is_tried_again_after_a_wait_and_never_gives_up():
+def test_a_seal_that_fails_is_tried_again_after_a_wait_and_never_gives_up() -> None:
     run = record("sealing")
     waits = []
     for _ in range(7):
@@ -651,26 +664,26 @@ def test_a_seal_that_fails_is_tried_again_after_a_wait_and_never_gives_up():
     assert run.state is RunState.SEALING
 
 
-def test_a_seal_that_fails_because_the_nas_is_away_consumes_no_attempt():
+def test_a_seal_that_fails_because_the_nas_is_away_consumes_no_attempt() -> None:
     after = step(record("sealing", attempts=2), failed(is_destination_away=True)).record
     assert (after.state, after.attempts) == (RunState.SEALING, 2)
 
 
 @pytest.mark.parametrize("event", [RunChanged(TURN, "grew"), inspected(fingerprint="g", sync_status="synced")])
-def test_a_seal_that_is_undone_takes_synced_back(event):
+def test_a_seal_that_is_undone_takes_synced_back(event: Event) -> None:
     after = step(record("sealing"), event)
     assert after.record.state is RunState.ACQUIRING
     assert "pending" in statuses(after)
 
 
-def test_a_sealed_run_that_changed_while_it_was_sealed_anew_is_a_conflict():
+def test_a_sealed_run_that_changed_while_it_was_sealed_anew_is_a_conflict() -> None:
     after = step(record("sealing", sealed=True), RunChanged(TURN, "grew")).record
     assert (after.state, after.is_sealed) == (RunState.CONFLICT, True)
     assert after.last_error is not None
     assert after.last_error.kind == LOCAL_CHANGED
 
 
-def test_the_first_seal_keeps_its_time():
+def test_the_first_seal_keeps_its_time() -> None:
     assert step(record("sealing", sealed=True), Sealed(TURN)).record.sealed_at == EARLIER
     assert step(record("sealing", attempts=2, mismatches=1), Sealed(TURN)).record.sealed_at == NOW
 
@@ -707,14 +720,16 @@ STATUSES = [
 
 
 @pytest.mark.parametrize(("state", "sealed", "event", "written"), STATUSES)
-def test_creation_json_is_made_to_say_what_the_state_says(state, sealed, event, written):
+def test_creation_json_is_made_to_say_what_the_state_says(
+    state: RunState, sealed: bool, event: Event, written: list[str]
+) -> None:
     assert statuses(step(record(state, sealed=sealed), event)) == written
 
 
 # --- operators -------------------------------------------------------------------------------------------------------
 
 
-def test_retry_arms_a_failed_run_anew_and_no_other():
+def test_retry_arms_a_failed_run_anew_and_no_other() -> None:
     before = record("failed", attempts=5, mismatches=2, last_error=LastError("network", "x"))
     after = step(before, RetryRequested("asmith", "the cable is back")).record
     assert (after.state, after.attempts, after.mismatches, after.last_error) == (RunState.QUEUED, 0, 0, None)
@@ -722,7 +737,7 @@ def test_retry_arms_a_failed_run_anew_and_no_other():
         assert moved(record(state), RetryRequested("asmith")) == (None, state.value)
 
 
-def test_resolving_a_conflict_starts_the_proof_over():
+def test_resolving_a_conflict_starts_the_proof_over() -> None:
     after = step(record("conflict", sealed=True, verify_passes=3), LocalChosen("asmith"))
     assert after.record.state is RunState.QUEUED
     assert (after.record.is_sealed, after.record.verify_passes, after.record.manifest_digest) == (False, 0, "")
@@ -731,7 +746,7 @@ def test_resolving_a_conflict_starts_the_proof_over():
     assert after.move.operator == "asmith"
 
 
-def test_an_audit_starts_only_where_a_run_is_sealed_and_at_rest():
+def test_an_audit_starts_only_where_a_run_is_sealed_and_at_rest() -> None:
     auditable = {RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE}
     for state in RunState:
         trigger, _ = moved(record(state, sealed=True), AuditDue())
@@ -751,24 +766,29 @@ def test_an_audit_starts_only_where_a_run_is_sealed_and_at_rest():
         ("auditing", Verify),
     ],
 )
-def test_start_up_issues_a_working_states_effect_again_and_nothing_else(state, kind):
+def test_start_up_issues_a_working_states_effect_again_and_nothing_else(
+    state: RunState, kind: type[WorkEffect]
+) -> None:
     (effect,) = entry_effects(record(state, sealed=state == "auditing"))
+    assert isinstance(effect, Push | Precheck | Verify | Seal)
     assert type(effect) is kind
     assert effect.turn == TURN
 
 
 @pytest.mark.parametrize("state", sorted(set(RunState) - CHART.working))
-def test_start_up_issues_nothing_for_a_resting_state(state):
+def test_start_up_issues_nothing_for_a_resting_state(state: RunState) -> None:
     assert entry_effects(record(state)) == ()
 
 
-def test_a_first_verify_compares_with_no_manifest_and_a_later_one_with_the_sealed():
+def test_a_first_verify_compares_with_no_manifest_and_a_later_one_with_the_sealed() -> None:
     (first,) = entry_effects(record("awaiting_verify", manifest_digest="x" * 64))
     (later,) = entry_effects(record("awaiting_verify", sealed=True))
+    assert isinstance(first, Verify)
+    assert isinstance(later, Verify)
     assert (first.manifest_digest, later.manifest_digest) == ("", "m" * 64)
 
 
-def test_judging_asks_no_machine():
+def test_judging_asks_no_machine() -> None:
     judgement = judge(record("running"), Pushed(TURN), now=NOW, policy=POLICY)
     assert judgement is not None
     assert judgement.trigger is Trigger.PUSHED

@@ -26,7 +26,7 @@ def reachable(start: Iterable[RunState]) -> set[RunState]:
 
 
 @pytest.mark.parametrize(("state", "trigger"), list(product(RunState, Trigger)))
-def test_every_trigger_in_every_state_does_what_the_chart_says_or_is_refused(state, trigger):
+def test_every_trigger_in_every_state_does_what_the_chart_says_or_is_refused(state: RunState, trigger: Trigger) -> None:
     dest = ROWS.get((state, trigger))
     assert CHART.destination(state, trigger) is dest
     if dest is None:
@@ -36,38 +36,38 @@ def test_every_trigger_in_every_state_does_what_the_chart_says_or_is_refused(sta
         assert advance(state, trigger) is dest
 
 
-def test_a_refused_trigger_leaves_nothing_behind():
+def test_a_refused_trigger_leaves_nothing_behind() -> None:
     with pytest.raises(IllegalTransition):
         advance(RunState.CLEANED, Trigger.RETRIED)
     assert advance(RunState.FAILED, Trigger.RETRIED) is RunState.QUEUED
 
 
-def test_every_state_is_reachable_from_the_initial_one():
+def test_every_state_is_reachable_from_the_initial_one() -> None:
     assert reachable([CHART.initial]) == set(RunState)
 
 
 @pytest.mark.parametrize("state", list(RunState))
-def test_from_every_state_a_resting_one_is_reachable(state):
+def test_from_every_state_a_resting_one_is_reachable(state: RunState) -> None:
     assert reachable([state]) - CHART.working
 
 
 @pytest.mark.parametrize("state", sorted(CHART.working))
-def test_no_working_state_is_a_dead_end(state):
+def test_no_working_state_is_a_dead_end(state: RunState) -> None:
     assert reachable([state]) - {state}
 
 
 @pytest.mark.parametrize("state", sorted(set(RunState) - {RunState.CLEANED}))
-def test_every_state_but_cleaned_can_still_become_verified(state):
+def test_every_state_but_cleaned_can_still_become_verified(state: RunState) -> None:
     assert RunState.VERIFIED in reachable([state])
 
 
-def test_cleaning_is_never_followed_by_judging_or_pushing_what_is_left():
+def test_cleaning_is_never_followed_by_judging_or_pushing_what_is_left() -> None:
     dests = {row.dest for row in CHART.rows if row.source is RunState.CLEANING}
     assert dests == {RunState.CLEANED, RunState.CLEANING, RunState.VERIFIED, RunState.CONFLICT}
     assert not dests & {RunState.FAILED, RunState.QUEUED, RunState.ACQUIRING}
 
 
-def test_only_an_operator_or_a_proof_leads_out_of_a_conflict():
+def test_only_an_operator_or_a_proof_leads_out_of_a_conflict() -> None:
     assert {row.trigger for row in CHART.rows if row.source is RunState.CONFLICT} == {
         Trigger.LOCAL_CHOSEN,
         Trigger.DIFFERENCE_GONE,
@@ -75,7 +75,7 @@ def test_only_an_operator_or_a_proof_leads_out_of_a_conflict():
     }
 
 
-def test_verified_is_entered_only_by_a_proof_or_from_a_state_that_was_proven():
+def test_verified_is_entered_only_by_a_proof_or_from_a_state_that_was_proven() -> None:
     sources = {(row.source, row.trigger) for row in CHART.rows if row.dest is RunState.VERIFIED}
     assert sources == {
         (RunState.SEALING, Trigger.SEALED),
@@ -87,11 +87,11 @@ def test_verified_is_entered_only_by_a_proof_or_from_a_state_that_was_proven():
     }
 
 
-def test_nothing_is_pushed_without_having_waited_in_the_queue():
+def test_nothing_is_pushed_without_having_waited_in_the_queue() -> None:
     assert {row.source for row in CHART.rows if row.dest is RunState.RUNNING} == {RunState.QUEUED}
 
 
-def test_the_live_machine_has_exactly_the_rows_of_the_chart():
+def test_the_live_machine_has_exactly_the_rows_of_the_chart() -> None:
     machine = build_machine(CHART)
     live = {
         (transition.source, name, transition.dest)
@@ -104,13 +104,13 @@ def test_the_live_machine_has_exactly_the_rows_of_the_chart():
     assert machine.initial == CHART.initial.value
 
 
-def test_the_machine_has_no_back_doors():
+def test_the_machine_has_no_back_doors() -> None:
     machine = build_machine(CHART)
     assert not [name for name in machine.events if name.startswith("to_")]
     assert set(machine.events) == {trigger.value for trigger in Trigger}
 
 
-def test_the_machine_has_no_guards_and_no_callbacks():
+def test_the_machine_has_no_guards_and_no_callbacks() -> None:
     machine = build_machine(CHART)
     for event in machine.events.values():
         for transitions in event.transitions.values():

@@ -31,6 +31,8 @@ HOUR_S = 3600.0
         (HOUR_S, UNKNOWN_UPTIME, UNKNOWN_UPTIME, False),
     ],
 )
-def test_two_passes_are_apart_when_every_clock_says_so(by_wall_s, earlier, uptime, is_apart):
+def test_two_passes_are_apart_when_every_clock_says_so(
+    by_wall_s: float, earlier: Uptime, uptime: Uptime, is_apart: bool
+) -> None:
     now = AT + timedelta(seconds=by_wall_s)
     assert are_apart(earlier_at=AT, earlier=earlier, now=now, uptime=uptime) is is_apart

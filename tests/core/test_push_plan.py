@@ -14,13 +14,13 @@ A = FileEntry("a.bin", 10, 5 * SECOND)
 B = FileEntry("b.bin", 20, 6 * SECOND)
 
 
-def test_what_is_not_there_is_copied():
+def test_what_is_not_there_is_copied() -> None:
     plan = plan_push([A, B], {})
     assert plan.copy == (A, B)
     assert (plan.set_aside, plan.bytes_to_copy) == ((), 30)
 
 
-def test_what_is_there_with_its_size_and_time_is_left_for_the_verifier():
+def test_what_is_there_with_its_size_and_time_is_left_for_the_verifier() -> None:
     plan = plan_push([A, B], {"a.bin": (10, 5 * SECOND)})
     assert plan.copy == (B,)
     assert plan.set_aside == ()
@@ -40,25 +40,27 @@ def test_what_is_there_with_its_size_and_time_is_left_for_the_verifier():
         (0, 5 * SECOND, True),
     ],
 )
-def test_what_stands_there_with_other_content_makes_room_and_is_copied(size_bytes, mtime_ns, is_copied):
+def test_what_stands_there_with_other_content_makes_room_and_is_copied(
+    size_bytes: int, mtime_ns: int | None, is_copied: bool
+) -> None:
     plan = plan_push([A], {"a.bin": (size_bytes, mtime_ns)})
     assert plan.copy == ((A,) if is_copied else ())
     assert plan.set_aside == (("a.bin",) if is_copied else ())
 
 
-def test_what_a_comparison_found_wrong_makes_room_although_size_and_time_agree():
+def test_what_a_comparison_found_wrong_makes_room_although_size_and_time_agree() -> None:
     there = {"a.bin": (10, 5 * SECOND), "b.bin": (20, 6 * SECOND)}
     plan = plan_push([A, B], there, wrong={"a.bin", "gone.bin"})
     assert (plan.copy, plan.set_aside) == ((A,), ("a.bin",))
     assert plan_push([A], {}, wrong={"a.bin"}).set_aside == (), "what does not stand there makes no room"
 
 
-def test_what_the_run_does_not_have_is_never_touched():
+def test_what_the_run_does_not_have_is_never_touched() -> None:
     plan = plan_push([A], {"a.bin": (10, 5 * SECOND), "extra.bin": (1, 1)})
     assert plan.set_aside == ()
 
 
-def test_missing_files_and_other_sizes_are_evidence_against_a_copy_and_times_are_none():
+def test_missing_files_and_other_sizes_are_evidence_against_a_copy_and_times_are_none() -> None:
     there = {"a.bin": (10, 0), "extra.bin": (1, 1)}
     assert wrong_sizes([A, B], there) == ("b.bin",)
     assert wrong_sizes([A, B], there | {"b.bin": (19, 6 * SECOND)}) == ("b.bin",)
@@ -75,7 +77,9 @@ listings = st.dictionaries(names, st.tuples(sizes, st.none() | times))
 
 
 @given(inventories, listings)
-def test_every_file_is_either_copied_or_present_and_only_copied_ones_make_room(files, there):
+def test_every_file_is_either_copied_or_present_and_only_copied_ones_make_room(
+    files: list[FileEntry], there: dict[str, tuple[int, int | None]]
+) -> None:
     plan = plan_push(files, there)
     present = [entry for entry in files if entry not in plan.copy]
     assert [entry for entry in files if entry in plan.copy] == list(plan.copy)
@@ -84,7 +88,9 @@ def test_every_file_is_either_copied_or_present_and_only_copied_ones_make_room(f
 
 
 @given(inventories, listings)
-def test_after_the_plan_was_carried_out_nothing_is_left_to_do(files, there):
+def test_after_the_plan_was_carried_out_nothing_is_left_to_do(
+    files: list[FileEntry], there: dict[str, tuple[int, int | None]]
+) -> None:
     plan = plan_push(files, there)
     after = {path: seen for path, seen in there.items() if path not in plan.set_aside}
     after |= {entry.path: (entry.size_bytes, entry.mtime_ns) for entry in plan.copy}

@@ -17,16 +17,16 @@ def changed_chart(change: Callable[[dict[str, Any]], None]) -> str:
     return yaml.safe_dump(raw, sort_keys=False)
 
 
-def test_the_chart_file_names_every_state_and_every_trigger_once():
+def test_the_chart_file_names_every_state_and_every_trigger_once() -> None:
     assert list(CHART.states) == list(RunState)
     assert {row.trigger for row in CHART.rows} == set(Trigger)
 
 
-def test_a_run_begins_as_acquiring():
+def test_a_run_begins_as_acquiring() -> None:
     assert CHART.initial is RunState.ACQUIRING
 
 
-def test_the_working_states_are_those_that_own_an_effect():
+def test_the_working_states_are_those_that_own_an_effect() -> None:
     assert {state.value for state in CHART.working} == {
         "running",
         "prechecking",
@@ -38,7 +38,7 @@ def test_the_working_states_are_those_that_own_an_effect():
 
 
 @pytest.mark.parametrize("state", list(RunState))
-def test_every_state_and_every_row_says_what_it_means(state):
+def test_every_state_and_every_row_says_what_it_means(state: RunState) -> None:
     assert CHART.states[state].meaning
     assert all(row.why for row in CHART.rows if row.source is state)
 
@@ -78,19 +78,19 @@ JOB_STATE = {
 
 
 @pytest.mark.parametrize(("state", "status"), SYNC_STATUS.items())
-def test_creation_json_says_what_the_specification_says(state, status):
+def test_creation_json_says_what_the_specification_says(state: RunState, status: str) -> None:
     assert CHART.sync_status(RunState(state)) == status
 
 
-def test_job_states_are_those_of_the_specification():
+def test_job_states_are_those_of_the_specification() -> None:
     assert {state.value: spec.job_state for state, spec in CHART.states.items()} == JOB_STATE
 
 
-def test_only_cleaned_is_final():
+def test_only_cleaned_is_final() -> None:
     assert [state for state, spec in CHART.states.items() if spec.is_final] == [RunState.CLEANED]
 
 
-def test_the_version_is_that_of_the_content_and_changes_with_every_word():
+def test_the_version_is_that_of_the_content_and_changes_with_every_word() -> None:
     assert parse_chart(chart_text()).version == CHART.version
     assert parse_chart("# a comment more\n" + chart_text()).version == CHART.version
     for change in (
@@ -150,11 +150,11 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_a_chart_that_contradicts_itself_is_refused(name):
+def test_a_chart_that_contradicts_itself_is_refused(name: str) -> None:
     with pytest.raises(ChartError):
         parse_chart(changed_chart(lambda raw: CONTRADICTIONS[name](raw) and None))
 
 
-def test_an_unknown_initial_state_is_refused():
+def test_an_unknown_initial_state_is_refused() -> None:
     with pytest.raises((ChartError, ValueError)):
         parse_chart(changed_chart(lambda raw: raw.update(initial="dreaming")))

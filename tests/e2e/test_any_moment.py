@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,8 +122,8 @@ def test_a_signal_ends_it_within_three_seconds_in_the_middle_of_a_limited_push(t
     lab.assert_log_is_clean()
 
 
-def bytes_done_in_the_middle(lab: Lab) -> dict[str, int]:
-    runs = lab.cli("status", "--json").json["runs"]
+def bytes_done_in_the_middle(lab: Lab) -> dict[str, Any]:
+    runs: list[dict[str, Any]] = lab.cli("status", "--json").json["runs"]
     return runs[0] if runs and 0 < runs[0]["bytes_done"] < runs[0]["bytes_total"] else {}
 
 

@@ -67,9 +67,9 @@ def destination_at(way: str, root: Path, home: Path, sshd: SshServer, sshd_rrsyn
         case "rsync alone":
             return sshd_rrsync.place("", root=root)
         case "rclone sftp":
-            return Place(sftp_remote(home, sshd).place("unused").transport | {"rclone_remote_path": str(root)}, root)
+            return Place({**sftp_remote(home, sshd).place("unused").transport, "rclone_remote_path": str(root)}, root)
         case _:
-            return Place(local_remote(home).place("unused").transport | {"rclone_remote_path": str(root)}, root)
+            return Place({**local_remote(home).place("unused").transport, "rclone_remote_path": str(root)}, root)
 
 
 @pytest.mark.parametrize("place", ["the equipment's folder", "a folder above it", "the folder of the runs, flat"])

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.app.agent import Agent
-from exlab_watch_agent.config.settings import load_settings
-from exlab_watch_agent.engine.lane import Requested
+from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
 from tests.lab.servers import SshServer, read_only
@@ -212,15 +212,13 @@ def verify_here(lab: Lab, run: Path, wrapped: Callable[[Any], Any]) -> None:
     """Do `verify RUN` in this process, each transport replaced by what `wrapped` makes of it."""
     agent = Agent(
         load_settings(lab.config),
-        only=frozenset({str(run)}),
-        is_watching=False,
+        scope=Scope(only=frozenset({str(run)}), is_watching=False),
         transport_factory=lambda equipment: wrapped(agent.make_transport(equipment)),
     )
     agent.open()
-    assert agent.engine is not None
     answers: list[Any] = []
     request = {"command": "verify", "run_path": str(run), "operator": "asmith"}
-    agent.engine.post(Requested(request, answers.append))
+    agent.ask(request, answers.append)
     try:
         agent.run(until_rest=True)
     finally:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.app import agent as agent_module
 from tests.lab.lab import (
     CACHE,
     AgentProcess,
@@ -118,7 +117,7 @@ FEW = ("mounted", "rclone_ftp", "rclone_s3", "rclone_smb", "rclone_sshd", "sshd"
 EVERY_WAY = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.fixture)
 
 
-def ways(*fixtures: str) -> Any:
+def ways(*fixtures: str) -> pytest.MarkDecorator:
     chosen = [way for way in WAYS if way.fixture in fixtures]
     assert len(chosen) == len(fixtures)
     return pytest.mark.parametrize("way", chosen, ids=lambda way: way.fixture)
@@ -387,7 +386,7 @@ def until_in_the_middle(lab: Lab, run: Path) -> None:
     def is_in_the_middle() -> bool:
         assert lab.record(run)["state"] not in ("failed", "conflict", "verified"), lab.record(run)["last_error"]
         shown = lab.live().get("progress", {}).get(lab.record(run).get("job_id"), {})
-        return 0 < shown.get("bytes_done", 0) < lab.record(run)["bytes_total"]
+        return bool(0 < shown.get("bytes_done", 0) < lab.record(run)["bytes_total"])
 
     until(is_in_the_middle, "progress in the middle of the push", wait_s=PATIENCE_S)
 
@@ -495,7 +494,7 @@ def has_argument(pid: int, beginning: str) -> bool:
 
 @MIDDLE
 def test_a_push_keeps_to_the_limit_and_the_limit_ends_with_its_window(
-    way: Way, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: Way, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     lab = Lab(tmp_path, Equipment(place=way.place(request, "limited"), upload_mbps=8))
     window = {"days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "from": "00:00", "to": "08:00"}
@@ -510,8 +509,7 @@ def test_a_push_keeps_to_the_limit_and_the_limit_ends_with_its_window(
         def now_local(self) -> datetime:
             return datetime(2026, 4, 17, 7, 59, 56) + timedelta(seconds=self.monotonic_s() - began)  # noqa: DTZ001
 
-    monkeypatch.setattr(agent_module, "SystemClock", LateClock)
-    run_to_rest(lab)
+    run_to_rest(lab, clock=LateClock())
     lab.assert_whole(run)
     at = {fact["move"]["dest"]: fact["at"] for fact in lab.facts(run)}
     took_s = (datetime.fromisoformat(at["prechecking"]) - datetime.fromisoformat(at["running"])).total_seconds()
@@ -520,7 +518,7 @@ def test_a_push_keeps_to_the_limit_and_the_limit_ends_with_its_window(
 
 @pytest.mark.parametrize("fixture", ["sshd", "rclone_sshd"])
 def test_a_window_that_begins_in_the_middle_of_a_file_holds_from_then_on(
-    fixture: str, sshd: SshServer, rclone_sshd: RcloneRemote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fixture: str, sshd: SshServer, rclone_sshd: RcloneRemote, tmp_path: Path
 ) -> None:
     """The way there carries 4 MiB a second, the window 0.5, and the window opens when the push is three seconds old."""
     with Link(sshd.port) as link:
@@ -550,8 +548,7 @@ def test_a_window_that_begins_in_the_middle_of_a_file_holds_from_then_on(
                 seen.append((now_s, link.bytes_up))
                 return datetime(2026, 4, 17, 8) + timedelta(seconds=now_s - opens_s if opens_s else -60)  # noqa: DTZ001
 
-        monkeypatch.setattr(agent_module, "SystemClock", EarlyClock)
-        run_to_rest(lab)
+        run_to_rest(lab, clock=EarlyClock())
         ended_s = clock.monotonic_s()
     lab.assert_whole(run)
     assert opens_s, "the push was asked for its rate"

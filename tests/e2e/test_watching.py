@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def taken_up(lab: Lab) -> set[str]:
 
 def watch_of(lab: Lab) -> dict[str, Any]:
     return dict((lab.live().get("observer") or {}).get("roots", {}).get("SCOPE_01", {}))
+
+
+def has_overrides(lab: Lab, run: Path, number: int) -> bool:
+    """Return whether the trail has so many overrides of the run."""
+    return [fact["kind"] for fact in lab.facts(run)].count("override_added") == number
 
 
 def until_well(lab: Lab) -> None:
@@ -179,8 +185,5 @@ def test_an_editors_saves_are_each_decided_on_by_events(tmp_path: Path) -> None:
             fresh = run / CACHE / "creation.json.new"
             fresh.write_text(json.dumps(document))
             fresh.replace(run / CACHE / "creation.json")
-            until(
-                lambda turn=turn: sum(fact["kind"] == "override_added" for fact in lab.facts(run)) == turn + 1,
-                f"override {turn}",
-            )
+            until(partial(has_overrides, lab, run, turn + 1), f"override {turn}")
         assert lab.live()["lanes"]["SCOPE_01"]["last_scan_at"] == scans

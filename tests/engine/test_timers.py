@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exlab_watch_agent.engine.timers import TimerKind, Timers
 
 
-def test_a_timer_fires_when_it_is_due_and_once():
+def test_a_timer_fires_when_it_is_due_and_once() -> None:
     timers = Timers()
     timers.set(TimerKind.LOOK, "a", due_s=5)
     assert timers.take_due(4.9) == []
@@ -17,7 +19,7 @@ def test_a_timer_fires_when_it_is_due_and_once():
     assert timers.next_due_s() is None
 
 
-def test_the_earliest_is_next_and_they_fire_in_order():
+def test_the_earliest_is_next_and_they_fire_in_order() -> None:
     timers = Timers()
     timers.set(TimerKind.LOOK, "late", due_s=9)
     timers.set(TimerKind.SCAN, "early", due_s=3)
@@ -26,7 +28,7 @@ def test_the_earliest_is_next_and_they_fire_in_order():
     assert [key for _, key in timers.take_due(10)] == ["early", "middle", "late"]
 
 
-def test_setting_a_timer_again_replaces_it_in_both_directions():
+def test_setting_a_timer_again_replaces_it_in_both_directions() -> None:
     timers = Timers()
     timers.set(TimerKind.LOOK, "a", due_s=5)
     timers.set(TimerKind.LOOK, "a", due_s=8)
@@ -36,7 +38,7 @@ def test_setting_a_timer_again_replaces_it_in_both_directions():
     assert timers.take_due(9) == []
 
 
-def test_set_earlier_never_postpones():
+def test_set_earlier_never_postpones() -> None:
     timers = Timers()
     timers.set_earlier(TimerKind.LOOK, "a", due_s=5)
     timers.set_earlier(TimerKind.LOOK, "a", due_s=8)
@@ -45,7 +47,7 @@ def test_set_earlier_never_postpones():
     assert timers.next_due_s() == 3
 
 
-def test_kinds_with_the_same_key_are_apart():
+def test_kinds_with_the_same_key_are_apart() -> None:
     timers = Timers()
     timers.set(TimerKind.LOOK, "a", due_s=1)
     timers.set(TimerKind.READY, "a", due_s=1)
@@ -54,7 +56,7 @@ def test_kinds_with_the_same_key_are_apart():
     assert timers.take_due(2) == [(TimerKind.READY, "a")]
 
 
-def test_cancelling_what_is_not_set_is_harmless():
+def test_cancelling_what_is_not_set_is_harmless() -> None:
     timers = Timers()
     timers.cancel(TimerKind.LOOK, "a")
     assert timers.next_due_s() is None
@@ -73,7 +75,7 @@ actions = st.lists(
 
 
 @given(actions)
-def test_timers_behave_as_a_plain_dictionary_of_due_times_does(steps):
+def test_timers_behave_as_a_plain_dictionary_of_due_times_does(steps: list[Any]) -> None:
     timers, model = Timers(), {}
     for action, key, due in steps:
         if action == "set":

@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from blake3 import blake3
 
-from exlab_watch_agent.app.agent import Agent, make_transport
-from exlab_watch_agent.config.settings import Settings, load_settings
+from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.app.agent import Agent
+from exlab_watch_agent.app.build import Scope, make_transport
+from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import AgentError
 from tests.lab.servers import Place
@@ -54,7 +56,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def until(holds: Callable[[], T], what: str, *, wait_s: float = WAIT_S) -> T:
+def until(holds: Callable[[], T | Literal[False] | None], what: str, *, wait_s: float = WAIT_S) -> T:
     """Return what `holds` returns once that is true. Fails, saying `what` did not come, after `wait_s`."""
     deadline = time.monotonic() + wait_s
     while not (found := holds()):
@@ -148,7 +150,7 @@ class Lab:
         settings = load_settings(self.config)
         asking = [equipment for equipment in settings.policy().equipment if _asks_to_be_bound(equipment, settings)]
         if asking:
-            agent = Agent(settings, is_watching=False)
+            agent = Agent(settings, scope=Scope(is_watching=False))
             agent.open()
             try:
                 for equipment in asking:
@@ -369,12 +371,15 @@ class AgentProcess:
         self.process.wait()
 
 
-def run_to_rest(lab: Lab, *, wrapped: Callable[[Any], Any] = lambda transport: transport) -> None:
-    """Do `run --once` in this process, each transport replaced by what `wrapped` makes of it."""
+def run_to_rest(
+    lab: Lab, *, wrapped: Callable[[Any], Any] = lambda transport: transport, clock: SystemClock | None = None
+) -> None:
+    """Do `run --once` in this process, each transport replaced by what `wrapped` makes of it, by this clock if one is given."""
     agent = Agent(
         load_settings(lab.config),
-        is_watching=False,
+        scope=Scope(is_watching=False),
         transport_factory=lambda equipment: wrapped(agent.make_transport(equipment)),
+        clock=clock,
     )
     agent.open()
     try:

@@ -50,7 +50,9 @@ class Place:
 class Service:
     """One server program. It may be stopped and started again under the same port, as a NAS is."""
 
-    def __init__(self, argv: Sequence[str], *, port: int, log: Path, environment: Mapping[str, str] | None = None):
+    def __init__(
+        self, argv: Sequence[str], *, port: int, log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.port = port
         self.log = log
         self._argv = list(argv)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.discovery import place_of
+from exlab_watch_agent.core.gate import orphan
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.report.problems import Moment, Problem, Severity, need_a_person, problems
+from exlab_watch_agent.report.snapshot import LaneView, SeenEarlier, Snapshot, UnreadableView
 from exlab_watch_agent.report.status import sentence
 from exlab_watch_agent.statechart import RunState
 
@@ -26,8 +29,8 @@ def record(state: RunState, **members: Any) -> RunRecord:
     return RunRecord("job", RUN, "SCOPE_01", "P", "experimental", identity, NOW, state=state, **members)
 
 
-def judged(*records: RunRecord, at: Moment = GOES_ON, **live: Mapping[str, Any]) -> list[Problem]:
-    return problems(records, live, policy=Policy(), known_equipment=frozenset({"SCOPE_01"}), at=at)
+def judged(*records: RunRecord, at: Moment = GOES_ON, **members: Any) -> list[Problem]:
+    return problems(records, Snapshot(**members), policy=Policy(), known_equipment=frozenset({"SCOPE_01"}), at=at)
 
 
 def kinds(found: list[Problem]) -> list[tuple[str, str]]:
@@ -87,42 +90,44 @@ def test_a_verify_pass_that_could_not_be_finished_is_told() -> None:
 
 def test_a_run_that_cannot_be_read_is_told_at_the_third_look_while_an_agent_goes_on_and_else_at_once() -> None:
     for looks, while_it_goes_on in ((1, False), (2, False), (3, True)):
-        live = {"unreadable": {RUN: {"message": "It is locked.", "looks": looks}}}
-        assert kinds(judged(**live)) == [("WAITING", "unreadable")] * while_it_goes_on
-        assert kinds(judged(at=HAS_ENDED, **live)) == [("WAITING", "unreadable")]
+        unreadable = {RUN: UnreadableView("It is locked.", looks)}
+        assert kinds(judged(unreadable=unreadable)) == [("WAITING", "unreadable")] * while_it_goes_on
+        assert kinds(judged(at=HAS_ENDED, unreadable=unreadable)) == [("WAITING", "unreadable")]
 
 
 def test_a_lane_s_own_kind_and_command_are_given_and_the_nas_is_the_default() -> None:
-    lane = {"waiting_since": "2026-04-18T11:00:00Z", "waiting_reason": "it was never used"}
+    lane = LaneView(waiting_since=NOW - timedelta(hours=1), waiting_reason="it was never used")
     (away,) = judged(lanes={"SCOPE_01": lane})
     assert (away.kind, away.command) == ("nas_unreachable", "exlab-watch-agent check")
     assert away.message == "NAS unreachable since 2026-04-18T11:00:00Z: it was never used"
-    bind = {"waiting_kind": "destination_unbound", "waiting_command": "exlab-watch-agent bind SCOPE_01"}
-    (unbound,) = judged(lanes={"SCOPE_01": lane | bind})
-    assert (unbound.severity, unbound.kind, unbound.command) == (Severity.WAITING, *bind.values())
+    kind, command = "destination_unbound", "exlab-watch-agent bind SCOPE_01"
+    other = replace(lane, waiting_kind=kind, waiting_command=command)
+    (unbound,) = judged(lanes={"SCOPE_01": other})
+    assert (unbound.severity, unbound.kind, unbound.command) == (Severity.WAITING, kind, command)
     assert unbound.message == "it was never used (since 2026-04-18T11:00:00Z)"
     queued = record(RunState.QUEUED)
-    assert sentence(queued, {"lanes": {"SCOPE_01": lane | bind}}, GOES_ON) == unbound.message
+    assert sentence(queued, Snapshot(lanes={"SCOPE_01": other}), GOES_ON) == unbound.message
 
 
 def test_what_an_agent_left_behind_is_told_with_its_age() -> None:
-    lane = {"at": "2026-04-18T09:00:00Z", "waiting_since": None, "root_problem": "It is not there."}
+    lane = LaneView(root_problem="It is not there.", seen_earlier=SeenEarlier(NOW - timedelta(hours=3)))
     (one,) = judged(at=HAS_ENDED, lanes={"SCOPE_01": lane})
     assert one.message == "It is not there. (as an agent last saw it, 3 h ago; no agent is running)"
-    assert sentence(record(RunState.QUEUED), {"lanes": {"SCOPE_01": lane}}, HAS_ENDED) == one.message
+    assert sentence(record(RunState.QUEUED), Snapshot(lanes={"SCOPE_01": lane}), HAS_ENDED) == one.message
 
 
 def test_a_queued_run_says_whom_it_waits_for() -> None:
     queued = record(RunState.QUEUED)
-    assert sentence(queued, {}, GOES_ON) == "waiting for a slot"
-    assert sentence(queued, {}, HAS_ENDED) == "waiting for an agent to run"
+    assert sentence(queued, Snapshot(), GOES_ON) == "waiting for a slot"
+    assert sentence(queued, Snapshot(), HAS_ENDED) == "waiting for an agent to run"
     failed = record(RunState.QUEUED, attempts=1, last_error=FULL)
-    assert sentence(failed, {}, GOES_ON) == "attempt 1 failed: no room; the next one is due"
+    assert sentence(failed, Snapshot(), GOES_ON) == "attempt 1 failed: no room; the next one is due"
 
 
 def test_notices_and_runs_that_are_still_acquired_need_nobody() -> None:
-    orphans = [{"rule": "orphan", "run_path": RUN, "rule_detail": "It has no creation.json."}]
-    found = judged(record(RunState.ACQUIRING), at=HAS_ENDED, orphans=orphans)  # type: ignore[arg-type]
+    place = place_of(RUN, {"SCOPE_01": "/data/SCOPE_01"})
+    assert place is not None
+    found = judged(record(RunState.ACQUIRING), at=HAS_ENDED, orphans=(orphan(place),))
     assert kinds(found) == [("NOTICE", "orphan")]
     assert need_a_person(found) == []
     assert len(need_a_person(judged(record(RunState.FAILED, last_error=FULL)))) == 1

@@ -24,18 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import todays_writers as writers
-
-from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.holder import say
 from exlab_watch_agent.adapters.recovery import binding_in, load, verify_trail
 from exlab_watch_agent.adapters.seal import FolderManifestStore
 from exlab_watch_agent.adapters.segments import TRAIL_NAME, TrailReader, find_segments
 from exlab_watch_agent.adapters.slots import STORE_SCHEMA
 from exlab_watch_agent.adapters.store import RunStore
+from exlab_watch_agent.core.destination import DestinationStanding
+
+from exlab_watch_agent import __version__
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import decide
-from exlab_watch_agent.core.destination import DestinationStanding
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,

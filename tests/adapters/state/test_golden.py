@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 import todays_writers as writers
-from make_golden import BY_PROGRAMS, COMMANDS, manifest_of, plain, plain_history, trail_head, words_of
-
 from exlab_watch_agent.adapters.documents import move_json, move_of, record_json, record_of
 from exlab_watch_agent.adapters.recovery import Loaded, binding_in, load, verify_trail
 from exlab_watch_agent.adapters.seal import FolderManifestStore
 from exlab_watch_agent.adapters.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.store import RunStore
+from make_golden import BY_PROGRAMS, COMMANDS, manifest_of, plain, plain_history, trail_head, words_of
+
 from exlab_watch_agent.core.manifest import parse_manifest
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.ports import Entry

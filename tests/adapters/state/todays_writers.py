@@ -19,9 +19,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from filelock import FileLock
-
-from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.holder import read as read_holder
 from exlab_watch_agent.adapters.inbox import INBOX_NAME, Inbox, send_request
 from exlab_watch_agent.adapters.process import Children
@@ -39,6 +36,12 @@ from exlab_watch_agent.adapters.transports.own_files import (
 )
 from exlab_watch_agent.adapters.watch import Health
 from exlab_watch_agent.agent import HEARTBEAT_NAME, LIVE_NAME, Agent, lanes_of, read_live
+from exlab_watch_agent.handlers import carry_out
+from exlab_watch_agent.lane import LaneSetup, Requested, View
+from exlab_watch_agent.settings import settings_from_mapping
+from filelock import FileLock
+
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.cli.main import app
 from exlab_watch_agent.core.decide import claim_of, work_effect
 from exlab_watch_agent.core.discovery import RunPlace
@@ -48,10 +51,7 @@ from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Po
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.engine import Engine
 from exlab_watch_agent.errors import RootUnavailableError, Wait
-from exlab_watch_agent.handlers import carry_out
-from exlab_watch_agent.lane import LaneSetup, Requested, View
 from exlab_watch_agent.ports import Control, CreationText, Ports, Progress, SavedCreation
-from exlab_watch_agent.settings import settings_from_mapping
 from exlab_watch_agent.statechart import RunState
 
 __all__ = [

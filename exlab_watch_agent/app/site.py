@@ -5,28 +5,31 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from platformdirs import user_config_path, user_state_path
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import send_request
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, load
-from exlab_watch_agent.app.agent import lanes_of, read_live
-from exlab_watch_agent.config.settings import Settings, load_settings
+from exlab_watch_agent.app.publish import lanes_left, read_live
+from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding, marker_key
+from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.policy import Policy
+from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import AgentError, NoStateFolderError, RootUnavailableError, StateFolderError
+from exlab_watch_agent.report.problems import Moment
+from exlab_watch_agent.report.snapshot import Holder, Snapshot
 
 APP_NAME = "exlab-watch-agent"
 REPLY_WAIT_S = 10.0
@@ -49,18 +52,48 @@ def operator_name() -> str:
 
 
 @dataclass
-class Context:
-    """One command's view of config and state. Nothing is read before it is asked for."""
+class Site:
+    """One config file and one state folder, as one command sees them. Nothing is read before it is asked for.
+
+    `config` and `state`: what the command names; None for the usual places.
+    """
 
     config: Path | None = None
     state: Path | None = None
-    _settings: Settings | None = field(default=None, repr=False)
+    clock: SystemClock = field(default_factory=SystemClock, repr=False)
+
+    def now(self) -> datetime:
+        return self.clock.now()
 
     @property
+    def moment(self) -> Moment:
+        return Moment(self.now(), is_ended=self.holder is None)
+
+    # --- the config --------------------------------------------------------------------------------------------------
+
+    @cached_property
     def settings(self) -> Settings:
-        if self._settings is None:
-            self._settings = load_settings(self.config or default_config_path())
-        return self._settings
+        return load_settings(self.config or default_config_path())
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy of the config; without any config the defaults, so that the state can still be looked at."""
+        if self.config is None and not default_config_path().exists():
+            return Policy()
+        return self.settings.policy()
+
+    @cached_property
+    def roots(self) -> dict[str, str]:
+        return {equipment.equipment_id: equipment_root(equipment) for equipment in self.policy.equipment}
+
+    def equipment_of(self, run_path: str) -> EquipmentPolicy | None:
+        """Return the configured equipment whose run this is, None when it is none's."""
+        place = place_of(run_path, self.roots)
+        if place is None:
+            return None
+        return next((item for item in self.policy.equipment if item.equipment_id == place.equipment_id), None)
+
+    # --- the state ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def state_dir(self) -> Path:
@@ -79,17 +112,6 @@ class Context:
             )
 
     @cached_property
-    def policy(self) -> Policy:
-        """The policy of the config; without any config the defaults, so that the state can still be looked at."""
-        if self.config is None and not default_config_path().exists():
-            return Policy()
-        return self.settings.policy()
-
-    @cached_property
-    def roots(self) -> dict[str, str]:
-        return {equipment.equipment_id: equipment_root(equipment) for equipment in self.policy.equipment}
-
-    @cached_property
     def loaded(self) -> Loaded:
         if self.state_dir.is_dir():
             return load(self.state_dir)
@@ -104,30 +126,6 @@ class Context:
     def history(self, job_id: str) -> tuple[Move, ...]:
         return self.loaded.history(job_id)
 
-    @cached_property
-    def holder(self) -> dict[str, Any] | None:
-        """Who works in the state folder now; None when nobody does."""
-        if not StateLayout(self.state_dir).lock.exists():
-            return None
-        lock = FileLock(StateLayout(self.state_dir).lock, timeout=0)
-        try:
-            with lock:
-                return None
-        except Timeout:
-            pass
-        return read_holder(StateLayout(self.state_dir).holder)
-
-    @cached_property
-    def paused(self) -> str | None:
-        """Why the running agent decides nothing now; None when it does, or when none runs."""
-        if self.holder is None:
-            return None
-        said = self.holder.get("paused")
-        if not said and shutil.disk_usage(self.state_dir).free == 0:
-            # Where even the rewriting of a file in place needs room, the agent cannot say it.
-            said = f"or will be: the disk of {self.state_dir} has no room left."
-        return printable(str(said)) if said else None
-
     def binding(self, equipment_id: str, destination: str) -> Binding | None:
         """Return the marker of an equipment's destination root and who accepted it, None before its first use."""
         return binding_in(self.loaded.facts, marker_key(equipment_id, destination))
@@ -137,14 +135,60 @@ class Context:
         """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
         return printable(self.loaded.hold) if self.loaded.hold is not None else None
 
+    # --- the running agent -------------------------------------------------------------------------------------------
+
     @cached_property
-    def live(self) -> dict[str, Any]:
+    def holder(self) -> Holder | None:
+        """Who works in the state folder now; None when nobody does."""
+        if not StateLayout(self.state_dir).lock.exists():
+            return None
+        lock = FileLock(StateLayout(self.state_dir).lock, timeout=0)
+        try:
+            with lock:
+                return None
+        except Timeout:
+            pass
+        return Holder.from_json(read_holder(StateLayout(self.state_dir).holder))
+
+    @cached_property
+    def paused(self) -> str | None:
+        """Why the running agent decides nothing now; None when it does, or when none runs."""
+        if self.holder is None:
+            return None
+        said = self.holder.paused
+        if not said and shutil.disk_usage(self.state_dir).free == 0:
+            # Where even the rewriting of a file in place needs room, the agent cannot say it.
+            said = f"or will be: the disk of {self.state_dir} has no room left."
+        return printable(said) if said else None
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
         """The running agent's live view; where none runs, only its lanes, as the last one left them and with that time."""
         left = read_live(self.state_dir)
         if self.holder is not None:
             return left
-        lanes = lanes_of(left)
-        return {"lanes": {lane_id: lane for lane_id, lane in lanes.items() if not self.roots or lane_id in self.roots}}
+        lanes = {lane_id: lane for lane_id, lane in lanes_left(left).items() if not self.roots or lane_id in self.roots}
+        return Snapshot(lanes=lanes)
+
+    def ask_agent(self, command: Command, *, must_answer: bool = False) -> str:
+        """Leave a command for the running agent; return its answer.
+
+        Raises: AgentError with its refusal; with `must_answer` also where it has not answered yet.
+        """
+        answer = send_request(self.state_dir, {**command.to_json(), "operator": command.operator}, wait_s=REPLY_WAIT_S)
+        if answer is None and must_answer:
+            raise AgentError(
+                "The running agent has not answered yet: `status` says what it does; give the command again."
+            )
+        if answer is None and self.paused is not None:
+            return f"the request was left for the running agent, which is paused {self.paused}"
+        if answer is None:
+            return "the request was left for the running agent, which has not answered yet"
+        if not answer.get("ok"):
+            raise AgentError(str(answer.get("message")))
+        return str(answer.get("message"))
+
+    # --- the run that is meant ---------------------------------------------------------------------------------------
 
     def find_run(self, word: str) -> tuple[str, RunRecord | None]:
         """Return path and record (None for a run that is on the disk and not known yet) of the run that is meant.
@@ -168,7 +212,7 @@ class Context:
             )
         if os.path.isdir(path):
             raise RunNotFoundError(
-                f"{printable(path)} is no run of a configured equipment: a run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
+                f"{printable(path)} is not a run of a configured equipment. A run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
             )
         raise RunNotFoundError(
             f"No run is called {printable(word) or repr(word)}: `{APP_NAME} status` lists those that are known."
@@ -182,21 +226,3 @@ class Context:
             except RootUnavailableError:
                 continue  # Its runs cannot be named by their leaf now; a path or a job id still works.
         return found
-
-    def ask_agent(self, request: Mapping[str, Any], *, must_answer: bool = False) -> str:
-        """Leave a request for the running agent; return its answer.
-
-        Raises: AgentError with its refusal; with `must_answer` also where it has not answered yet.
-        """
-        answer = send_request(self.state_dir, {**request, "operator": operator_name()}, wait_s=REPLY_WAIT_S)
-        if answer is None and must_answer:
-            raise AgentError(
-                "The running agent has not answered yet: `status` says what it does; give the command again."
-            )
-        if answer is None and self.paused is not None:
-            return f"the request was left for the running agent, which is paused {self.paused}"
-        if answer is None:
-            return "the request was left for the running agent, which has not answered yet"
-        if not answer.get("ok"):
-            raise AgentError(str(answer.get("message")))
-        return str(answer.get("message"))

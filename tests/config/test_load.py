@@ -16,13 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from exlab_watch_agent.config.settings import (
-    EquipmentBlock,
-    linked_overlaps,
-    load_settings,
-    parse_settings,
-    settings_from_mapping,
-)
+from exlab_watch_agent.config.blocks import EquipmentBlock
+from exlab_watch_agent.config.load import load_settings, parse_settings, settings_from_mapping
 from exlab_watch_agent.core.bandwidth import BandwidthLimit, Window
 from exlab_watch_agent.core.policy import (
     CleanupPolicy,
@@ -88,7 +83,7 @@ RSYNC = {"type": "rsync_ssh", "ssh_target": "labuser@nas01.lab.example", "remote
 # --- what comes out
 
 
-def test_the_example_config_says_the_defaults():
+def test_the_example_config_says_the_defaults() -> None:
     settings = load_settings(CONFIG / "config.example.yaml")
     policy = settings.policy()
     assert policy == Policy(equipment=policy.equipment)
@@ -113,7 +108,7 @@ def test_the_example_config_says_the_defaults():
     )
 
 
-def test_the_entries_in_the_comments_of_the_example_are_good_too():
+def test_the_entries_in_the_comments_of_the_example_are_good_too() -> None:
     text = (CONFIG / "config.example.yaml").read_text(encoding="utf-8")
     commented, rest = text.split("\nnas_cleanup:")
     uncommented = re.sub(r"(?m)^  # (?!---)", "  ", commented) + "\nnas_cleanup:" + rest
@@ -124,7 +119,7 @@ def test_the_entries_in_the_comments_of_the_example_are_good_too():
     ]
 
 
-def test_the_example_config_names_every_setting_of_the_agent():
+def test_the_example_config_names_every_setting_of_the_agent() -> None:
     text = (CONFIG / "config.example.yaml").read_text(encoding="utf-8")
     settings = load_settings(CONFIG / "config.example.yaml")
     for block in (settings.agent, settings.nas_cleanup, settings.verify, settings.logging):
@@ -132,7 +127,7 @@ def test_the_example_config_names_every_setting_of_the_agent():
             assert re.search(rf"(?m)^  {key}:", text), key
 
 
-def test_an_existing_exlab_wizard_config_loads_as_it_is(monkeypatch):
+def test_an_existing_exlab_wizard_config_loads_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/exlab")
     settings = load_settings(CONFIG / "exlab-wizard.example.yaml")
     foreign = yaml.safe_load((CONFIG / "exlab-wizard.example.yaml").read_text(encoding="utf-8"))
@@ -155,17 +150,17 @@ def test_an_existing_exlab_wizard_config_loads_as_it_is(monkeypatch):
     assert settings.policy().cleanup.is_enabled
 
 
-def test_foreign_blocks_are_passed_over_unread():
+def test_foreign_blocks_are_passed_over_unread() -> None:
     strange = "lims: {password: !vault x, password: 2}\nplugins: !include other.yaml\nreadme: [2026-99-99]\n"
     assert parse_settings(strange + MINIMAL, source=SOURCE).equipment[0].id == "CONFOCAL_01"
 
 
-def test_unknown_members_of_the_shared_blocks_are_left_alone():
+def test_unknown_members_of_the_shared_blocks_are_left_alone() -> None:
     shared = "paths: {new_dir: x}\nsync: {new: 1}\nvalidator: {new: {a: b}}\n"
     assert parse_settings(shared + MINIMAL, source=SOURCE).is_sync_enabled
 
 
-def test_every_number_comes_out_in_seconds_and_bytes():
+def test_every_number_comes_out_in_seconds_and_bytes() -> None:
     agent = """
 agent:
   settle_seconds: 0
@@ -196,8 +191,8 @@ verify: {max_stream_bytes: 5}
     )
 
 
-def test_an_equipment_is_observed_as_it_says_else_as_the_agent_says_else_by_itself():
-    def modes(agent, entry):
+def test_an_equipment_is_observed_as_it_says_else_as_the_agent_says_else_by_itself() -> None:
+    def modes(agent: str, entry: dict[str, str]) -> ObserverMode:
         document = yaml.safe_load(MINIMAL + agent)
         document["equipment"][0] |= entry
         policy = parse_settings(yaml.safe_dump(document), source=SOURCE).policy()
@@ -209,12 +204,12 @@ def test_an_equipment_is_observed_as_it_says_else_as_the_agent_says_else_by_itse
     assert modes("", {"observer": "polling"}) is ObserverMode.POLLING
 
 
-def test_nothing_is_deleted_for_lack_of_a_line():
+def test_nothing_is_deleted_for_lack_of_a_line() -> None:
     for cleanup in ("", "nas_cleanup:\n", "nas_cleanup: {min_age_hours: 1}\n"):
         assert not parse_settings(MINIMAL + cleanup, source=SOURCE).policy().cleanup.is_enabled
 
 
-def test_the_state_folder_is_the_platforms_unless_the_file_names_one(monkeypatch):
+def test_the_state_folder_is_the_platforms_unless_the_file_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/exlab")
     expected = platformdirs.user_state_path("exlab-watch-agent", appauthor=False)
     assert parse_settings(MINIMAL, source=SOURCE).state_dir == expected
@@ -222,16 +217,16 @@ def test_the_state_folder_is_the_platforms_unless_the_file_names_one(monkeypatch
     assert named.state_dir == Path("/home/exlab/state")
 
 
-def test_the_wizards_local_root_serves_entries_that_have_none():
+def test_the_wizards_local_root_serves_entries_that_have_none() -> None:
     text = with_entries(entry(local_root=None), paths={"local_root": "/data/shared/"})
     assert parse_settings(text, source=SOURCE).policy().equipment[0].local_root == "/data/shared"
 
 
-def test_the_label_is_the_id_where_there_is_none():
+def test_the_label_is_the_id_where_there_is_none() -> None:
     assert parse_settings(MINIMAL, source=SOURCE).policy().equipment[0].label == "CONFOCAL_01"
 
 
-def test_blanks_around_a_text_do_not_count():
+def test_blanks_around_a_text_do_not_count() -> None:
     text = with_entries(
         entry(completeness_signal="sentinel_file", sentinel_filename=" done.flag ", local_root="/data/lab ")
     )
@@ -239,15 +234,15 @@ def test_blanks_around_a_text_do_not_count():
     assert (equipment.sentinel_filename, equipment.local_root) == ("done.flag", "/data/lab")
 
 
-def test_settings_cannot_be_changed():
+def test_settings_cannot_be_changed() -> None:
     settings = parse_settings(MINIMAL, source=SOURCE)
     with pytest.raises(AttributeError):
-        settings.is_sync_enabled = False
+        settings.is_sync_enabled = False  # type: ignore[misc]  # that is what is tried
     with pytest.raises(ValueError, match="frozen"):
         settings.nas_cleanup.enabled = True
 
 
-def test_entries_that_stage_to_another_computer_are_left_out_and_said_so():
+def test_entries_that_stage_to_another_computer_are_left_out_and_said_so() -> None:
     staged = entry(id="FLOW_01", sync_mode="stage", transport=None, orchestrator_staging_transport={"type": "smb"})
     settings = parse_settings(with_entries(entry(), staged), source=SOURCE)
     assert [item.equipment_id for item in settings.policy().equipment] == ["CONFOCAL_01"]
@@ -255,20 +250,20 @@ def test_entries_that_stage_to_another_computer_are_left_out_and_said_so():
     assert "sync_mode stage" in the_problem(with_entries(staged))
 
 
-def test_a_switched_off_wizard_sync_is_noted():
+def test_a_switched_off_wizard_sync_is_noted() -> None:
     settings = parse_settings(MINIMAL + "sync: {enabled: false}\n", source=SOURCE)
     assert not settings.is_sync_enabled
     assert any("sync.enabled" in note for note in settings.notes)
 
 
-def test_a_mapping_serves_as_well_as_a_file():
+def test_a_mapping_serves_as_well_as_a_file() -> None:
     settings = settings_from_mapping({"equipment": [entry(transport=RCLONE)]})
     assert settings.policy().equipment[0].target == RcloneTarget("lab-nas", "lab/CONFOCAL_01", None)
     with pytest.raises(ConfigError, match=r"^config: agent\.settle_second: unknown key; .*settle_seconds"):
         settings_from_mapping({"equipment": [entry()], "agent": {"settle_second": 1}})
 
 
-def test_anchors_and_merge_keys_work_and_own_keys_win():
+def test_anchors_and_merge_keys_work_and_own_keys_win() -> None:
     text = """
 equipment:
   - &first
@@ -290,7 +285,7 @@ equipment:
 # --- refusals: where, what is allowed, and all at once
 
 
-def test_all_problems_come_at_once_in_the_order_of_the_file():
+def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
     text = """\
 equipmnt: []
 equipment:
@@ -311,7 +306,7 @@ agent:
   settle_seconds: -1
   state_dir: /data/lab/CONFOCAL_01/state
 """
-    assert [re.match(r"(\d+): ([^:]+):", line).groups() for line in problems(text)] == [
+    assert [re.findall(r"^(\d+): ([^:]+):", line)[0] for line in problems(text)] == [
         ("1", "equipmnt"),
         ("6", "equipment[0].transport.typ"),
         ("7", "equipment[1].id"),
@@ -335,11 +330,11 @@ agent:
         ("logging: {Level: INFO}", "logging.Level", "level"),
     ],
 )
-def test_an_unknown_key_is_named_with_the_nearest_known_one(addition, key, nearest):
+def test_an_unknown_key_is_named_with_the_nearest_known_one(addition: str, key: str, nearest: str) -> None:
     assert the_problem(MINIMAL + addition) == f'6: {key}: unknown key; the nearest known key is "{nearest}"'
 
 
-def test_unknown_keys_deep_inside_a_transport_are_named_with_the_keys_of_that_very_block():
+def test_unknown_keys_deep_inside_a_transport_are_named_with_the_keys_of_that_very_block() -> None:
     window = {"day": ["mon"], "days": ["mon"], "from": "08:00", "to": "18:00"}
     transport = {**RCLONE, "rclone_remot": "x", "bandwidth": {"upload_mbp": 5, "schedule": [window]}}
     assert [line.split(": ", 1)[1] for line in problems(with_entries(entry(transport=transport)))] == [
@@ -349,19 +344,19 @@ def test_unknown_keys_deep_inside_a_transport_are_named_with_the_keys_of_that_ve
     ]
 
 
-def test_a_key_near_to_none_is_answered_with_all_that_are_known():
+def test_a_key_near_to_none_is_answered_with_all_that_are_known() -> None:
     assert the_problem(MINIMAL + "verify: {zzz: 1}") == "6: verify.zzz: unknown key; known here: max_stream_bytes"
 
 
-def test_a_key_that_stands_twice_is_refused_with_both_lines():
+def test_a_key_that_stands_twice_is_refused_with_both_lines() -> None:
     assert the_problem(MINIMAL + "nas_cleanup:\n  enabled: false\n  enabled: true\n") == (
-        "8: nas_cleanup.enabled: stands twice, first on line 7; keep one of the two"
+        "8: nas_cleanup.enabled: is there twice, first on line 7; keep one"
     )
-    assert "equipment: stands twice" in the_problem(MINIMAL + MINIMAL)
+    assert "equipment: is there twice" in the_problem(MINIMAL + MINIMAL)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "equipment:\n", "equipment: []\n", "agent: {}\n"])
-def test_a_config_without_equipment_is_refused_with_the_next_step(text):
+def test_a_config_without_equipment_is_refused_with_the_next_step(text: str) -> None:
     line = the_problem(text)
     assert "equipment: names no instrument" in line
     assert "exlab-watch-agent init" in line
@@ -401,18 +396,18 @@ def test_a_config_without_equipment_is_refused_with_the_next_step(text):
         ("sync: {enabled: 'no'}", "must be true or false, without quotes"),
     ],
 )
-def test_a_value_that_would_have_to_be_guessed_is_refused_with_what_is_allowed(block, expected):
+def test_a_value_that_would_have_to_be_guessed_is_refused_with_what_is_allowed(block: str, expected: str) -> None:
     line = the_problem(MINIMAL + block)
     assert line.startswith("6: ")
     assert expected in line
 
 
 @pytest.mark.parametrize("equipment_id", ["confocal_01", "1_CONFOCAL", "A-B", "A B", "A" * 33, "", "É", "../A"])
-def test_an_equipment_id_off_the_pattern_is_refused(equipment_id):
+def test_an_equipment_id_off_the_pattern_is_refused(equipment_id: str) -> None:
     assert "equipment[0].id: must be 1 to 32 characters" in the_problem(with_entries(entry(id=equipment_id)))
 
 
-def test_yaml_words_for_false_need_quotes_as_an_id():
+def test_yaml_words_for_false_need_quotes_as_an_id() -> None:
     assert "equipment[0].id: must be text; put it in quotes" in the_problem(MINIMAL.replace("CONFOCAL_01\n", "NO\n", 1))
 
 
@@ -425,14 +420,16 @@ def test_yaml_words_for_false_need_quotes_as_an_id():
         ({"completeness_signal": "manifest", "sentinel_filename": "x"}, "manifest_filename"),
     ],
 )
-def test_a_signal_needs_its_file_name_and_the_agent_never_guesses_that_a_run_has_ended(members, key):
+def test_a_signal_needs_its_file_name_and_the_agent_never_guesses_that_a_run_has_ended(
+    members: dict[str, object], key: str
+) -> None:
     line = the_problem(with_entries(entry(**members)))
     assert f"equipment[0].{key}: is missing" in line
     assert "creation_json" in line
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "a\\b", "/abs", ".exlab-wizard", ".ExLab-Wizard", "a\x1bb"])
-def test_a_signal_file_is_a_plain_name_in_the_run_folder(name):
+def test_a_signal_file_is_a_plain_name_in_the_run_folder(name: str) -> None:
     text = with_entries(entry(completeness_signal="sentinel_file", sentinel_filename=name))
     assert "equipment[0].sentinel_filename: must" in the_problem(text)
 
@@ -440,36 +437,36 @@ def test_a_signal_file_is_a_plain_name_in_the_run_folder(name):
 @pytest.mark.parametrize(
     "target", ["-oProxyCommand=x", "user@-host", "-u@host", "a b@host", "user@ho st", "u@h;x", "@h", "u@", "u@h:p"]
 )
-def test_an_ssh_target_can_be_no_option_and_no_second_word(target):
+def test_an_ssh_target_can_be_no_option_and_no_second_word(target: str) -> None:
     assert "transport.ssh_target: must be user@host" in the_problem(
         with_entries(entry(transport={**RSYNC, "ssh_target": target}))
     )
 
 
 @pytest.mark.parametrize("remote", ["nas:", ":sftp,host=x", "a,b", "-v", "a/b", ""])
-def test_an_rclone_remote_is_a_name_and_never_a_connection_string(remote):
+def test_an_rclone_remote_is_a_name_and_never_a_connection_string(remote: str) -> None:
     assert "transport.rclone_remote: must be" in the_problem(
         with_entries(entry(transport={**RCLONE, "rclone_remote": remote}))
     )
 
 
 @pytest.mark.parametrize("path", ["srv/lab", "~/lab", "/srv/../etc", ""])
-def test_a_path_on_the_ssh_server_is_absolute_and_straight(path):
+def test_a_path_on_the_ssh_server_is_absolute_and_straight(path: str) -> None:
     assert "transport.remote_path: must" in the_problem(with_entries(entry(transport={**RSYNC, "remote_path": path})))
 
 
 @pytest.mark.parametrize("path", ["data/lab", "", "/data/../etc", "~nobody-of-that-name/x", "/data\x00"])
-def test_a_local_path_is_absolute_and_straight(path):
+def test_a_local_path_is_absolute_and_straight(path: str) -> None:
     assert "equipment[0].local_root: must" in the_problem(with_entries(entry(local_root=path)))
 
 
-def test_a_password_for_ssh_is_refused_with_the_reason_and_not_repeated():
+def test_a_password_for_ssh_is_refused_with_the_reason_and_not_repeated() -> None:
     line = the_problem(with_entries(entry(transport={**RSYNC, "password": CANARY})))
     assert "transport.password: is refused: only key-based ssh" in line
     assert CANARY not in line
 
 
-def test_a_transport_without_or_with_a_foreign_type_is_answered_with_those_there_are():
+def test_a_transport_without_or_with_a_foreign_type_is_answered_with_those_there_are() -> None:
     assert "transport.type: is missing; it is one of mounted_path, rclone, rsync_ssh" in the_problem(
         with_entries(entry(transport={"path": "/mnt/nas"}))
     )
@@ -479,7 +476,7 @@ def test_a_transport_without_or_with_a_foreign_type_is_answered_with_those_there
 
 
 @pytest.mark.parametrize("start", ["18:00", "8:00", "'8:00'", "'24:00'", "'08:00:00'", "480"])
-def test_a_time_is_zero_padded_and_in_quotes(start):
+def test_a_time_is_zero_padded_and_in_quotes(start: str) -> None:
     bandwidth = f"bandwidth: {{upload_mbps: 5, schedule: [{{days: [mon], from: {start}, to: '06:00'}}]}}"
     line = the_problem(MINIMAL.replace("/CONFOCAL_01}", f"/CONFOCAL_01, {bandwidth}}}"))
     assert line.startswith('5: equipment[0].transport.bandwidth.schedule[0].from: must be a time from "00:00"')
@@ -487,13 +484,14 @@ def test_a_time_is_zero_padded_and_in_quotes(start):
 
 
 @pytest.mark.parametrize("mbps", [0, -1, ".inf", "'50'", "true"])
-def test_a_bandwidth_limit_is_a_positive_number(mbps):
+def test_a_bandwidth_limit_is_a_positive_number(mbps: object) -> None:
     line = the_problem(MINIMAL.replace("/CONFOCAL_01}", f"/CONFOCAL_01, bandwidth: {{upload_mbps: {mbps}}}}}"))
     assert "transport.bandwidth.upload_mbps: must be" in line
 
 
-def test_absent_limits_are_none():
-    for bandwidth in (None, {}, {"upload_mbps": None}, {"schedule": []}):
+def test_absent_limits_are_none() -> None:
+    absent: list[dict[str, object] | None] = [None, {}, {"upload_mbps": None}, {"schedule": []}]
+    for bandwidth in absent:
         text = with_entries(entry(transport={**RCLONE, "bandwidth": bandwidth}))
         assert parse_settings(text, source=SOURCE).policy().equipment[0].bandwidth is None
 
@@ -505,12 +503,12 @@ def mounted(path: str) -> dict[str, str]:
     return {"type": "mounted_path", "path": path}
 
 
-def test_several_instruments_may_share_one_local_root_and_one_destination():
+def test_several_instruments_may_share_one_local_root_and_one_destination() -> None:
     text = with_entries(entry(transport=RCLONE), entry(id="CONFOCAL_02", transport=RCLONE))
     assert len(parse_settings(text, source=SOURCE).equipment) == 2
 
 
-def test_roots_of_runs_may_not_lie_within_each_other():
+def test_roots_of_runs_may_not_lie_within_each_other() -> None:
     text = with_entries(
         entry(transport=RCLONE), entry(id="B", local_root="/data//lab/CONFOCAL_01/x/", transport=RCLONE)
     )
@@ -520,7 +518,7 @@ def test_roots_of_runs_may_not_lie_within_each_other():
     )
 
 
-def test_a_root_that_only_begins_alike_is_another_place():
+def test_a_root_that_only_begins_alike_is_another_place() -> None:
     text = with_entries(entry(transport=RCLONE), entry(id="CONFOCAL_011", transport=mounted("/data/lab/CONFOCAL_0")))
     assert len(parse_settings(text, source=SOURCE).equipment) == 2
 
@@ -528,43 +526,23 @@ def test_a_root_that_only_begins_alike_is_another_place():
 @pytest.mark.parametrize(
     "path", ["/data/lab/CONFOCAL_01", "/data/lab/CONFOCAL_01/copy", "/data/lab", "/", "/data/./lab"]
 )
-def test_a_destination_among_the_local_runs_is_refused(path):
+def test_a_destination_among_the_local_runs_is_refused(path: str) -> None:
     line = the_problem(with_entries(entry(transport=mounted(path))))
     assert "equipment[0].transport.path: " in line
     assert "a copy must lie apart from them" in line
 
 
-def test_a_destination_among_the_runs_of_another_instrument_is_refused():
+def test_a_destination_among_the_runs_of_another_instrument_is_refused() -> None:
     line = the_problem(
         with_entries(entry(transport=RCLONE), entry(id="B", transport=mounted("/data/lab/CONFOCAL_01/b")))
     )
     assert "equipment[1].transport.path: lies among the local runs of equipment[0]" in line
 
 
-def test_a_state_folder_among_runs_or_copies_is_refused():
+def test_a_state_folder_among_runs_or_copies_is_refused() -> None:
     for state_dir in ("/data/lab/CONFOCAL_01", "/mnt/nas/CONFOCAL_01/state"):
         line = the_problem(with_entries(entry(), agent={"state_dir": state_dir}))
         assert "agent.state_dir: must lie outside" in line
-
-
-def test_a_destination_that_is_the_runs_folder_behind_a_link_is_found_on_the_disk(tmp_path):
-    runs = tmp_path / "lab" / "CONFOCAL_01"
-    runs.mkdir(parents=True)
-    (tmp_path / "nas").symlink_to(runs)
-    (tmp_path / "other").mkdir()
-
-    def overlaps(path: Path) -> tuple[str, ...]:
-        text = with_entries(entry(local_root=str(tmp_path / "lab"), transport=mounted(str(path))))
-        return linked_overlaps(parse_settings(text, source=SOURCE).policy())
-
-    assert len(overlaps(tmp_path / "nas")) == 1
-    assert len(overlaps(tmp_path / "nas" / "below")) == 1
-    assert overlaps(tmp_path / "other") == ()
-    assert overlaps(tmp_path / "not-mounted-yet") == ()
-    (tmp_path / "dangling").symlink_to(runs / "not-there-yet")
-    assert len(overlaps(tmp_path / "dangling")) == 1
-    runs.rmdir()
-    assert len(overlaps(tmp_path / "dangling")) == 1
 
 
 # --- hostile and broken files
@@ -584,7 +562,7 @@ def test_a_destination_that_is_the_runs_folder_behind_a_link_is_found_on_the_dis
         f"a: {CANARY}\n\tb: 1\n",
     ],
 )
-def test_broken_yaml_is_refused_with_its_place_and_without_its_words(text):
+def test_broken_yaml_is_refused_with_its_place_and_without_its_words(text: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         parse_settings(text, source=SOURCE)
     assert re.match(rf"{SOURCE}:\d+", str(refusal.value))
@@ -592,7 +570,12 @@ def test_broken_yaml_is_refused_with_its_place_and_without_its_words(text):
 
 
 def secrets_everywhere() -> list[str]:
-    bad = {"id": CANARY, "local_root": CANARY, "sentinel_filename": f"{CANARY}/", "transport": CANARY}
+    bad: dict[str, object] = {
+        "id": CANARY,
+        "local_root": CANARY,
+        "sentinel_filename": f"{CANARY}/",
+        "transport": CANARY,
+    }
     transports = [
         {"type": CANARY},
         {"type": CANARY, "password": CANARY},
@@ -609,66 +592,66 @@ def secrets_everywhere() -> list[str]:
 
 
 @pytest.mark.parametrize("text", secrets_everywhere())
-def test_a_refusal_never_repeats_a_value(text):
+def test_a_refusal_never_repeats_a_value(text: str) -> None:
     assert CANARY in text
     assert CANARY not in "\n".join(problems(text))
 
 
-def test_a_refusal_keeps_no_error_of_the_library_that_would_show_values():
+def test_a_refusal_keeps_no_error_of_the_library_that_would_show_values() -> None:
     with pytest.raises(ConfigError) as refusal:
         parse_settings(with_entries(entry(transport={**RSYNC, "password": CANARY})), source=SOURCE)
     assert refusal.value.__cause__ is None
     assert refusal.value.__context__ is None
 
 
-def test_the_librarys_own_error_does_not_show_values_either():
+def test_the_librarys_own_error_does_not_show_values_either() -> None:
     with pytest.raises(ValidationError) as error:
         EquipmentBlock.model_validate({"id": "A", "transport": {**RSYNC, "password": CANARY}, "label": 5})
     assert CANARY not in str(error.value)
 
 
-def test_a_value_that_begins_with_a_star_is_told_to_be_quoted():
+def test_a_value_that_begins_with_a_star_is_told_to_be_quoted() -> None:
     with pytest.raises(
         ConfigError, match=r"^config\.yaml:1:4: not valid YAML: a value that begins with \* must be in quotes"
     ):
         parse_settings("a: *b", source=SOURCE)
 
 
-def test_aliases_that_stand_for_billions_are_refused_at_once():
+def test_aliases_that_stand_for_billions_are_refused_at_once() -> None:
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30))
     with pytest.raises(ConfigError, match="aliases"):
         parse_settings(bomb + MINIMAL, source=SOURCE)
 
 
-def test_an_alias_that_holds_itself_is_refused():
+def test_an_alias_that_holds_itself_is_refused() -> None:
     with pytest.raises(ConfigError, match="aliases"):
         parse_settings("equipment: &e [*e]\n", source=SOURCE)
 
 
-def test_a_file_of_brackets_is_refused_and_breaks_nothing():
+def test_a_file_of_brackets_is_refused_and_breaks_nothing() -> None:
     with pytest.raises(ConfigError, match="nested too deeply"):
         parse_settings("equipment: " + "[" * 50_000 + "]" * 50_000, source=SOURCE)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "just words", "5"])
-def test_a_file_that_is_no_mapping_is_refused(text):
+def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="must be a mapping"):
         parse_settings(text, source=SOURCE)
 
 
-def test_keys_that_are_no_text_are_refused():
+def test_keys_that_are_no_text_are_refused() -> None:
     assert "has a key that is not plain text" in the_problem(MINIMAL + "agent: {? [a] : 1}\n")
     assert "agent.<<: must be an alias" in the_problem(MINIMAL + "agent: {<<: 5}\n")
 
 
-def test_an_odd_key_cannot_write_lines_or_colours_into_a_terminal():
+def test_an_odd_key_cannot_write_lines_or_colours_into_a_terminal() -> None:
     line = the_problem(MINIMAL + 'verify: {"a\\nb\\e[31m": 1}\n')
     assert r"verify.'a\nb\x1b[31m'" in line
     assert len(the_problem(MINIMAL + f"verify: {{{'k' * 120}: 1}}\n")) < 200
 
 
 @given(st.text(max_size=60))
-def test_any_text_loads_or_is_refused_in_words(text):
+def test_any_text_loads_or_is_refused_in_words(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_settings(text, source=SOURCE)
 
@@ -689,9 +672,9 @@ yaml_values = st.recursive(
     ),
     value=yaml_values,
 )
-def test_any_value_at_any_place_loads_or_is_refused_in_words(block, key, value):
+def test_any_value_at_any_place_loads_or_is_refused_in_words(block: str, key: str, value: object) -> None:
     good = entry(transport={**RCLONE, "bandwidth": {"upload_mbps": 5}})
-    config = {"equipment": [good]}
+    config: dict[str, object] = {"equipment": [good]}
     if block == "equipment":
         good[key] = value
     elif block == "transport":
@@ -708,12 +691,12 @@ def test_any_value_at_any_place_loads_or_is_refused_in_words(block, key, value):
 # --- the file itself
 
 
-def test_a_missing_file_is_answered_with_the_next_step(tmp_path):
+def test_a_missing_file_is_answered_with_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There is no config file .*exlab-watch-agent init"):
         load_settings(tmp_path / "config.yaml")
 
 
-def test_a_folder_or_a_pipe_is_no_config_file(tmp_path):
+def test_a_folder_or_a_pipe_is_no_config_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder"):
         load_settings(tmp_path)
     os.mkfifo(tmp_path / "pipe")
@@ -721,7 +704,7 @@ def test_a_folder_or_a_pipe_is_no_config_file(tmp_path):
         load_settings(tmp_path / "pipe")
 
 
-def test_an_unreadable_file_is_refused_in_one_sentence(tmp_path, monkeypatch):
+def test_an_unreadable_file_is_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(MINIMAL, encoding="utf-8")
 
@@ -733,32 +716,32 @@ def test_an_unreadable_file_is_refused_in_one_sentence(tmp_path, monkeypatch):
         load_settings(path)
 
 
-def test_a_name_that_no_file_can_have_is_refused():
+def test_a_name_that_no_file_can_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_settings(Path("a\x00b"))
 
 
-def test_a_file_of_more_than_a_mebibyte_is_refused_unread(tmp_path):
+def test_a_file_of_more_than_a_mebibyte_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
         load_settings(path)
 
 
-def test_a_file_that_is_not_utf_8_is_refused_with_the_line(tmp_path):
+def test_a_file_that_is_not_utf_8_is_refused_with_the_line(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"equipment: []\nlabel: Ger\xe4t\n")
     with pytest.raises(ConfigError, match=":2: the file is not UTF-8"):
         load_settings(path)
 
 
-def test_a_byte_order_mark_is_no_hindrance(tmp_path):
+def test_a_byte_order_mark_is_no_hindrance(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode())
     assert load_settings(path).equipment[0].id == "CONFOCAL_01"
 
 
-def test_reading_changes_nothing(tmp_path):
+def test_reading_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(MINIMAL, encoding="utf-8")
     before = path.stat()
@@ -769,9 +752,9 @@ def test_reading_changes_nothing(tmp_path):
 # --- the service file
 
 
-def test_the_service_runs_the_agent_and_does_not_restart_on_a_bad_config():
+def test_the_service_runs_the_agent_and_does_not_restart_on_a_bad_config() -> None:
     unit = configparser.ConfigParser(strict=True, interpolation=None)
-    unit.optionxform = str
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # as the library's manual says
     unit.read(CONFIG / "exlab-watch-agent.service", encoding="utf-8")
     service = unit["Service"]
     assert re.search(

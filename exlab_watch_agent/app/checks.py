@@ -1,0 +1,173 @@
+"""What `check` and `bind` find out: is everything there that the agent will need, and what is a destination?
+
+Config, folders, limits of the system, and each destination with a probe file of its own. What is found is said in sentences
+with the next step in them; cli/ prints them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from exlab_watch_agent.adapters.apartness import ProbedApartness
+from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
+from exlab_watch_agent.adapters.local.overlaps import linked_overlaps
+from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
+from exlab_watch_agent.app.agent import Agent
+from exlab_watch_agent.app.build import Scope, make_transport
+from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.core.binding import Nature, accepted, must_ask
+from exlab_watch_agent.core.commands import BindDestination
+from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
+from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.ports import Transport
+from exlab_watch_agent.report.status import human_bytes
+
+Line = tuple[bool, str]
+"""Whether all is well with it, and a sentence."""
+
+
+def check(site: Site) -> list[Line]:
+    """Return what is found, a line each. Raises: ConfigError."""
+    lines: list[Line] = [(True, f"config {site.settings.path}: {len(site.policy.equipment)} equipment")]
+    lines += [(True, note) for note in site.settings.notes]
+    lines += [(False, text) for text in linked_overlaps(site.policy)]
+    lines += _check_state_dir(site)
+    watches_needed = 1  # the inbox
+    for equipment in site.policy.equipment:
+        watches, root_lines = _check_root(equipment)
+        watches_needed += watches
+        lines += root_lines
+        lines += _check_destination(equipment, site)
+    is_native = any(equipment.observer is not ObserverMode.POLLING for equipment in site.policy.equipment)
+    if is_native:
+        lines += judged(watches_needed, len(site.policy.equipment), read_limits())
+    if site.policy.cleanup.is_enabled:
+        lines.append((True, "nas_cleanup is enabled, but this version never removes local data: runs stay verified"))
+    return lines
+
+
+def _check_state_dir(site: Site) -> Iterator[Line]:
+    folder = site.state_dir
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        require_private(folder)
+    except AgentError as error:
+        yield False, str(error)
+        return
+    if parent.is_dir() and os.access(parent, os.W_OK):
+        yield True, f"state folder {folder}"
+    else:
+        yield False, f"state folder {folder} cannot be written: give another --state-dir or agent.state_dir"
+    kind = kind_of(str(parent))
+    if is_shared(kind):
+        text = f"state folder {folder} lies on a network mount ({kind}), where locks and fsync may not be reliable"
+        yield True, f"{text}: a folder on a local disk is safer"
+    if site.holder is not None:
+        yield True, f"an agent is using it, pid {site.holder.pid or '?'}"
+
+
+def _check_root(equipment: EquipmentPolicy) -> tuple[int, list[Line]]:
+    """Return how many folders are to be watched there, and what to say."""
+    root = equipment_root(equipment)
+    try:
+        runs = DiskRunScanner().scan(equipment)
+    except AgentError as error:
+        return 0, [(False, f"{equipment.equipment_id}: {error}")]
+    lines: list[Line] = [(True, f"{equipment.equipment_id}: {counted(len(runs), 'run folder')} below {root}")]
+    kind = kind_of(root)
+    if equipment.observer is ObserverMode.AUTO and is_shared(kind):
+        lines.append(
+            (True, f"{equipment.equipment_id}: {root} is on {kind}, so it is looked through every few seconds")
+        )
+        return 0, lines
+    if equipment.observer is ObserverMode.POLLING:
+        return 0, lines
+    return watches_for(runs), lines
+
+
+def _check_destination(equipment: EquipmentPolicy, site: Site) -> Iterator[Line]:
+    transport = None
+    try:
+        transport = make_transport(equipment, site.policy)
+        for note in transport.check_tools():
+            yield True, f"{equipment.equipment_id}: {note}"
+        yield True, f"{equipment.equipment_id}: {_binding(equipment, transport, site)}"
+        ProbedApartness(equipment, transport, site.clock, site.policy.equipment).require_root(is_first=True)
+        free_bytes = transport.free_bytes()
+    except AgentError as error:
+        yield False, f"{equipment.equipment_id}: {error}"
+        return
+    finally:
+        if transport is not None:
+            transport.close()
+    room = f", {human_bytes(free_bytes)} free" if free_bytes is not None else ""
+    yield True, f"{equipment.equipment_id}: {transport.describe()} was written, read back and cleared{room}"
+
+
+def _binding(equipment: EquipmentPolicy, transport: Transport, site: Site) -> str:
+    """Return whether the destination is bound, or will be and why. Writes nothing. Raises: DestinationUnreachableError."""
+    marker_id = accepted(site.binding(equipment.equipment_id, transport.describe()))
+    if marker_id is not None:
+        transport.require_marker(expected_marker_id=marker_id)
+        return f"{transport.describe()} is bound"
+    nature = transport.nature()
+    if not nature.elsewhere:
+        raise must_ask(equipment.equipment_id, transport.describe(), nature)
+    return f"{transport.describe()} will bind by itself, because {nature.elsewhere}"
+
+
+# --- binding ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Unbound:
+    """What an operator is shown of a destination before it is bound. None: unknown.
+
+    `top_names`: what is directly in its root, sorted.
+    """
+
+    nature: Nature
+    free_bytes: int | None
+    top_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationSeen:
+    """A destination as people know it; `unbound` is None where it is bound already, and is the one that was bound."""
+
+    destination: str
+    unbound: Unbound | None
+
+
+def look_at_destination(site: Site, equipment: EquipmentPolicy) -> DestinationSeen:
+    """Return what a destination is, without writing there. Raises: AgentError."""
+    transport = make_transport(equipment, site.policy)
+    try:
+        destination = transport.describe()
+        marker_id = accepted(site.binding(equipment.equipment_id, destination))
+        if marker_id is not None:
+            transport.require_marker(expected_marker_id=marker_id)
+            return DestinationSeen(destination, None)
+        unbound = Unbound(transport.nature(), transport.free_bytes(), transport.top_names())
+        return DestinationSeen(destination, unbound)
+    finally:
+        transport.close()
+
+
+def bind(site: Site, equipment_id: str) -> str:
+    """Bind by the running agent, or here under the same lock; return what is to be said. Raises: AgentError."""
+    if site.holder is not None:
+        return site.ask_agent(BindDestination(operator_name(), equipment_id), must_answer=True)
+    agent = Agent(site.settings, state_dir=site.state, scope=Scope(is_watching=False))
+    agent.open()
+    try:
+        return agent.bind(equipment_id, operator_name())
+    finally:
+        agent.close()

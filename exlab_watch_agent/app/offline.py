@@ -1,0 +1,206 @@
+"""What can be asked and done without a running agent: status, one run in full, problems, overrides, a config file.
+
+Where an agent runs, it is told or asked by its inbox; what it keeps of itself is read. What a command prints is cli's.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import replace
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from exlab_watch_agent import __version__
+from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
+from exlab_watch_agent.adapters.local.durable import write_atomically
+from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.state.store import RunStore
+from exlab_watch_agent.app.fresh import look_at, look_through
+from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.core.commands import AcceptTrail, LookAt
+from exlab_watch_agent.core.creation import OverrideEntry
+from exlab_watch_agent.core.events import Seen, Unseen
+from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides
+from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
+from exlab_watch_agent.core.text import printable, utc_text
+from exlab_watch_agent.engine.operators import NOTHING_ON_HOLD, TRAIL_ACCEPTED
+from exlab_watch_agent.errors import AgentError, ConfigError
+from exlab_watch_agent.report.problems import Problem, problems
+from exlab_watch_agent.report.status import RunInFull, sentence, status_json
+from exlab_watch_agent.statechart import RunState
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def status(site: Site) -> dict[str, Any]:
+    """Return what `status --json` prints."""
+    holder = site.holder
+    return status_json(
+        site.records.values(),
+        site.snapshot,
+        is_running=holder is not None,
+        pid=holder.pid if holder is not None else None,
+        version=__version__,
+        paused=site.paused,
+        hold=site.hold,
+    )
+
+
+def run_in_full(site: Site, word: str) -> RunInFull:
+    """Return everything about one run, after a look at its folder. Raises: RunNotFoundError."""
+    path, record = site.find_run(word)
+    at = site.moment
+    result = look_at(site, path, record)
+    why = ""
+    findings: tuple[Finding, ...] = ()
+    if isinstance(result, Unseen):
+        why = result.message
+    elif isinstance(result, Seen):
+        findings = mark_overrides(result.inspected.findings, result.creation.overrides, now=at.now)
+        why = result.inspected.completeness.reason
+    if record is None:
+        why = why or "it has not been taken up yet: `exlab-watch-agent run` or `sync` does that"
+        return RunInFull(path, printable(why), findings=findings)
+    waits = why or site.snapshot.waiting.get(record.job_id) or _must_be_quiet(site)
+    fresh = replace(site.snapshot, waiting={**site.snapshot.waiting, record.job_id: waits})
+    said = printable(sentence(record, fresh, at))
+    if isinstance(result, Unseen) and record.state is not RunState.ACQUIRING:
+        said += f"; its folder cannot be looked at now: {printable(why)}"
+    return RunInFull(
+        path,
+        said,
+        findings=_marked_where_synced(findings) if record.sync_status == "synced" else findings,
+        record=record,
+        snapshot=site.snapshot,
+        history=site.history(record.job_id),
+    )
+
+
+def _must_be_quiet(site: Site) -> str:
+    if site.holder is None:
+        return f"it must be quiet for {site.policy.settle_s:g} s while an agent runs, and no agent is running"
+    return f"it must be quiet for {site.policy.settle_s:g} s"
+
+
+def _marked_where_synced(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Return the findings of a synced run: what would block it today was let through by an earlier policy."""
+    return tuple(
+        replace(finding, synced_under_prior_policy=finding.tier is Tier.HARD and not finding.override_active)
+        for finding in findings
+    )
+
+
+def find_problems(site: Site) -> list[Problem]:
+    """Return what needs a person: from the running agent's live view, or by a fresh look where none runs."""
+    return problems(
+        site.records.values(),
+        site.snapshot if site.holder is not None else look_through(site),
+        policy=site.policy,
+        known_equipment=frozenset(site.roots) or frozenset(r.equipment_id for r in site.records.values()),
+        at=site.moment,
+        paused=site.paused,
+        hold=site.hold,
+    )
+
+
+# --- doing -----------------------------------------------------------------------------------------------------------
+
+
+def accept_trail(site: Site, reason: str) -> str:
+    """Have the state that was found after damage counted as true; return what is to be said. Raises: AgentError."""
+    if site.holder is not None:
+        return site.ask_agent(AcceptTrail(operator_name(), reason))
+    if site.hold is None:
+        raise AgentError(NOTHING_ON_HOLD)
+    require_private(site.state_dir)
+    store = RunStore(site.state_dir)
+    store.open()
+    try:
+        store.accept_trail(operator_name(), reason, site.now())
+    finally:
+        store.close()
+    return TRAIL_ACCEPTED
+
+
+def write_example_config(path: Path, *, state_dir: Path | None) -> None:
+    """Write the commented example there, with this state folder in it. Raises: ConfigError where something exists."""
+    if path.exists():
+        raise ConfigError(f"{path} exists and is not overwritten: edit it, or name another file with --config.")
+    text = example_config()
+    if state_dir is not None:
+        text = text.replace("state_dir: null", f"state_dir: {json.dumps(str(state_dir.expanduser().absolute()))}", 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode(), mode=0o644)
+
+
+def example_config() -> str:
+    """Return the commented example: from the wheel, or from the checkout beside the package."""
+    packaged = resources.files("exlab_watch_agent") / "config" / "config.example.yaml"
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "config" / "config.example.yaml").read_text(encoding="utf-8")
+
+
+# --- overrides -------------------------------------------------------------------------------------------------------
+
+
+def overrides_of(site: Site, run_path: str) -> list[tuple[OverrideEntry, OverrideStanding]]:
+    """Return all entries of a run's `creation.json`, the newest last, each with its standing now. Raises: CreationFileError."""
+    now = site.now()
+    overrides = JsonCreationFiles().read(run_path).creation.overrides
+    return [(entry, override_standing(entry, overrides, now=now)) for entry in overrides]
+
+
+def add_override(
+    site: Site,
+    run_path: str,
+    problem_class: str,
+    *,
+    operator: str,
+    reason: str,
+    now: datetime,
+    expires_at: datetime | None,
+) -> str:
+    """Append an override, durably; return its id. Raises: AgentError when the file cannot be changed."""
+    entry = {
+        "id": str(uuid.uuid4()),
+        "problem_class": problem_class,
+        "operator": operator,
+        "recorded_at": utc_text(now),
+        "expires_at": utc_text(expires_at) if expires_at is not None else None,
+        "reason": reason,
+        "revoked": False,
+    }
+    _append_override(site, run_path, entry)
+    return str(entry["id"])
+
+
+def revoke_override(site: Site, run_path: str, override_id: str, *, operator: str, reason: str) -> None:
+    """Append a tombstone. Raises: AgentError when there is no such override in force."""
+    listed = overrides_of(site, run_path)
+    standing = next((standing for entry, standing in listed if entry.id == override_id and entry.revokes is None), None)
+    if standing is None:
+        raise AgentError(
+            f"{printable(run_path)} has no override {printable(override_id)}: `exlab-watch-agent override list` shows them."
+        )
+    if standing is OverrideStanding.REVOKED:
+        raise AgentError(f"The override {override_id} is revoked already.")
+    entry = {
+        "id": str(uuid.uuid4()),
+        "revokes": override_id,
+        "operator": operator,
+        "recorded_at": utc_text(site.now()),
+        "reason": reason,
+        "revoked": True,
+    }
+    _append_override(site, run_path, entry)
+
+
+def _append_override(site: Site, run_path: str, entry: dict[str, Any]) -> None:
+    JsonCreationFiles().append_override(run_path, entry)
+    if site.holder is not None:
+        # The watcher sees the file as well; this makes sure where it does not.
+        site.ask_agent(LookAt(operator_name(), run_path))

@@ -1,0 +1,413 @@
+"""What a running agent says of itself to others: the live view, the heartbeat here and on the NAS, who holds the folder.
+
+Decided here: when each is written, and that a file which cannot be written stops nothing. What the values are and how they
+look as JSON is report/snapshot.py's. Of the engine only its view is read, which is immutable.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from exlab_watch_agent import __version__
+from exlab_watch_agent.acts.probe import place_heartbeat
+from exlab_watch_agent.adapters.local.durable import open_private, write_atomically
+from exlab_watch_agent.adapters.state import holder
+from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.app.build import Parts
+from exlab_watch_agent.core.effects import PlaceHeartbeat
+from exlab_watch_agent.core.events import HeartbeatPlaced
+from exlab_watch_agent.core.gate import blocking, orphan
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.text import printable, utc_text
+from exlab_watch_agent.engine.loop import Engine
+from exlab_watch_agent.engine.views import EngineView, LaneNow, Told
+from exlab_watch_agent.errors import NAS_UNREACHABLE
+from exlab_watch_agent.ports import Clock, RunStore
+from exlab_watch_agent.report.snapshot import (
+    Heartbeat,
+    Holder,
+    LaneView,
+    ObserverView,
+    ProgressView,
+    SeenEarlier,
+    Snapshot,
+    UnreadableView,
+)
+from exlab_watch_agent.report.status import UnsyncedRuns
+from exlab_watch_agent.statechart import CHART
+
+log = logging.getLogger(__name__)
+
+LIVE_EVERY_S = 0.5
+LIVE_DUTY = 50
+"""Writing the live view takes at most one part in this many of the loop's time."""
+HEARTBEAT_EVERY_S = 30.0
+NAS_HEARTBEAT_EVERY_S = 3600.0
+
+
+class Every:
+    """Says now and then that it is time: at the first question, and `every_s` after each time that it was."""
+
+    def __init__(self, clock: Clock, every_s: float) -> None:
+        self._clock = clock
+        self.every_s = every_s
+        self._last_s: float | None = None
+
+    def is_time(self) -> bool:
+        now_s = self._clock.monotonic_s()
+        if self._last_s is not None and now_s - self._last_s < self.every_s:
+            return False
+        self._last_s = now_s
+        return True
+
+    def start_over(self) -> None:
+        """Have it be time at the next question."""
+        self._last_s = None
+
+
+class Attempts:
+    """Writes what is not needed for any run's safety; that a file cannot be written is logged once, not at every try."""
+
+    def __init__(self) -> None:
+        self._unwritten: set[str] = set()
+
+    def write(self, name: str, write: Callable[[], object]) -> bool:
+        """Return whether it could be written."""
+        try:
+            write()
+        except OSError as error:
+            if name not in self._unwritten:
+                log.warning("%s cannot be written (%s): it is tried again.", name, error.strerror)
+            self._unwritten.add(name)
+            return False
+        self._unwritten.discard(name)
+        return True
+
+
+class HolderFile:
+    """Says who holds the state folder, and whether it waits for room: in place, because this must work on a full disk."""
+
+    def __init__(self, parts: Parts, attempts: Attempts) -> None:
+        self._path = StateLayout(parts.state_dir).holder
+        self._attempts = attempts
+        self._holder = Holder(os.getpid(), parts.host, utc_text(parts.clock.now()), __version__)
+
+    def say(self, *, paused: str | None = None) -> None:
+        said = replace(self._holder, paused=paused).to_json()
+        self._attempts.write(self._path.name, lambda: holder.say(self._path, said))
+
+
+class Publisher:
+    """Keeps what others read up to date. Only the engine's loop calls it, but for `snapshot` and `progress`.
+
+    `observer`: how the roots are watched now. `before`: the lanes as an earlier agent left them, where this one will not
+    ask every destination itself.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        engine: Engine,
+        *,
+        holder_file: HolderFile,
+        attempts: Attempts,
+        observer: Callable[[], ObserverView],
+        before: Mapping[str, LaneView],
+    ) -> None:
+        self._parts = parts
+        self._engine = engine
+        self._holder_file = holder_file
+        self._attempts = attempts
+        self._observer = observer
+        self._before = before
+        self._destinations = {lane_id: lane.ports.transport.describe() for lane_id, lane in engine.lanes.items()}
+        self._unsynced = UnsyncedRuns(_unsettled(parts.store))
+        self._paused: str | None = None
+        self._shown: _Glance | None = None
+        self._live = Every(parts.clock, LIVE_EVERY_S)
+        self._heartbeat = Every(parts.clock, HEARTBEAT_EVERY_S)
+        self._on_nas: dict[str, Every] = {}
+
+    def on_move(self, record: RunRecord) -> None:
+        self._unsynced.moved(record)
+
+    # --- who holds the folder ----------------------------------------------------------------------------------------
+
+    def news_of_pause(self) -> str | None:
+        """Tell others when a pause begins or ends; return what the operator is to be told of it, None when nothing."""
+        paused = paused_of(self._engine)
+        if paused == self._paused:
+            return None
+        self._paused = paused
+        self._holder_file.say(paused=paused)
+        self._heartbeat.start_over()
+        self._on_nas.clear()  # It is to be seen from the NAS at once, as well.
+        return f"paused {paused}" if paused is not None else "There is room again: the agent goes on where it was."
+
+    # --- the live view -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Return what is true only while the agent runs: progress, waits, reasons, health."""
+        now, observer = self._parts.clock.now(), self._observer()
+        return snapshot_of(
+            self._engine,
+            self._parts.store,
+            destinations=self._destinations,
+            now=now,
+            observer=observer,
+            before=self._before,
+        )
+
+    def progress(self) -> dict[str, ProgressView]:
+        """Return job id → how far its work is."""
+        return progress_of(self._engine)
+
+    def publish_in_time(self) -> None:
+        if self._live.is_time():
+            self.publish()
+
+    def publish(self, *, is_last: bool = False) -> None:
+        """Leave the live view for other processes where it has changed, and always as the last one.
+
+        Not durable: it is true now or not at all.
+        """
+        # Cheap to ask, and the same for as long as nothing that is shown has changed: then no run is gone through.
+        glance = _Glance(self._engine.view, self._observer(), progress_of(self._engine))
+        if glance == self._shown and not is_last:
+            return
+        began_s = self._parts.clock.monotonic_s()
+        text = json.dumps(self.snapshot().to_json())
+        path = StateLayout(self._parts.state_dir).live
+        if self._attempts.write(path.name, lambda: _write_live(path, text)):
+            self._shown = glance
+        self._live.every_s = max(LIVE_EVERY_S, LIVE_DUTY * (self._parts.clock.monotonic_s() - began_s))
+
+    # --- the heartbeat -----------------------------------------------------------------------------------------------
+
+    def heartbeat(self) -> Heartbeat:
+        """Return what the heartbeat says now."""
+        parts = self._parts
+        found, head = parts.store.counts(), parts.store.head
+        return Heartbeat(
+            at=parts.clock.now(),
+            host=parts.host,
+            pid=os.getpid(),
+            version=__version__,
+            counts={state.value: found[state] for state in CHART.states if found.get(state)},
+            oldest_unsynced=self._unsynced.oldest(parts.store.get),
+            lanes=lanes_of(self._engine.view, self._destinations, self._before),
+            observer=self._observer(),
+            audit_seq=head.seq,
+            audit_blake3=head.digest,
+            paused=paused_of(self._engine),
+            hold=parts.store.hold,
+        )
+
+    def beat_here(self) -> bytes:
+        """Write the heartbeat into the state folder; return its bytes."""
+        data = (json.dumps(self.heartbeat().to_json(), indent=2) + "\n").encode()
+        path = StateLayout(self._parts.state_dir).heartbeat
+        self._attempts.write(path.name, lambda: write_atomically(path, data, mode=0o600))
+        return data
+
+    def beat_in_time(self) -> None:
+        """Write it here every 30 s, and have it left on each NAS that answers every hour."""
+        if not self._heartbeat.is_time():
+            return
+        data = self.beat_here()
+        for lane_id in lanes_that_answer(self._engine.view):
+            if self._on_nas.setdefault(lane_id, Every(self._parts.clock, NAS_HEARTBEAT_EVERY_S)).is_time():
+                self._engine.want(self._on_nas_of(lane_id, data))
+
+    def beat_everywhere(self) -> None:
+        """Write it here and on each NAS that answers, now, and return when that is done. The engine has ended by then."""
+        data = self.beat_here()
+        for lane_id in lanes_that_answer(self._engine.view):
+            placed = place_heartbeat(self._on_nas_of(lane_id, data), self._engine.lanes[lane_id].ports_now())
+            problem = placed.problem if isinstance(placed, HeartbeatPlaced) else placed.message
+            if problem:
+                log.warning("the heartbeat could not be placed on the NAS: %s", problem)
+
+    def _on_nas_of(self, lane_id: str, data: bytes) -> PlaceHeartbeat:
+        return PlaceHeartbeat(lane_id, f".exlab-watch-agent/{self._parts.host}.json", data)
+
+
+def _write_live(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", opener=open_private) as file:
+            file.write(text)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _unsettled(store: RunStore) -> list[RunRecord]:
+    """Return the records of the runs that do not rest sealed: few, where all is well."""
+    job_ids = store.ids_in(CHART.unsettled)
+    return [record for record in map(store.get, job_ids) if record is not None]
+
+
+# --- what an earlier agent left --------------------------------------------------------------------------------------
+
+
+def read_live(state_dir: Path) -> Snapshot:
+    """Return the live view that an agent left, which is true only while it runs; an empty one where there is none."""
+    try:
+        return Snapshot.from_json(json.loads(StateLayout(state_dir).live.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return Snapshot()
+
+
+def lanes_left(left: Snapshot) -> dict[str, LaneView]:
+    """Return the lanes of a live view that an agent left, each with the time at which it was seen so."""
+    earlier = SeenEarlier(left.at)
+    return {lane_id: replace(lane, seen_earlier=lane.seen_earlier or earlier) for lane_id, lane in left.lanes.items()}
+
+
+# --- reading the engine ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedLane:
+    """What the last scan of one equipment saw; `root_problem`: why nothing is concluded from it."""
+
+    root_problem: str | None
+    runs_seen: int
+    gone: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """What changes together with the live view."""
+
+    engine: EngineView
+    observer: ObserverView
+    progress: Mapping[str, ProgressView]
+
+
+def snapshot_of(
+    engine: Engine,
+    store: RunStore,
+    *,
+    destinations: Mapping[str, str],
+    now: datetime,
+    observer: ObserverView,
+    before: Mapping[str, LaneView],
+) -> Snapshot:
+    """Return what the engine knows beside the records. May be called from any thread."""
+    view = engine.view
+    waiting: dict[str, str] = {}
+    run_problems: dict[str, str] = {}
+    unreadable: dict[str, UnreadableView] = {}
+    for job_id, run in view.told.runs.items():
+        if run.reason:
+            waiting[job_id] = printable(run.reason)
+        if run.problem:
+            run_problems[job_id] = printable(run.problem)
+        if run.unreadable and (record := store.get(job_id)) is not None:
+            unreadable[printable(record.run_path)] = UnreadableView(run.unreadable, run.unreadable_looks)
+    return Snapshot(
+        at=now,
+        lanes=lanes_of(view, destinations, before),
+        observer=observer,
+        progress=progress_of(engine),
+        waiting=waiting,
+        run_problems=run_problems,
+        unreadable=unreadable,
+        path_problems={printable(path): printable(text) for path, text in view.told.folders.items()},
+        orphans=tuple(orphan(place) for lane in view.lanes.values() for place in lane.orphans),
+        refused_after_sync=_refused_after_sync(view.told, store),
+    )
+
+
+def _refused_after_sync(told: Told, store: RunStore) -> dict[str, tuple[str, ...]]:
+    """Return job id → findings that would block a run that is synced already."""
+    refused = {job_id: found for job_id, run in told.runs.items() if (found := blocking(run.findings))}
+    records = {job_id: store.get(job_id) for job_id in refused}
+    return {
+        job_id: tuple(finding.rule_detail for finding in found)
+        for job_id, found in refused.items()
+        if (record := records[job_id]) is not None and record.sync_status == "synced"
+    }
+
+
+def lanes_of(view: EngineView, destinations: Mapping[str, str], before: Mapping[str, LaneView]) -> dict[str, LaneView]:
+    """Return each equipment's view; where this agent has not asked a destination, with the wait that was left of it.
+
+    `destinations`: equipment id → its destination root as its transport says it.
+    """
+    return {
+        lane_id: _lane_view(lane, destinations[lane_id], before.get(lane_id)) for lane_id, lane in view.lanes.items()
+    }
+
+
+def _lane_view(lane: LaneNow, destination: str, before: LaneView | None) -> LaneView:
+    away = lane.away
+    wait = NAS_UNREACHABLE if away is None else away.wait
+    view = LaneView(
+        destination=destination,
+        waiting_since=None if away is None else away.since,
+        waiting_reason="" if away is None else away.reason,
+        waiting_kind=wait.code,
+        waiting_command=wait.command,
+        root_problem=lane.root_problem,
+        last_scan_at=lane.last_scan_at,
+        last_success_at=lane.last_success_at,
+    )
+    if before is None or _has_asked(lane, before):
+        return view
+    return replace(
+        view,
+        waiting_since=before.waiting_since,
+        waiting_reason=before.waiting_reason,
+        waiting_kind=before.waiting_kind,
+        waiting_command=before.waiting_command,
+        seen_earlier=before.seen_earlier,
+    )
+
+
+def _has_asked(lane: LaneNow, before: LaneView) -> bool:
+    """Return whether this agent knows by itself how it is with a destination that an earlier one was waiting for.
+
+    One that was started for single runs, or works on none, asks few or none; what is not asked stays as it was found.
+    """
+    since = before.waiting_since
+    if since is None or lane.away is not None or lane.has_asked:
+        return True
+    return lane.last_success_at is not None and lane.last_success_at > since
+
+
+def progress_of(engine: Engine) -> dict[str, ProgressView]:
+    return {
+        job_id: ProgressView(progress.bytes_done, progress.files_done, round(seconds, 1))
+        for job_id, (progress, seconds) in engine.progress().items()
+    }
+
+
+def paused_of(engine: Engine) -> str | None:
+    """Return why nothing is decided now, in one sentence with the next step; None in ordinary times."""
+    pause = engine.view.pause
+    return f"since {utc_text(pause.since)}: {pause.reason}" if pause is not None else None
+
+
+def scanned_of(engine: Engine) -> dict[str, ScannedLane]:
+    """Return equipment id → what its last scan saw."""
+    return {
+        lane_id: ScannedLane(lane.root_problem, lane.runs_seen, len(lane.gone))
+        for lane_id, lane in engine.view.lanes.items()
+    }
+
+
+def lanes_that_answer(view: EngineView) -> list[str]:
+    """Return the ids of the lanes whose destination is bound and could be used when it was last asked."""
+    return [lane_id for lane_id, lane in view.lanes.items() if lane.is_bound and lane.away is None]
