@@ -38,8 +38,9 @@ from exlab_watch_agent.adapters.state.store import HOLDER_NAME, RunStore
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
+from exlab_watch_agent.adapters.watching.keeper import Health, WatchedRoot
 from exlab_watch_agent.adapters.watching.limits import read_limits
-from exlab_watch_agent.adapters.watching.watcher import Health, WatchedRoot, Watcher
+from exlab_watch_agent.adapters.watching.watcher import Watcher
 from exlab_watch_agent.config.settings import Settings
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.discovery import place_of
