@@ -36,8 +36,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import xxhash
 from blake3 import blake3
@@ -67,6 +68,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     require_data_path,
     require_inside,
 )
+from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.gate import folded
@@ -120,8 +122,7 @@ class RcloneTransport(MarkedRoot):
     `large_bytes`: as BATCH_FILES, BATCH_BYTES and LARGE_BYTES say.
     """
 
-    MAY_BE: ClassVar[str] = "The share may not be mounted there."
-    SETTLE_S: ClassVar[float] = 0.5
+    LIKELY_CAUSE: ClassVar[str] = "The share may not be mounted there."
 
     def __init__(
         self,
@@ -138,7 +139,7 @@ class RcloneTransport(MarkedRoot):
     ) -> None:
         self._daemon = RcloneDaemon(target, children)
         self._fs = self._daemon.fs
-        super().__init__(self._fs)
+        super().__init__(self._fs, settle_s=0.5)
         self._stall_s = stall_s
         self._stream_bytes_max = stream_bytes_max
         self._sampled_bytes_min = sampled_bytes_min
@@ -327,7 +328,7 @@ class RcloneTransport(MarkedRoot):
                 silent = set(read) - found.keys()
                 silent &= self._files(destination).keys() if silent else set()
                 for wanted, more in ((asked, {}), (sorted(silent), {"download": True})):
-                    for batch in _batches(wanted):
+                    for batch in portions(wanted, count_max=_FILES_PER_REQUEST):
                         inputs = [
                             {"fs": self._fs, "remote": f"{destination}/{path}", "hashType": "sha256", **more}
                             for path in batch
@@ -440,7 +441,9 @@ class RcloneTransport(MarkedRoot):
         push = _Push(source_root, destination, group, watch)
         watch.keep_rate()
         try:
-            for batch in _bounded(small, files_max=self._batch_files, bytes_max=self._batch_bytes):
+            for batch in portions(
+                small, count_max=self._batch_files, bytes_max=self._batch_bytes, size_bytes_of=attrgetter("size_bytes")
+            ):
                 if self._daemon.config.base_type in _SHOWS_PARTS:
                     self._copy_by_parts(push, batch)
                 else:
@@ -448,7 +451,7 @@ class RcloneTransport(MarkedRoot):
             if large and self._features().get("Move"):
                 self._copy_large(push, large)
             else:
-                for batch in _batches(large, _LARGE_AT_ONCE):
+                for batch in portions(large, count_max=_LARGE_AT_ONCE):
                     self._copy_listed(push, batch, at_once=_LARGE_AT_ONCE)
         finally:
             with contextlib.suppress(RcloneError, TransportError):
@@ -888,29 +891,6 @@ class _Push:
     destination: str
     group: str
     watch: _Watch
-
-
-_Item = TypeVar("_Item")
-
-
-def _batches(items: Sequence[_Item], size: int = _FILES_PER_REQUEST) -> Iterator[Sequence[_Item]]:
-    """Yield as many items as go into one request."""
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
-
-
-def _bounded(entries: Sequence[FileEntry], *, files_max: int, bytes_max: int) -> Iterator[Sequence[FileEntry]]:
-    """Yield batches within both bounds, one file at least in each."""
-    batch: list[FileEntry] = []
-    size_bytes = 0
-    for entry in entries:
-        if batch and (len(batch) == files_max or size_bytes + entry.size_bytes > bytes_max):
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(entry)
-        size_bytes += entry.size_bytes
-    if batch:
-        yield batch
 
 
 def _part_beside(final: str, number: int, token: str) -> str:

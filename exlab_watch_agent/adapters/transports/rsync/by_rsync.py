@@ -34,8 +34,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
-from typing import ClassVar
 
 from blake3 import blake3
 
@@ -59,6 +59,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     require_data_path,
     require_inside,
 )
+from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
@@ -107,8 +108,6 @@ class RsyncOnlyTransport(MarkedRoot):
     With `rrsync` the target's `remote_path` counts from the folder that rrsync names.
     """
 
-    SETTLE_S: ClassVar[float] = 0.5
-
     def __init__(
         self,
         target: RsyncSshTarget,
@@ -120,7 +119,7 @@ class RsyncOnlyTransport(MarkedRoot):
         stream_bytes_max: int = 1 << 30,
         is_metered: bool = True,
     ) -> None:
-        super().__init__(f"{target.host}:{target.remote_path}")
+        super().__init__(f"{target.host}:{target.remote_path}", settle_s=0.5)
         self._root = target.remote_path.rstrip("/")
         self._children = children
         self._login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path)
@@ -243,7 +242,7 @@ class RsyncOnlyTransport(MarkedRoot):
         ]
         found: dict[str, str] = {}
         pulse = Pulse(control)
-        for portion in _portions(files):
+        for portion in portions(files, count_max=PORTION_FILES, bytes_max=PORTION_BYTES, size_bytes_of=itemgetter(1)):
             with self._pulled(
                 [f"{destination}/{path}" for path, _ in portion], control, sum(s for _, s in portion)
             ) as at:
@@ -552,19 +551,6 @@ def _hashed(path: Path, pulse: Pulse) -> str:
         found = hash_descriptor(file.fileno(), size_bytes, memoryview(bytearray(BUFFER_BYTES)), pulse.moved)
     pulse.finished_file()
     return found
-
-
-def _portions(files: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
-    portion: list[tuple[str, int]] = []
-    size_bytes = 0
-    for path, size in files:
-        if portion and (size_bytes + size > PORTION_BYTES or len(portion) >= PORTION_FILES):
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append((path, size))
-        size_bytes += size
-    if portion:
-        yield portion
 
 
 def _nanoseconds(text: str) -> int | None:

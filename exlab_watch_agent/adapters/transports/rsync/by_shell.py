@@ -27,6 +27,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 import xxhash
@@ -63,6 +64,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     require_data_path,
     require_inside,
 )
+from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
@@ -235,8 +237,10 @@ class RsyncSshTransport(MarkedRoot):
         files = [(path, standing[path].size_bytes) for path in paths if path in standing and standing[path].is_file]
         if tools.hasher is None:
             return self._streamed_digests(destination, files, control)
-        portions = deque(_hash_portions(files))
-        workers = min(len(portions), _HASHERS_MAX, max(1, tools.processors))
+        waiting = deque(
+            portions(files, count_max=_HASH_PORTION_FILES, bytes_max=_HASH_PORTION_BYTES, size_bytes_of=itemgetter(1))
+        )
+        workers = min(len(waiting), _HASHERS_MAX, max(1, tools.processors))
         found: dict[str, str] = {}
         pulse = Pulse(control)
         has_failed = threading.Event()
@@ -245,9 +249,9 @@ class RsyncSshTransport(MarkedRoot):
             own = Control(lambda: has_failed.is_set() or control.is_cancelled())
             try:
                 with self._folder(destination, own) as folder:
-                    while portions:
+                    while waiting:
                         with contextlib.suppress(IndexError):
-                            self._hash_portion(folder, destination, portions.popleft(), found, pulse)
+                            self._hash_portion(folder, destination, waiting.popleft(), found, pulse)
             except BaseException:
                 has_failed.set()
                 raise
@@ -313,7 +317,9 @@ class RsyncSshTransport(MarkedRoot):
             _require_free(files, standing, destination)
             folders = {path for path, entry in standing.items() if entry.is_folder}
             told = Told(control)
-            for portion in _portions(files):
+            for portion in portions(
+                files, count_max=PORTION_FILES, bytes_max=PORTION_BYTES, size_bytes_of=attrgetter("size_bytes")
+            ):
                 try:
                     self._copy_portion(folder, source_root, portion, destination, folders, control, told)
                 except TransportError as error:
@@ -501,33 +507,6 @@ def _require_free(files: Iterable[FileEntry], standing: Mapping[str, TargetEntry
         if path in standing and not standing[path].is_folder:
             text = f"{path!r} in {destination!r} is a link or a file where a folder must be: move it away, then retry."
             raise TransportError(FailureKind.UNKNOWN, text)
-
-
-def _portions(files: Sequence[FileEntry]) -> Iterator[list[FileEntry]]:
-    """Yield the files in as many as are copied and given their names together."""
-    portion: list[FileEntry] = []
-    size_bytes = 0
-    for entry in files:
-        if portion and (size_bytes + entry.size_bytes > PORTION_BYTES or len(portion) >= PORTION_FILES):
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append(entry)
-        size_bytes += entry.size_bytes
-    if portion:
-        yield portion
-
-
-def _hash_portions(files: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
-    portion: list[tuple[str, int]] = []
-    size_bytes = 0
-    for path, size in files:
-        if portion and (size_bytes + size > _HASH_PORTION_BYTES or len(portion) >= _HASH_PORTION_FILES):
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append((path, size))
-        size_bytes += size
-    if portion:
-        yield portion
 
 
 class _Sampler:

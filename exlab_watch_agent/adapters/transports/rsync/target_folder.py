@@ -30,6 +30,7 @@ from exlab_watch_agent.adapters.transports.rsync.remote_shell import (
     words,
 )
 from exlab_watch_agent.adapters.transports.shared.own_files import PARTIAL_FOLDER
+from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.errors import FailureKind, TransportError
 
@@ -171,7 +172,7 @@ class TargetFolder:
         hasher = b" ".join(word.encode() for word in self._tools.hasher)
         plain = [path for path in paths if not _is_odd(path)]
         script = self._enter(folder)
-        for names in _portions(plain):
+        for names in _command_lines(plain):
             script += b"%b %b\n" % (hasher, words(f"./{name}" for name in names))
         for path in paths:
             if _is_odd(path):  # no program prints these as they are: so it is not told the name
@@ -287,7 +288,7 @@ class TargetFolder:
         for parent, names in moves.items():
             source_parent = f"{source}/{parent}" if parent else source
             target_parent = f"{to_folder}/{parent}" if parent else to_folder
-            for portion in _portions(names, each=len(os.fsencode(source_parent)) + 1):
+            for portion in _command_lines(names, each=len(os.fsencode(source_parent)) + 1):
                 script = self._make(target_parent) + b"mv -n %b ./" % words(f"{source_parent}/{n}" for n in portion)
                 said.append(self._ask(f"Cannot write to {target_parent!r}", script, may_be=(1,)).words)
         return "\n".join(filter(None, said))
@@ -413,19 +414,9 @@ def _is_odd(name: str) -> bool:
     return "\\" in name or not name.isprintable()
 
 
-def _portions(names: Iterable[str], *, each: int = 2) -> Iterator[list[str]]:
+def _command_lines(names: Iterable[str], *, each: int = 2) -> Iterator[list[str]]:
     """Yield the names in as many as one command line takes; `each`: what is added to every one, in bytes."""
-    portion: list[str] = []
-    size_bytes = 0
-    for name in names:
-        more = len(os.fsencode(name)) + each + 1
-        if portion and size_bytes + more > _ARGUMENT_BYTES_MAX:
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append(name)
-        size_bytes += more
-    if portion:
-        yield portion
+    return portions(names, bytes_max=_ARGUMENT_BYTES_MAX, size_bytes_of=lambda name: len(os.fsencode(name)) + each + 1)
 
 
 def _entries(lines: Iterable[bytes]) -> Iterator[tuple[str, TargetEntry]]:
