@@ -29,7 +29,8 @@ from tests.lab.lab import (
     tombstone,
     until,
 )
-from tests.lab.servers import Link, MountedFolder, Place, RcloneRemote, SshServer, descendants
+from tests.lab.links import Link
+from tests.lab.servers import MountedFolder, Place, RcloneRemote, SshServer, descendants
 
 TO_THE_END = ["acquiring", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]
 AGAIN = ["auditing", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]

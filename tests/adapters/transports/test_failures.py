@@ -18,21 +18,19 @@ import pytest
 
 from exlab_watch_agent.adapters.transports.rclone import daemon
 from exlab_watch_agent.adapters.transports.rsync import connection
+from tests.lab.disks import folding_disk, full_disk, read_only
 from tests.lab.lab import Equipment, Lab, override, read_creation, run_to_rest
+from tests.lab.links import Link
 from tests.lab.servers import (
     HOST,
-    Link,
     Place,
     RcloneRemote,
     SshServer,
     busybox_only,
     done,
-    folding_disk,
     free_port,
-    full_disk,
     obscured,
     program,
-    read_only,
     running_sshd,
 )
 

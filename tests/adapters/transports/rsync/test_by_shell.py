@@ -19,7 +19,9 @@ from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Transport
 from tests.adapters.transports.contract import FREE, RUN, TransportContract, fill, tree
-from tests.lab.servers import Link, SshServer, free_port, program, read_only, running_sshd
+from tests.lab.disks import read_only
+from tests.lab.links import Link
+from tests.lab.servers import SshServer, free_port, program, running_sshd
 
 
 def source_of(server: SshServer, root: Path, **more: object) -> str:
