@@ -25,6 +25,7 @@ from exlab_watch_agent.app.agent import Agent, make_transport
 from exlab_watch_agent.config.settings import Settings, load_settings
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.ports import Transport
 from tests.lab.servers import Place
 
 T = TypeVar("T")
@@ -369,12 +370,17 @@ class AgentProcess:
         self.process.wait()
 
 
-def run_to_rest(lab: Lab, *, wrapped: Callable[[Any], Any] = lambda transport: transport) -> None:
-    """Do `run --once` in this process, each transport replaced by what `wrapped` makes of it."""
+def run_to_rest(
+    lab: Lab,
+    *,
+    wrapped: Callable[[Any], Any] = lambda transport: transport,
+    transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
+) -> None:
+    """Do `run --once` in this process, each transport replaced by what `wrapped` makes of it, or made by the factory."""
     agent = Agent(
         load_settings(lab.config),
         is_watching=False,
-        transport_factory=lambda equipment: wrapped(agent.make_transport(equipment)),
+        transport_factory=transport_factory or (lambda equipment: wrapped(agent.make_transport(equipment))),
     )
     agent.open()
     try:
