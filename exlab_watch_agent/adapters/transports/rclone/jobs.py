@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from exlab_watch_agent.adapters.children.process import StallWatch
 from exlab_watch_agent.adapters.clock import PausingClock
-from exlab_watch_agent.adapters.transports.rclone.errors import RcloneError
+from exlab_watch_agent.adapters.transports.rclone.errors import RcloneError, error_in
 from exlab_watch_agent.adapters.transports.rclone.pace import Pace
 from exlab_watch_agent.adapters.transports.rclone.remote import Remote
 from exlab_watch_agent.adapters.transports.rclone.requests import Requests
@@ -129,11 +129,14 @@ class Jobs:
     def moved(self, group: str) -> tuple[int, int]:
         """Return bytes and files that rclone says it has moved for this group.
 
-        Raises: RcloneError once any file failed. rclone would try every other one, too, and wait for each of them.
+        Raises: RcloneError once any file failed. rclone would try every other one, too, and wait for each of them. One that
+        is not there has not failed: the answer says what became of it.
         """
         stats = self._remote.ask("core/stats", group=group)
         if stats.get("errors"):
-            raise RcloneError(str(stats.get("lastError") or "rclone gave no reason"))
+            error = error_in({"error": stats.get("lastError") or "rclone gave no reason"})
+            if not error.is_missing:
+                raise error
         return int(stats.get("bytes", 0)), int(stats.get("transfers", 0))
 
     def failed(self, group: str) -> Mapping[str, str]:

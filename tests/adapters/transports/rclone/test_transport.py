@@ -24,7 +24,7 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.digests import LocalDigester
 from exlab_watch_agent.adapters.transports.rclone import daemon
 from exlab_watch_agent.adapters.transports.rclone.errors import failure_kind
-from exlab_watch_agent.adapters.transports.rclone.pace import PACE
+from exlab_watch_agent.adapters.transports.rclone.pace import PACE, Pace
 from exlab_watch_agent.adapters.transports.rclone.requests import Requests
 from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.core.inventory import FileEntry
@@ -596,6 +596,17 @@ def test_a_file_that_cannot_be_read_back_is_no_missing_file(
     with pytest.raises(TransportError, match="permission denied") as caught:
         transport.digests("run", ["a.bin", "secret.bin", "gone.bin"], control=FREE)
     assert caught.value.kind is FailureKind.AUTH
+
+
+def test_what_is_not_there_is_left_out_of_the_proof_however_soon_rclone_is_asked_how_it_goes(
+    conf: Path, nas: Path, children: Children
+) -> None:
+    """rclone counts a folder that it is to hash as an error, and says so before its answer says which it was."""
+    fill(nas / "root" / RUN, {"folder/a.bin": b"a", **{f"{n}.bin": os.urandom(200_000) for n in range(50)}})
+    transport = make(conf, children, pace=Pace(look_every_s=0.001))
+    names = [f"{n}.bin" for n in range(50)]
+    for _ in range(5):
+        assert sorted(transport.digests(RUN, ["folder", "gone.bin", *names], control=FREE)) == sorted(names)
 
 
 class LaterClock(SystemClock):
