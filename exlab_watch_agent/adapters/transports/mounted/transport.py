@@ -280,12 +280,9 @@ class MountedPathTransport(MarkedRoot):
             folders = Folders(self._root)
             folders.make(destination)
             with self._partial_folder(folders, destination) as partial:
-                copier.copy_new(
-                    [
-                        self._order(folders, destination, require_data_path(entry.path), entry, partial)
-                        for entry in files
-                    ]
-                )
+                for entry in files:
+                    require_data_path(entry.path)
+                copier.copy_new([self._order(folders, destination, entry, partial) for entry in files])
             # All folders, not only those written to now: a push that was killed made names that nobody made durable.
             for folder in folders.below(destination):
                 folders.touch(f"{destination}/{folder}")
@@ -306,32 +303,17 @@ class MountedPathTransport(MarkedRoot):
             folders = Folders(self._root)
             folders.make(destination)
             with self._partial_folder(folders, destination) as partial:
+                for entry in files:
+                    require_cache_path(entry.path)
                 copier.replace(
-                    [
-                        self._order(
-                            folders,
-                            destination,
-                            require_cache_path(entry.path),
-                            entry,
-                            partial,
-                            data=instead.get(entry.path),
-                        )
-                        for entry in files
-                    ]
+                    [self._order(folders, destination, entry, partial, data=instead.get(entry.path)) for entry in files]
                 )
             copier.make_durable(map(folders.path, folders.touched))
 
     def _order(
-        self,
-        folders: Folders,
-        destination: str,
-        path: str,
-        entry: FileEntry,
-        partial: str,
-        *,
-        data: bytes | None = None,
+        self, folders: Folders, destination: str, entry: FileEntry, partial: str, *, data: bytes | None = None
     ) -> Order:
-        final = f"{destination}/{path}"
+        final = f"{destination}/{entry.path}"
         folder = final.rpartition("/")[0]
         folders.make(folder)
         folders.touch(folder)
