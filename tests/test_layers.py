@@ -38,12 +38,12 @@ MAY_KNOW: dict[str, set[str]] = {
     # need, and the programs that transports start.
     "adapters/clock": PURE,
     "adapters/local": PURE | {"adapters/clock"},
-    "adapters/apartness": LOCAL,
+    "adapters/apartness": PURE | {"adapters/local"},
     "adapters/state": LOCAL,
     "adapters/watching": LOCAL,
     "adapters/children": LOCAL,
     "adapters/transports/shared": LOCAL,
-    "adapters/transports/mounted": TRANSPORT,
+    "adapters/transports/mounted": LOCAL | {"adapters/transports/shared"},  # it needs no program
     "adapters/transports/rclone": TRANSPORT,
     "adapters/transports/rsync": TRANSPORT,
     "app": ADAPTERS | {"acts", "engine", "config", "report"},

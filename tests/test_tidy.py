@@ -29,6 +29,13 @@ def test_only_the_clock_adapter_asks_for_the_time_or_sleeps(path: Path) -> None:
     assert not called(path) & CLOCKS
 
 
+def test_nothing_waits_in_disguise() -> None:
+    """A wait for an event that nobody can set is a pause: that is the clock's, which comes in by the constructor."""
+    # Two are programs of their own, into which nothing of ours is imported; durable.py waits for Windows alone.
+    allowed = {"clock.py", "metered_stream.py", "warden.py", "durable.py"}
+    assert {path.name for path in MODULES if "Event().wait(" in path.read_text(encoding="utf-8")} <= allowed
+
+
 def test_nothing_removes_a_tree_but_the_demo_its_own_folder() -> None:
     users = {path.name for path in MODULES if ("shutil", "rmtree") in called(path)}
     assert users <= {"demo.py"}

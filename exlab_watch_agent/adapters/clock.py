@@ -54,6 +54,10 @@ class SystemClock:
             return Uptime(_PROCESS_ID, time.monotonic() - _PROCESS_BEGAN_S)
 
 
+SYSTEM_CLOCK = SystemClock()
+"""What adapters take where they are handed no other clock. It holds nothing, so one serves all."""
+
+
 def pause(seconds: float) -> None:
     """Wait; never in the engine or a handler."""
     time.sleep(seconds)

@@ -22,7 +22,7 @@ from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
-from exlab_watch_agent.adapters.watching.watcher import WatchedRoot
+from exlab_watch_agent.adapters.watching.keeper import WatchedRoot
 from exlab_watch_agent.app.build import (
     Parts,
     Scope,

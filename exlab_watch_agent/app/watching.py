@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from exlab_watch_agent.adapters.watching.keeper import Health, WatchedRoot
 from exlab_watch_agent.adapters.watching.limits import read_limits
-from exlab_watch_agent.adapters.watching.watcher import Health, WatchedRoot, Watcher
+from exlab_watch_agent.adapters.watching.watcher import Watcher
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import ScanWanted, Woken
 from exlab_watch_agent.ports import RunStore

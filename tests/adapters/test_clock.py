@@ -39,3 +39,10 @@ def test_where_no_boot_is_named_each_process_counts_from_its_own_beginning(tmp_p
     assert first.boot_id == second.boot_id
     assert first.boot_id.startswith("process ")
     assert 0 <= first.seconds <= second.seconds <= SystemClock().monotonic_s()
+
+
+def test_a_pause_is_as_long_as_was_asked_for() -> None:
+    clock = SystemClock()
+    began_s = clock.monotonic_s()
+    clock.pause(0.05)
+    assert clock.monotonic_s() - began_s >= 0.05

@@ -16,8 +16,9 @@ from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.errors import FailureKind, TransportError
+from tests.lab.disks import read_only
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
-from tests.lab.servers import SshServer, read_only
+from tests.lab.servers import SshServer
 
 FILES = {"a.bin": b"a" * 5000, "b.bin": b"b" * 5000, "sub/c.bin": b"c" * 5000}
 GOOD = FILES["a.bin"]

@@ -27,6 +27,7 @@ from exlab_watch_agent.app.build import Scope, make_transport
 from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.ports import Transport
 from tests.lab.servers import Place
 
 T = TypeVar("T")
@@ -372,13 +373,20 @@ class AgentProcess:
 
 
 def run_to_rest(
-    lab: Lab, *, wrapped: Callable[[Any], Any] = lambda transport: transport, clock: SystemClock | None = None
+    lab: Lab,
+    *,
+    wrapped: Callable[[Any], Any] = lambda transport: transport,
+    transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
+    clock: SystemClock | None = None,
 ) -> None:
-    """Do `run --once` in this process, each transport replaced by what `wrapped` makes of it, by this clock if one is given."""
+    """Do `run --once` in this process, by this clock if one is given.
+
+    Each transport is replaced by what `wrapped` makes of it, or made by the factory.
+    """
     agent = Agent(
         load_settings(lab.config),
         scope=Scope(is_watching=False),
-        transport_factory=lambda equipment: wrapped(agent.make_transport(equipment)),
+        transport_factory=transport_factory or (lambda equipment: wrapped(agent.make_transport(equipment))),
         clock=clock,
     )
     agent.open()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.servers import Link, RcloneRemote, SshServer, full_disk, read_only
+from tests.lab.disks import full_disk, read_only
+from tests.lab.links import Link
+from tests.lab.servers import RcloneRemote, SshServer
 
 REMOTES = [
     "rclone_local", "rclone_alias", "rclone_crypt", "rclone_sftp", "rclone_webdav", "rclone_ftp", "rclone_s3",

@@ -11,7 +11,6 @@ flood the queue.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
@@ -23,60 +22,33 @@ from typing import Any
 from watchdog.events import DirModifiedEvent, FileModifiedEvent
 from watchdog.observers.api import BaseObserver, EventEmitter
 
+from exlab_watch_agent.adapters.watching.kernel import (
+    IN_CREATE,
+    IN_DELETE,
+    IN_DELETE_SELF,
+    IN_IGNORED,
+    IN_ISDIR,
+    IN_MOVE_SELF,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_Q_OVERFLOW,
+    IN_UNMOUNT,
+    MASK,
+    ROOT_MASK,
+    Kernel,
+)
 from exlab_watch_agent.adapters.watching.levels import CACHE_LEVEL, CANARY, RUN_LEVEL, Parts, is_watched, subject_of
+from exlab_watch_agent.adapters.watching.pace import Pace
 from exlab_watch_agent.core.discovery import RUN_PARENT_FOLDERS
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 
-IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
-IN_DELETE_SELF, IN_MOVE_SELF = 0x400, 0x800
-IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED = 0x2000, 0x4000, 0x8000
-IN_ONLYDIR, IN_DONT_FOLLOW, IN_EXCL_UNLINK, IN_ISDIR = 0x1000000, 0x2000000, 0x4000000, 0x40000000
-IN_CLOEXEC, IN_NONBLOCK = 0o2000000, 0o4000
-
-MASK = (
-    IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE | IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK
-)
-ROOT_MASK = MASK | IN_DELETE_SELF | IN_MOVE_SELF
 _HEADER = struct.Struct("iIII")
 _READ_BYTES = 1 << 16
 _WENT_AWAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
-PAUSE_MS = 2
-"""After each batch. In a storm this many events are read at once instead of one by one, for a fraction of the cost."""
-DRAINED_MS = 50
 LET_GO_AT_ONCE = 256
 FINISHED_SHARE = 2
 """Finished runs are watched while no more than one part in this many of the limit is in use."""
-
-
-class Kernel:
-    """The system calls. One descriptor; `total` counts the watches of all descriptors of this process."""
-
-    total = 0
-    _lock = threading.Lock()
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self.descriptor = int(self._libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC))
-        if self.descriptor < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, "inotify instance limit reached" if number == errno.EMFILE else os.strerror(number))
-
-    def add(self, path: str, mask: int) -> int:
-        """Return the number of the folder's watch. Raises: OSError."""
-        number = int(self._libc.inotify_add_watch(self.descriptor, os.fsencode(path), mask))
-        if number < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, "inotify watch limit reached" if code == errno.ENOSPC else os.strerror(code))
-        return number
-
-    def remove(self, number: int) -> None:
-        self._libc.inotify_rm_watch(self.descriptor, number)  # that it is gone already is no error
-
-    @classmethod
-    def count(cls, difference: int) -> None:
-        with cls._lock:
-            cls.total += difference
 
 
 class _Folder:
@@ -326,9 +298,15 @@ class LevelEmitter(EventEmitter):
     """Reads one root's descriptor and says what changed, as watchdog's "modified" of a folder or of `creation.json`."""
 
     def __init__(
-        self, *arguments: Any, is_finished: Callable[[str], bool], watches_max: int | None, **options: Any
+        self,
+        *arguments: Any,
+        is_finished: Callable[[str], bool],
+        watches_max: int | None,
+        pace: Pace,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        self._pace = pace
         self._is_finished = is_finished
         self._watches_max = watches_max
         self._root = str(self.watch.path)
@@ -373,7 +351,7 @@ class LevelEmitter(EventEmitter):
     def queue_events(self, timeout: float) -> None:  # noqa: ARG002  # watchdog's; this one is woken
         assert self._kernel is not None, "on_thread_start comes first"
         assert self.levels is not None, "on_thread_start comes first"
-        if not self._poll.poll(DRAINED_MS if self.levels.has_departed else None):
+        if not self._poll.poll(1000 * self._pace.drained_s if self.levels.has_departed else None):
             self.levels.drop_departed()
             return
         try:
@@ -383,7 +361,7 @@ class LevelEmitter(EventEmitter):
         for subject in self.levels.take(data):
             kind = DirModifiedEvent if len(subject) <= RUN_LEVEL else FileModifiedEvent
             self.queue_event(kind(os.path.join(self._root, *subject)))
-        self._wake_poll.poll(PAUSE_MS)
+        self._wake_poll.poll(1000 * self._pace.rest_s)
 
     def _close(self) -> None:
         kernel, self._kernel = self._kernel, None
@@ -400,5 +378,9 @@ class LevelEmitter(EventEmitter):
 class LevelObserver(BaseObserver):
     """watchdog's observer over `LevelEmitter`s."""
 
-    def __init__(self, *, timeout: float, is_finished: Callable[[str], bool], watches_max: int | None) -> None:
-        super().__init__(LevelEmitter, timeout=timeout, is_finished=is_finished, watches_max=watches_max)
+    watches_levels = True
+
+    def __init__(self, *, is_finished: Callable[[str], bool], watches_max: int | None, pace: Pace) -> None:
+        super().__init__(
+            LevelEmitter, timeout=pace.quiet_s, is_finished=is_finished, watches_max=watches_max, pace=pace
+        )

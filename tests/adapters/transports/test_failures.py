@@ -8,35 +8,37 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exlab_watch_agent.adapters.transports.rclone import daemon
-from exlab_watch_agent.adapters.transports.rsync import connection
+from exlab_watch_agent.adapters.transports.rclone import pace as rclone
+from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
+from exlab_watch_agent.adapters.transports.rsync import pace as rsync
+from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
+from exlab_watch_agent.core.policy import EquipmentPolicy, RcloneTarget, RsyncSshTarget
+from exlab_watch_agent.ports import Transport
+from tests.lab.disks import folding_disk, full_disk, read_only
 from tests.lab.lab import Equipment, Lab, override, read_creation, run_to_rest
+from tests.lab.links import Link
 from tests.lab.servers import (
     HOST,
-    Link,
     Place,
     RcloneRemote,
     SshServer,
     busybox_only,
     done,
-    folding_disk,
     free_port,
-    full_disk,
     obscured,
     program,
-    read_only,
     running_sshd,
 )
 
 UNREACHABLE_ADDRESS = "198.51.100.7"
+Factory = Callable[[EquipmentPolicy], Transport]
 BOTH = pytest.mark.parametrize("way", ["rsync", "rclone"])
 
 
@@ -88,9 +90,9 @@ def at(way: str, tmp_path: Path, sshd: SshServer, rclone_sshd: RcloneRemote) -> 
     return Situation(tmp_path, way, sshd, rclone_sshd)
 
 
-def rested(lab: Lab, run: Path) -> Rested:
+def rested(lab: Lab, run: Path, transport_factory: Factory | None = None) -> Rested:
     """Bring all to rest and return how the run stands; nothing but a proven run may say `synced`."""
-    run_to_rest(lab)
+    run_to_rest(lab, transport_factory=transport_factory)
     record, lane = lab.record(run), lab.live()["lanes"]["SCOPE_01"]
     error = record["last_error"] or {"kind": "", "message": "", "detail": ""}
     words = lane["waiting_reason"] if lane["waiting_since"] else error["message"]
@@ -146,7 +148,7 @@ def test_a_name_that_nobody_knows_is_a_nas_that_is_away(at: Situation) -> None:
 
 
 def assert_ends_whole_after(
-    at: Situation, spoil: Callable[[Link], None], *words: str, meanwhile: AbstractContextManager[None] | None = None
+    at: Situation, spoil: Callable[[Link], None], *words: str, meanwhile: Factory | None = None
 ) -> None:
     """Fail unless a link that breaks in the middle of a push costs no attempt, and the run ends whole once it is mended."""
     with Link(at.sshd.port) as link:
@@ -154,8 +156,7 @@ def assert_ends_whole_after(
         assert rested(lab, lab.new_run()).state == "verified"
         run = lab.new_run(files={f"{number}.bin": os.urandom(1 << 20) for number in range(6)})
         spoil(link)
-        with meanwhile or nullcontext():
-            assert_waits(rested(lab, run), *words)
+        assert_waits(rested(lab, run, meanwhile), *words)
         assert link.is_refusing or link.is_silent
         link.mend()
         assert rested(lab, run).state == "verified"
@@ -173,17 +174,15 @@ def test_a_link_that_is_cut_in_the_middle_costs_no_attempt_and_the_run_ends_whol
     assert_ends_whole_after(at, cut, "cut", "lost", "refused", "reset", "closed")
 
 
-@contextmanager
-def impatience() -> Iterator[None]:
-    """Every wait for a byte from the server takes a second or two, which takes a minute or two otherwise."""
-    shorter = {"--contimeout=15s": "--contimeout=1s", "--timeout=2m": "--timeout=2s"}
-    assert shorter.keys() <= set(daemon._FLAGS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(daemon, "_FLAGS", [shorter.get(flag, flag) for flag in daemon._FLAGS])
-        patch.setattr(daemon, "CALL_S", 5.0)
-        for name in ("CONNECT_S", "ALIVE_EVERY_S", "ALIVE_COUNT_MAX"):
-            patch.setattr(connection, name, 1)
-        yield
+def impatient(equipment: EquipmentPolicy) -> Transport:
+    """Return a transport whose every wait for a byte from the server takes a second or two, instead of a minute or two."""
+    target, owner = equipment.target, equipment.equipment_id
+    if isinstance(target, RcloneTarget):
+        brisk = rclone.Pace(connect_s=1.0, silence_s=2.0, call_s=5.0)
+        return RcloneTransport(target, owner=owner, pace=brisk)
+    assert isinstance(target, RsyncSshTarget)
+    pace = rsync.Pace(connect_s=1, alive_every_s=1, alive_count_max=1)
+    return RsyncTransport(target, owner=owner, pace=pace)
 
 
 @BOTH
@@ -192,8 +191,7 @@ def test_a_host_that_says_nothing_is_a_nas_that_is_away(at: Situation) -> None:
         link.is_silent = True
         lab = at.lab(at.place(port=link.port))
         run = lab.new_run()
-        with impatience():
-            assert_waits(rested(lab, run), "did not answer in time", "timeout", "no answer")
+        assert_waits(rested(lab, run, impatient), "did not answer in time", "timeout", "no answer")
         link.mend()
         assert rested(lab, run).state == "verified"
 
@@ -206,7 +204,7 @@ def test_a_host_that_falls_silent_in_the_middle_costs_no_attempt_and_the_run_end
         link.silent_after_bytes = link.bytes_up + (3 << 20)
 
     words = ("did not answer in time", "timeout", "lost", "cut", "no answer")
-    assert_ends_whole_after(at, fall_silent, *words, meanwhile=impatience())
+    assert_ends_whole_after(at, fall_silent, *words, meanwhile=impatient)
 
 
 # --- who we are, and who the other is --------------------------------------------------------------------------------
@@ -258,7 +256,7 @@ def test_no_permission_on_the_target_is_said_and_is_no_success(
     )  # fmt: skip
     place = sshd_ordinary_user.place(tmp_path.name)
     if way == "rclone":
-        place = Place(remote.place("unused").transport | {"rclone_remote_path": str(place.root)}, place.root)
+        place = Place({**remote.place("unused").transport, "rclone_remote_path": str(place.root)}, place.root)
     lab = Lab(tmp_path / "lab", Equipment(place=place), retry_schedule=["1h"] * 5)
     assert rested(lab, lab.new_run()).state == "verified"
     os.chown(place.root, 0, 0)  # it may still be read, so the marker is seen

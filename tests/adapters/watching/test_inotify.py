@@ -9,15 +9,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner
-from exlab_watch_agent.adapters.watching import inotify, watcher
 from exlab_watch_agent.adapters.watching.limits import FOLDER
+from exlab_watch_agent.adapters.watching.pace import Pace
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
-from tests.adapters.watching.hearing import Heard, creation_of, make_run, open_watches, until
+from tests.adapters.watching.hearing import BRISK, Heard, creation_of, make_run, until
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux's"),
@@ -27,26 +28,27 @@ pytestmark = [
 BURST = 5000
 
 
-@pytest.fixture(autouse=True)
-def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "KEEP_EVERY_S", 0.1)
-
-
 class Reconciled(Heard):
     """A watcher and the scans that it asks for: what an agent would know of."""
+
+    def __init__(self, tmp_path: Path, *, pace: Pace = BRISK) -> None:
+        super().__init__(tmp_path, pace=pace)
+        self.found: set[str] = set()
+
+    def __enter__(self) -> Reconciled:
+        super().__enter__()
+        return self
 
     def known(self) -> set[str]:
         """Return the run folders that an event or a wanted scan has brought."""
         while self.lost:
             self.lost.pop()
             equipment = EquipmentPolicy("SCOPE_01", "", str(self.root.parent), MountedPathTarget("/"))
-            for place in DiskRunScanner().scan(equipment):
-                self.found.add(getattr(place, "place", place).run_path)
+            self.found.update(seen.place.run_path for seen in DiskRunScanner().scan(equipment))
         self.found.update(path.removesuffix("/.exlab-wizard/creation.json") for path in self.paths if "/Run" in path)
         return self.found
 
     def knows(self, runs: list[Path]) -> None:
-        self.found: set[str] = getattr(self, "found", set())
         wanted = set(map(str, runs))
         until(lambda: wanted <= self.known(), f"{len(wanted)} runs known")
 
@@ -94,8 +96,8 @@ def test_of_a_burst_of_5000_new_runs_none_is_missed(tmp_path: Path) -> None:
         lab.heard(creation_of(runs[17]))
 
 
-def test_an_overflow_is_noticed_healed_and_makes_no_other_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab = Reconciled(tmp_path)
+def test_an_overflow_is_noticed_healed_and_makes_no_other_one(tmp_path: Path) -> None:
+    lab = Reconciled(tmp_path, pace=replace(BRISK, rest_s=0.3))  # the reader rests: the queue fills
     for number in range(300):  # more watches than the queue has room for
         (lab.root / f"{number:03d}").mkdir()
     (lab.root / "P2" / "Runs").mkdir(parents=True)
@@ -103,16 +105,14 @@ def test_an_overflow_is_noticed_healed_and_makes_no_other_one(tmp_path: Path, mo
         lab.watcher.start()
     try:
         lab.until_well()
-        monkeypatch.setattr(inotify, "PAUSE_MS", 300)  # the reader rests: the queue fills
         lab.settle()  # with a rest after it
         runs = [make_run(run) for run in runs_in(lab.root / "P2", 400)]
         until(lambda: lab.lost, "the word of the overflow")
-        monkeypatch.setattr(inotify, "PAUSE_MS", 2)
         lab.knows(runs)
         lab.until_well()
         restarts = lab.watcher.restarts
         assert restarts >= 1
-        for run in runs[::20]:  # also those whose making nobody heard of
+        for run in runs[::50]:  # also those whose making nobody heard of
             creation_of(run).write_text("{ }")
             lab.heard(creation_of(run))
         turns = lab.keeper.turns
@@ -125,10 +125,14 @@ def test_an_overflow_is_noticed_healed_and_makes_no_other_one(tmp_path: Path, mo
 
 
 def test_too_few_watches_are_counted_and_said_and_the_scans_serve_until_there_are_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(watcher, "POLL_EVERY_S", 0.05)
-    lab = Reconciled(tmp_path)
+    lab = Reconciled(tmp_path, pace=replace(BRISK, poll_every_s=0.05))
+
+    def is_polled() -> bool:
+        lab.watcher.supervise()
+        return "SCOPE_01" in lab.polled
+
     runs = [make_run(run) for run in runs_in(lab.root / "P2", 300)]
     with limit("max_user_watches", watches_in_use() + 200):
         lab.watcher.start()
@@ -141,7 +145,7 @@ def test_too_few_watches_are_counted_and_said_and_the_scans_serve_until_there_ar
             assert health.watches > 0
             newcomer = make_run(lab.root / "P2" / "Runs" / "Run_2027-01-01T00-00")
             lab.heard(newcomer)  # the levels above are watched before the runs
-            until(lambda: (lab.watcher.supervise(), "SCOPE_01" in lab.polled)[1], "a light scan")
+            until(is_polled, "a light scan")
         except BaseException:
             lab.watcher.stop()
             raise
@@ -267,7 +271,8 @@ def test_folders_that_come_and_go_and_are_moved_at_once_leave_no_watch_behind(tm
         levels = ("*", "*/Runs", "*/Runs/*", "*/Runs/*/.exlab-wizard")
         expected = 1 + sum(path.is_dir() for level in levels for path in lab.root.glob(level))
         until(lambda: lab.health.watches == expected, f"{expected} watches, not {lab.health.watches}")
-        assert open_watches() == expected + len([lab.other, lab.other / ".exlab-wizard", lab.inbox])
+        all_of_them = expected + len([lab.other, lab.other / ".exlab-wizard", lab.inbox])
+        until(lambda: lab.open_watches() == all_of_them, f"{all_of_them} watches")
         assert lab.watcher.restarts == 0
 
 

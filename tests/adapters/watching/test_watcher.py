@@ -9,27 +9,25 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from watchdog.events import FileSystemEventHandler
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+from watchdog.observers.api import BaseObserver, EventQueue
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local import mounts
 from exlab_watch_agent.adapters.local.durable import temporary_name, write_atomically
-from exlab_watch_agent.adapters.watching import canary, watcher
+from exlab_watch_agent.adapters.watching import canary
+from exlab_watch_agent.adapters.watching.limits import Limits
+from exlab_watch_agent.adapters.watching.observers import make_observer, plain_observer
+from exlab_watch_agent.adapters.watching.pace import PACE, Pace
 from exlab_watch_agent.core.policy import ObserverMode
-from tests.adapters.watching.hearing import CACHE, WAIT_S, Heard, creation_of, make_run, open_watches, until
+from tests.adapters.watching.hearing import BRISK, CACHE, WAIT_S, Heard, creation_of, make_run, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify is Linux's")
-
-
-@pytest.fixture(autouse=True)
-def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keepers that look every 50 ms instead of every 5 s."""
-    monkeypatch.setattr(watcher, "KEEP_EVERY_S", 0.05)
 
 
 @pytest.fixture
@@ -131,7 +129,7 @@ def test_a_burst_of_new_runs_leaves_none_out(heard: Heard) -> None:
 def test_data_below_the_run_are_neither_reported_nor_watched(heard: Heard) -> None:
     run = make_run(heard.runs / "Run_2026-04-17T14-32")
     heard.forget()
-    watches = open_watches()
+    watches = heard.open_watches()
     (run / "data" / "deep").mkdir(parents=True)
     heard.heard(run)  # that a folder came in the run is about the run
     heard.forget()
@@ -140,7 +138,7 @@ def test_data_below_the_run_are_neither_reported_nor_watched(heard: Heard) -> No
         (run / "data" / f"more {number}").mkdir()
     heard.settle()
     assert heard.paths == []
-    assert open_watches() == watches
+    assert heard.open_watches() == watches
 
 
 def test_the_agents_own_writes_beside_creation_json_are_not_reported(heard: Heard) -> None:
@@ -226,9 +224,9 @@ def test_a_name_whose_folder_was_moved_away_is_watched_when_it_is_made_again(hea
 def test_what_was_moved_out_is_neither_reported_nor_watched(heard: Heard) -> None:
     run = make_run(heard.runs / "Run_2026-04-17T14-32")
     heard.forget()
-    watches = open_watches()
+    watches = heard.open_watches()
     run.parent.parent.rename(heard.outside / "gone")
-    until(lambda: open_watches() == watches - 4, "the end of the watches of what was moved out")
+    until(lambda: heard.open_watches() == watches - 4, "the end of the watches of what was moved out")
     heard.forget()
     creation_of(heard.outside / "gone" / "Runs" / run.name).write_text('{"a": 1}')
     heard.settle()
@@ -239,7 +237,7 @@ def test_what_was_moved_out_is_neither_reported_nor_watched(heard: Heard) -> Non
 def test_what_is_renamed_to_and_fro_stays_watched_and_keeps_no_second_watch(heard: Heard, level: str) -> None:
     run = make_run(heard.runs / "Run_2026-04-17T14-32")
     heard.forget()
-    watches = open_watches()
+    watches = heard.open_watches()
     folder = {"cache": creation_of(run).parent, "run": run, "Runs": run.parent, "project": run.parent.parent}[level]
     for _ in range(50):
         folder.rename(folder.with_name(f"{folder.name} 2"))
@@ -247,7 +245,7 @@ def test_what_is_renamed_to_and_fro_stays_watched_and_keeps_no_second_watch(hear
     heard.forget()
     creation_of(run).write_text('{"a": 1}')
     heard.heard(creation_of(run))
-    until(lambda: open_watches() == watches, f"{watches} watches")
+    until(lambda: heard.open_watches() == watches, f"{watches} watches")
 
 
 def test_a_cache_folder_that_is_replaced_by_a_rename_over_it_is_watched(heard: Heard) -> None:
@@ -263,9 +261,8 @@ def test_a_cache_folder_that_is_replaced_by_a_rename_over_it_is_watched(heard: H
 
 
 def test_a_storm_of_files_in_one_run_is_one_path_to_look_at(tmp_path: Path) -> None:
-    lab = Heard(tmp_path)
+    lab = Heard(tmp_path, on_news=lambda: None)  # nobody takes what comes, as while the engine is busy
     run = make_run(lab.runs / "Run_2026-04-17T14-32")
-    lab.watcher._on_news = lambda: None  # nobody takes what comes, as while the engine is busy
     with lab:
         lab.until_well()
         for number in range(3000):
@@ -390,6 +387,7 @@ def test_a_dead_thread_of_the_observer_is_noticed_said_and_replaced(
 ) -> None:
     before, other = heard.observer, heard.watcher.keepers["FLOW_01"].observer
     threads = threads_of(before)
+    until(lambda: heard.health.canary == "heard", "the canary")  # else the death may be seen only after its wait
     kill(heard)
     until(lambda: not all(thread.is_alive() for thread in threads), "the death")
     until(lambda: heard.lost, "the word of it")
@@ -406,13 +404,12 @@ def test_a_receiver_that_raises_does_not_end_the_watching(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("exlab_watch_agent"), "propagate", True)
-    lab = Heard(tmp_path)
 
     def refuse() -> None:
         lab.take()
         raise RuntimeError("the engine is gone")
 
-    lab.watcher._on_news = refuse
+    lab = Heard(tmp_path, on_news=refuse)
     with lab:
         lab.is_seeing(lab.root)
         lab.is_seeing(lab.root)
@@ -425,7 +422,7 @@ def test_a_keeper_that_fails_says_so_and_goes_on(tmp_path: Path, monkeypatch: py
     with lab:
         lab.until_well()
         with monkeypatch.context() as patch:
-            patch.setattr(watcher, "_identity", lambda _: 1 / 0)
+            patch.setattr(os, "access", lambda *_: 1 / 0)
             until(lambda: "the watch failed" in lab.health.reason, "the failure")
         lab.until_well()
         lab.is_seeing(lab.root)
@@ -434,43 +431,44 @@ def test_a_keeper_that_fails_says_so_and_goes_on(tmp_path: Path, monkeypatch: py
 # --- what cannot be watched ------------------------------------------------------------------------------------------
 
 
-def refuse_with(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[], None]:
-    """Let no observer be made until the returned function is called."""
-    real = watcher.make_observer
+class Refusing:
+    """Lets no observer be made until it relents."""
 
-    def refuse(*arguments: Any) -> BaseObserver:
-        raise OSError(number, "refused")
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.has_relented = False
 
-    monkeypatch.setattr(watcher, "make_observer", refuse)
-    return lambda: monkeypatch.setattr(watcher, "make_observer", real)
+    def __call__(self, is_finished: Callable[[str], bool], limits: Limits, pace: Pace) -> BaseObserver:
+        if not self.has_relented:
+            raise OSError(self.number, "refused")
+        return make_observer(is_finished, limits, pace)
 
 
 @pytest.mark.parametrize(
     ("number", "sysctl"), [(errno.EMFILE, "max_user_instances"), (errno.ENOSPC, "max_user_watches")]
 )
-def test_a_root_that_cannot_be_watched_is_polled_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, sysctl: str
-) -> None:
-    monkeypatch.setattr(watcher, "RETRY_EVERY_S", 0.2)
-    monkeypatch.setattr(watcher, "POLL_EVERY_S", 0.01)
-    relent = refuse_with(monkeypatch, number)
-    with Heard(tmp_path) as lab:
+def test_a_root_that_cannot_be_watched_is_polled_and_tried_again(tmp_path: Path, number: int, sysctl: str) -> None:
+    refusing = Refusing(number)
+    pace = replace(BRISK, retry_every_s=0.2, poll_every_s=0.01)
+
+    def is_polled() -> bool:
+        lab.watcher.supervise()
+        return "SCOPE_01" in lab.polled
+
+    with Heard(tmp_path, pace=pace, make_observer=refusing) as lab:
         until(lambda: lab.health.kind == "polling", "the fall-back")
         assert lab.health.is_degraded
         assert sysctl in lab.health.command
-        until(lambda: (lab.watcher.supervise(), "SCOPE_01" in lab.polled)[1], "a poll")
+        until(is_polled, "a poll")
         assert lab.lost == []
-        relent()
+        refusing.has_relented = True
         lab.until_well()
         assert sorted(lab.lost) == ["FLOW_01", "SCOPE_01"]
         lab.is_seeing(lab.root)
 
 
-def test_who_asked_for_native_events_alone_is_degraded_and_not_polled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse_with(monkeypatch, errno.EMFILE)
-    with Heard(tmp_path, mode=ObserverMode.NATIVE) as lab:
+def test_who_asked_for_native_events_alone_is_degraded_and_not_polled(tmp_path: Path) -> None:
+    with Heard(tmp_path, mode=ObserverMode.NATIVE, make_observer=Refusing(errno.EMFILE)) as lab:
         lab.watcher.supervise()
         assert (lab.health.kind, lab.health.is_degraded, lab.polled) == ("native", True, [])
 
@@ -479,8 +477,7 @@ def test_a_root_that_cannot_be_watched_is_said_once_and_does_not_hide_the_others
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(logging.getLogger("exlab_watch_agent"), "propagate", True)
-    monkeypatch.setattr(watcher, "RETRY_EVERY_S", 0.0)
-    lab = Heard(tmp_path)
+    lab = Heard(tmp_path, pace=replace(BRISK, retry_every_s=0.0))
     real = BaseObserver.schedule
 
     def schedule(observer: BaseObserver, handler: Any, path: str, **options: Any) -> Any:
@@ -497,22 +494,30 @@ def test_a_root_that_cannot_be_watched_is_said_once_and_does_not_hide_the_others
         lab.is_seeing(lab.other)
 
 
-def test_polling_by_choice_is_not_degraded_and_keeps_its_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = [1000.0]
-    with Heard(tmp_path, mode=ObserverMode.POLLING) as lab:
-        monkeypatch.setattr(lab.watcher._clock, "monotonic_s", lambda: now_s[0])
+class StandingClock(SystemClock):
+    """Its time goes on only where a test says so."""
+
+    now_s = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+def test_polling_by_choice_is_not_degraded_and_keeps_its_pace(tmp_path: Path) -> None:
+    clock = StandingClock()
+    with Heard(tmp_path, mode=ObserverMode.POLLING, clock=clock) as lab:
         assert (lab.health.kind, lab.health.is_degraded, lab.keeper.observer) == ("polling", False, None)
         lab.watcher.supervise()
         lab.watcher.supervise()
         assert lab.polled == ["SCOPE_01", "FLOW_01"], "two at once"
-        now_s[0] += watcher.POLL_EVERY_S
+        clock.now_s += PACE.poll_every_s
         lab.watcher.supervise()
         assert lab.polled == ["SCOPE_01", "FLOW_01"] * 2
         lab.took_s = 2.0
-        now_s[0] += watcher.POLL_DUTY * 2.0 - 1
+        clock.now_s += PACE.poll_share_max * 2.0 - 1
         lab.watcher.supervise()
         assert lab.polled == ["SCOPE_01", "FLOW_01"] * 2, "a scan that takes 2 s is asked for at most every 100 s"
-        now_s[0] += 1
+        clock.now_s += 1
         lab.watcher.supervise()
         assert lab.polled == ["SCOPE_01", "FLOW_01"] * 3
 
@@ -537,18 +542,16 @@ def test_on_a_share_native_events_are_had_by_choice(tmp_path: Path, monkeypatch:
 def test_a_root_that_hangs_stops_neither_the_start_nor_the_others_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "HANG_S", 0.2)
-    monkeypatch.setattr(watcher, "START_WAIT_S", 0.2)
     answers = threading.Event()
-    real = watcher._identity
-    lab = Heard(tmp_path)
+    real = os.lstat
+    lab = Heard(tmp_path, pace=replace(BRISK, hang_s=0.2, start_wait_s=0.2))
 
-    def hang(folder: str) -> Any:
-        if folder == str(lab.root):
+    def hang(path: Any, **options: Any) -> os.stat_result:
+        if path == str(lab.root):
             answers.wait(WAIT_S)
-        return real(folder)
+        return real(path, **options)
 
-    monkeypatch.setattr(watcher, "_identity", hang)
+    monkeypatch.setattr(os, "lstat", hang)
     with lab:
         lab.is_seeing(lab.other)
         until(lambda: "does not answer" in lab.health.reason, "the word of it")
@@ -562,15 +565,16 @@ def test_a_root_that_hangs_stops_neither_the_start_nor_the_others_and_says_so(
 # --- the canary ------------------------------------------------------------------------------------------------------
 
 
-def test_the_canary_is_heard_leaves_nothing_and_is_no_news(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "CANARY_EVERY_S", 0.0)
-    until(lambda: heard.health.canary == "heard", "the canary")
-    songs = heard.keeper.turns
-    until(lambda: heard.keeper.turns > songs + 5, "five songs")
-    heard.settle()
-    assert (heard.paths, heard.lost, heard.watcher.restarts) == ([], [], 0)
-    heard.watcher.stop()
-    assert os.listdir(heard.root / ".exlab-wizard") == []
+def test_the_canary_is_heard_leaves_nothing_and_is_no_news(tmp_path: Path) -> None:
+    with Heard(tmp_path, pace=replace(BRISK, canary_every_s=0.0)) as heard:
+        heard.until_well()
+        until(lambda: heard.health.canary == "heard", "the canary")
+        turns = heard.keeper.turns
+        until(lambda: heard.keeper.turns > turns + 5, "five canaries")
+        heard.settle()
+        assert (heard.paths, heard.lost, heard.watcher.restarts) == ([], [], 0)
+        heard.watcher.stop()
+        assert os.listdir(heard.root / ".exlab-wizard") == []
 
 
 def test_the_lock_beside_the_canary_is_no_news(heard: Heard) -> None:
@@ -589,38 +593,51 @@ def deafen(observer: BaseObserver) -> None:
         handlers.clear()
 
 
-@pytest.fixture
-def _quick_canary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "CANARY_EVERY_S", 0.1)
-    monkeypatch.setattr(watcher, "CANARY_WAIT_S", 1.0)
+def _drop_event(event_queue: EventQueue) -> None:
+    event_queue.get()
 
 
-@pytest.mark.usefixtures("_quick_canary")
-def test_an_observer_that_went_deaf_with_all_its_threads_alive_is_replaced(heard: Heard) -> None:
-    before = heard.observer
-    deafen(before)
-    until(lambda: heard.lost, "the replacement")
-    heard.until_well()
-    until(lambda: heard.keeper.observer not in (None, before), "another observer")
-    heard.is_seeing(heard.root)
+class Deafening:
+    """Makes observers to which no event gets through, as long as it is on."""
+
+    def __init__(self) -> None:
+        self.is_on = True
+
+    def __call__(self, is_finished: Callable[[str], bool], limits: Limits, pace: Pace) -> BaseObserver:
+        observer = make_observer(is_finished, limits, pace)
+        if self.is_on:
+            observer.dispatch_events = _drop_event  # type: ignore[method-assign]  # it is deaf
+        return observer
 
 
-@pytest.mark.usefixtures("_quick_canary")
+CANARIES = replace(BRISK, canary_every_s=0.1, canary_wait_s=2.0)
+"""Those that are never heard cost this long; two of a healthy observer's in a row must be delivered within it."""
+
+
+def test_an_observer_that_went_deaf_with_all_its_threads_alive_is_replaced(tmp_path: Path) -> None:
+    with Heard(tmp_path, pace=CANARIES) as lab:
+        lab.until_well()
+        before = lab.observer
+        deafen(before)
+        until(lambda: "SCOPE_01" in lab.lost, "the replacement")
+        until(lambda: lab.keeper.observer not in (None, before), "another observer")
+        lab.until_well()
+        lab.is_seeing(lab.root)
+
+
 @pytest.mark.parametrize(("mode", "kind"), [(ObserverMode.AUTO, "polling"), (ObserverMode.NATIVE, "native")])
 def test_where_no_event_ever_arrives_the_root_is_polled_or_degraded_until_they_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: ObserverMode, kind: str
+    tmp_path: Path, mode: ObserverMode, kind: str
 ) -> None:
-    monkeypatch.setattr(watcher, "RETRY_EVERY_S", 0.5)
-    real = watcher._Handler.on_any_event
-    with Heard(tmp_path, mode=mode) as lab:
-        with monkeypatch.context() as patch:
-            patch.setattr(watcher._Handler, "on_any_event", lambda *_: None)
-            until(lambda: lab.health.is_degraded, "the silence")
-            assert (lab.health.kind, lab.health.canary) == (kind, "silent")
-            assert watcher._Handler.on_any_event is not real
+    deafening = Deafening()
+    pace = replace(CANARIES, canary_wait_s=1.0, retry_every_s=0.5)
+    with Heard(tmp_path, mode=mode, pace=pace, make_observer=deafening) as lab:
+        until(lambda: "not even by a new observer" in lab.health.reason, "the silence")
+        assert (lab.health.kind, lab.health.canary, lab.health.is_degraded) == (kind, "silent", True)
+        deafening.is_on = False
         lab.lost.clear()
         lab.until_well()
-        assert "SCOPE_01" in lab.lost
+        until(lambda: "SCOPE_01" in lab.lost, "the word of it")
         lab.is_seeing(lab.root)
 
 
@@ -692,13 +709,10 @@ def test_a_canary_that_a_killed_agent_left_is_taken_away(tmp_path: Path) -> None
 
 # watchdog warns when it meets a folder that was made while it registered the one above; here a warning would end its thread.
 @pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
-def test_watchdogs_own_observer_serves_behind_the_same_handler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "_IS_LINUX", False)
-    monkeypatch.setattr(watcher, "OTHER_PLATFORMS_EVENTS", [*watcher.OTHER_PLATFORMS_EVENTS])
-    assert isinstance(watcher.make_observer(lambda _: False, watcher.Limits()), Observer)
-    with Heard(tmp_path) as lab:
+def test_watchdogs_own_observer_serves_behind_the_same_handler(tmp_path: Path) -> None:
+    with Heard(tmp_path, make_observer=plain_observer) as lab:
         lab.until_well()
-        assert type(lab.observer) is Observer
+        assert type(lab.observer).__module__.startswith("watchdog.")
         until(lambda: lab.health.canary == "heard", "the canary")
         lab.is_seeing(lab.root)
         run = make_run(lab.runs / "Run_2026-04-17T14-32")
@@ -736,8 +750,10 @@ def test_a_watcher_that_was_never_started_stops_at_once(tmp_path: Path) -> None:
     assert lab.lost == []
 
 
-def test_stopping_waits_a_bounded_time_for_a_mount_that_hangs(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "STOP_WAIT_S", 0.2)
+def test_stopping_waits_a_bounded_time_for_a_mount_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard(tmp_path, pace=replace(BRISK, stop_wait_s=0.2))
+    heard.watcher.start()
+    heard.until_well()
     hangs = threading.Event()
     real = heard.observer.on_thread_stop
 

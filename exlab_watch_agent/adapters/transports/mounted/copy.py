@@ -1,8 +1,8 @@
 """Copies files into a mounted folder: whole, durable, under names that nothing else has.
 
-Decided here: the order temporary file, bytes, time, fsync, final name; how many files are on their way at once; what
-an errno of the destination means; how a bandwidth limit is kept. Not here: which files, and what a folder at the
-destination means (mounted_path.py).
+Decided here: the order temporary file, bytes, time, fsync, final name, and how many files are on their way at once. Not
+here: which files (transport.py), what an errno of the destination means (errors.py), and how a bandwidth limit is kept
+(throttle.py).
 
 Source: FACTS.md (iv) "Mounted path" and "Speeds and costs": with eight files on their way an fsync for each costs
 about what one `sync` at the end does; one after the other it costs three times that.
@@ -14,14 +14,14 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.digests import (
     Pulse,
     drop_cached,
@@ -30,9 +30,10 @@ from exlab_watch_agent.adapters.local.digests import (
     require_unchanged,
     unreadable,
 )
-from exlab_watch_agent.adapters.local.durable import fsync_folder, is_link, write_all
+from exlab_watch_agent.adapters.local.durable import fsync_folder, write_all
+from exlab_watch_agent.adapters.transports.mounted.errors import classified
+from exlab_watch_agent.adapters.transports.mounted.throttle import Throttle
 from exlab_watch_agent.core.inventory import FileEntry
-from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import CancelledError, FailureKind, SourceChangedError, TransportError
 from exlab_watch_agent.ports import Control
 
@@ -41,11 +42,8 @@ T = TypeVar("T")
 WORKERS = 8
 PIECE_BYTES = 8 * 1024 * 1024
 _SMALL_PIECE_BYTES = 128 * 1024  # must stay in the processor's cache between read and write
-_LEAST_PIECE_BYTES = 16 * 1024
 _LARGE_BYTES = 16 * 1024 * 1024
 _WRITE_BACK_EVERY_BYTES = 32 * 1024 * 1024
-_PIECES_PER_S = 8
-_LONGEST_WAIT_S = 0.1
 
 _CREATE_FLAGS = (
     os.O_WRONLY
@@ -55,109 +53,12 @@ _CREATE_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
-_monotonic_s = SystemClock().monotonic_s
-_SENDFILE = getattr(os, "sendfile", None)
 _TIMES_BY_HANDLE = os.utime in os.supports_fd
 
 # A file system without hard links says one of these (vfat EPERM, cifs EOPNOTSUPP, FUSE ENOSYS).
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 # A share that keeps no times, or lets only the owner set them, says one of these. Bytes are what is promised.
 _NO_TIMES = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
-
-_FULL, _AUTH, _NETWORK = FailureKind.DESTINATION_FULL, FailureKind.AUTH, FailureKind.NETWORK
-_KINDS: dict[str, FailureKind] = {
-    "ENOSPC": _FULL,
-    "EDQUOT": _FULL,
-    "EACCES": _AUTH,
-    "EPERM": _AUTH,
-    "EROFS": _AUTH,
-    "EKEYREJECTED": _AUTH,
-    "EKEYEXPIRED": _AUTH,
-    "EIO": _NETWORK,
-    "ESTALE": _NETWORK,
-    "ENOENT": _NETWORK,
-    "ENODEV": _NETWORK,
-    "ENXIO": _NETWORK,
-    "EREMOTEIO": _NETWORK,
-    "ENOTCONN": _NETWORK,
-    "ENOLINK": _NETWORK,
-    "ECOMM": _NETWORK,
-    "EPIPE": _NETWORK,
-    "EHOSTDOWN": _NETWORK,
-    "EHOSTUNREACH": _NETWORK,
-    "ENETDOWN": _NETWORK,
-    "ENETUNREACH": _NETWORK,
-    "ENETRESET": _NETWORK,
-    "ETIMEDOUT": _NETWORK,
-    "ECONNRESET": _NETWORK,
-    "ECONNABORTED": _NETWORK,
-    "ECONNREFUSED": _NETWORK,
-    "ESHUTDOWN": _NETWORK,
-}
-_KIND_BY_ERRNO = {getattr(errno, name): kind for name, kind in _KINDS.items() if hasattr(errno, name)}
-# Windows has errors of shares that no errno stands for: bad or deleted network name, timeouts, logon failures.
-_KIND_BY_WINERROR = {
-    39: _FULL,
-    112: _FULL,
-    86: _AUTH,
-    1326: _AUTH,
-    1327: _AUTH,
-    1331: _AUTH,
-    53: _NETWORK,
-    59: _NETWORK,
-    64: _NETWORK,
-    67: _NETWORK,
-    121: _NETWORK,
-    1231: _NETWORK,
-    1232: _NETWORK,
-}
-
-
-def classified(error: OSError, doing: str) -> TransportError:
-    """Return what an error of the destination means for the push. `doing` begins the sentence."""
-    if isinstance(error, FileExistsError):
-        text = f"{doing}: a file of that name stands there already, and it is never replaced."
-        return TransportError(FailureKind.UNKNOWN, text, detail=reason_with_name(error))
-    kind = _KIND_BY_WINERROR.get(getattr(error, "winerror", None) or 0)
-    kind = kind or _KIND_BY_ERRNO.get(error.errno or 0, FailureKind.UNKNOWN)
-    return TransportError(kind, f"{doing}: {error.strerror or error}.", detail=reason_with_name(error))
-
-
-class Throttle:
-    """Lets bytes pass at the rate that is in force at the moment. Shared by all threads of one copy."""
-
-    def __init__(self, rate_bytes_per_s: Callable[[], float | None], check: Callable[[], None]) -> None:
-        self._rate = rate_bytes_per_s
-        self._check = check
-        self._lock = threading.Lock()
-        self._ahead_bytes = 0.0
-        self._at_s = _monotonic_s()
-
-    def take(self, wanted_bytes: int) -> int:
-        """Return how many of the wanted bytes may be moved now, at least one; waits until some may.
-
-        Raises: what `check` raises, asked at least every 0.1 s.
-        """
-        with self._lock:
-            while True:
-                self._check()
-                rate = self._rate()
-                if rate is None:
-                    self._ahead_bytes = 0.0
-                    return wanted_bytes
-                rate = max(rate, 1.0)
-                now_s = _monotonic_s()
-                self._ahead_bytes = max(0.0, self._ahead_bytes - (now_s - self._at_s) * rate)
-                self._at_s = now_s
-                allowed_ahead = rate / _PIECES_PER_S
-                # What was moved at a higher rate is not waited for at the lower one.
-                self._ahead_bytes = min(self._ahead_bytes, 2 * allowed_ahead + _LEAST_PIECE_BYTES)
-                if self._ahead_bytes < allowed_ahead:
-                    granted = min(wanted_bytes, max(_LEAST_PIECE_BYTES, int(allowed_ahead)))
-                    self._ahead_bytes += granted
-                    return granted
-                wait_s = (self._ahead_bytes - allowed_ahead) / rate
-                threading.Event().wait(min(max(wait_s, 0.001), _LONGEST_WAIT_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +77,20 @@ class Order:
 class FileCopier:
     """Copies the files of one push. One instance a call; its methods raise errors of errors.py only."""
 
-    def __init__(self, source_root: str, control: Control) -> None:
+    def __init__(
+        self,
+        source_root: str,
+        control: Control,
+        *,
+        workers: int = WORKERS,
+        clock: PausingClock = SYSTEM_CLOCK,
+    ) -> None:
         self._source_root = source_root
         self._control = control
         self._pulse = Pulse(control)
         self._has_failed = threading.Event()
-        self._throttle = Throttle(control.rate_bytes_per_s, self._check)
+        self._throttle = Throttle(control.rate_bytes_per_s, self._check, clock=clock)
+        self._workers = workers
         self._one_large = threading.Lock()
 
     def copy_new(self, orders: Iterable[Order]) -> None:
@@ -222,7 +131,7 @@ class FileCopier:
                 errors.append(error)
                 self._has_failed.set()
 
-        workers = min(WORKERS, len(waiting))
+        workers = min(self._workers, len(waiting))
         if workers <= 1:
             work_off()
         else:
@@ -303,11 +212,12 @@ class FileCopier:
         return done
 
     def _move_piece(self, path: str, source: int, target: int, offset: int, size_bytes: int) -> int:
-        if _SENDFILE is not None:
+        sendfile = getattr(os, "sendfile", None)  # Windows has none
+        if sendfile is not None:
             # An error says neither which side it came from nor whether this file system knows the call: the plain
             # way, begun at the same byte, finds out both.
             with suppress(OSError):
-                return int(_SENDFILE(target, source, offset, size_bytes))
+                return int(sendfile(target, source, offset, size_bytes))
         try:
             os.lseek(source, offset, os.SEEK_SET)
             data = os.read(source, min(size_bytes, _SMALL_PIECE_BYTES))
@@ -395,57 +305,21 @@ def _make_durable(folder: str) -> None:
         raise classified(error, f"Cannot make {folder!r} durable") from error
 
 
-class Folders:
-    """The folders below one root, each looked at once: no link is walked through, neither to read nor to write.
+def write_whole(path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
+    """Make a small file that was not there, whole and durable. Raises: OSError."""
+    descriptor = create(path)
+    try:
+        write_all(descriptor, data)
+        settle(descriptor, mtime_ns)
+    finally:
+        os.close(descriptor)
 
-    `touched` are those whose names changed, and which must therefore be made durable. For one operation, one thread.
-    """
 
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._real: set[str] = {""}
-        self.touched: set[str] = set()
-
-    def path(self, relative: str) -> str:
-        return f"{self._root}/{relative}" if relative else self._root
-
-    def is_there(self, relative: str) -> bool:
-        """Say whether a real folder stands there, reached through real folders only. Raises: OSError."""
-        if relative in self._real:
-            return True
-        if not self.is_there(relative.rpartition("/")[0]):
-            return False
-        try:
-            status = os.lstat(self.path(relative))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        if is_link(status) or not stat.S_ISDIR(status.st_mode):
-            return False
-        self._real.add(relative)
-        return True
-
-    def make(self, relative: str) -> None:
-        """Make the folder and those above it, never the root. Raises: TransportError if something else stands there."""
-        if relative in self._real:
-            return
-        parent = relative.rpartition("/")[0]
-        self.make(parent)
-        try:
-            os.mkdir(self.path(relative))
-            self.touch(parent)
-        except FileExistsError:
-            if not self.is_there(relative):
-                text = f"{self.path(relative)!r} is a link or a file where a folder must be: move it away, then retry."
-                raise TransportError(FailureKind.UNKNOWN, text) from None
-        self._real.add(relative)
-
-    def touch(self, relative: str) -> None:
-        """Note that names in this folder changed."""
-        self.touched.add(relative)
-
-    def touch_up_to_root(self, relative: str) -> None:
-        """Note that this folder and all above it may have been made by a push that was stopped before they were durable."""
-        while relative:
-            self.touched.add(relative)
-            relative = relative.rpartition("/")[0]
-        self.touched.add("")
+@contextmanager
+def removed_afterwards(temporary: str) -> Iterator[None]:
+    """Leave no temporary file behind, whatever happens."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it usually has its final name by now
+            os.unlink(temporary)

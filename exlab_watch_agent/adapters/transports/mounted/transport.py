@@ -1,7 +1,7 @@
 """The transport for a folder of this machine: an SMB or NFS mount, or a local disk. Needs no program.
 
-Decided here: what stands where at the destination, what proves that the share is really there, and that no name leads
-out of it. Not here: how the bytes of a file get there (mounted_copy.py), the formats of the agent's own files
+Decided here: what stands where at the destination, and what proves that the share is really there. Not here: that no name
+leads out of it (folders.py), how the bytes of a file get there (copy.py), the formats of the agent's own files
 (own_files.py), whose folder it is and what is copied (core).
 
 Nothing is deleted but temporary and probe files of the agent. What is read is asked for anew (the page cache is told
@@ -18,40 +18,36 @@ import secrets
 import shutil
 import stat
 import threading
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from blake3 import blake3
 
+from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.digests import (
     Pulse,
-    drop_cached,
-    fetch_anew,
     hash_descriptor,
     new_buffer,
     sample_descriptor,
 )
 from exlab_watch_agent.adapters.local.durable import (
-    READ_FLAGS,
     fsync_folder,
     is_temporary_name,
     temporary_name,
-    write_all,
 )
 from exlab_watch_agent.adapters.local.mounts import answers_from_a_cache, is_elsewhere, mount_of
-from exlab_watch_agent.adapters.local.tree import read_at_most, walk
+from exlab_watch_agent.adapters.local.tree import walk
 from exlab_watch_agent.adapters.transports.mounted.copy import (
+    WORKERS,
     FileCopier,
-    Folders,
     Order,
-    classified,
-    create,
     place_new,
-    settle,
+    removed_afterwards,
+    write_whole,
 )
+from exlab_watch_agent.adapters.transports.mounted.errors import classified
+from exlab_watch_agent.adapters.transports.mounted.folders import Folders, require_apart
 from exlab_watch_agent.adapters.transports.shared.marked_root import MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
@@ -74,23 +70,26 @@ from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
 
 _PROBE_MTIME_NS = 1_000_000_000 * 10**9
 _UNHINDERED = Control()
-_FILES_AHEAD = 8
 
-# Nothing, a link (ELOOP), a socket (ENXIO), or something else than a folder on the way (ENOTDIR).
-_NO_FILE = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
+
+def _is_ours(name: str, _status: os.stat_result) -> bool:
+    return name in (CACHE_FOLDER, PARTIAL_FOLDER)
 
 
 class MountedPathTransport(MarkedRoot):
     """Implements ports.Transport on a mounted folder.
 
     `owner`: who asks, unlike anybody else who may ask this root. Then the probe file has the same name each time, and
-    what a kill has left of it is taken away by the owner's next probe.
+    what a kill has left of it is taken away by the owner's next probe. `workers`: how many files are on their way at once.
     """
 
-    MAY_BE: ClassVar[str] = "The share may not be mounted."
+    LIKELY_CAUSE: ClassVar[str] = "The share may not be mounted."
 
-    def __init__(self, root: str, *, owner: str = "") -> None:
-        super().__init__(root)
+    def __init__(
+        self, root: str, *, owner: str = "", workers: int = WORKERS, clock: PausingClock = SYSTEM_CLOCK
+    ) -> None:
+        super().__init__(root, clock=clock)
+        self._workers = workers
         self._root = root
         self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
         self._probing = threading.Lock()
@@ -147,11 +146,11 @@ class MountedPathTransport(MarkedRoot):
             self._devices.add(device)
 
     def _read_own(self, path: str) -> bytes | None:
-        return self._read(Folders(self._root), path, OWN_FILE_BYTES_MAX)
+        return Folders(self._root).read(path, OWN_FILE_BYTES_MAX)
 
     def _place_marker_file(self, data: bytes) -> None:
         with self._own_probe() as temporary:
-            _write_whole(temporary, data)
+            write_whole(temporary, data)
             with contextlib.suppress(FileExistsError):
                 place_new(temporary, f"{self._root}/{MARKER_FILE}")
         fsync_folder(Path(self._root))
@@ -163,8 +162,8 @@ class MountedPathTransport(MarkedRoot):
         folders.make(f"{destination}/{CACHE_FOLDER}")
         with self._partial_folder(folders, destination) as partial:
             temporary = f"{partial}/{temporary_name('claim')}"
-            with _removed_afterwards(temporary):
-                _write_whole(temporary, data)
+            with removed_afterwards(temporary):
+                write_whole(temporary, data)
                 with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged
                     place_new(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
 
@@ -173,7 +172,7 @@ class MountedPathTransport(MarkedRoot):
         nonce = secrets.token_hex(16).encode()
         with self._own_probe() as probe:
             try:
-                _write_whole(probe, nonce, mtime_ns=_PROBE_MTIME_NS)
+                write_whole(probe, nonce, mtime_ns=_PROBE_MTIME_NS)
             except OSError as error:
                 if classified(error, "").kind is FailureKind.DESTINATION_FULL:
                     return False
@@ -189,7 +188,7 @@ class MountedPathTransport(MarkedRoot):
     def _own_probe(self) -> Iterator[str]:
         """Yield the path of the probe file, which is not there now and will not be there afterwards."""
         path = f"{self._root}/{self._probe_name}"
-        with self._probing, _removed_afterwards(path):
+        with self._probing, removed_afterwards(path):
             with contextlib.suppress(OSError):  # usually there is none; one that stays is said by what follows
                 os.unlink(path)
             yield path
@@ -212,15 +211,15 @@ class MountedPathTransport(MarkedRoot):
             folders = Folders(self._root)
             return look_of(
                 destination,
-                claim=self._read(folders, f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX),
-                creation=self._read(folders, f"{destination}/{CREATION_PATH}", OWN_FILE_BYTES_MAX),
+                claim=folders.read(f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX),
+                creation=folders.read(f"{destination}/{CREATION_PATH}", OWN_FILE_BYTES_MAX),
                 is_empty=self._holds_nothing(folders, destination),
             )
 
     def _holds_nothing(self, folders: Folders, destination: str) -> bool:
         """Say whether nothing stands there but what a push of ours that was stopped at once leaves."""
-        names = set(_names(folders, destination)) - {PARTIAL_FOLDER}
-        return not names or (names == {CACHE_FOLDER} and not _names(folders, f"{destination}/{CACHE_FOLDER}"))
+        names = set(folders.names(destination)) - {PARTIAL_FOLDER}
+        return not names or (names == {CACHE_FOLDER} and not folders.names(f"{destination}/{CACHE_FOLDER}"))
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
@@ -237,7 +236,7 @@ class MountedPathTransport(MarkedRoot):
 
     def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
         with self._answering("Cannot read from", destination):
-            return self._read(Folders(self._root), f"{destination}/{require_inside(relative_path)}", limit_bytes)
+            return Folders(self._root).read(f"{destination}/{require_inside(relative_path)}", limit_bytes)
 
     def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
         pulse = Pulse(control)
@@ -246,7 +245,7 @@ class MountedPathTransport(MarkedRoot):
             folders = Folders(self._root)
             for entry in files:
                 pulse.moved(0)
-                with self._opened(folders, f"{destination}/{require_inside(entry.path)}") as descriptor:
+                with folders.opened(f"{destination}/{require_inside(entry.path)}") as descriptor:
                     if descriptor is not None:
                         found[entry.path] = sample_descriptor(descriptor, entry.size_bytes)
         return found
@@ -257,7 +256,7 @@ class MountedPathTransport(MarkedRoot):
         found = {}
         with self._answering("Cannot read from", destination):
             folders = Folders(self._root)
-            with contextlib.closing(self._opened_ahead(folders, destination, paths)) as opened:
+            with contextlib.closing(folders.opened_ahead(destination, map(require_inside, paths))) as opened:
                 for path, descriptor in opened:
                     try:
                         size_bytes = os.fstat(descriptor).st_size
@@ -277,56 +276,23 @@ class MountedPathTransport(MarkedRoot):
         text = f"Cannot read {path!r} at {self._root}: {reason_with_name(error)}."
         return TransportError(FailureKind.UNKNOWN, text, detail=reason_with_name(error))
 
-    def _opened_ahead(
-        self, folders: Folders, destination: str, paths: Iterable[str]
-    ) -> Generator[tuple[str, int], None, None]:
-        """Yield each file that is there with its descriptor, to be closed by the caller; the next ones are on their way."""
-        waiting: deque[tuple[str, int]] = deque()
-        try:
-            for path in paths:
-                descriptor = self._descriptor(folders, f"{destination}/{require_inside(path)}")
-                if descriptor is None:
-                    continue
-                waiting.append((path, descriptor))
-                fetch_anew(descriptor)
-                if len(waiting) > _FILES_AHEAD:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            for _, descriptor in waiting:
-                os.close(descriptor)
-
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
         with self._answering("Cannot write to", destination):
-            self._require_apart(source_root)
-            copier = FileCopier(source_root, control)
+            require_apart(self._root, source_root)
+            copier = FileCopier(source_root, control, workers=self._workers, clock=self._clock)
             folders = Folders(self._root)
             folders.make(destination)
             with self._partial_folder(folders, destination) as partial:
-                copier.copy_new(
-                    [
-                        self._order(folders, destination, require_data_path(entry.path), entry, partial)
-                        for entry in files
-                    ]
-                )
+                for entry in files:
+                    require_data_path(entry.path)
+                copier.copy_new([self._order(folders, destination, entry, partial) for entry in files])
             # All folders, not only those written to now: a push that was killed made names that nobody made durable.
-            for folder in _folders_below(folders.path(destination)):
+            for folder in folders.below(destination):
                 folders.touch(f"{destination}/{folder}")
             folders.touch_up_to_root(destination)
             copier.make_durable(map(folders.path, folders.touched))
-
-    def _require_apart(self, source_root: str) -> None:
-        """Refuse a root that leads back to the run by a link or a bind mount: both "copies" would be the same bytes."""
-        here, there = os.path.realpath(source_root), os.path.realpath(self._root)
-        parents = [here]
-        while os.path.dirname(parents[-1]) != parents[-1]:
-            parents.append(os.path.dirname(parents[-1]))
-        if there == here or there.startswith(here + os.sep) or any(_is_same_folder(there, p) for p in parents[:4]):
-            text = f"The destination {self._root} leads to the run's own folder {source_root}: give another transport path."
-            raise TransportError(FailureKind.AUTH, text)
 
     def replace(
         self,
@@ -338,36 +304,21 @@ class MountedPathTransport(MarkedRoot):
         instead: Mapping[str, bytes] = NOTHING_ELSE,
     ) -> None:
         with self._answering("Cannot write to", destination):
-            copier = FileCopier(source_root, control)
+            copier = FileCopier(source_root, control, workers=self._workers, clock=self._clock)
             folders = Folders(self._root)
             folders.make(destination)
             with self._partial_folder(folders, destination) as partial:
+                for entry in files:
+                    require_cache_path(entry.path)
                 copier.replace(
-                    [
-                        self._order(
-                            folders,
-                            destination,
-                            require_cache_path(entry.path),
-                            entry,
-                            partial,
-                            data=instead.get(entry.path),
-                        )
-                        for entry in files
-                    ]
+                    [self._order(folders, destination, entry, partial, data=instead.get(entry.path)) for entry in files]
                 )
             copier.make_durable(map(folders.path, folders.touched))
 
     def _order(
-        self,
-        folders: Folders,
-        destination: str,
-        path: str,
-        entry: FileEntry,
-        partial: str,
-        *,
-        data: bytes | None = None,
+        self, folders: Folders, destination: str, entry: FileEntry, partial: str, *, data: bytes | None = None
     ) -> Order:
-        final = f"{destination}/{path}"
+        final = f"{destination}/{entry.path}"
         folder = final.rpartition("/")[0]
         folders.make(folder)
         folders.touch(folder)
@@ -390,22 +341,22 @@ class MountedPathTransport(MarkedRoot):
             folder, _, name = path.rpartition("/")
             folders.make(folder)
             folders.touch_up_to_root(folder)
-            for left in _names(folders, folder) if folder else ():  # by a write that was killed
+            for left in folders.names(folder) if folder else ():  # by a write that was killed
                 if left.startswith(f".{name}.") and is_temporary_name(left):
                     os.unlink(folders.path(f"{folder}/{left}"))
             temporary = folders.path(f"{folder}/{temporary_name(name)}" if folder else temporary_name(name))
-            with _removed_afterwards(temporary):
-                _write_whole(temporary, data)
+            with removed_afterwards(temporary):
+                write_whole(temporary, data)
                 os.replace(temporary, folders.path(path))
             FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         with self._answering("Cannot move aside in", destination):
             folders = Folders(self._root)
-            standing = [path for path in paths if _stands(folders, f"{destination}/{require_data_path(path)}")]
+            standing = [path for path in paths if folders.has(f"{destination}/{require_data_path(path)}")]
             if not standing:
                 return
-            aside = _new_numbered_folder(folders, f"{SUPERSEDED_FOLDER}/{destination}")
+            aside = folders.new_numbered(f"{SUPERSEDED_FOLDER}/{destination}")
             for path in standing:
                 new_folder = f"{aside}/{path}".rpartition("/")[0]
                 folders.make(new_folder)
@@ -419,7 +370,7 @@ class MountedPathTransport(MarkedRoot):
         with self._answering("Cannot clean up in", destination):
             folders = Folders(self._root)
             partial = f"{destination}/{PARTIAL_FOLDER}"
-            for name in _names(folders, partial):
+            for name in folders.names(partial):
                 path = folders.path(f"{partial}/{name}")
                 if is_temporary_name(name) and stat.S_ISREG(os.lstat(path).st_mode):
                     os.unlink(path)
@@ -444,95 +395,3 @@ class MountedPathTransport(MarkedRoot):
             yield
         except OSError as error:
             raise classified(error, f"{doing} {path!r} at {self._root}") from error
-
-    @contextlib.contextmanager
-    def _opened(self, folders: Folders, path: str) -> Iterator[int | None]:
-        """Yield a descriptor of one regular file; None where there is none (a link is none). Raises: OSError."""
-        descriptor = self._descriptor(folders, path)
-        try:
-            yield descriptor
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-
-    def _descriptor(self, folders: Folders, path: str) -> int | None:
-        if not folders.is_there(path.rpartition("/")[0]):
-            return None
-        try:
-            descriptor = os.open(folders.path(path), READ_FLAGS)
-        except OSError as error:
-            if error.errno in _NO_FILE:
-                return None
-            raise
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return descriptor
-        os.close(descriptor)
-        return None
-
-    def _read(self, folders: Folders, path: str, limit_bytes: int) -> bytes | None:
-        with self._opened(folders, path) as descriptor:
-            if descriptor is None:
-                return None
-            drop_cached(descriptor)
-            return read_at_most(descriptor, limit_bytes)
-
-
-def _is_same_folder(one: str, other: str) -> bool:
-    """Say whether both paths lead to one folder. One that is gone is no other's: whoever opens it says whose loss it is."""
-    try:
-        return os.path.samefile(one, other)
-    except FileNotFoundError:
-        return False
-
-
-def _is_ours(name: str, _status: os.stat_result) -> bool:
-    return name in (CACHE_FOLDER, PARTIAL_FOLDER)
-
-
-def _names(folders: Folders, relative: str) -> list[str]:
-    return os.listdir(folders.path(relative)) if folders.is_there(relative) else []
-
-
-def _folders_below(root: str) -> Iterator[str]:
-    """Yield every folder below, relative. Asks for no file's attributes, which a network share would charge for."""
-    pending = [""]
-    while pending:
-        prefix = pending.pop()
-        with os.scandir(f"{root}/{prefix}") as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield prefix + entry.name
-                    pending.append(f"{prefix}{entry.name}/")
-
-
-def _stands(folders: Folders, path: str) -> bool:
-    """Say whether anything at all has this name, a link itself included."""
-    return folders.is_there(path.rpartition("/")[0]) and os.path.lexists(folders.path(path))
-
-
-def _new_numbered_folder(folders: Folders, parent: str) -> str:
-    """Return the first numbered folder below `parent` that was not there, made now and by us alone."""
-    folders.make(parent)
-    for number in count(1):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folders.path(f"{parent}/{number}"))
-            return f"{parent}/{number}"
-    raise AssertionError("unreachable")
-
-
-def _write_whole(path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
-    descriptor = create(path)
-    try:
-        write_all(descriptor, data)
-        settle(descriptor, mtime_ns)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _removed_afterwards(temporary: str) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # it usually has its final name by now
-            os.unlink(temporary)

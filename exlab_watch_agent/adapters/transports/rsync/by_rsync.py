@@ -1,7 +1,7 @@
 """The transport for a server that one reaches by ssh and that runs rsync and nothing else (`rrsync`, a forced command).
 
 Decided here: what can be had from rsync alone, by which calls, and what is refused because it cannot. Not here: rsync's
-options and exit codes (rsync_process.py), the connection (ssh_session.py), the formats of the agent's own files (own_files.py).
+calls (rsync_folder.py, program.py), the connection (connection.py), the formats of the agent's own files (own_files.py).
 
 - Files wait in `<root>/.exlab-watch-agent/` while they arrive, and rsync gives each its name once it is whole. What has
   the name already stays (`--ignore-existing`), and is looked for before and after.
@@ -27,23 +27,30 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import stat
-import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import ClassVar
 
 from blake3 import blake3
 
-from exlab_watch_agent.adapters.children.process import Children, Ended, StallWatch
+from exlab_watch_agent.adapters.children.process import Children
+from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.digests import BUFFER_BYTES, Pulse, hash_descriptor
 from exlab_watch_agent.adapters.transports.rsync.by_shell import nature_of
-from exlab_watch_agent.adapters.transports.rsync.connection import SilentConnection, SshLogin
-from exlab_watch_agent.adapters.transports.rsync.program import Rsync, Told, classified_rsync, local_rsync_version
+from exlab_watch_agent.adapters.transports.rsync.connection import SilentConnection
+from exlab_watch_agent.adapters.transports.rsync.pace import PACE, Pace
+from exlab_watch_agent.adapters.transports.rsync.program import PushProgress, local_rsync_version
+from exlab_watch_agent.adapters.transports.rsync.rsync_folder import (
+    NEW,
+    OWN_FOLDER,
+    SMALL_BYTES_MAX,
+    UNHINDERED,
+    RsyncEntry,
+    RsyncFolder,
+    require_plain,
+)
+from exlab_watch_agent.adapters.transports.rsync.ssh_login import SshLogin
 from exlab_watch_agent.adapters.transports.shared.local_side import (
     bytes_to_place,
     require_sources,
@@ -59,46 +66,22 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     require_data_path,
     require_inside,
 )
+from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.core.push_plan import folders_of
 from exlab_watch_agent.errors import (
-    CancelledError,
     FailureKind,
     TransportError,
 )
 from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
 
-OWN_FOLDER = ".exlab-watch-agent"
 PORTION_BYTES = 64 * 1024 * 1024
 PORTION_FILES = 1000
 """What comes back at once to be hashed: a call costs 50 ms, and the bytes stand on our disk meanwhile."""
-_SMALL_BYTES_MAX = 256 * 1024 * 1024
-_BUSY_S = 60.0
-_LOOK_EVERY_S = 0.1
-_UNHINDERED = Control()
-_NEW = ("-t", "--no-implied-dirs", "--omit-dir-times", "--fsync")
-_LINE = re.compile(rb"([-a-z])[-a-zA-Z]{9}[.+@]? +(\d+) (\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) (.*)", re.DOTALL)
-_ESCAPED = re.compile(rb"\\#([0-7]{3})")
-_TYPES = {b"-": stat.S_IFREG, b"d": stat.S_IFDIR, b"l": stat.S_IFLNK}
-_BUSY = re.compile(r"Another instance of rrsync")
-# The second form is rrsync's own since 3.5.0, which opens the path before it starts rsync.
-_NO_ROOT = re.compile(
-    r'(?:change_dir|mkdir) "[^"]*" failed: No such file|rrsync error: [^\n]*(?:No such file|does not exist)'
-)
-_NO_FOLDER = re.compile(r"failed: (?:Not a directory|Too many levels of symbolic links)")
 _SPOKEN = re.compile(r"\[sender|rrsync")
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One name on the server. `kind`: S_IFREG, S_IFDIR, S_IFLNK, or 0 for anything else; `mtime_ns` in whole seconds."""
-
-    kind: int
-    size_bytes: int
-    mtime_ns: int | None
 
 
 class RsyncOnlyTransport(MarkedRoot):
@@ -106,8 +89,6 @@ class RsyncOnlyTransport(MarkedRoot):
 
     With `rrsync` the target's `remote_path` counts from the folder that rrsync names.
     """
-
-    SETTLE_S: ClassVar[float] = 0.5
 
     def __init__(
         self,
@@ -119,23 +100,26 @@ class RsyncOnlyTransport(MarkedRoot):
         stall_s: float = 300.0,
         stream_bytes_max: int = 1 << 30,
         is_metered: bool = True,
+        pace: Pace = PACE,
+        clock: PausingClock = SYSTEM_CLOCK,
     ) -> None:
-        super().__init__(f"{target.host}:{target.remote_path}")
+        super().__init__(f"{target.host}:{target.remote_path}", clock=clock, settle_s=pace.settle_s)
         self._root = target.remote_path.rstrip("/")
         self._children = children
-        self._login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path)
-        self._connection = SilentConnection(self._login, children, socket_folder)
-        self._rsync = Rsync(children, self._login, stall_s, is_metered)
-        self._stall_s = stall_s
+        login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path, pace)
+        self._connection = SilentConnection(login, children, socket_folder, clock=clock)
+        self._folder = RsyncFolder(
+            self._name, self._root, login=login, connection=self._connection, children=children, stall_s=stall_s,
+            is_metered=is_metered, clock=clock,
+        )  # fmt: skip
         self._stream_bytes_max = stream_bytes_max
         suffix = blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8)
         self._probe_path = f"{OWN_FOLDER}/probe-{suffix}"
-        self._turn = threading.Lock()
         self._making_room: dict[str, set[str]] = {}
 
     def check_tools(self) -> tuple[str, ...]:
         here = local_rsync_version(self._children)
-        self._survey([MARKER_FILE])
+        self._folder.survey([MARKER_FILE])
         return (f"rsync {here} here; the account allows rsync only: files are streamed back to be hashed",)
 
     def close(self) -> None:
@@ -143,19 +127,19 @@ class RsyncOnlyTransport(MarkedRoot):
 
     def is_answering(self) -> bool:
         """Return whether an rsync answers there at all. Raises: TransportError when the server cannot be reached."""
-        ended = self._list([MARKER_FILE], _UNHINDERED, recursive=False)
+        ended = self._folder.list_call([MARKER_FILE], UNHINDERED, recursive=False)
         return ended.returncode == 0 or _SPOKEN.search(ended.tail) is not None
 
     # --- is it there -------------------------------------------------------------------------------------------------
 
     def _read_own(self, path: str) -> bytes | None:
-        return self._read([path]).get(path)
+        return self._folder.read([path]).get(path)
 
     def _place_marker_file(self, data: bytes) -> None:
-        self._put({MARKER_FILE: data}, may_replace=False)
+        self._folder.put({MARKER_FILE: data}, may_replace=False)
 
     def _place_claim_file(self, destination: str, data: bytes) -> None:
-        self._put({f"{destination}/{CLAIM_PATH}": data}, may_replace=False)
+        self._folder.put({f"{destination}/{CLAIM_PATH}": data}, may_replace=False)
 
     def nature(self) -> Nature:
         return nature_of(self._name)
@@ -163,7 +147,7 @@ class RsyncOnlyTransport(MarkedRoot):
     def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
         nonce = secrets.token_hex(16).encode()
         try:
-            self._put({self._probe_path: nonce}, may_replace=True)
+            self._folder.put({self._probe_path: nonce}, may_replace=True)
         except TransportError as error:
             if error.kind is FailureKind.DESTINATION_FULL:
                 return False
@@ -182,17 +166,17 @@ class RsyncOnlyTransport(MarkedRoot):
     def look(self, destination: str) -> DestinationLook:
         require_inside(destination)
         cache = f"{destination}/{CACHE_FOLDER}"
-        seen = self._survey([f"{destination}/", f"{cache}/"])
+        seen = self._folder.survey([f"{destination}/", f"{cache}/"])
         top = {_first(path, destination) for path in seen if path.startswith(f"{destination}/")} - {PARTIAL_FOLDER}
         if not top or (top == {CACHE_FOLDER} and not any(path.startswith(f"{cache}/") for path in seen)):
             return NOTHING_THERE
         paths = [f"{destination}/{path}" for path in (CLAIM_PATH, CREATION_PATH)]
-        own = self._read([path for path in paths if path in seen and seen[path].kind == stat.S_IFREG])
+        own = self._folder.read([path for path in paths if path in seen and seen[path].kind == stat.S_IFREG])
         claim, creation = (own.get(path) for path in paths)
         return look_of(destination, claim=claim, creation=creation)
 
     def place_claim(self, destination: str, claim: Claim) -> None:
-        _require_plain(destination)
+        require_plain(destination)
         super().place_claim(destination, claim)
 
     # --- what is there -----------------------------------------------------------------------------------------------
@@ -210,16 +194,16 @@ class RsyncOnlyTransport(MarkedRoot):
         require_inside(path)
         # One call for each: of a link that is listed together with what is behind it, rsync says that it is a folder.
         for folder in sorted(f"{destination}/{folder}" for folder in folders_of([relative_path])):
-            entry = self._survey([folder]).get(folder)
+            entry = self._folder.survey([folder]).get(folder)
             if entry is None or entry.kind != stat.S_IFDIR:
                 return None
-        seen = self._survey([path])
+        seen = self._folder.survey([path])
         if path not in seen or seen[path].kind != stat.S_IFREG:
             return None
-        if seen[path].size_bytes > max(limit_bytes, _SMALL_BYTES_MAX):
+        if seen[path].size_bytes > max(limit_bytes, SMALL_BYTES_MAX):
             text = f"{path!r} at {self._name} has {seen[path].size_bytes} bytes, which is no small file."
             raise TransportError(FailureKind.UNKNOWN, text)
-        data = self._read([path]).get(path)
+        data = self._folder.read([path]).get(path)
         return None if data is None else data[:limit_bytes]
 
     def samples(
@@ -243,8 +227,8 @@ class RsyncOnlyTransport(MarkedRoot):
         ]
         found: dict[str, str] = {}
         pulse = Pulse(control)
-        for portion in _portions(files):
-            with self._pulled(
+        for portion in portions(files, count_max=PORTION_FILES, bytes_max=PORTION_BYTES, size_bytes_of=itemgetter(1)):
+            with self._folder.pulled(
                 [f"{destination}/{path}" for path, _ in portion], control, sum(s for _, s in portion)
             ) as at:
                 for path, _ in portion:
@@ -261,23 +245,23 @@ class RsyncOnlyTransport(MarkedRoot):
     def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
         for entry in files:
             require_data_path(entry.path)
-        _require_plain(require_inside(destination))
+        require_plain(require_inside(destination))
         if not files:
             return
         standing = self._data_below(destination, control)
         leaving = self._making_room.get(destination, set()) & standing.keys()
         self._require_free(files, {path: entry for path, entry in standing.items() if path not in leaving}, destination)
         require_sources(source_root, files)
-        self._make_folders([OWN_FOLDER, destination])
-        told = Told(control)
+        self._folder.make_folders([OWN_FOLDER, destination])
+        progress = PushProgress(control)
         try:
             new = [entry for entry in files if entry.path not in leaving]
-            self._push(source_root, new, destination, ["--ignore-existing"], control, told)
+            self._push(source_root, new, destination, ["--ignore-existing"], control, progress)
             replaced = [entry for entry in files if entry.path in leaving]
             if replaced:
                 aside = f"{self._root}/{self._numbered_folder(destination)}"
                 self._push(
-                    source_root, replaced, destination, ["-I", "--backup", f"--backup-dir={aside}"], control, told
+                    source_root, replaced, destination, ["-I", "--backup", f"--backup-dir={aside}"], control, progress
                 )
         except TransportError:
             require_sources(source_root, files)  # one that is gone or changed is the reason, whatever rsync said
@@ -299,16 +283,16 @@ class RsyncOnlyTransport(MarkedRoot):
         destination: str,
         options: Sequence[str],
         control: Control,
-        told: Told,
+        progress: PushProgress,
     ) -> None:
         if files:
-            self._run(
-                [*_NEW, *options, f"--temp-dir={self._root}/{OWN_FOLDER}"], f"{source_root}/",
-                f"{self._login.target}:{self._root}/{destination}/.", [entry.path for entry in files], control, told.report,
+            self._folder.run(
+                [*NEW, *options, f"--temp-dir={self._root}/{OWN_FOLDER}"], f"{source_root}/",
+                self._folder.address(f"{destination}/."), [entry.path for entry in files], control, progress.report,
             )  # fmt: skip
-            told.finish(files)
+            progress.finish(files)
 
-    def _require_free(self, files: Sequence[FileEntry], standing: Mapping[str, _Entry], destination: str) -> None:
+    def _require_free(self, files: Sequence[FileEntry], standing: Mapping[str, RsyncEntry], destination: str) -> None:
         for entry in files:
             if entry.path in standing:
                 raise TransportError(FailureKind.UNKNOWN, self._odd(entry.path, destination))
@@ -339,10 +323,10 @@ class RsyncOnlyTransport(MarkedRoot):
         require_inside(destination)
         small = {f"{destination}/{e.path}": bytes_to_place(source_root, e.path, instead) for e in files}
         if small:
-            self._put(small, may_replace=True, control=control)
+            self._folder.put(small, may_replace=True, control=control)
 
     def write_small(self, path: str, data: bytes) -> None:
-        self._put({require_inside(path): data}, may_replace=True)
+        self._folder.put({require_inside(path): data}, may_replace=True)
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         wanted = [require_data_path(path) for path in paths]
@@ -360,10 +344,10 @@ class RsyncOnlyTransport(MarkedRoot):
 
     # --- by rsync ----------------------------------------------------------------------------------------------------
 
-    def _data_below(self, destination: str, control: Control = _UNHINDERED) -> dict[str, _Entry]:
+    def _data_below(self, destination: str, control: Control = UNHINDERED) -> dict[str, RsyncEntry]:
         """Return what is in a run's folder, by paths relative to it; the cache folder and our own are left out."""
         require_inside(destination)
-        seen = self._survey([destination], control, recursive=True)
+        seen = self._folder.survey([destination], control, recursive=True)
         if destination in seen and seen[destination].kind != stat.S_IFDIR:
             text = (
                 f"{destination!r} at {self._name} is a link or a file where a folder must be: move it away, then retry."
@@ -377,169 +361,8 @@ class RsyncOnlyTransport(MarkedRoot):
     def _numbered_folder(self, destination: str) -> str:
         """Return the first numbered folder for what must make room that is not there. Only this run's agent makes any."""
         parent = f"{SUPERSEDED_FOLDER}/{destination}"
-        seen = self._survey([f"{parent}/"])
+        seen = self._folder.survey([f"{parent}/"])
         return next(f"{parent}/{n}" for n in range(1, len(seen) + 2) if f"{parent}/{n}" not in seen)
-
-    def _survey(
-        self, paths: Sequence[str], control: Control = _UNHINDERED, *, recursive: bool = False
-    ) -> dict[str, _Entry]:
-        """Return path below the root → what stands there, for these paths. Links above them are followed.
-
-        A path that ends with `/` gives what is in that folder, too; with `recursive` all that is below.
-        """
-        ended = self._list(paths, control, recursive=recursive)
-        if ended.returncode != 0:
-            raise self._classified(ended)
-        found: dict[str, _Entry] = {}
-        for line in filter(None, ended.stdout.split(b"\n")):
-            match = _LINE.fullmatch(line)
-            if match is None:
-                raise TransportError(FailureKind.UNKNOWN, f"The listing of {self._name} cannot be read: {line!r}.")
-            kind, size, time, name = match.groups()
-            path = os.fsdecode(_ESCAPED.sub(lambda octal: bytes([int(octal[1], 8)]), name))
-            found[path] = _Entry(_TYPES.get(kind, 0), int(size), _nanoseconds(time.decode()))
-        return found
-
-    def _list(self, paths: Sequence[str], control: Control, *, recursive: bool) -> Ended:
-        options = ["-r" if recursive else "-d", "--no-implied-dirs", "--ignore-missing-args"]
-        source = f"{self._login.target}:{self._root}/"
-        return self._call(options, source, self._scratch(), paths, control, is_listing=True)
-
-    @contextlib.contextmanager
-    def _pulled(
-        self, paths: Sequence[str], control: Control, size_bytes: int, *, options: Sequence[str] = ()
-    ) -> Iterator[Path]:
-        """Yield a folder in which these files stand, as far as they are regular files there; it is gone afterwards."""
-        with tempfile.TemporaryDirectory(prefix="pulled-", dir=self._scratch()) as folder:
-            if shutil.disk_usage(folder).free < size_bytes:
-                text = f"Hashing needs {size_bytes} bytes for a while in {folder}: make room there, then retry."
-                raise TransportError(FailureKind.UNKNOWN, text)
-            options = ["--ignore-missing-args", "--chmod=D700,F600", *options]
-            self._run(options, f"{self._login.target}:{self._root}/", f"{folder}/", paths, control)
-            yield Path(folder)
-
-    def _read(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Return path → bytes of those that are regular files."""
-        if not paths:
-            return {}
-        with self._pulled(paths, _UNHINDERED, 0, options=[f"--max-size={_SMALL_BYTES_MAX}"]) as at:
-            return {path: (at / path).read_bytes() for path in paths if (at / path).is_file()}
-
-    def _put(self, files: Mapping[str, bytes], *, may_replace: bool, control: Control = _UNHINDERED) -> None:
-        """Make small files stand below the root, each whole at once; what has a name stays unless `may_replace`.
-
-        Raises: TransportError when anything but a folder stands where one must be: rsync would remove a link there.
-        """
-        self._make_folders([OWN_FOLDER, *sorted(folders_of(files))])
-        with tempfile.TemporaryDirectory(prefix="pushed-", dir=self._scratch()) as folder:
-            for path, data in files.items():
-                local = Path(folder) / path
-                local.parent.mkdir(parents=True, exist_ok=True)
-                local.write_bytes(data)
-            options = [*_NEW, "-I" if may_replace else "--ignore-existing", f"--temp-dir={self._root}/{OWN_FOLDER}"]
-            self._run(options, f"{folder}/", f"{self._login.target}:{self._root}/.", list(files), control)
-
-    def _make_folders(self, paths: Sequence[str]) -> None:
-        """Make folders below the root, never the root. Raises when a link or a file stands where one of them must be."""
-        wanted = sorted({*paths, *folders_of(paths)})
-        seen = self._survey(wanted)
-        for path in wanted:
-            if path in seen and seen[path].kind != stat.S_IFDIR:
-                text = f"{path!r} at {self._name} is a link or a file where a folder must be: move it away, then retry."
-                raise TransportError(FailureKind.UNKNOWN, text)
-        missing = [path for path in wanted if path not in seen]
-        if missing:
-            with tempfile.TemporaryDirectory(prefix="pushed-", dir=self._scratch()) as folder:
-                for path in missing:
-                    (Path(folder) / path).mkdir(parents=True, exist_ok=True)
-                options = ["-d", "--no-implied-dirs", "--omit-dir-times"]
-                self._run(options, f"{folder}/", f"{self._login.target}:{self._root}/.", missing, _UNHINDERED)
-
-    def _scratch(self) -> str:
-        return str(self._children.private_folder())
-
-    def _run(
-        self,
-        options: Sequence[str],
-        source: str,
-        target: str,
-        names: Sequence[str],
-        control: Control,
-        report: Callable[[int, int], None] = lambda _bytes, _files: None,
-    ) -> None:
-        ended = self._call(options, source, target, names, control, report=report)
-        if ended.returncode != 0:
-            raise self._classified(ended)
-
-    def _call(
-        self,
-        options: Sequence[str],
-        source: str,
-        target: str,
-        names: Sequence[str],
-        control: Control,
-        *,
-        report: Callable[[int, int], None] = lambda _bytes, _files: None,
-        is_listing: bool = False,
-    ) -> Ended:
-        """Run one rsync when it is its turn. One that another agent's holds off is tried again for a minute."""
-        _require_plain(self._root)
-        while not self._turn.acquire(timeout=_LOOK_EVERY_S):
-            _check(control)
-        try:
-            watch = StallWatch(_BUSY_S, f"rsync to {self._login.target}")
-            while True:
-                _check(control)
-                ended = self._rsync.call(
-                    options, source, target, names=names, remote_shell=self._connection.remote_shell_words(),
-                    control=control, report=report, stall_s=self._stall_s + 30, is_listing=is_listing,
-                )  # fmt: skip
-                if ended.returncode == 0 or not _BUSY.search(ended.tail):
-                    return ended
-                try:
-                    watch.saw(None)
-                except TransportError:
-                    return ended
-                threading.Event().wait(_LOOK_EVERY_S)
-        finally:
-            self._turn.release()
-
-    def _classified(self, ended: Ended) -> TransportError:
-        if _BUSY.search(ended.tail):
-            text = (
-                f"Another rsync is at work at {self._name} and rrsync lets one in at a time: give rrsync the option -no-lock "
-                "there, or each instrument a folder of its own."
-            )
-            return TransportError(FailureKind.NETWORK, text, detail=ended.tail)
-        if _NO_FOLDER.search(ended.tail):
-            text = f"At {self._name} a link or a file stands where a folder must be: move it away, then retry."
-            return TransportError(FailureKind.UNKNOWN, text, detail=ended.tail)
-        if _NO_ROOT.search(ended.tail):
-            text = (
-                f"The folder {self._root} is not there, or the account may not enter it (with rrsync, remote_path counts from "
-                "the folder that rrsync names)."
-            )
-            return TransportError(FailureKind.NETWORK, text, detail=ended.tail)
-        return classified_rsync(self._login, ended)
-
-
-def _check(control: Control) -> None:
-    if control.is_cancelled():
-        raise CancelledError("stopped as asked")
-
-
-def _require_plain(path: str) -> None:
-    """Raise TransportError unless rsync's own way of telling a server a folder's path, and rrsync's of reading it, are safe.
-
-    Only the destination's folder is told so; the names of files and folders in it travel as they are.
-    """
-    odd = [c for c in path if not c.isprintable() or c in "\\*?[]{}" or (c.isspace() and c != " ")]
-    if odd:
-        text = (
-            f"The folder {path!r} has the character {odd[0]!r} in its path, which a server that allows rsync only may take "
-            "for something else. Rename it, or use the transport rclone with a remote of type sftp."
-        )
-        raise TransportError(FailureKind.UNKNOWN, text)
 
 
 def _first(path: str, destination: str) -> str:
@@ -552,24 +375,3 @@ def _hashed(path: Path, pulse: Pulse) -> str:
         found = hash_descriptor(file.fileno(), size_bytes, memoryview(bytearray(BUFFER_BYTES)), pulse.moved)
     pulse.finished_file()
     return found
-
-
-def _portions(files: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
-    portion: list[tuple[str, int]] = []
-    size_bytes = 0
-    for path, size in files:
-        if portion and (size_bytes + size > PORTION_BYTES or len(portion) >= PORTION_FILES):
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append((path, size))
-        size_bytes += size
-    if portion:
-        yield portion
-
-
-def _nanoseconds(text: str) -> int | None:
-    """Return the time that rsync prints for TZ=UTC; None for one that no calendar here has."""
-    try:
-        return int(datetime.strptime(text, "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC).timestamp()) * 10**9
-    except ValueError:
-        return None

@@ -1,7 +1,7 @@
 """The transport for a server that one reaches by ssh: rsync moves the data, a shell on the target does all else.
 
 Decided here: what stands where at the destination, the order of a push, and what proves that the target is the one that is
-meant. Not here: the connection (ssh_session.py), the scripts (target_folder.py), rsync's options (rsync_process.py), the
+meant. Not here: the connection (connection.py), the scripts (target_folder.py), rsync's options (program.py), the
 formats of the agent's own files (own_files.py), whose folder it is and what is copied (core).
 
 A push, for each portion of the files:
@@ -21,57 +21,53 @@ Nothing is deleted but temporary and probe files of the agent.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import secrets
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
-import xxhash
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.children.process import Children
-from exlab_watch_agent.adapters.local.digests import Pulse
-from exlab_watch_agent.adapters.transports.rsync import target_folder
-from exlab_watch_agent.adapters.transports.rsync.connection import SshConnection, SshLogin
-from exlab_watch_agent.adapters.transports.rsync.program import Rsync, Told, local_rsync_version
-from exlab_watch_agent.adapters.transports.rsync.remote_shell import ANSWER_S
+from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
+from exlab_watch_agent.adapters.transports.rsync.connection import SshConnection
+from exlab_watch_agent.adapters.transports.rsync.hashing import Hashing
+from exlab_watch_agent.adapters.transports.rsync.pace import PACE, Pace
+from exlab_watch_agent.adapters.transports.rsync.program import PushProgress, Rsync, local_rsync_version
+from exlab_watch_agent.adapters.transports.rsync.sampler import Sampler
+from exlab_watch_agent.adapters.transports.rsync.ssh_login import SshLogin
+from exlab_watch_agent.adapters.transports.rsync.staged_push import StagedPush, own_folder, taken
+from exlab_watch_agent.adapters.transports.rsync.target_entries import TargetEntry
+from exlab_watch_agent.adapters.transports.rsync.target_errors import classified_target
 from exlab_watch_agent.adapters.transports.rsync.target_folder import (
-    BLOCK_BYTES,
-    TargetEntry,
+    PIECE_KEPT_BYTES,
     TargetFolder,
-    classified_target,
+    checking,
+    data_below,
 )
 from exlab_watch_agent.adapters.transports.shared.local_side import (
     as_it_is,
     bytes_to_place,
-    require_sources,
-    require_sources_unchanged,
 )
 from exlab_watch_agent.adapters.transports.shared.marked_root import MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
     MARKER_FILE,
     OWN_FILE_BYTES_MAX,
-    PARTIAL_FOLDER,
     PROBE_PREFIX,
     SUPERSEDED_FOLDER,
-    arrived_under_another_name,
     require_cache_path,
     require_data_path,
     require_inside,
 )
+from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.policy import RsyncSshTarget
-from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of, plan_moves
-from exlab_watch_agent.core.sampling import BLOCK_BYTES as SAMPLE_BYTES
-from exlab_watch_agent.core.sampling import sample_offsets
+from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of
 from exlab_watch_agent.errors import (
-    CancelledError,
     FailureKind,
     TransportError,
 )
@@ -82,10 +78,6 @@ PORTION_FILES = 10_000
 """What is lost at most when a push is cut off. A portion costs one start of rsync, 60 ms."""
 SAMPLED_FROM_BYTES = 256 * 1024 * 1024
 """Each sampled block is a program started on the target: below this size the verification itself costs less."""
-_HASH_PORTION_BYTES = 64 * 1024 * 1024
-_HASH_PORTION_FILES = 500
-_HASHERS_MAX = 4
-_SLOWEST_HASH_BYTES_PER_S = 1_000_000
 _ASKED_BYTES_MAX = 1024 * 1024
 _ASKED_NULS_MAX = 1000
 _PROBE_MTIME_S = 1_000_000_000
@@ -96,8 +88,9 @@ _UNHINDERED = Control()
 class RsyncSshTransport(MarkedRoot):
     """Implements ports.Transport on a folder of a server with a shell.
 
-    `owner`: as in mounted_path. `is_metered`: whether a bandwidth limit may come into force; where it never can, the data
-    take the shorter way. `children`: without it the transport has its own, ended by `close`.
+    `owner`: as in MountedPathTransport. `is_metered`: whether a bandwidth limit may come into force; where it never can,
+    the data take the shorter way. `children`: without it the transport has its own, ended by `close`.
+    `piece_kept_bytes`: as PIECE_KEPT_BYTES says.
     """
 
     def __init__(
@@ -111,14 +104,19 @@ class RsyncSshTransport(MarkedRoot):
         stream_bytes_max: int = 1 << 30,
         is_metered: bool = True,
         sampled_from_bytes: int = SAMPLED_FROM_BYTES,
+        piece_kept_bytes: int = PIECE_KEPT_BYTES,
+        pace: Pace = PACE,
+        clock: PausingClock = SYSTEM_CLOCK,
     ) -> None:
-        super().__init__(f"{target.host}:{target.remote_path}")
+        super().__init__(f"{target.host}:{target.remote_path}", clock=clock)
+        self._piece_kept_bytes = piece_kept_bytes
         self._root = target.remote_path
         self._own_children = Children() if children is None else None
         self._children = children or self._own_children or Children()
-        login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path)
-        self._connection = SshConnection(login, self._children, socket_folder)
+        login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path, pace)
+        self._connection = SshConnection(login, self._children, socket_folder, clock=clock)
         self._rsync = Rsync(self._children, login, stall_s, is_metered)
+        self._hashing = Hashing(self._connection, self._folder)
         self._stream_bytes_max = stream_bytes_max
         self._sampled_from_bytes = sampled_from_bytes
         self._probe_name = PROBE_PREFIX + (blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8))
@@ -200,7 +198,7 @@ class RsyncSshTransport(MarkedRoot):
 
     def listing(self, destination: str) -> Mapping[str, RemoteFile]:
         with self._folder(destination) as folder:
-            found = _data_below(folder, destination)
+            found = data_below(folder, destination)
         return {
             path: RemoteFile(entry.size_bytes, entry.mtime_s * 10**9 if self._keeps_times else None)
             for path, entry in found.items()
@@ -218,89 +216,17 @@ class RsyncSshTransport(MarkedRoot):
         if sum(entry.size_bytes for entry in files) < self._sampled_from_bytes:
             return None
         with self._folder(destination, control) as folder:
-            standing = _data_below(folder, destination)
+            standing = data_below(folder, destination)
             wanted = [entry for entry in files if entry.path in standing and standing[entry.path].is_file]
-            sampler = _Sampler(wanted, {entry.path: standing[entry.path].size_bytes for entry in wanted})
+            sampler = Sampler(wanted, {entry.path: standing[entry.path].size_bytes for entry in wanted})
             folder.blocks(destination, sampler.blocks, sampler.take)
         return sampler.digests()
 
     def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
-        for path in paths:
-            require_inside(path)
-        _check(control)()
-        tools = self._connection.tools()
-        with self._folder(destination, control) as folder:
-            standing = _data_below(folder, destination)
-        files = [(path, standing[path].size_bytes) for path in paths if path in standing and standing[path].is_file]
-        if tools.hasher is None:
-            return self._streamed_digests(destination, files, control)
-        portions = deque(_hash_portions(files))
-        workers = min(len(portions), _HASHERS_MAX, max(1, tools.processors))
-        found: dict[str, str] = {}
-        pulse = Pulse(control)
-        has_failed = threading.Event()
-
-        def work_off() -> None:
-            own = Control(lambda: has_failed.is_set() or control.is_cancelled())
-            try:
-                with self._folder(destination, own) as folder:
-                    while portions:
-                        with contextlib.suppress(IndexError):
-                            self._hash_portion(folder, destination, portions.popleft(), found, pulse)
-            except BaseException:
-                has_failed.set()
-                raise
-
-        if workers <= 1:
-            work_off()
-        else:
-            with ThreadPoolExecutor(workers, thread_name_prefix="remote-digests") as pool:
-                ends = [pool.submit(work_off) for _ in range(workers)]
-            errors = [error for end in ends if (error := end.exception()) is not None]
-            if errors:
-                raise next((e for e in errors if not isinstance(e, CancelledError)), errors[0])
-        pulse.finished()
-        return found
-
-    @staticmethod
-    def _hash_portion(
-        folder: TargetFolder, destination: str, files: Sequence[tuple[str, int]], found: dict[str, str], pulse: Pulse
-    ) -> None:
-        size_bytes = sum(size for _, size in files)
-        some = folder.digests(
-            destination, [path for path, _ in files], silence_s=ANSWER_S + size_bytes / _SLOWEST_HASH_BYTES_PER_S
-        )
-        if len(some) != len(files):
-            standing = _data_below(folder, destination)
-            left = [path for path, _ in files if path not in some and path in standing]
-            if left:
-                text = f"Cannot hash {left[0]!r} on the target: the account may not read it, or its disk fails."
-                raise TransportError(FailureKind.AUTH, text)
-        found |= some
-        for _ in files:
-            pulse.finished_file()
-        pulse.moved(size_bytes)
+        return self._hashing.digests(destination, paths, control=control)
 
     def digest_bytes_max(self) -> int | None:
         return None if self._connection.tools().hasher is not None else self._stream_bytes_max
-
-    def _streamed_digests(self, destination: str, files: Sequence[tuple[str, int]], control: Control) -> dict[str, str]:
-        """The same where nothing on the target can hash: all bytes come back here."""
-        found = {}
-        pulse = Pulse(control)
-        with self._folder(destination, control) as folder:
-            for path, _ in files:
-                hasher = hashlib.sha256()
-
-                def take(data: bytes, hasher: hashlib._Hash = hasher) -> None:
-                    hasher.update(data)
-                    pulse.moved(len(data))
-
-                if folder.stream(f"{destination}/{path}", take):
-                    found[path] = hasher.hexdigest()
-                    pulse.finished_file()
-        pulse.finished()
-        return found
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -308,13 +234,15 @@ class RsyncSshTransport(MarkedRoot):
         for entry in files:
             require_data_path(entry.path)
         with self._folder(destination, control) as folder:
-            standing = _data_below(folder, destination)
+            standing = data_below(folder, destination)
             _require_free(files, standing, destination)
             folders = {path for path, entry in standing.items() if entry.is_folder}
-            told = Told(control)
-            for portion in _portions(files):
+            push = self._push(folder, source_root, destination, control, PushProgress(control))
+            for portion in portions(
+                files, count_max=PORTION_FILES, bytes_max=PORTION_BYTES, size_bytes_of=attrgetter("size_bytes")
+            ):
                 try:
-                    self._copy_portion(folder, source_root, portion, destination, folders, control, told)
+                    push.copy(portion, folders)
                 except TransportError as error:
                     if error.kind is FailureKind.DESTINATION_FULL:
                         with contextlib.suppress(TransportError):
@@ -326,65 +254,21 @@ class RsyncSshTransport(MarkedRoot):
             else:
                 folder.sync()
 
-    def _copy_portion(
-        self,
-        folder: TargetFolder,
-        source_root: str,
-        files: Sequence[FileEntry],
-        destination: str,
-        folders: set[str],
-        control: Control,
-        told: Told,
-    ) -> None:
-        waiting = _own_folder(destination, "push")
-        self._stage(folder, source_root, files, destination, waiting, control, told)
-        require_sources_unchanged(source_root, files)
-        moves = plan_moves([entry.path for entry in files], folders)
-        said = folder.move_new(waiting, destination, moves)
-        left = sorted(path for path, entry in folder.survey(waiting).items() if entry.is_file)
-        if left and said:
-            raise classified_target(f"Cannot give {left[0]!r} its name at {self._name}", said)
-        if left:
-            raise TransportError(FailureKind.UNKNOWN, _taken(left[0], destination))
-        folders |= folders_of(entry.path for entry in files)
-        told.finish(files)
-
-    def _stage(
-        self,
-        folder: TargetFolder,
-        source_root: str,
-        files: Sequence[FileEntry],
-        destination: str,
-        waiting: str,
-        control: Control,
-        told: Told,
-    ) -> None:
-        """Let rsync copy the files into the folder `waiting`, and require that all of them are there."""
-        require_sources(source_root, files)
-        folder.make(waiting)
-        large = [entry.path for entry in files if entry.size_bytes >= target_folder.PIECE_KEPT_BYTES]
-        may_resume = bool(large) and folder.offer_pieces(destination, waiting, large)
-        try:
-            self._rsync.push(
-                source_root,
-                files,
-                f"{self._root}/{waiting}",
-                remote_shell=self._connection.remote_shell_words(),
-                control=control,
-                report=told.report,
-                may_resume=may_resume,
-            )
-        except TransportError:
-            require_sources(source_root, files)  # one that is gone or changed is the reason, whatever rsync said
-            raise
-        arrived = {path: entry for path, entry in folder.survey(waiting).items() if not entry.is_folder}
-        expected = {entry.path: entry.size_bytes for entry in files}
-        if {path: entry.size_bytes for path, entry in arrived.items()} != expected:
-            require_sources_unchanged(source_root, files)
-            odd = sorted(set(expected) ^ set(arrived)) or sorted(
-                p for p in expected if arrived[p].size_bytes != expected[p]
-            )
-            raise arrived_under_another_name(odd[0], self._name)
+    def _push(
+        self, folder: TargetFolder, source_root: str, destination: str, control: Control, progress: PushProgress
+    ) -> StagedPush:
+        return StagedPush(
+            folder=folder,
+            rsync=self._rsync,
+            remote_shell=self._connection.remote_shell_words,
+            name=self._name,
+            root=self._root,
+            source_root=source_root,
+            destination=destination,
+            control=control,
+            progress=progress,
+            piece_kept_bytes=self._piece_kept_bytes,
+        )
 
     def replace(
         self,
@@ -407,9 +291,10 @@ class RsyncSshTransport(MarkedRoot):
                 return
         if read:
             with self._folder(destination, control) as folder:
-                waiting = _own_folder(destination, "push")
+                push = self._push(folder, source_root, destination, control, PushProgress(_UNHINDERED))
+                waiting = own_folder(destination, "push")
                 growing = [as_it_is(source_root, entry.path) for entry in read]
-                self._stage(folder, source_root, growing, destination, waiting, control, Told(_UNHINDERED))
+                push.stage(growing, waiting)
                 folder.move_over(waiting, destination, [entry.path for entry in read])
                 folder.clear_partials(destination, keeps_pieces=False, then_syncs=True)
         # Last, so that what is given never says more than what stands beside it.
@@ -420,7 +305,7 @@ class RsyncSshTransport(MarkedRoot):
             return
         with self._folder(destination, control) as folder:
             small = [(f"{destination}/{path}", data) for path, data in files.items()]
-            folder.replace(small, _own_folder(destination, "small"))
+            folder.replace(small, own_folder(destination, "small"))
 
     def write_small(self, path: str, data: bytes) -> None:
         with self._folder(path) as folder:
@@ -433,7 +318,7 @@ class RsyncSshTransport(MarkedRoot):
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         wanted = [require_data_path(path) for path in paths]
         with self._folder(destination) as folder:
-            standing = _data_below(folder, destination)
+            standing = data_below(folder, destination)
             moving = [path for path in wanted if path in standing]
             if not moving:
                 return
@@ -443,7 +328,7 @@ class RsyncSshTransport(MarkedRoot):
                 parent, _, name = path.rpartition("/")
                 parents.setdefault(parent, []).append(name)
             said = folder.move_new(destination, aside, parents)
-            left = [path for path in moving if path in _data_below(folder, destination)]
+            left = [path for path in moving if path in data_below(folder, destination)]
             if left:
                 raise classified_target(f"Cannot move aside {left[0]!r} at {self._name}", said)
             folder.sync()
@@ -460,9 +345,11 @@ class RsyncSshTransport(MarkedRoot):
         """Yield the root through a shell that is the caller's alone. `path` must lie below it."""
         if path is not None:
             require_inside(path)
-        check = _check(control)
+        check = checking(control)
         with self._connection.shell(check) as shell:
-            yield TargetFolder(shell, self._connection.tools(), self._root, check)
+            yield TargetFolder(
+                shell, self._connection.tools(), self._root, check, piece_kept_bytes=self._piece_kept_bytes
+            )
 
 
 def nature_of(name: str) -> Nature:
@@ -470,96 +357,12 @@ def nature_of(name: str) -> Nature:
     return Nature("rsync over ssh", name, "it is reached by ssh")
 
 
-def _check(control: Control) -> Callable[[], None]:
-    def check() -> None:
-        if control.is_cancelled():
-            raise CancelledError("stopped as asked")
-
-    return check
-
-
-def _own_folder(destination: str, kind: str) -> str:
-    """Return a new name for a folder of ours; `TargetFolder.clear_partials` knows the form."""
-    return f"{destination}/{PARTIAL_FOLDER}/{secrets.token_hex(8)}.{kind}"
-
-
-def _data_below(folder: TargetFolder, destination: str) -> dict[str, TargetEntry]:
-    return folder.survey(destination, leave_out=(CACHE_FOLDER, PARTIAL_FOLDER))
-
-
-def _taken(path: str, destination: str) -> str:
-    return f"Cannot write {path!r} in {destination!r}: something of that name stands there already, and it is never replaced."
-
-
 def _require_free(files: Iterable[FileEntry], standing: Mapping[str, TargetEntry], destination: str) -> None:
     """Raise TransportError when a name is taken, or something else than a folder stands where a folder must be."""
     for entry in files:
         if entry.path in standing:
-            raise TransportError(FailureKind.UNKNOWN, _taken(entry.path, destination))
+            raise TransportError(FailureKind.UNKNOWN, taken(entry.path, destination))
     for path in folders_of(entry.path for entry in files):
         if path in standing and not standing[path].is_folder:
             text = f"{path!r} in {destination!r} is a link or a file where a folder must be: move it away, then retry."
             raise TransportError(FailureKind.UNKNOWN, text)
-
-
-def _portions(files: Sequence[FileEntry]) -> Iterator[list[FileEntry]]:
-    """Yield the files in as many as are copied and given their names together."""
-    portion: list[FileEntry] = []
-    size_bytes = 0
-    for entry in files:
-        if portion and (size_bytes + entry.size_bytes > PORTION_BYTES or len(portion) >= PORTION_FILES):
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append(entry)
-        size_bytes += entry.size_bytes
-    if portion:
-        yield portion
-
-
-def _hash_portions(files: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
-    portion: list[tuple[str, int]] = []
-    size_bytes = 0
-    for path, size in files:
-        if portion and (size_bytes + size > _HASH_PORTION_BYTES or len(portion) >= _HASH_PORTION_FILES):
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append((path, size))
-        size_bytes += size
-    if portion:
-        yield portion
-
-
-class _Sampler:
-    """Turns the target's blocks, which come one after the other in one stream, into one digest a file.
-
-    `dd` reads at multiples of its block: so of each sample both blocks in which it can lie are asked for.
-    """
-
-    def __init__(self, files: Sequence[FileEntry], sizes: Mapping[str, int]) -> None:
-        self.blocks: list[tuple[str, list[int]]] = []
-        self._hashers = {entry.path: xxhash.xxh3_128() for entry in files}
-        self._expected: deque[tuple[str, int, int, int]] = deque()  # path, bytes that come, sample from, sample to
-        self._left = bytearray()
-        for entry in files:
-            numbers = []
-            for offset in sample_offsets(entry.size_bytes):
-                number = offset // BLOCK_BYTES
-                coming = min(max(0, sizes[entry.path] - number * BLOCK_BYTES), 2 * BLOCK_BYTES)
-                begin = offset - number * BLOCK_BYTES
-                end = begin + min(SAMPLE_BYTES, entry.size_bytes - offset)
-                numbers.append(number)
-                self._expected.append((entry.path, coming, begin, end))
-            self.blocks.append((entry.path, numbers))
-
-    def take(self, data: bytes) -> None:
-        self._left += data
-        while self._expected and len(self._left) >= self._expected[0][1]:
-            path, coming, begin, end = self._expected.popleft()
-            self._hashers[path].update(bytes(self._left[:coming][begin:end]))
-            del self._left[:coming]
-
-    def digests(self) -> dict[str, str]:
-        """Return path → xxh3_128. Raises: TransportError when less or more came than the files' sizes promised."""
-        if self._expected or self._left:
-            raise TransportError(FailureKind.NETWORK, "Files on the target changed while samples of them were read.")
-        return {path: hasher.hexdigest() for path, hasher in self._hashers.items()}

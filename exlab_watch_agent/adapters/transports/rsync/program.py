@@ -1,7 +1,7 @@
 """Calls rsync: its command line, its progress, and what its exit codes mean.
 
 Decided here: which options rsync gets, and which never. Not here: which files, and what becomes of them on the target
-(rsync_ssh.py): rsync only ever writes into a folder that was made for it, empty, a moment ago.
+(by_shell.py): rsync only ever writes into a folder that was made for it, empty, a moment ago.
 
 Source: FACTS.md A8 and (iv). Differences to the command line there: no `--delay-updates` and no `--fsync`, because files
 get their final names by us, and one `sync` for all makes names durable too, which rsync's fsync does not.
@@ -21,8 +21,9 @@ from pathlib import Path
 from exlab_watch_agent.adapters.children.environment import find_program
 from exlab_watch_agent.adapters.children.process import Children, Ended
 from exlab_watch_agent.adapters.transports.rsync import metered_stream
-from exlab_watch_agent.adapters.transports.rsync.connection import SshLogin, classified_ssh
-from exlab_watch_agent.adapters.transports.rsync.target_folder import PIECE_FOLDER, classified_target
+from exlab_watch_agent.adapters.transports.rsync.ssh_login import SshLogin, classified_ssh
+from exlab_watch_agent.adapters.transports.rsync.target_errors import classified_target
+from exlab_watch_agent.adapters.transports.rsync.target_folder import PIECE_FOLDER
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.errors import FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Progress
@@ -162,8 +163,8 @@ def _as_rsync_reads(command: Iterable[str]) -> str:
     return " ".join("'" + word.replace("'", "''") + "'" for word in command)
 
 
-class Told:
-    """Adds up the progress of the portions; never goes back."""
+class PushProgress:
+    """Cumulative progress over portions; monotonic."""
 
     def __init__(self, control: Control) -> None:
         self._control = control

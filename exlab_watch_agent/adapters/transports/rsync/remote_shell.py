@@ -1,7 +1,7 @@
 """A shell on the other side that stays open: one script after the other is asked of it, without a process for each here.
 
 Decided here: how a script travels, how its output, exit status and last words come back, and when a shell is given up.
-Not here: what is asked (target_folder.py), and how the shell is reached (ssh_session.py).
+Not here: what is asked (target_folder.py), and how the shell is reached (connection.py).
 
 Scripts are plain POSIX sh (dash, bash, BusyBox). Each runs in a subshell of its own, reads nothing, and is answered by
 
@@ -24,13 +24,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from exlab_watch_agent.adapters.children.process import Child
-from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK
+from exlab_watch_agent.adapters.transports.rsync.pace import PACE, Pace
+from exlab_watch_agent.ports import Clock
 
-ANSWER_S = 90.0
-"""Longer than ssh takes to notice that the link is dead: then it is ssh that says so."""
-_LOOK_EVERY_S = 0.1
 _PID = re.compile(rb"\n([0-9]+)\n$")  # before it may stand what a login script printed
-_monotonic_s = SystemClock().monotonic_s
 
 # Statuses that the functions below give, and that scripts pass on.
 ABSENT, NO_ROOT, IN_THE_WAY, FAILED = 3, 4, 5, 6
@@ -90,7 +88,9 @@ def printing(data: bytes) -> bytes:
 class RemoteShell:
     """One shell behind a child process's pipes. For one thread at a time; after a ShellEndedError only `end` is left."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Child, *, pace: Pace = PACE, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.pace = pace
+        self._clock = clock
         self._child = child
         self._changed = threading.Condition()
         self._received = bytearray()
@@ -115,15 +115,16 @@ class RemoteShell:
         self,
         script: bytes,
         *,
-        timeout_s: float = ANSWER_S,
+        timeout_s: float | None = None,
         check: Callable[[], None] = lambda: None,
         sink: Callable[[bytes], None] | None = None,
     ) -> Answer:
-        """Run a script and return its answer. `timeout_s` is how long nothing at all may come back.
+        """Run a script and return its answer. `timeout_s`: how long nothing at all may come back; else as the pace says.
 
         `check` is asked every tenth of a second and may raise. `sink` takes the output piece by piece as it comes; then
         the answer's own is empty. Raises: ShellEndedError; what `check` and `sink` raise. The shell must then be ended.
         """
+        timeout_s = self.pace.answer_s if timeout_s is None else timeout_s
         nonce = secrets.token_hex(16).encode()
         self.is_asking = True
         self._requests.put(
@@ -181,11 +182,11 @@ class RemoteShell:
             searched = end
 
     def _next(self, timeout_s: float, check: Callable[[], None]) -> bytes:
-        deadline_s = _monotonic_s() + timeout_s
+        deadline_s = self._clock.monotonic_s() + timeout_s
         while True:
             with self._changed:
                 if not self._received:
-                    self._changed.wait(_LOOK_EVERY_S)
+                    self._changed.wait(self.pace.look_every_s)
                 if self._received:
                     data = bytes(self._received)
                     self._received.clear()
@@ -196,7 +197,7 @@ class RemoteShell:
                 raise ShellEndedError(
                     "the connection to the shell there was lost", self._child.tail(), self._child.returncode
                 )
-            if _monotonic_s() > deadline_s:
+            if self._clock.monotonic_s() > deadline_s:
                 raise ShellEndedError(
                     f"the target gave no answer for {timeout_s:.0f} seconds", self._child.tail(), None
                 )

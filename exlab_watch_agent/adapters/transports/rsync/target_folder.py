@@ -1,7 +1,7 @@
 """What is asked of a shell on the target: listing, reading, writing and moving files below one folder there.
 
 Decided here: the scripts, and what their answers mean. They use what dash, bash and BusyBox have alike, follow no link
-below the root, and take every name as one quoted word. Not here: when they are asked, and what a run needs (rsync_ssh.py).
+below the root, and take every name as one quoted word. Not here: when they are asked, and what a run needs (by_shell.py).
 
 Every path is relative to the root and was checked by the caller (`own_files.require_inside`).
 """
@@ -11,15 +11,11 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from exlab_watch_agent.adapters.local.durable import temporary_name
-from exlab_watch_agent.adapters.transports.rsync.connection import TargetTools
 from exlab_watch_agent.adapters.transports.rsync.remote_shell import (
     ABSENT,
-    ANSWER_S,
     FAILED,
     IN_THE_WAY,
     NO_ROOT,
@@ -29,9 +25,15 @@ from exlab_watch_agent.adapters.transports.rsync.remote_shell import (
     quoted,
     words,
 )
+from exlab_watch_agent.adapters.transports.rsync.target_digests import digests_in, is_odd
+from exlab_watch_agent.adapters.transports.rsync.target_entries import FolderLook, TargetEntry, entries_in
+from exlab_watch_agent.adapters.transports.rsync.target_errors import classified_target
+from exlab_watch_agent.adapters.transports.rsync.target_tools import TargetTools
 from exlab_watch_agent.adapters.transports.shared.own_files import PARTIAL_FOLDER
+from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
-from exlab_watch_agent.errors import FailureKind, TransportError
+from exlab_watch_agent.errors import CancelledError, FailureKind, TransportError
+from exlab_watch_agent.ports import Control
 
 PIECES_FOLDER = "pieces"
 PIECE_FOLDER = ".exlab-piece-5d1c0b7e"
@@ -41,66 +43,26 @@ PIECE_KEPT_BYTES = 64 * 1024 * 1024
 """A piece of a file that was cut off is kept from this size on: then the next push goes on from there."""
 BLOCK_BYTES = 16 * 1024
 _ARGUMENT_BYTES_MAX = 48 * 1024  # some systems take 128 KiB in all, environment included
-_SLOWEST_SYNC_S = 3600.0
-
-_FULL, _AUTH, _NETWORK = FailureKind.DESTINATION_FULL, FailureKind.AUTH, FailureKind.NETWORK
-_SAYINGS: tuple[tuple[str, FailureKind, str], ...] = (
-    ("No space left on device|Disk quota exceeded", _FULL, "the target is full: make room there"),
-    ("Read-only file system", _AUTH, "the target can only be read: have it made writable, then retry"),
-    (
-        # The last is what a shell says of a folder that is there and that it may not enter.
-        "Permission denied|Operation not permitted|can't cd to",
-        _AUTH,
-        "the account may not do that there: give it the right, then retry",
-    ),
-    ("Input/output error|Stale file handle|not connected|Remote I/O error", _NETWORK, "the target's own disk fails"),
-)
 
 Check = Callable[[], None]
-
-
-def classified_target(doing: str, said: str) -> TransportError:
-    """Return what the words of a program on the target mean. `doing` begins the sentence."""
-    for pattern, kind, sentence in _SAYINGS:
-        if re.search(pattern, said):
-            return TransportError(kind, f"{doing}: {sentence}.", detail=said)
-    last = said.splitlines()[-1] if said else "it gave no reason"
-    return TransportError(FailureKind.UNKNOWN, f"{doing}: {last}.", detail=said)
-
-
-@dataclass(frozen=True, slots=True)
-class TargetEntry:
-    """One name below a folder of the target, of any kind; `mtime_s` is whole seconds."""
-
-    mode: int
-    size_bytes: int
-    mtime_s: int
-
-    @property
-    def is_file(self) -> bool:
-        return stat.S_ISREG(self.mode)
-
-    @property
-    def is_folder(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-
-@dataclass(frozen=True, slots=True)
-class FolderLook:
-    """A run's folder at a glance. `claim` and `creation` are the bytes of these files, None where there are none."""
-
-    is_empty: bool
-    claim: bytes | None
-    creation: bytes | None
 
 
 class TargetFolder:
     """One folder of the target (the destination root) through one open shell. Methods raise TransportErrors.
 
-    `check` may raise and is asked while an answer is waited for.
+    `check` may raise and is asked while an answer is waited for. `piece_kept_bytes`: as PIECE_KEPT_BYTES says.
     """
 
-    def __init__(self, shell: RemoteShell, tools: TargetTools, root: str, check: Check = lambda: None) -> None:
+    def __init__(
+        self,
+        shell: RemoteShell,
+        tools: TargetTools,
+        root: str,
+        check: Check = lambda: None,
+        *,
+        piece_kept_bytes: int = PIECE_KEPT_BYTES,
+    ) -> None:
+        self._piece_kept_bytes = piece_kept_bytes
         self._shell = shell
         self._tools = tools
         self._root = root
@@ -154,7 +116,7 @@ class TargetFolder:
         *lines, last = answer.output.split(nonce + b"\n")
         if last:
             raise TransportError(FailureKind.UNKNOWN, f"Cannot list {folder!r}: the target's answer was cut off.")
-        return dict(_entries(lines))
+        return dict(entries_in(lines))
 
     def free_bytes(self) -> int | None:
         """Return what `df` says is available to this account, None where it does not know."""
@@ -162,24 +124,24 @@ class TargetFolder:
         found = re.search(rb"\s([0-9]+)\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s[^\n]*\n?$", answer.output)
         return int(found[2]) * 1024 if found and int(found[1]) else None
 
-    def digests(self, folder: str, paths: Sequence[str], *, silence_s: float = ANSWER_S) -> dict[str, str]:
+    def digests(self, folder: str, paths: Sequence[str], *, silence_s: float | None = None) -> dict[str, str]:
         """Return path → SHA-256 of these regular files; one that cannot be read is left out.
 
         All on one command line; the caller asks in portions. Only where the target has a hasher.
         """
         assert self._tools.hasher is not None, "asked before"
         hasher = b" ".join(word.encode() for word in self._tools.hasher)
-        plain = [path for path in paths if not _is_odd(path)]
+        plain = [path for path in paths if not is_odd(path)]
         script = self._enter(folder)
-        for names in _portions(plain):
+        for names in _command_lines(plain):
             script += b"%b %b\n" % (hasher, words(f"./{name}" for name in names))
         for path in paths:
-            if _is_odd(path):  # no program prints these as they are: so it is not told the name
+            if is_odd(path):  # no program prints these as they are: so it is not told the name
                 script += b"%b < ./%b\n" % (hasher, quoted(path))
         script += b"exit 0"
         answer = self._ask(f"Cannot hash files in {folder!r}", script, silence_s=silence_s)
-        order = [*((path, b"./" + os.fsencode(path)) for path in plain), *((p, None) for p in paths if _is_odd(p))]
-        return _digests_in(answer.output, order)
+        order = [*((path, b"./" + os.fsencode(path)) for path in plain), *((p, None) for p in paths if is_odd(p))]
+        return digests_in(answer.output, order)
 
     def stream(self, path: str, sink: Callable[[bytes], None]) -> bool:
         """Hand over all bytes of one regular file; return False where there is none."""
@@ -240,7 +202,9 @@ class TargetFolder:
         script += b"(\n" + self._enter(temporary_folder) + b"cd .. && rmdir %b && cd .. && rmdir %b 2>/dev/null\n)\n" % (
             quoted("./" + temporary_folder.rpartition("/")[2]), quoted(f"./{PARTIAL_FOLDER}"),
         )  # fmt: skip
-        self._ask(f"Cannot write {files[0][0]!r}", script + self._enter("") + self._sync(), silence_s=_SLOWEST_SYNC_S)
+        self._ask(
+            f"Cannot write {files[0][0]!r}", script + self._enter("") + self._sync(), silence_s=self._shell.pace.sync_s
+        )
 
     def remove_left(self, folder: str, name: str) -> None:
         """Remove what a killed writer left as temporary files of one name in a folder of the agent's own."""
@@ -287,7 +251,7 @@ class TargetFolder:
         for parent, names in moves.items():
             source_parent = f"{source}/{parent}" if parent else source
             target_parent = f"{to_folder}/{parent}" if parent else to_folder
-            for portion in _portions(names, each=len(os.fsencode(source_parent)) + 1):
+            for portion in _command_lines(names, each=len(os.fsencode(source_parent)) + 1):
                 script = self._make(target_parent) + b"mv -n %b ./" % words(f"{source_parent}/{n}" for n in portion)
                 said.append(self._ask(f"Cannot write to {target_parent!r}", script, may_be=(1,)).words)
         return "\n".join(filter(None, said))
@@ -341,7 +305,7 @@ class TargetFolder:
 
     def sync(self) -> None:
         """Make everything that was written below the root durable, names included."""
-        self._ask("Cannot make the copy durable", self._enter("") + self._sync(), silence_s=_SLOWEST_SYNC_S)
+        self._ask("Cannot make the copy durable", self._enter("") + self._sync(), silence_s=self._shell.pace.sync_s)
 
     def clear_partials(self, destination: str, *, keeps_pieces: bool, then_syncs: bool = False) -> None:
         """Remove what pushes of ours left under temporary names.
@@ -349,7 +313,7 @@ class TargetFolder:
         A program of an earlier push that still writes there can then never give a file its final name: what it would
         rename is gone. `keeps_pieces`: large pieces stay, for the next push to go on from. `then_syncs`: as `sync`, too.
         """
-        blocks = PIECE_KEPT_BYTES // 512 - 1
+        blocks = self._piece_kept_bytes // 512 - 1
         keeping = b"find \"$n\" -type f -path %b -size +%d -exec mv -f {} ./%b/ \\; || exit %d" % (
             quoted(f"*/{PIECE_FOLDER}/*"), blocks, PIECES_FOLDER.encode(), FAILED,
         )  # fmt: skip
@@ -371,7 +335,7 @@ class TargetFolder:
         )  # fmt: skip
         if then_syncs:
             script = b"(\n%b\n) || exit $?\n%b%b" % (script, self._enter(""), self._sync())
-        self._ask(f"Cannot clean up in {destination!r}", script, may_be=(ABSENT,), silence_s=_SLOWEST_SYNC_S)
+        self._ask(f"Cannot clean up in {destination!r}", script, may_be=(ABSENT,), silence_s=self._shell.pace.sync_s)
 
     # --- shared ------------------------------------------------------------------------------------------------------
 
@@ -393,7 +357,7 @@ class TargetFolder:
         script: bytes,
         *,
         may_be: tuple[int, ...] = (),
-        silence_s: float = ANSWER_S,
+        silence_s: float | None = None,
         sink: Callable[[bytes], None] | None = None,
     ) -> Answer:
         answer = self._shell.ask(script, timeout_s=silence_s, check=self._check, sink=sink)
@@ -401,66 +365,28 @@ class TargetFolder:
             return answer
         if answer.status == NO_ROOT:
             text = f"{doing}: the folder {self._root} is not there, or the account may not enter it."
-            raise TransportError(_NETWORK, text, detail=answer.words)
+            raise TransportError(FailureKind.NETWORK, text, detail=answer.words)
         if answer.status == IN_THE_WAY:
             text = f"{doing}: a link or a file stands where a folder must be: move it away, then retry."
             raise TransportError(FailureKind.UNKNOWN, text, detail=answer.words)
         raise classified_target(f"{doing} in {self._root}", answer.words)
 
 
-def _is_odd(name: str) -> bool:
-    """Say whether hashing programs may print this name in another way than it is."""
-    return "\\" in name or not name.isprintable()
-
-
-def _portions(names: Iterable[str], *, each: int = 2) -> Iterator[list[str]]:
+def _command_lines(names: Iterable[str], *, each: int = 2) -> Iterator[list[str]]:
     """Yield the names in as many as one command line takes; `each`: what is added to every one, in bytes."""
-    portion: list[str] = []
-    size_bytes = 0
-    for name in names:
-        more = len(os.fsencode(name)) + each + 1
-        if portion and size_bytes + more > _ARGUMENT_BYTES_MAX:
-            yield portion
-            portion, size_bytes = [], 0
-        portion.append(name)
-        size_bytes += more
-    if portion:
-        yield portion
+    return portions(names, bytes_max=_ARGUMENT_BYTES_MAX, size_bytes_of=lambda name: len(os.fsencode(name)) + each + 1)
 
 
-def _entries(lines: Iterable[bytes]) -> Iterator[tuple[str, TargetEntry]]:
-    for line in lines:
-        mode, size, mtime, path = line.split(b" ", 3)
-        if path != b".":
-            yield os.fsdecode(path.removeprefix(b"./")), TargetEntry(int(mode, 16), int(size), int(mtime))
+def data_below(folder: TargetFolder, destination: str) -> dict[str, TargetEntry]:
+    """Return what is in a run's folder, by paths relative to it; the cache folder and our own are left out."""
+    return folder.survey(destination, leave_out=(CACHE_FOLDER, PARTIAL_FOLDER))
 
 
-_DIGEST_LINE = re.compile(rb"([0-9a-f]{64}) [ *]")
+def checking(control: Control) -> Check:
+    """Return what raises CancelledError once the work is no longer wanted."""
 
+    def check() -> None:
+        if control.is_cancelled():
+            raise CancelledError("stopped as asked")
 
-def _digests_in(output: bytes, order: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
-    """Return path → digest from the lines of a hasher. `order`: each path with the name that its line must end with.
-
-    The names are known and come in this order, so what a line belongs to is never guessed. Raises: TransportError when
-    a line is none of these.
-    """
-    found: dict[str, str] = {}
-    expected = iter(order)
-    at = 0
-    while at < len(output):
-        digest = _DIGEST_LINE.match(output, at)
-        if digest is None:
-            break
-        for path, name in expected:
-            end = output.find(b"\n", digest.end()) if name is None else digest.end() + len(name)
-            if end >= 0 and output[end : end + 1] == b"\n" and (name is None or output[digest.end() : end] == name):
-                found[path] = digest[1].decode()
-                at = end + 1
-                break
-        else:
-            break
-    if at < len(output):
-        raise TransportError(
-            FailureKind.UNKNOWN, "The target's hashes cannot be read: its answer is none that is known."
-        )
-    return found
+    return check

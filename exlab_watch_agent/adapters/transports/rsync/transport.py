@@ -1,7 +1,7 @@
 """The transport of type `rsync_ssh`: by a shell on the target where there is one, by rsync alone where only that is allowed.
 
 Decided here: which of the two it is, asked once, at the first question, and again after `close`. Not here: how either works
-(rsync_ssh.py, rsync_only.py). An account that allows neither is refused with the sentence of ssh_session.py.
+(by_shell.py, by_rsync.py). An account that allows neither is refused with the sentence of ssh_login.py.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from exlab_watch_agent.adapters.children.process import Children
+from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.transports.rsync.by_rsync import RsyncOnlyTransport
 from exlab_watch_agent.adapters.transports.rsync.by_shell import RsyncSshTransport
-from exlab_watch_agent.adapters.transports.rsync.connection import NoShellError
+from exlab_watch_agent.adapters.transports.rsync.pace import PACE, Pace
+from exlab_watch_agent.adapters.transports.rsync.ssh_login import NoShellError
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import Claim, DestinationLook
 from exlab_watch_agent.core.inventory import FileEntry
@@ -35,16 +37,18 @@ class RsyncTransport:
         stall_s: float = 300.0,
         stream_bytes_max: int = 1 << 30,
         is_metered: bool = True,
+        pace: Pace = PACE,
+        clock: PausingClock = SYSTEM_CLOCK,
     ) -> None:
         self._own_children = Children() if children is None else None
         kept = children or self._own_children or Children()
         self._by_shell = RsyncSshTransport(
             target, owner=owner, children=kept, socket_folder=socket_folder, stall_s=stall_s,
-            stream_bytes_max=stream_bytes_max, is_metered=is_metered,
+            stream_bytes_max=stream_bytes_max, is_metered=is_metered, pace=pace, clock=clock,
         )  # fmt: skip
         self._by_rsync = RsyncOnlyTransport(
             target, owner=owner, children=kept, socket_folder=socket_folder, stall_s=stall_s,
-            stream_bytes_max=stream_bytes_max, is_metered=is_metered,
+            stream_bytes_max=stream_bytes_max, is_metered=is_metered, pace=pace, clock=clock,
         )  # fmt: skip
         self._choosing = threading.Lock()
         self._chosen: RsyncSshTransport | RsyncOnlyTransport | None = None

@@ -8,11 +8,11 @@ and what a claim means (core/destination.py).
 from __future__ import annotations
 
 import contextlib
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
+from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     MARKER_FILE,
     claim_in,
@@ -37,15 +37,18 @@ WhileThere = Callable[[str, bytes], None]
 
 
 class MarkedRoot(ABC):
-    """The members of ports.Transport that are about marker and claims. `name`: the root for people, without secrets."""
+    """The members of ports.Transport that are about marker and claims. `name`: the root for people, without secrets.
 
-    MAY_BE: ClassVar[str] = "Its disk or share may not be mounted there."
-    """What most often explains a root that is not as it was."""
-    SETTLE_S: ClassVar[float] = 0.0
-    """Where nothing is created exclusively: for how long another agent may still write over a marker that we placed."""
+    `settle_s`: where nothing is created exclusively, for how long another agent may still write over a marker of ours.
+    """
 
-    def __init__(self, name: str) -> None:
+    LIKELY_CAUSE: ClassVar[str] = "Its disk or share may not be mounted there."
+    """The sentence for operators that most often explains a root that is not as it was."""
+
+    def __init__(self, name: str, *, clock: PausingClock = SYSTEM_CLOCK, settle_s: float = 0.0) -> None:
         self._name = name
+        self._clock = clock
+        self._settle_s = settle_s
         self._claims: dict[str, Claim] = {}
 
     def describe(self) -> str:
@@ -118,11 +121,14 @@ class MarkedRoot(ABC):
         return None
 
     def _away(self, why: str) -> str:
-        return f"The destination {self._name} cannot be used: {why}. {self.MAY_BE}"
+        return f"The destination {self._name} cannot be used: {why}. {self.LIKELY_CAUSE}"
 
     def _require_marker(self, expected_marker_id: str | None) -> None:
-        if expected_marker_id is None or self._expected_marker(expected_marker_id) is None:
-            raise DestinationUnreachableError(self._away("no marker is known for it yet"))
+        if expected_marker_id is None:
+            raise DestinationUnreachableError(
+                f"The destination {self._name} cannot be used: no marker is known for it yet; the next probe reads or places one."
+            )
+        self._expected_marker(expected_marker_id)
 
     def _expected_marker(self, expected_marker_id: str | None) -> str | None:
         """Return the id in the marker, None where there is none and none is expected. Raises: DestinationUnreachableError."""
@@ -145,9 +151,9 @@ class MarkedRoot(ABC):
     def _place_marker(self) -> str:
         """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
         self._place_marker_file(marker_text(new_marker_id()))
-        if self.SETTLE_S:
+        if self._settle_s:
             # Others may have seen no marker either: whose name came last is seen by all once they have all written.
-            threading.Event().wait(self.SETTLE_S)
+            self._clock.pause(self._settle_s)
         found = self._marker_id()
         if found is None:
             raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} does not stay"))

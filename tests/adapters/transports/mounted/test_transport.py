@@ -18,12 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local import digests
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
-from exlab_watch_agent.adapters.transports.mounted import copy as mounted_copy
-from exlab_watch_agent.adapters.transports.mounted import transport as mounted_path
-from exlab_watch_agent.adapters.transports.mounted.copy import Throttle, classified, place_new
+from exlab_watch_agent.adapters.transports.mounted import folders
+from exlab_watch_agent.adapters.transports.mounted.copy import place_new
+from exlab_watch_agent.adapters.transports.mounted.errors import classified
+from exlab_watch_agent.adapters.transports.mounted.throttle import Throttle
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.core.creation import identity_in
 from exlab_watch_agent.errors import (
@@ -69,7 +71,7 @@ class TestContractWithoutHardLinksAndSendfile(TestContract):
             raise PermissionError(errno.EPERM, "Operation not permitted")
 
         monkeypatch.setattr(os, "link", no_link)
-        monkeypatch.setattr(mounted_copy, "_SENDFILE", None)
+        monkeypatch.delattr(os, "sendfile")
 
 
 @pytest.fixture
@@ -255,7 +257,7 @@ def test_what_is_hashed_is_not_answered_by_the_page_cache(
         digests.drop_cached(descriptor)
         was_dropped.append(not is_cached(there / names[len(was_dropped)]))
 
-    monkeypatch.setattr(mounted_path, "fetch_anew", drop_only)
+    monkeypatch.setattr(folders, "fetch_anew", drop_only)
     transport.digests(RUN, names, control=FREE)
     assert was_dropped == [True, True]
     assert not any(is_cached(there / name) for name in names)
@@ -279,8 +281,7 @@ def test_killed_at_this_very_system_call_and_repeated_everything_is_whole(
     listed = fill(run, files)
     body = (
         # strace counts the calls of each thread for itself: one worker, so that every call has its number.
-        "from exlab_watch_agent.adapters.transports.mounted import copy as mounted_copy\n"
-        "mounted_copy.WORKERS = 1\n"
+        f"transport = MountedPathTransport({str(root)!r}, workers=1)\n"
         "transport.place_claim(RUN, CLAIM)\n"
         f"transport.copy({str(run)!r}, entries(Path({str(run)!r})), RUN, control=FREE)\n"
     )
@@ -395,7 +396,7 @@ def test_a_local_read_error_is_not_taken_for_one_of_the_network(
             raise OSError(errno.EIO, "Input/output error")
         return read(descriptor, size)
 
-    monkeypatch.setattr(mounted_copy, "_SENDFILE", failing_sendfile)
+    monkeypatch.setattr(os, "sendfile", failing_sendfile)
     monkeypatch.setattr(os, "read", failing_read)
     with pytest.raises(RunUnreadableError, match=r"a\.bin"):
         transport.copy(str(run), listed, RUN, control=FREE)
@@ -406,7 +407,7 @@ def test_a_write_that_takes_no_bytes_is_an_error(
     run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = fill(run, {"a.bin": b"a" * 100})
-    monkeypatch.setattr(mounted_copy, "_SENDFILE", None)
+    monkeypatch.delattr(os, "sendfile")
     monkeypatch.setattr(os, "write", lambda *_: 0)
     with pytest.raises(TransportError):
         transport.copy(str(run), listed, RUN, control=FREE)
@@ -425,7 +426,7 @@ def test_short_writes_and_sends_are_gone_on_with(
             raise OSError(errno.EINVAL, "Invalid argument")
         return sendfile(target, source, offset, min(count, 70_001))
 
-    monkeypatch.setattr(mounted_copy, "_SENDFILE", moody_sendfile)
+    monkeypatch.setattr(os, "sendfile", moody_sendfile)
     monkeypatch.setattr(os, "write", lambda descriptor, view: write(descriptor, view[:999]))
     transport.copy(str(run), fill(run, {"a.bin": data}), RUN, control=FREE)
     assert tree(there) == {"a.bin": data}
@@ -684,17 +685,17 @@ def test_a_creation_json_that_cannot_be_read_identifies_nobody(data: bytes) -> N
 # --- the bandwidth limit -----------------------------------------------------------------------------------------------
 
 
-class FakeTime:
+class WaitedClock(SystemClock):
     """Time that passes only while somebody waits."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now_s = 0.0
-        monkeypatch.setattr(mounted_copy, "_monotonic_s", lambda: self.now_s)
-        monkeypatch.setattr(mounted_copy.threading, "Event", lambda: self)
+    now_s = 0.0
 
-    def wait(self, timeout_s: float) -> None:
-        assert 0 < timeout_s <= 0.1
-        self.now_s += timeout_s
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def pause(self, seconds: float) -> None:
+        assert 0 < seconds <= 0.1
+        self.now_s += seconds
 
 
 def pass_bytes(throttle: Throttle, size_bytes: int, piece_bytes: int = 8 << 20) -> None:
@@ -705,11 +706,9 @@ def pass_bytes(throttle: Throttle, size_bytes: int, piece_bytes: int = 8 << 20) 
 class TestThrottle:
     @pytest.mark.parametrize("rate", [1.0, 5_000.0, 1e6, 6.4e6, 1e9])
     @pytest.mark.parametrize("piece_bytes", [4096, 8 << 20])
-    def test_the_rate_holds_over_any_second(
-        self, monkeypatch: pytest.MonkeyPatch, rate: float, piece_bytes: int
-    ) -> None:
-        clock = FakeTime(monkeypatch)
-        throttle = Throttle(lambda: rate, lambda: None)
+    def test_the_rate_holds_over_any_second(self, rate: float, piece_bytes: int) -> None:
+        clock = WaitedClock()
+        throttle = Throttle(lambda: rate, lambda: None, clock=clock)
         burst = rate / 4 + 16 * 1024 + 1
         moved = 0
         while clock.now_s < 5:
@@ -717,15 +716,15 @@ class TestThrottle:
             assert moved <= rate * clock.now_s + burst
         assert moved >= rate * 4
 
-    def test_unlimited_does_not_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = FakeTime(monkeypatch)
-        pass_bytes(Throttle(lambda: None, lambda: None), 10**12)
+    def test_unlimited_does_not_wait(self) -> None:
+        clock = WaitedClock()
+        pass_bytes(Throttle(lambda: None, lambda: None, clock=clock), 10**12)
         assert clock.now_s == 0
 
-    def test_a_limit_that_changes_in_the_middle_holds_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = FakeTime(monkeypatch)
+    def test_a_limit_that_changes_in_the_middle_holds_at_once(self) -> None:
+        clock = WaitedClock()
         rate: list[float | None] = [None]
-        throttle = Throttle(lambda: rate[0], lambda: None)
+        throttle = Throttle(lambda: rate[0], lambda: None, clock=clock)
         pass_bytes(throttle, 10**9)
         rate[0] = 100e6
         pass_bytes(throttle, 10**9)
@@ -739,15 +738,15 @@ class TestThrottle:
         pass_bytes(throttle, 10**12)
         assert clock.now_s == began_s
 
-    def test_waiting_notices_that_it_was_cancelled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock = FakeTime(monkeypatch)
+    def test_waiting_notices_that_it_was_cancelled(self) -> None:
+        clock = WaitedClock()
 
         def check() -> None:
             if clock.now_s > 1:
                 raise CancelledError("stopped as asked")
 
         with pytest.raises(CancelledError):
-            pass_bytes(Throttle(lambda: 10.0, check), 10**6)
+            pass_bytes(Throttle(lambda: 10.0, check, clock=clock), 10**6)
         assert clock.now_s < 1.2
 
 

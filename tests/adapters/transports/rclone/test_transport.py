@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -19,9 +20,12 @@ from typing import Any, ClassVar
 import pytest
 
 from exlab_watch_agent.adapters.children.process import Children
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.digests import LocalDigester
 from exlab_watch_agent.adapters.transports.rclone import daemon
-from exlab_watch_agent.adapters.transports.rclone.daemon import Requests, failure_kind
+from exlab_watch_agent.adapters.transports.rclone.errors import failure_kind
+from exlab_watch_agent.adapters.transports.rclone.pace import PACE, Pace
+from exlab_watch_agent.adapters.transports.rclone.requests import Requests
 from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.policy import RcloneTarget
@@ -67,7 +71,7 @@ class RcloneContract(TransportContract):
         below = str(root.relative_to(remote.root))
         path = f"{remote.prefix}/{below}" if remote.prefix else below
         return (
-            "from exlab_watch_agent.adapters.transports.rclone import RcloneTransport\n"
+            "from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport\n"
             "from exlab_watch_agent.core.policy import RcloneTarget\n"
             f"transport = RcloneTransport(RcloneTarget({remote.name!r}, {path!r}, {str(remote.config)!r}), sampled_bytes_min=0)"
         )
@@ -530,7 +534,7 @@ def test_rclone_killed_in_the_middle_leaves_no_part_and_the_next_push_completes(
     listed = fill(run, {"a.bin": os.urandom(6_000_000), "b.bin": os.urandom(10)})
     transport = make(conf, children)
     transport.round_trip()
-    child = transport._daemon._child
+    child = transport._remote.daemon._child
     assert child is not None
 
     def kill(progress: Progress) -> None:
@@ -559,7 +563,7 @@ def test_a_push_that_moves_nothing_is_ended_as_network(
     listed = fill(run, {"a.bin": os.urandom(6_000_000)})
     transport = make(conf, children, stall_s=1.0)
     transport.round_trip()
-    child = transport._daemon._child
+    child = transport._remote.daemon._child
     assert child is not None
     has_moved = threading.Event()
 
@@ -567,7 +571,7 @@ def test_a_push_that_moves_nothing_is_ended_as_network(
         if not has_moved.is_set():
             has_moved.set()
             # The link is silent: rclone is there and answers, and no byte moves.
-            Requests(transport._daemon).call("core/bwlimit", {"rate": "1B"})
+            Requests(transport._remote.daemon).call("core/bwlimit", {"rate": "1B"})
 
     with pytest.raises(TransportError, match="moved no byte") as caught:
         transport.copy(str(run), listed, RUN, control=Control(report=stop, rate_bytes_per_s=lambda: 2e6))
@@ -594,21 +598,44 @@ def test_a_file_that_cannot_be_read_back_is_no_missing_file(
     assert caught.value.kind is FailureKind.AUTH
 
 
+def test_what_is_not_there_is_left_out_of_the_proof_however_soon_rclone_is_asked_how_it_goes(
+    conf: Path, nas: Path, children: Children
+) -> None:
+    """rclone counts a folder that it is to hash as an error, and says so before its answer says which it was."""
+    fill(nas / "root" / RUN, {"folder/a.bin": b"a", **{f"{n}.bin": os.urandom(200_000) for n in range(50)}})
+    transport = make(conf, children, pace=Pace(look_every_s=0.001))
+    names = [f"{n}.bin" for n in range(50)]
+    for _ in range(5):
+        assert sorted(transport.digests(RUN, ["folder", "gone.bin", *names], control=FREE)) == sorted(names)
+
+
+class LaterClock(SystemClock):
+    """The system's, or so much later."""
+
+    ahead_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.ahead_s
+
+
 def test_connections_that_rclone_closes_because_nobody_uses_them_are_no_sign_that_it_is_away(
     conf: Path, nas: Path, children: Children
 ) -> None:
+    """rclone closes what lies idle for a minute. Here they are cut, which looks the same to whoever takes one up again."""
     (nas / "root").mkdir()
-    transport = make(conf, children)
+    clock = LaterClock()
+    transport = make(conf, children, clock=clock)
     marker_id = transport.bind()
-    daemon = transport._daemon
+    daemon = transport._remote.daemon
     idle = [daemon.take() for _ in range(3)]
     for connection in idle:
         if connection.sock is None:
             connection.connect()
         daemon.give_back(connection)
-    time.sleep(62)
-    assert idle[0].sock is not None
-    assert idle[0].sock.recv(1) == b"", "rclone has closed it"
+    for connection in idle:
+        assert connection.sock is not None
+        connection.sock.shutdown(socket.SHUT_RDWR)
+    clock.ahead_s = PACE.idle_s
     transport.require_marker(expected_marker_id=marker_id)
 
 

@@ -13,7 +13,7 @@ import pytest
 from exlab_watch_agent.adapters.local.digests import LocalDigester
 from exlab_watch_agent.adapters.transports.rsync.by_rsync import RsyncOnlyTransport
 from exlab_watch_agent.adapters.transports.rsync.by_shell import RsyncSshTransport
-from exlab_watch_agent.adapters.transports.rsync.connection import NoShellError
+from exlab_watch_agent.adapters.transports.rsync.ssh_login import NoShellError
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.policy import RsyncSshTarget

@@ -13,13 +13,15 @@ import pytest
 
 from exlab_watch_agent.adapters.transports.rsync import target_folder
 from exlab_watch_agent.adapters.transports.rsync.by_shell import RsyncSshTransport
-from exlab_watch_agent.adapters.transports.rsync.connection import NEEDED
 from exlab_watch_agent.adapters.transports.rsync.target_folder import TargetFolder
+from exlab_watch_agent.adapters.transports.rsync.target_tools import NEEDED
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Transport
 from tests.adapters.transports.contract import FREE, RUN, TransportContract, fill, tree
-from tests.lab.servers import Link, SshServer, free_port, program, read_only, running_sshd
+from tests.lab.disks import read_only
+from tests.lab.links import Link
+from tests.lab.servers import SshServer, free_port, program, running_sshd
 
 
 def source_of(server: SshServer, root: Path, **more: object) -> str:
@@ -204,15 +206,16 @@ def test_a_read_only_target(tmp_path: Path, run: Path, make: Callable[..., Rsync
 
 
 def test_a_link_that_is_cut_in_mid_file_goes_on_from_the_piece(
-    tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport], sshd: SshServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport], sshd: SshServer
 ) -> None:
-    monkeypatch.setattr(target_folder, "PIECE_KEPT_BYTES", 1024 * 1024)
     root = new_root(tmp_path)
     data = os.urandom(24_000_000)
     listed = fill(run, {"large.bin": data})
     with Link(sshd.port) as link:
         known_hosts = str(sshd.known_hosts_for(link.port))
-        transport = make(root, port=link.port, known_hosts_path=known_hosts, is_metered=False)
+        transport = make(
+            root, port=link.port, known_hosts_path=known_hosts, is_metered=False, piece_kept_bytes=1024 * 1024
+        )
         transport.bind()
         link.cut_after_bytes = link.bytes_up + 16_000_000
         with pytest.raises(TransportError) as caught:

@@ -17,16 +17,11 @@ from pathlib import Path
 import pytest
 
 from exlab_watch_agent.adapters.children.process import Children
-from exlab_watch_agent.adapters.transports.rsync.connection import (
-    NEEDED,
-    NoShellError,
-    SshConnection,
-    SshLogin,
-    classified_ssh,
-    new_socket_path,
-    remove_socket,
-)
+from exlab_watch_agent.adapters.transports.rsync.connection import SshConnection
 from exlab_watch_agent.adapters.transports.rsync.remote_shell import RemoteShell, ShellEndedError, printing, quoted
+from exlab_watch_agent.adapters.transports.rsync.ssh_login import NoShellError, SshLogin, classified_ssh
+from exlab_watch_agent.adapters.transports.rsync.ssh_socket import new_socket_path, remove_socket
+from exlab_watch_agent.adapters.transports.rsync.target_tools import NEEDED
 from exlab_watch_agent.errors import CancelledError, FailureKind, TransportError
 from tests.lab.servers import SshServer, program, running_sshd
 
@@ -140,7 +135,8 @@ def test_nothing_is_left_on_either_side_when_the_agent_is_killed(sshd: SshServer
 import threading
 from pathlib import Path
 from exlab_watch_agent.adapters.children.process import Children
-from exlab_watch_agent.adapters.transports.rsync.connection import SshConnection, SshLogin
+from exlab_watch_agent.adapters.transports.rsync.connection import SshConnection
+from exlab_watch_agent.adapters.transports.rsync.ssh_login import SshLogin
 login = SshLogin({sshd.target!r}, {sshd.port}, {str(sshd.key)!r}, {str(sshd.known_hosts)!r})
 connection = SshConnection(login, Children(Path({str(tmp_path / "children")!r})), Path({str(tmp_path / "s")!r}))
 with connection.shell() as shell:
