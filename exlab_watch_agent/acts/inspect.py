@@ -65,8 +65,8 @@ def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
 
 
 def ask_where(effect: AskWhere, ports: Ports) -> Whereabouts:
-    """Return whether known runs are at their places. The new folder is asked for last: a run moved back is not two runs."""
-    are_there = {job_id: ports.scanner.is_there(path) for job_id, path in effect.twins.items()}
+    """Return in which folders a run still is. The new folder is asked for last: a run moved back is not two runs."""
+    are_there = {path: ports.scanner.is_there(path) for path in effect.places}
     return Whereabouts(are_there, ports.scanner.is_there(effect.place.run_path))
 
 

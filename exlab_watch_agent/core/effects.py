@@ -124,13 +124,13 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class AskWhere:
-    """Ask whether known runs are still at their places, and last of all whether the folder that is new still is.
+    """Ask whether a run is still in any of these folders, and last of all whether the folder that is new still is one.
 
-    `twins`: job id → run path of the known runs of the same identity.
+    `places`: the paths of the known runs of the same identity.
     """
 
     place: RunPlace
-    twins: Mapping[str, str]
+    places: tuple[str, ...]
 
     @property
     def equipment_id(self) -> str:

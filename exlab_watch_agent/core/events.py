@@ -219,7 +219,7 @@ Inspection = Seen | NothingNew | Unseen
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Whether known runs are at their places: job id → so; and whether the new folder is still there, asked last."""
+    """Whether a run is still in each of the folders that were asked for (path → so), and in the new one, asked last."""
 
     are_there: Mapping[str, bool]
     is_new_there: bool

@@ -70,7 +70,7 @@ class Reconciling:
             effect,
             known=lane.as_known(self._bench.commit.store.root_volume(equipment_id)),
             cleaned=frozenset(self._bench.commit.store.paths_in((RunState.CLEANED,), equipment_id)),
-            unsignalled=tuple(lane.unsignalled),
+            unsignalled=tuple(sorted(lane.unsignalled)),
             is_full=effect.is_full or not lane.is_ours,  # a root that was not ours is taken up with all that is in it
         )
 

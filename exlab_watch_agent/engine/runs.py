@@ -201,19 +201,16 @@ class Runs:
         """Let what a look at a folder saw be known. A run without a record is taken for a new one only after a question."""
         record = self._bench.commit.record_at(place.run_path)
         creation = None if isinstance(result, NothingNew) else result.creation
-        if record is None and creation is not None and (twins := self._twins_of(place, creation)):
+        if record is None and creation is not None and (places := self._places_of_twins(place, creation)):
             self._held[place.run_path] = replace(ended, result=result)
-            self._bench.errands.want(AskWhere(place, twins))
+            self._bench.errands.want(AskWhere(place, places))
             return
         self._take_in_as(ended, place, result, record, {})
 
-    def _twins_of(self, place: RunPlace, creation: Creation) -> dict[str, str]:
-        """Return job id → path of the lane's known runs of this identity: this may be one of them, moved."""
-        return {
-            twin.job_id: twin.run_path
-            for twin in self._bench.commit.twins(creation.identity)
-            if twin.equipment_id == place.equipment_id
-        }
+    def _places_of_twins(self, place: RunPlace, creation: Creation) -> tuple[str, ...]:
+        """Return where the lane's known runs of this identity were last found: this may be one of them, moved."""
+        twins = self._bench.commit.twins(creation.identity)
+        return tuple(sorted(twin.run_path for twin in twins if twin.equipment_id == place.equipment_id))
 
     def on_whereabouts(self, effect: AskWhere, answer: Whereabouts) -> None:
         """Go on with the look that had to wait for this answer."""
@@ -225,10 +222,10 @@ class Runs:
         assert isinstance(result, Seen | Unseen), "only what has a creation.json is held"
         record = self._bench.commit.record_at(path)
         if record is None and result.creation is not None:
-            twins = self._twins_of(effect.place, result.creation)
-            if twins.keys() - answer.are_there.keys():
+            places = self._places_of_twins(effect.place, result.creation)
+            if not answer.are_there.keys() >= set(places):
                 self._held[path] = held
-                self._bench.errands.want(AskWhere(effect.place, twins))
+                self._bench.errands.want(AskWhere(effect.place, places))
                 return
         if not answer.is_new_there:
             result = Unseen(UnseenCode.MISSING, f"{path} is not there any more")
@@ -384,7 +381,8 @@ class Runs:
     def _register(self, place: RunPlace, creation: Creation, are_there: Mapping[str, bool]) -> RunRecord:
         """Return the record of a run at a path where none was known: one that was moved there, or a new one."""
         for twin in self._bench.commit.twins(creation.identity):
-            if are_there.get(twin.job_id) is False:
+            # Of its place, not of its job: it may have been found in another one since that was asked.
+            if are_there.get(twin.run_path) is False:
                 return self._move_path(twin, place)
         record = _new_record(self._new_job_id(), place, creation, self._bench.clock.now())
         move = Move(record.entered_at, "discovered", None, record.state, "creation.json was noticed")
