@@ -16,54 +16,46 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
-from typing import assert_never
 
 from exlab_watch_agent.acts.carry_out import carry_out
 from exlab_watch_agent.acts.probe import bind_destination
 from exlab_watch_agent.core.bandwidth import rate_bytes_per_s
 from exlab_watch_agent.core.binding import marker_key
 from exlab_watch_agent.core.decide import decide, work_effect
-from exlab_watch_agent.core.discovery import runs_to_look_at
 from exlab_watch_agent.core.effects import (
     Bind,
     Effect,
-    Inspect,
     PlaceHeartbeat,
     Probe,
-    Scan,
     Seal,
 )
-from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Commit, Moved, Reply
 from exlab_watch_agent.engine.destinations import Destinations
-from exlab_watch_agent.engine.endings import Endings
-from exlab_watch_agent.engine.errands import CarryOut, Errands, work_key
+from exlab_watch_agent.engine.dispatch import Anchor, Dispatch
+from exlab_watch_agent.engine.errands import CarryOut, Errands
+from exlab_watch_agent.engine.gaps import Gaps
 from exlab_watch_agent.engine.lane import Lane
-from exlab_watch_agent.engine.messages import CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
+from exlab_watch_agent.engine.looks import Looks
+from exlab_watch_agent.engine.messages import Message, Noticed, Woken
 from exlab_watch_agent.engine.operators import Operators
 from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Decide, Runs
-from exlab_watch_agent.engine.timers import TimerKind, Timers
+from exlab_watch_agent.engine.timers import Timers
 from exlab_watch_agent.engine.turns import Turns
 from exlab_watch_agent.engine.views import EngineView, lane_now
 from exlab_watch_agent.ports import Clock, Ports, Progress, RunStore, SideBySide
-from exlab_watch_agent.statechart import CHART, RunState, Trigger
+from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
 BATCH_MAX = 256
-GAP_MIN_S = 30.0
-"""A pass comes at least once a second or two: who was away for so long may have missed what happened."""
-CLOCK_SET_BACK_MIN_S = 1.0
 THREADS = 6
 """Of a lane's readers: 1 scans, 2 look in the background, 1 may hang in the NAS, 2 are for fresh events."""
-Anchor = Mapping[str, str | int]
 
 
 def _threads(name: str) -> Executor:
@@ -72,27 +64,6 @@ def _threads(name: str) -> Executor:
 
 def _new_job_id() -> str:
     return uuid.uuid4().hex
-
-
-class Gaps:
-    """Notices that the machine slept, the process was stopped, or the wall clock was set: what happened then is unknown."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last_s, self._last_at = clock.monotonic_s(), clock.now()
-
-    def has_been_away(self) -> bool:
-        """Return whether either clock says that the last pass, at most a second or two ago, is longer ago than that.
-
-        On some platforms the monotonic clock stands still while the machine sleeps; the wall clock never does.
-        """
-        now_s, now_at = self._clock.monotonic_s(), self._clock.now()
-        passed_s, passed_wall_s = now_s - self._last_s, (now_at - self._last_at).total_seconds()
-        self._last_s, self._last_at = now_s, now_at
-        is_away = max(passed_s, passed_wall_s) > GAP_MIN_S or passed_wall_s < -CLOCK_SET_BACK_MIN_S
-        if is_away:
-            log.info("%.0f s passed, %.0f s by the wall clock: all is looked through", passed_s, passed_wall_s)
-        return is_away
 
 
 class Engine:
@@ -124,10 +95,7 @@ class Engine:
         make_side_by_side: Callable[[Executor], SideBySide] | None = None,
     ) -> None:
         self._store = store
-        self._policy = policy
         self._clock = clock
-        self._anchor = anchor
-        self._on_move = on_move
         self._on_pass = on_pass
         self._hints = hints
         self._is_working = is_working
@@ -148,25 +116,31 @@ class Engine:
             make_side_by_side=make_side_by_side,
         )
         bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, self.post)
-        self._runs = Runs(bench, decide=decide, new_job_id=new_job_id, only=None if only is None else set(only))
-        self._reconciling = Reconciling(bench, runs=self._runs)
-        self._turns = Turns(bench, runs=self._runs, reconciling=self._reconciling)
+        self._looks = Looks(bench, only=None if only is None else set(only))
+        self._runs = Runs(bench, looks=self._looks, decide=decide, new_job_id=new_job_id)
+        self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs)
+        self._turns = Turns(bench, looks=self._looks, runs=self._runs, reconciling=self._reconciling)
         self._destinations = Destinations(bench, audit_soon=self._turns.audit_soon)
-        self._operators = Operators(
+        operators = Operators(
             bench,
+            looks=self._looks,
             runs=self._runs,
             turns=self._turns,
             destinations=self._destinations,
             reconciling=self._reconciling,
+        )
+        self._dispatch = Dispatch(
+            bench,
+            looks=self._looks,
+            runs=self._runs,
+            turns=self._turns,
+            destinations=self._destinations,
+            reconciling=self._reconciling,
+            operators=operators,
+            on_move=on_move,
+            anchor=anchor,
         )
         self.view = EngineView({lane_id: lane_now(lane) for lane_id, lane in self.lanes.items()}, self._runs.views.now)
-        self._endings = Endings(
-            bench,
-            runs=self._runs,
-            turns=self._turns,
-            destinations=self._destinations,
-            reconciling=self._reconciling,
-        )
 
     def _lane(self, ports: Ports) -> Lane:
         key = marker_key(ports.equipment.equipment_id, ports.transport.describe())
@@ -216,9 +190,9 @@ class Engine:
             taken = [] if self._commit.pause is not None else self._commit.take_held()
         if self._commit.pause is None:
             for message in taken:
-                self._handle(message)
+                self._dispatch.on_message(message)
             for kind, key in self._timers.take_due(self._clock.monotonic_s()):
-                self._fire(kind, key)
+                self._dispatch.on_timer(kind, key)
             self._settle()
         self._show()
         self._on_pass()
@@ -265,7 +239,7 @@ class Engine:
             for consequence in due:
                 match consequence:
                     case Moved():
-                        self._moved(consequence)
+                        self._dispatch.on_moved(consequence)
                     case Reply():
                         consequence.to(consequence.answer)
                     case _:
@@ -279,25 +253,13 @@ class Engine:
 
     def _start(self) -> None:
         """Start what may start: what was decided, then looks in the background, a push each lane, one audit beside them."""
-        self._errands.start(self._brief)
-        while sum(self._runs.look_at_backlog(lane) for lane in self.lanes.values()):
-            self._errands.start(self._brief)
+        self._errands.start(self._dispatch.brief)
+        while sum(self._looks.want_backlog(lane) for lane in self.lanes.values()):
+            self._errands.start(self._dispatch.brief)
         if self._is_working:
             self._turns.start_pushes()
             self._turns.start_audit()
-            self._errands.start(self._brief)
-
-    def _brief(self, effect: Effect) -> Effect | None:
-        """Complete an effect with what is known at the moment in which it may start; None where it is put off."""
-        match effect:
-            case Inspect():
-                return self._runs.brief(effect)
-            case Scan():
-                return self._reconciling.brief(effect)
-            case Seal():
-                return replace(effect, anchor=self._anchor())
-            case _:
-                return effect
+            self._errands.start(self._dispatch.brief)
 
     # --- start and end -----------------------------------------------------------------------------------------------
 
@@ -310,11 +272,11 @@ class Engine:
                 continue
             # What rests as it was left need not be read again; all else is looked at, a few at a time.
             lane.known[record.run_path] = record.creation_signature
-            if self._runs.is_mine(record):
+            if self._looks.is_mine(record):
                 self._resume(record, now)
             if record.verified_at is not None:
                 lane.last_success_at = max(record.verified_at, lane.last_success_at or record.verified_at)
-        for lane in self.lanes.values() if self._is_working and self._runs.only is None else ():
+        for lane in self.lanes.values() if self._is_working and self._looks.only is None else ():
             # one that is away, or waits to be bound, is told also with nothing to do
             self._destinations.probe(lane, is_light=True)
         self._reconciling.want_scan(self.lanes)
@@ -332,7 +294,7 @@ class Engine:
 
     def is_at_rest(self) -> bool:
         """Return whether nothing is under way and nothing more would happen without a new event or a longer wait."""
-        if not self._commit.is_empty or self.has_messages or self._runs.is_reading_again:
+        if not self._commit.is_empty or self.has_messages or self._looks.is_reading_again:
             return False
         if not self._errands.is_idle(but_for=self._need_not_be_waited_for):
             return False
@@ -362,87 +324,12 @@ class Engine:
         self._show()
         return f"{equipment_id}: {lane.ports.transport.describe()} is bound"
 
-    # --- messages ----------------------------------------------------------------------------------------------------
-
-    def _handle(self, message: Message) -> None:
-        match message:
-            case Woken():
-                pass
-            case Noticed():
-                self._on_noticed(message)
-            case ScanWanted():
-                equipment_ids = self.lanes if message.equipment_ids is None else message.equipment_ids
-                self._reconciling.want_scan(equipment_ids, is_full=message.is_full)
-            case CommandGiven():
-                self._operators.on_command(message)
-            case Ended():
-                self._errands.on_ended(message)
-                if not self._stopping.is_set():
-                    self._endings.on_ended(message)
-            case _:
-                assert_never(message)
-
-    def _on_noticed(self, message: Noticed) -> None:
-        about_creation = [path for path in message.paths if path.endswith(CREATION_FILE)]
-        for run_path in runs_to_look_at(about_creation, self._runs.roots)[0]:
-            self._runs.want_look(run_path, is_about_creation=True)
-        others = [path for path in message.paths if not path.endswith(CREATION_FILE)]
-        run_paths, equipment_ids = runs_to_look_at(others, self._runs.roots)
-        for run_path in run_paths:
-            self._runs.want_look(run_path)
-        self._reconciling.want_scan(equipment_ids, is_full=False)
-
-    def _fire(self, kind: TimerKind, key: str) -> None:
-        match kind:
-            case TimerKind.LOOK:
-                self._runs.want_look(key)
-            case TimerKind.SCAN:
-                self._reconciling.want_scan((key,))
-            case TimerKind.SCAN_AGAIN:
-                self._reconciling.want_scan((key,), is_full=False)
-            case TimerKind.PROBE:
-                self._destinations.probe(self.lanes[key])
-            case TimerKind.SILENCE:
-                self._destinations.on_silence(self.lanes[key])
-            case TimerKind.READY:
-                self._turns.on_ready(key)
-            case TimerKind.ERRAND:
-                self._errands.on_time(key)
-            case TimerKind.AUDIT:
-                self._turns.on_audit_due(key)
-            case TimerKind.ROOM:
-                pass  # only a pause looks at it
-            case _:
-                assert_never(kind)
-
-    # --- after saving ------------------------------------------------------------------------------------------------
-
-    def _moved(self, moved: Moved) -> None:
-        """Bring what is kept in memory in line with a move that is durable now."""
-        before, after, move = moved.before, moved.after, moved.move
-        self._on_move(after, move)
-        if before is None:
-            return
-        self._errands.drop(work_key(after.job_id))
-        if before.state is RunState.QUEUED:
-            self._turns.leave_queue(after)
-        if after.state is RunState.QUEUED:
-            self._turns.make_ready(after, wait_s=after.wait_s)
-        if after.state is RunState.ACQUIRING:
-            self._runs.want_look(after.run_path)
-        if move.trigger == Trigger.AUDIT_INTERRUPTED:
-            self._turns.audit_in(after.job_id, min(self._policy.audit_interval_s, self._policy.retry_schedule_s[-1]))
-        elif after.state in CHART.auditable:
-            self._turns.plan_audit(after, self._clock.now())
-        if move.trigger in (Trigger.SEALED, Trigger.PROVEN, Trigger.DIFFERENCE_GONE):
-            self.lanes[after.equipment_id].last_success_at = move.at
-
     # --- for people --------------------------------------------------------------------------------------------------
 
     @property
     def roots(self) -> Mapping[str, str]:
         """Equipment id → its folder here."""
-        return self._runs.roots
+        return self._looks.roots
 
     def ports_of(self, equipment_id: str) -> Ports:
         """Return a lane's ports with what is known of both its sides now. From any thread."""

@@ -28,6 +28,7 @@ from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
 from exlab_watch_agent.engine.destinations import Destinations
+from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Answer, CommandGiven
 from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Runs
@@ -43,9 +44,17 @@ class Operators:
     """The loop's own; only its thread uses it."""
 
     def __init__(
-        self, bench: Bench, *, runs: Runs, turns: Turns, destinations: Destinations, reconciling: Reconciling
+        self,
+        bench: Bench,
+        *,
+        looks: Looks,
+        runs: Runs,
+        turns: Turns,
+        destinations: Destinations,
+        reconciling: Reconciling,
     ) -> None:
         self._bench = bench
+        self._looks = looks
         self._runs = runs
         self._turns = turns
         self._destinations = destinations
@@ -84,7 +93,7 @@ class Operators:
             case Enqueue():
                 return self._enqueue(command.run_path)
             case LookAt():
-                self._runs.want_look(command.run_path)
+                self._looks.want(command.run_path)
                 return "the run is looked at"
             case Retry():
                 return self._retry(self._named(command), command.operator)
@@ -125,14 +134,14 @@ class Operators:
 
     def _enqueue(self, run_path: str) -> str:
         """Look after this run from now on, also where this engine does not look after all that it finds."""
-        if place_of(run_path, self._runs.roots) is None:
+        if place_of(run_path, self._looks.roots) is None:
             raise AgentError(f"{run_path} is no run of a configured equipment.")
-        if self._runs.only is not None:
-            self._runs.only.add(run_path)
+        if self._looks.only is not None:
+            self._looks.only.add(run_path)
         record = self._bench.commit.record_at(run_path)
         if record is not None and record.state is RunState.FAILED:
             self._runs.decide(record.job_id, RetryRequested("program"))
-        self._runs.want_look(run_path)
+        self._looks.want(run_path)
         return record.job_id if record is not None else ""
 
     def _retry_all(self, operator: str) -> str:
@@ -141,7 +150,7 @@ class Operators:
             for job_id in self._bench.commit.store.ids_in((RunState.FAILED,))
             if (record := self._bench.commit.record(job_id)) is not None
             and record.state is RunState.FAILED
-            and self._runs.is_mine(record)
+            and self._looks.is_mine(record)
         ]
         for job_id in failed:
             self._runs.decide(job_id, RetryRequested(operator))
@@ -160,7 +169,7 @@ class Operators:
         if record.state in (RunState.FAILED, RunState.QUEUED):
             return self._retry(record, operator)
         if record.state in (RunState.ACQUIRING, RunState.BLOCKED):
-            self._runs.want_look(record.run_path)
+            self._looks.want(record.run_path)
             return f"the run is {record.state} and is looked at now"
         return f"the run is {record.state}"
 

@@ -21,6 +21,7 @@ from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_s
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.errands import key_of, work_key
 from exlab_watch_agent.engine.lane import Lane
+from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended
 from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.timers import TimerKind
@@ -42,8 +43,9 @@ def gone(run_path: str) -> str:
 class Reconciling:
     """The loop's own; only its thread uses it."""
 
-    def __init__(self, bench: Bench, *, runs: Runs) -> None:
+    def __init__(self, bench: Bench, *, looks: Looks, runs: Runs) -> None:
         self._bench = bench
+        self._looks = looks
         self._runs = runs
 
     # --- when --------------------------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ class Reconciling:
         that cannot be read may be that place for ever, so only the first scan asks for another one soon.
         """
         record = self._bench.commit.record_at(path)  # none where it was moved in this very pass
-        if record is None or record.state not in CHART.gone_when_missing or not self._runs.is_mine(record):
+        if record is None or record.state not in CHART.gone_when_missing or not self._looks.is_mine(record):
             return
         self._runs.say_gone(record, gone(record.run_path))
         if record.state is not RunState.QUEUED or self._bench.errands.is_admitting(record.job_id):

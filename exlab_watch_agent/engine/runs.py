@@ -1,7 +1,7 @@
-"""What the loop knows of runs from looking at them: when to look, which run a folder is, quiet time, and what is decided of it.
+"""What the loop knows of runs from looking at them: which run a folder is, for how long it has been quiet, what is told of it.
 
-Decided here: how often a run is looked at, for how long it has been quiet, which record a run at a path has, and that a run is
-new. Not here: how a look is made (acts/inspect.py), and what it means for the run's state (core/decide.py).
+Decided here: which record a run at a path has, that a run is new, quiet time, and when the next look is due. Not here: how a
+look is made (acts/inspect.py), how often (looks.py), and what it means for the run's state (core/decide.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import settled
 from exlab_watch_agent.core.creation import Creation, SavedCreation
 from exlab_watch_agent.core.decide import Step, work_effect
-from exlab_watch_agent.core.discovery import RunPlace, place_of
+from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import AskWhere, Inspect
 from exlab_watch_agent.core.events import (
     Event,
@@ -33,23 +33,17 @@ from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
-from exlab_watch_agent.engine.errands import Slot, work_key
+from exlab_watch_agent.engine.errands import work_key
 from exlab_watch_agent.engine.lane import Lane
+from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended, ScanWanted
-from exlab_watch_agent.engine.timers import TimerKind
 from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD, Views
 from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
-REREAD_WAITS_S = (0.3, 1.0, 3.0)
-"""A half-written creation.json is read again after these before it becomes a problem."""
 UNREADABLE_WAIT_S = 5.0
 PROBLEM_WAIT_S = 60.0
-BACKGROUND_LOOKS_MAX = 2
-LOOK_DUTY = 10
-"""A run that keeps changing is looked at for at most one part in this many of a worker's time."""
-SLOW_LOOK_S = 0.25
 TICK_S = 0.05
 """A file that was changed twice within a tick may show the same signature; ticks are 1 to 16 ms long."""
 
@@ -57,21 +51,9 @@ Decide = Callable[..., Step]
 
 
 @dataclass(slots=True)
-class Pace:
-    """When a folder may be looked at again, and whether its last look took so long that the next waits in the background."""
-
-    not_before_s: float = 0.0
-    is_slow: bool = False
-
-
-@dataclass(slots=True)
 class Memory:
-    """What the looks of this life saw of a run. `own_signature`: of the `creation.json` that the agent itself wrote last.
+    """What the looks of this life saw of a run. `is_settling`: it would be complete if it were quiet."""
 
-    `is_settling`: it would be complete if it were quiet.
-    """
-
-    own_signature: FileSignature | None = None
     fingerprint: str = ""
     quiet_since_s: float = 0.0
     changes: int = 0
@@ -80,22 +62,16 @@ class Memory:
 
 
 class Runs:
-    """The loop's own; only its thread uses it. `only`: paths of the runs that are looked after; None: all that are found."""
+    """The loop's own; only its thread uses it."""
 
-    def __init__(self, bench: Bench, *, decide: Decide, new_job_id: Callable[[], str], only: set[str] | None) -> None:
+    def __init__(self, bench: Bench, *, looks: Looks, decide: Decide, new_job_id: Callable[[], str]) -> None:
         self._bench = bench
+        self._looks = looks
         self._decide = decide
         self._new_job_id = new_job_id
-        self.only = only
-        self.roots = {lane_id: lane.ports.root for lane_id, lane in bench.lanes.items()}
         self.views = Views()
         self._memory: dict[str, Memory] = {}
-        self._paces: dict[str, Pace] = {}
-        self._rereads: dict[str, int] = {}
         self._held: dict[str, Ended] = {}
-
-    def is_mine(self, record: RunRecord) -> bool:
-        return record.equipment_id in self._bench.lanes and (self.only is None or record.run_path in self.only)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
@@ -126,75 +102,15 @@ class Runs:
         if known.get(record.run_path) != saved.before:
             return
         known[record.run_path] = saved.after
-        self._memory_of(record.job_id).own_signature = saved.after
+        self._looks.own_signatures[record.job_id] = saved.after
 
     def _memory_of(self, job_id: str) -> Memory:
         return self._memory.setdefault(job_id, Memory())
 
-    # --- when to look ------------------------------------------------------------------------------------------------
-
-    def want_look(self, run_path: str, *, is_about_creation: bool = False, is_background: bool = False) -> None:
-        """Look at a run soon: one look at a time for each run, and not too often while it keeps changing."""
-        place = place_of(run_path, self.roots)
-        if place is None or (self.only is not None and run_path not in self.only):
-            return
-        record = self._bench.commit.record_at(run_path)
-        self._bench.errands.want(
-            Inspect(place, record.job_id if record is not None else "", is_about_creation, is_background)
-        )
-
-    def look_in(self, run_path: str, wait_s: float) -> None:
-        """Look at a run after so long, unless it is looked at before."""
-        self._bench.timers.set_earlier(TimerKind.LOOK, run_path, due_s=self._bench.in_s(wait_s))
-
-    def look_at_backlog(self, lane: Lane) -> bool:
-        """Look at what a scan asks for a few at a time, so that a run that is being written now goes before them.
-
-        Return whether there was anything to look at.
-        """
-        free = BACKGROUND_LOOKS_MAX - self._bench.errands.taken(Slot.BACKGROUND, lane.equipment_id)
-        if not lane.is_ours or not lane.backlog or free <= 0:
-            return False
-        for _ in range(min(free, len(lane.backlog))):
-            path, _ = lane.backlog.popitem(last=False)
-            self.want_look(path, is_background=True)
-        return True
-
-    def brief(self, effect: Inspect) -> Inspect | None:
-        """Return the look with what is known at this moment, in which it may start; None when it is put off."""
-        path = effect.place.run_path
-        lane = self._bench.lanes[effect.equipment_id]
-        if not lane.is_ours:
-            self._rereads.pop(path, None)
-            return None  # the scan that follows when the root is ours finds it
-        pace = self._paces.setdefault(path, Pace())
-        if self._bench.clock.monotonic_s() < pace.not_before_s and not effect.is_about_creation:
-            self._bench.timers.set_earlier(TimerKind.LOOK, path, due_s=pace.not_before_s)
-            return None
-        if pace.is_slow and not effect.is_background:
-            lane.put_first([path])  # several runs of 100,000 files must not keep all readers from a new one
-            return None
-        record = self._bench.commit.record_at(path)
-        known_signature = None
-        if record is not None and effect.is_about_creation and record.job_id in self._memory:
-            known_signature = self._memory[record.job_id].own_signature
-        if known_signature is None:  # else the look may end at our own write, and the planned one must still come
-            self._bench.timers.cancel(TimerKind.LOOK, path)
-        return replace(
-            effect,
-            declared_mismatches=record.declared_mismatches if record is not None else (),
-            known_signature=known_signature,
-            judges_gate=record is not None and record.state is not RunState.ACQUIRING,
-        )
-
     # --- what was seen -----------------------------------------------------------------------------------------------
 
     def on_inspected(self, ended: Ended, effect: Inspect, result: Inspection) -> None:
-        path = effect.place.run_path
-        took_s = ended.ended_s - ended.began_s
-        # A machine may sleep, or a disk hang, in the middle of a look: a full scan's look is never put off for another.
-        not_before_s = ended.ended_s + min(LOOK_DUTY * took_s, self._bench.policy.rescan_s)
-        self._paces[path] = Pace(not_before_s, took_s > SLOW_LOOK_S)
+        self._looks.ended(effect.place.run_path, ended)
         self.take_in(ended, effect.place, result)
 
     def take_in(self, ended: Ended, place: RunPlace, result: Inspection) -> None:
@@ -241,7 +157,7 @@ class Runs:
     ) -> None:
         lane = self._bench.lanes[place.equipment_id]
         if not lane.is_ours:
-            self._rereads.pop(place.run_path, None)
+            self._looks.was_readable(place.run_path)
             return  # it went away meanwhile: nothing is concluded from it
         match result:
             case Unseen():
@@ -250,7 +166,7 @@ class Runs:
                 pass
             case Seen():
                 self.views.tell_of_folder(place.run_path, None)
-                self._rereads.pop(place.run_path, None)
+                self._looks.was_readable(place.run_path)
                 record = record or self._register(place, result.creation, are_there)
                 self._on_seen(lane, ended, result, record)
 
@@ -260,31 +176,27 @@ class Runs:
         path = place.run_path
         match result.code:
             case UnseenCode.ROOT:
-                self._rereads.pop(path, None)
+                self._looks.was_readable(path)
                 self._bench.post(ScanWanted((lane.equipment_id,)))
                 return
             case UnseenCode.DESTINATION:
                 return  # of the lane, not of the run
             case UnseenCode.CREATION:
-                rereads = self._rereads.get(path, 0)
-                if rereads < len(REREAD_WAITS_S):
-                    self._rereads[path] = rereads + 1
-                    due_s = self._bench.in_s(REREAD_WAITS_S[rereads])
-                    self._bench.timers.set(TimerKind.LOOK, path, due_s=due_s)
+                if self._looks.read_again(path):
                     return
                 self.views.tell_of_folder(path, result.message)
-                self.look_in(path, PROBLEM_WAIT_S)  # a permission or a lock that is mended leaves no event
+                self._looks.want_in(path, PROBLEM_WAIT_S)  # a permission or a lock that is mended leaves no event
             case UnseenCode.LEVEL:
                 assert result.signature is not None, "the file was read"
                 lane.rejected[path] = result.signature
                 self.views.tell_of_folder(path, result.message)
-                self.look_in(path, PROBLEM_WAIT_S)  # what is corrected, or moved away, may leave no event either
+                self._looks.want_in(path, PROBLEM_WAIT_S)  # what is corrected, or moved away, may leave no event either
             case UnseenCode.UNREADABLE:
                 record = self._on_unreadable(lane, place, result, record, are_there)
-                self.look_in(path, UNREADABLE_WAIT_S)
+                self._looks.want_in(path, UNREADABLE_WAIT_S)
             case UnseenCode.MISSING:
                 self.views.tell_of_folder(path, None)
-        self._rereads.pop(path, None)
+        self._looks.was_readable(path)
         if record is None:
             return
         view = self.views.of(record.job_id)
@@ -370,11 +282,11 @@ class Runs:
             else:
                 wait_s = max(1.0, self._bench.policy.settle_s) * 2.0 ** min(memory.looks_unchanged, 20)
             if memory.is_settling or wait_s < self._bench.policy.rescan_s:  # else the next full scan comes first
-                self.look_in(path, wait_s)
+                self._looks.want_in(path, wait_s)
             return
         expiry = next_expiry(seen.creation.overrides, now=self._bench.clock.now())
         if expiry is not None and record.state not in CHART.settled:
-            self.look_in(path, max(0.0, (expiry - self._bench.clock.now()).total_seconds()) + 0.01)
+            self._looks.want_in(path, max(0.0, (expiry - self._bench.clock.now()).total_seconds()) + 0.01)
 
     # --- which run it is ---------------------------------------------------------------------------------------------
 
@@ -429,8 +341,7 @@ class Runs:
 
     def forget(self, lane: Lane) -> None:
         """Let go of what is kept about runs that rest: there may be many of them, and hardly anything ever happens there."""
-        now_s = self._bench.clock.monotonic_s()
-        self._paces = {path: pace for path, pace in self._paces.items() if pace.not_before_s > now_s}
+        self._looks.forget_paces()
         for job_id in [*self._memory, *self.views.now.runs]:
             record = (
                 self._bench.commit.record(job_id)
@@ -440,6 +351,7 @@ class Runs:
             is_here = record is not None and record.equipment_id == lane.equipment_id
             if record is not None and is_here and record.state in CHART.settled and not self.views.of(job_id).has_news:
                 self._memory.pop(job_id, None)
+                self._looks.own_signatures.pop(job_id, None)
                 self.views.forget(job_id)
 
     @property
@@ -450,11 +362,6 @@ class Runs:
     def _settles(self, job_id: str, memory: Memory) -> bool:
         record = self._bench.commit.record(job_id) if memory.is_settling and memory.changes <= 1 else None
         return record is not None and self._bench.lanes[record.equipment_id].is_ours
-
-    @property
-    def is_reading_again(self) -> bool:
-        """Whether a `creation.json` that could not be read is about to be read again."""
-        return bool(self._rereads)
 
 
 def _observe_quiet(memory: Memory, ended: Ended, fingerprint: str) -> float:

@@ -19,6 +19,7 @@ from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.errands import Slot
 from exlab_watch_agent.engine.lane import Lane
+from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import UNREADABLE_WAIT_S, Runs
 from exlab_watch_agent.engine.timers import TimerKind
@@ -30,8 +31,9 @@ MISSING_WAIT_S = 60.0
 class Turns:
     """The loop's own; only its thread uses it."""
 
-    def __init__(self, bench: Bench, *, runs: Runs, reconciling: Reconciling) -> None:
+    def __init__(self, bench: Bench, *, looks: Looks, runs: Runs, reconciling: Reconciling) -> None:
         self._bench = bench
+        self._looks = looks
         self._runs = runs
         self._reconciling = reconciling
         self._last_lane: str | None = None
@@ -78,7 +80,7 @@ class Turns:
             record = self._bench.commit.record(job_id)
             if record is None or record.state is not RunState.QUEUED:
                 continue
-            place = place_of(record.run_path, self._runs.roots)
+            place = place_of(record.run_path, self._looks.roots)
             if place is None:
                 continue
             self._bench.errands.want(
@@ -130,7 +132,7 @@ class Turns:
 
     def audit_soon(self, record: RunRecord) -> None:
         """Have a sealed run audited when it is its turn."""
-        if self._runs.is_mine(record):
+        if self._looks.is_mine(record):
             self._bench.lanes[record.equipment_id].audits.setdefault(record.job_id)
 
     def start_audit(self) -> None:

@@ -21,7 +21,7 @@ from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, FileSignature, Inventory
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import (
     CancelledError,
@@ -47,11 +47,9 @@ from exlab_watch_agent.ports import (
 )
 from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, World, entry, status_in
 
-Signature = tuple[int, int, int]
 
-
-def signature(file: LocalFile) -> Signature:
-    return (file.ctime_ns, len(file.data), file.inode)
+def signature(file: LocalFile) -> FileSignature:
+    return FileSignature(file.ctime_ns, len(file.data), file.inode)
 
 
 def sha256(data: bytes) -> str:
@@ -188,7 +186,7 @@ class MemoryCreations:
         self._world.port("put_text done")
         return SavedCreation(before, written)
 
-    def append_override(self, run_path: str, entry: Mapping[str, Any]) -> Signature:
+    def append_override(self, run_path: str, entry: Mapping[str, Any]) -> FileSignature:
         raise AssertionError("the engine appends no overrides")
 
     def _parsed(self, run_path: str) -> tuple[SimRun, dict[str, Any]]:

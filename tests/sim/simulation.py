@@ -18,9 +18,9 @@ from typing import Any
 from unittest.mock import patch
 
 from exlab_watch_agent.acts.carry_out import carry_out
+from exlab_watch_agent.adapters.local.durable import write_all
 from exlab_watch_agent.adapters.state.layout import TRAIL_NAME
 from exlab_watch_agent.adapters.state.store import RunStore
-from exlab_watch_agent.adapters.state.trail import AuditTrail
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.commands import command_of
@@ -381,15 +381,15 @@ class Simulation:
 
     # --- the store ---------------------------------------------------------------------------------------------------
 
-    def write_trail(self, trail: AuditTrail, data: bytes) -> None:
+    def write_trail(self, descriptor: int, data: bytes) -> None:
         """The one write of a commit: it may be torn by a kill, or the disk may be full."""
         if self.fate.happens(self.fate.p_kill * 3):
             self._torn = data[: self.random.randrange(len(data) + 1)]
             raise Killed("the write of the trail")
         if self.fate.happens(self.fate.p_kill / 2):
-            _REAL_WRITE(trail, data[: self.random.randrange(len(data) + 1)])
+            write_all(descriptor, data[: self.random.randrange(len(data) + 1)])
             raise OSError(28, "No space left on device")
-        _REAL_WRITE(trail, data)
+        write_all(descriptor, data)
 
     def commit(self, entries: Sequence[Entry], at: datetime) -> None:
         self._in_flight = list(entries)
@@ -520,14 +520,11 @@ class _WatchedStore(RunStore):
     """The real store; the simulation stands at its commits."""
 
     def __init__(self, folder: Path, simulation: Simulation) -> None:
-        super().__init__(folder, checkpoint_lines=20)
+        super().__init__(folder, checkpoint_lines=20, write_trail=simulation.write_trail)
         self._simulation = simulation
 
     def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:
         self._simulation.commit(entries, at)
-
-
-_REAL_WRITE = AuditTrail._write
 
 
 class _NoErrors(logging.Handler):
@@ -541,17 +538,13 @@ class _NoErrors(logging.Handler):
 
 @contextmanager
 def in_place(simulation: Simulation) -> Iterator[None]:
-    """Put the simulation where the disk was: no fsync, frequent checkpoints, a write that may be torn."""
+    """Live without fsync, which would only cost time here, and count an internal error that is logged as a violation."""
     package = logging.getLogger("exlab_watch_agent")
     handler, was = _NoErrors(), (package.level, package.propagate)
     package.addHandler(handler)
     package.propagate = False
     try:
         with ExitStack() as stack:
-            for target, name, stand_in in (
-                (AuditTrail, "_write", lambda trail, data: simulation.write_trail(trail, data)),
-            ):
-                stack.enter_context(patch.object(target, name, stand_in))
             for name in ("fsync", "fdatasync"):
                 stack.enter_context(patch(f"os.{name}", lambda _: None))
             yield

@@ -17,8 +17,8 @@ import pytest
 
 from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.engine.errands import Slot
+from exlab_watch_agent.engine.looks import BACKGROUND_LOOKS_MAX, Pace
 from exlab_watch_agent.engine.messages import Noticed, ScanWanted
-from exlab_watch_agent.engine.runs import BACKGROUND_LOOKS_MAX, Pace
 from exlab_watch_agent.statechart import RunState
 from tests.sim.simulation import HOUR_S, Simulation, in_place
 from tests.sim.world import SENTINEL
@@ -188,7 +188,7 @@ def test_a_slow_look_waits_for_its_turn_in_the_background_and_a_new_run_does_not
         alive.engine.post(Noticed((run.path,)))
         alive.run_for(0.0)
         lane = alive.engine.lanes["EQ_A"]
-        alive.engine._runs._paces[run.path] = Pace(is_slow=True)
+        alive.engine._looks._paces[run.path] = Pace(is_slow=True)
         taken = alive.engine._errands._taken
         taken[Slot.BACKGROUND, "EQ_A"] = BACKGROUND_LOOKS_MAX  # others are under way
         alive.engine.post(Noticed((run.path,)))

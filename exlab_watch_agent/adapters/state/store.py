@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_temporaries
+from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_temporaries, write_all
 from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
 from exlab_watch_agent.adapters.state.layout import StateLayout
@@ -69,7 +69,7 @@ class RunStore:
     """Implements ports.RunStore over one state folder. One writer, one process; readers use `load`.
 
     `segment_bytes`: how long the trail's live segment may become. `checkpoint_lines`: a checkpoint is due after so many
-    lines, or after half as many as there are runs, whichever is more.
+    lines, or after half as many as there are runs, whichever is more. `write_trail`: the one write of each commit.
     """
 
     def __init__(
@@ -78,13 +78,14 @@ class RunStore:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         checkpoint_lines: int = CHECKPOINT_LINES,
+        write_trail: Callable[[int, bytes], None] = write_all,
         clock: Clock | None = None,
     ) -> None:
         self._folder = folder
         self._layout = StateLayout(folder)
         # Not bound to a thread: whoever closes the store lets the folder go.
         self._lock = FileLock(self._layout.lock, timeout=LOCK_WAIT_S, thread_local=False)
-        self._trail = AuditTrail(folder)
+        self._trail = AuditTrail(folder, write=write_trail)
         self._segment_bytes = segment_bytes
         self._checkpoint_lines = checkpoint_lines
         self._documents = Documents()

@@ -67,9 +67,13 @@ def errors_as_store_errors(path: Path, error: OSError, *, is_unchanged: bool = T
 
 
 class AuditTrail:
-    """Appends lines to the live segment and keeps the head. One writer; `append` is durable when it returns."""
+    """Appends lines to the live segment and keeps the head. One writer; `append` is durable when it returns.
 
-    def __init__(self, folder: Path) -> None:
+    `write`: writes all of these bytes to a descriptor, or raises.
+    """
+
+    def __init__(self, folder: Path, *, write: Callable[[int, bytes], None] = write_all) -> None:
+        self._write = write
         self._folder = folder
         self._path = StateLayout(folder).trail
         self._descriptor = -1
@@ -106,7 +110,7 @@ class AuditTrail:
         if self._descriptor < 0:
             raise StoreWriteError("the audit trail is closed")
         try:
-            self._write(b"".join(batch.data))
+            self._write(self._descriptor, b"".join(batch.data))
         except OSError as error:
             raise errors_as_store_errors(self._path, error, is_unchanged=self._is_cut_back(error)) from error
         except BaseException:  # an interrupt: the next line must not follow half of this one
@@ -122,9 +126,6 @@ class AuditTrail:
             self._abandon()
             raise
         self.head = batch.head
-
-    def _write(self, data: bytes) -> None:
-        write_all(self._descriptor, data)
 
     def _is_cut_back(self, error: OSError) -> bool:
         """After a failed write: bring the file back to its head if it was only for want of room, else refuse all further lines."""

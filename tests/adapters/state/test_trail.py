@@ -184,17 +184,14 @@ def test_a_failed_sync_is_never_repeated_whatever_it_says(
     assert read(folder)[0][-1] == (10, "ten")
 
 
-def test_an_interrupt_in_the_middle_of_an_append_leaves_no_half_line_to_write_after(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trail = opened(folder, read(folder)[1].head)
-    before = (folder / TRAIL_NAME).read_bytes()
-
-    def interrupted(_: AuditTrail, data: bytes) -> None:
-        os.write(trail._descriptor, data[:7])
+def test_an_interrupt_in_the_middle_of_an_append_leaves_no_half_line_to_write_after(folder: Path) -> None:
+    def interrupted(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[:7])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(AuditTrail, "_write", interrupted)
+    trail = AuditTrail(folder, write=interrupted)
+    trail.open(read(folder)[1].head)
+    before = (folder / TRAIL_NAME).read_bytes()
     with pytest.raises(KeyboardInterrupt):
         append(trail, "eleven")
     assert (folder / TRAIL_NAME).read_bytes() == before

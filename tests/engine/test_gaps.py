@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from exlab_watch_agent.engine.loop import Gaps
+from exlab_watch_agent.engine.gaps import Gaps
 from tests.sim.world import FakeClock
 
 
