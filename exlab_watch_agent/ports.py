@@ -462,8 +462,27 @@ class Entry:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+class RunsView(Protocol):
+    """The runs as they were at one moment; never changes. From any thread."""
+
+    def get(self, job_id: str) -> RunRecord | None: ...
+
+    def at(self, run_path: str) -> RunRecord | None:
+        """Return the run at this path."""
+        ...
+
+    def state_at(self, run_path: str) -> RunState | None:
+        """Return its state, which costs less than its record."""
+        ...
+
+
 class RunStore(Protocol):
-    """Keeps the records and the audit trail. Written by the engine's loop only; other threads may read."""
+    """Keeps the records and the audit trail. Only the engine's loop calls it; other threads read `view` and nothing else."""
+
+    @property
+    def view(self) -> RunsView:
+        """The runs as of the last commit: another value after each."""
+        ...
 
     def get(self, job_id: str) -> RunRecord | None: ...
 
@@ -485,10 +504,6 @@ class RunStore(Protocol):
 
     def state_of(self, job_id: str) -> RunState | None:
         """Return a run's state without its record, None for an unknown one. May be called from any thread."""
-        ...
-
-    def state_at(self, run_path: str) -> RunState | None:
-        """Return the state of the run at this path, None where none is known. May be called from any thread."""
         ...
 
     def counts(self) -> Mapping[RunState, int]:

@@ -182,7 +182,7 @@ class NASSyncClient:
 
     def _record(self, path: str) -> RunRecord | None:
         self._require_running()
-        return self._agent.store.by_path(path)
+        return self._agent.store.view.at(path)
 
     def _require_running(self) -> None:
         if self._failure is not None:

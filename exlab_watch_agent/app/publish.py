@@ -29,7 +29,7 @@ from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.views import EngineView, LaneNow, Told
 from exlab_watch_agent.errors import NAS_UNREACHABLE
-from exlab_watch_agent.ports import Clock, RunStore
+from exlab_watch_agent.ports import Clock, RunStore, RunsView
 from exlab_watch_agent.report.snapshot import (
     Heartbeat,
     Holder,
@@ -158,7 +158,7 @@ class Publisher:
         now, observer = self._parts.clock.now(), self._observer()
         return snapshot_of(
             self._engine,
-            self._parts.store,
+            self._parts.store.view,
             destinations=self._destinations,
             now=now,
             observer=observer,
@@ -297,7 +297,7 @@ class _Glance:
 
 def snapshot_of(
     engine: Engine,
-    store: RunStore,
+    runs: RunsView,
     *,
     destinations: Mapping[str, str],
     now: datetime,
@@ -314,7 +314,7 @@ def snapshot_of(
             waiting[job_id] = printable(run.reason)
         if run.problem:
             run_problems[job_id] = printable(run.problem)
-        if run.unreadable and (record := store.get(job_id)) is not None:
+        if run.unreadable and (record := runs.get(job_id)) is not None:
             unreadable[printable(record.run_path)] = UnreadableView(run.unreadable, run.unreadable_looks)
     return Snapshot(
         at=now,
@@ -326,14 +326,14 @@ def snapshot_of(
         unreadable=unreadable,
         path_problems={printable(path): printable(text) for path, text in view.told.folders.items()},
         orphans=tuple(orphan(place) for lane in view.lanes.values() for place in lane.orphans),
-        refused_after_sync=_refused_after_sync(view.told, store),
+        refused_after_sync=_refused_after_sync(view.told, runs),
     )
 
 
-def _refused_after_sync(told: Told, store: RunStore) -> dict[str, tuple[str, ...]]:
+def _refused_after_sync(told: Told, runs: RunsView) -> dict[str, tuple[str, ...]]:
     """Return job id → findings that would block a run that is synced already."""
     refused = {job_id: found for job_id, run in told.runs.items() if (found := blocking(run.findings))}
-    records = {job_id: store.get(job_id) for job_id in refused}
+    records = {job_id: runs.get(job_id) for job_id in refused}
     return {
         job_id: tuple(finding.rule_detail for finding in found)
         for job_id, found in refused.items()

@@ -48,7 +48,7 @@ class Watching:
 
     def _is_finished(self, run_path: str) -> bool:
         """Return whether little more will happen in this run folder. Asked by the watcher's threads."""
-        return self._store.state_at(run_path) in CHART.settled
+        return self._store.view.state_at(run_path) in CHART.settled
 
     def start(self) -> None:
         self._watcher.start()

@@ -96,7 +96,7 @@ class Narrator:
             for job_id in set(shown) - set(progress):
                 bars.remove_task(shown.pop(job_id))
             for job_id, done in progress.items():
-                record = agent.store.get(job_id)
+                record = agent.store.view.get(job_id)
                 if record is None or not record.bytes_total:
                     continue
                 if job_id not in shown:

@@ -12,14 +12,14 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields
-from threading import Lock
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from blake3 import blake3
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from exlab_watch_agent.adapters.state.layered import Layered
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.errors import StateFolderError
@@ -121,24 +121,47 @@ class _Kept(NamedTuple):
     equipment_id: str
 
 
-class Documents(Collection[str]):
-    """The documents by job id; as a collection, the job ids.
+def _indexed(kept: _Kept) -> tuple[bytes, RunState, str]:
+    return kept.identity, kept.state, kept.equipment_id
 
-    One thread writes; others may look for runs at the same time, and never miss one that is known (a dictionary's single
-    operation is atomic).
-    """
+
+@dataclass(frozen=True, slots=True)
+class DocumentsView:
+    """Implements ports.RunsView: the runs as they were at one moment. From any thread."""
+
+    kept: Layered[str, _Kept]
+    by_path: Layered[str, str]
+
+    def get(self, job_id: str) -> RunRecord | None:
+        kept = self.kept.get(job_id)
+        return record_of(json.loads(kept.line)["record"]) if kept is not None else None
+
+    def at(self, run_path: str) -> RunRecord | None:
+        job_id = self.by_path.get(run_path)
+        return self.get(job_id) if job_id is not None else None
+
+    def state_at(self, run_path: str) -> RunState | None:
+        job_id = self.by_path.get(run_path)
+        kept = self.kept.get(job_id) if job_id is not None else None
+        return kept.state if kept is not None else None
+
+
+class Documents(Collection[str]):
+    """The documents by job id; as a collection, the job ids. One thread only, but for the views that it has handed out."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, _Kept] = {}
+        self._kept: Layered[str, _Kept] = Layered()
         # Those that were put last: runs under way are asked for again and again.
         self._recent: dict[str, RunRecord] = {}
-        self._by_path: dict[str, str] = {}
+        self._by_path: Layered[str, str] = Layered()
         self._by_identity: dict[bytes, tuple[str, ...]] = {}
         self._by_state: defaultdict[RunState, defaultdict[str, dict[str, None]]] = defaultdict(
             lambda: defaultdict(dict)
         )
-        # A run leaves one state's entry for another's, and readers go over several of them.
-        self._by_state_lock = Lock()
+
+    def view(self) -> DocumentsView:
+        """Return what is known now, for any thread and for as long as it likes."""
+        return DocumentsView(self._kept, self._by_path)
 
     def take_line(self, line: bytes) -> None:
         """Take in a document as it stands in a slot, of two at one path the one that was written last.
@@ -159,10 +182,12 @@ class Documents(Collection[str]):
         except (KeyError, TypeError, AttributeError):
             record = record_of(raw)  # says what is wrong
             raise AssertionError(f"{record.job_id} is whole after all") from None
-        rival = self._by_path.get(kept.run_path)
-        self._put(raw["job_id"], kept)
-        if rival is not None and rival != raw["job_id"] and (self.last(rival) or (0, 0)) > (document["last"] or (0, 0)):
-            self._by_path[kept.run_path] = rival
+        job_id, rival = raw["job_id"], self._by_path.get(kept.run_path)
+        self._kept = self._kept.load(job_id, kept)
+        self._index(job_id, kept)
+        is_latest = rival is None or (self.last(rival) or (0, 0)) <= (document["last"] or (0, 0))
+        if is_latest:
+            self._by_path = self._by_path.load(kept.run_path, job_id)
 
     def put(self, record: RunRecord, dumped: bytes, last: Place | None) -> None:
         """Take in a record whose JSON is `dumped`; `last` is the place of its line in the trail."""
@@ -178,30 +203,24 @@ class Documents(Collection[str]):
             del self._recent[next(iter(self._recent))]
 
     def _put(self, job_id: str, kept: _Kept) -> None:
-        """Set new entries before old ones go, and leave alone those that stay: a reader must not miss the run in between.
-
-        The document comes first: whoever finds the run in a new place finds it as it is there.
-        """
         self._recent.pop(job_id, None)
         old = self._kept.get(job_id)
-        self._kept[job_id] = kept
-        self._by_path[kept.run_path] = job_id
-        if old is None or old.identity != kept.identity:
-            self._by_identity[kept.identity] = (*self._by_identity.get(kept.identity, ()), job_id)
-        with self._by_state_lock:
-            if old is not None and (old.state, old.equipment_id) != (kept.state, kept.equipment_id):
-                del self._by_state[old.state][old.equipment_id][job_id]
-            self._by_state[kept.state][kept.equipment_id][job_id] = None
-        if old is not None and old.run_path != kept.run_path:
-            self._forget_path(job_id, old)
-        if old is not None and old.identity != kept.identity:
-            self._forget_identity(job_id, old)
+        self._kept = self._kept.put(job_id, kept)
+        if self._by_path.get(kept.run_path) != job_id:
+            self._by_path = self._by_path.put(kept.run_path, job_id)
+        if old is not None and old.run_path != kept.run_path and self._by_path.get(old.run_path) == job_id:
+            self._by_path = self._by_path.remove(old.run_path)
+        if old is None or _indexed(old) != _indexed(kept):
+            if old is not None:
+                self._forget(job_id, old)
+            self._index(job_id, kept)
 
-    def _forget_path(self, job_id: str, old: _Kept) -> None:
-        if self._by_path.get(old.run_path) == job_id:
-            del self._by_path[old.run_path]
+    def _index(self, job_id: str, kept: _Kept) -> None:
+        self._by_identity[kept.identity] = (*self._by_identity.get(kept.identity, ()), job_id)
+        self._by_state[kept.state][kept.equipment_id][job_id] = None
 
-    def _forget_identity(self, job_id: str, old: _Kept) -> None:
+    def _forget(self, job_id: str, old: _Kept) -> None:
+        del self._by_state[old.state][old.equipment_id][job_id]
         others = tuple(other for other in self._by_identity[old.identity] if other != job_id)
         if others:
             self._by_identity[old.identity] = others
@@ -225,7 +244,7 @@ class Documents(Collection[str]):
         return {record.job_id: _RECORD.dump_python(record, mode="json") for record in self.records()}
 
     def records(self) -> Iterator[RunRecord]:
-        for kept in list(self._kept.values()):
+        for kept in self._kept.values():
             yield record_of(json.loads(kept.line)["record"])
 
     def at_path(self, run_path: str) -> str | None:
@@ -236,11 +255,10 @@ class Documents(Collection[str]):
 
     def ids_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
         found: list[str] = []
-        with self._by_state_lock:
-            for state in states:
-                of_state: Mapping[str, Mapping[str, None]] = self._by_state.get(state, {})
-                for equipment in of_state if equipment_id is None else (equipment_id,):
-                    found += of_state.get(equipment, ())
+        for state in states:
+            of_state: Mapping[str, Mapping[str, None]] = self._by_state.get(state, {})
+            for equipment in of_state if equipment_id is None else (equipment_id,):
+                found += of_state.get(equipment, ())
         return tuple(found)
 
     def paths_in(self, states: Collection[RunState], equipment_id: str | None = None) -> tuple[str, ...]:
@@ -251,8 +269,7 @@ class Documents(Collection[str]):
         return kept.state if kept is not None else None
 
     def counts(self) -> dict[RunState, int]:
-        with self._by_state_lock:
-            sums = {state: sum(map(len, self._by_state.get(state, {}).values())) for state in RunState}
+        sums = {state: sum(map(len, self._by_state.get(state, {}).values())) for state in RunState}
         return {state: count for state, count in sums.items() if count}
 
     def last(self, job_id: str) -> Place | None:
@@ -268,7 +285,7 @@ class Documents(Collection[str]):
         return [kept.line for kept in self._kept.values()]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._kept)
+        return (job_id for job_id, _ in self._kept.items())
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._kept

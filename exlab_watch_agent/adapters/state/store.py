@@ -89,6 +89,7 @@ class RunStore:
         self._segment_bytes = segment_bytes
         self._checkpoint_lines = checkpoint_lines
         self._documents = Documents()
+        self.view = self._documents.view()
         self._facts: dict[str, Any] = {}
         self._slots: Slots | None = None
         self._writer: _SlotWriter | None = None
@@ -134,6 +135,7 @@ class RunStore:
         self._trail.open(loaded.head)
         remove_temporaries(self._folder)
         self._documents, self._facts = loaded.documents, loaded.facts
+        self.view = self._documents.view()
         self._slots = Slots(self._folder, loaded.generation)
         self._lines_since_checkpoint = 0
         if not was_in_order or "has_opening" not in self._facts:
@@ -183,10 +185,6 @@ class RunStore:
 
     def state_of(self, job_id: str) -> RunState | None:
         return self._documents.state_of(job_id)
-
-    def state_at(self, run_path: str) -> RunState | None:
-        job_id = self._documents.at_path(run_path)
-        return self._documents.state_of(job_id) if job_id is not None else None
 
     def counts(self) -> dict[RunState, int]:
         return self._documents.counts()
@@ -247,6 +245,7 @@ class RunStore:
             note_fact(self._facts, entry.kind, entry.data)
             if entry.record is not None:
                 self._documents.put(entry.record, dumped, place)
+        self.view = self._documents.view()
         self._lines_since_checkpoint += len(entries)
 
     def accept_trail(self, operator: str, reason: str, at: datetime) -> None:

@@ -1,20 +1,16 @@
-"""The documents in memory while another thread reads them: what is known is never missing, however short the moment."""
+"""The documents in memory, and the views of them that other threads read: each is whole and never changes."""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 import pytest
 
-from exlab_watch_agent.adapters.state import documents as documents_module
-from exlab_watch_agent.adapters.state.documents import RECENT_MAX, Documents, record_json, record_of
+from exlab_watch_agent.adapters.state.documents import RECENT_MAX, Documents, document_line, record_json, record_of
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.statechart import RunState
@@ -34,28 +30,9 @@ def put(documents: Documents, record: RunRecord) -> None:
     documents.put(record, record_json(record), (1, 42))
 
 
-@contextmanager
-def at_every_instant(do: Callable[[], None]) -> Iterator[None]:
-    """Call `do` before each bytecode of the module that this thread runs: where another thread may take over."""
-
-    def trace(frame: FrameType, _event: str, _argument: Any) -> Any:
-        if frame.f_code.co_filename != documents_module.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        do()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
-
-
 @pytest.mark.parametrize("is_recent", [True, False], ids=["recent", "not recent"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_known_run_is_missing_at_no_instant_of_a_put(change: dict[str, Any], is_recent: bool) -> None:
+def test_a_view_stays_what_it_was_and_the_next_one_has_the_change(change: dict[str, Any], is_recent: bool) -> None:
     documents, after = Documents(), replace(RECORD, **change)
     put(documents, RECORD)
     if not is_recent:
@@ -63,69 +40,62 @@ def test_a_known_run_is_missing_at_no_instant_of_a_put(change: dict[str, Any], i
             put(documents, a_record(number + 100))
     others = a_record(2, identity=RECORD.identity, state=RECORD.state)
     put(documents, others)
-    looks: list[tuple[bool, bool, bool]] = []
-
-    def look() -> None:
-        found = documents.record(RECORD.job_id)
-        job_ids = {documents.at_path(record.run_path) for record in (RECORD, after)}
-        twins = {*documents.of_identity(RECORD.identity), *documents.of_identity(after.identity)}
-        looks.append(
-            (
-                found in (RECORD, after) and documents.state_of(RECORD.job_id) in (RECORD.state, after.state),
-                RECORD.job_id in job_ids and RECORD in map(restored, documents.records()),
-                twins >= {RECORD.job_id, others.job_id},
-            )
-        )
-
-    def restored(record: RunRecord) -> RunRecord:
-        return RECORD if record == after else record
-
-    with at_every_instant(look):
-        put(documents, after)
-        put(documents, RECORD)
-    assert len(looks) > 50
-    assert set(looks) == {(True, True, True)}
+    view = documents.view()
+    put(documents, after)
+    for found, expected in ((view, RECORD), (documents.view(), after)):
+        assert (found.get(RECORD.job_id), found.at(expected.run_path)) == (expected, expected)
+        assert found.state_at(expected.run_path) is expected.state
+        assert found.at(others.run_path) == others
+    if after.run_path != RECORD.run_path:
+        assert (view.at(after.run_path), documents.view().at(RECORD.run_path)) == (None, None)
+    assert documents.record(RECORD.job_id) == after
+    assert {*documents.of_identity(after.identity)} >= {RECORD.job_id}
+    assert documents.ids_in((after.state,), after.equipment_id).count(RECORD.job_id) == 1
+    assert sum(documents.counts().values()) == len(documents) == len(list(documents.records()))
 
 
-def test_a_reader_in_another_thread_finds_a_run_that_is_put_again_and_again_in_one_state_and_counted_once() -> None:
+def test_documents_are_told_in_the_order_in_which_they_came_whatever_changed_since() -> None:
     documents = Documents()
-    states = (RunState.QUEUED, RunState.RUNNING)
-    records = [replace(RECORD, state=state) for state in states]
+    for number in range(40):
+        documents.take_line(document_line((1, number), record_json(a_record(number))))
+    for number in (*range(40, 80), 7, 3, 55, 41):
+        put(documents, replace(a_record(number), state=RunState.QUEUED))
+    assert list(documents) == [a_record(number).job_id for number in range(80)]
+    assert [record.job_id for record in documents.records()] == list(documents)
+
+
+def test_a_view_that_another_thread_goes_on_reading_is_whole_while_runs_are_put_again_and_again() -> None:
+    documents = Documents()
+    records = [replace(RECORD, state=state) for state in (RunState.QUEUED, RunState.RUNNING)]
     put(documents, records[0])
+    views = [documents.view()]
     is_over = threading.Event()
-    missed: dict[str, int] = {}
+    wrong: list[Any] = []
     read = 0
 
     def look() -> None:
         nonlocal read
         while not is_over.is_set():
-            found = {
-                "path": documents.at_path(RECORD.run_path) == RECORD.job_id,
-                "record": documents.record(RECORD.job_id) in records,
-                "state": documents.state_of(RECORD.job_id) in states,
-                "identity": documents.of_identity(RECORD.identity) == (RECORD.job_id,),
-                "ids in states": documents.ids_in(states) == (RECORD.job_id,),
-                "paths in states": documents.paths_in(states) == (RECORD.run_path,),
-                "counts": sum(documents.counts().values()) == 1,
-            }
+            view = views[-1]
+            found = view.at(RECORD.run_path)
+            if found not in records or view.state_at(RECORD.run_path) is not found.state:
+                wrong.append(found)
             read += 1
-            for what, is_there in found.items():
-                if not is_there:
-                    missed[what] = missed.get(what, 0) + 1
 
     reader = threading.Thread(target=look)
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         reader.start()
-        for number in range(20_000):
+        for number in range(5_000):
             put(documents, records[number % 2])
+            views.append(documents.view())
     finally:
         is_over.set()
         reader.join()
         sys.setswitchinterval(interval_s)
-    assert read > 100
-    assert missed == {}
+    assert read > 10
+    assert wrong == []
 
 
 def test_the_signature_of_a_creation_json_is_three_numbers_on_disk() -> None:

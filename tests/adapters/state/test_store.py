@@ -12,10 +12,11 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.state.layered import Layered
 from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.recovery import load, verify_trail
 from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
@@ -54,16 +55,6 @@ def lived(folder: Path) -> State:
 
 def facts_of(folder: Path) -> list[dict[str, Any]]:
     return [line.fact for line in TrailReader(find_segments(folder)).lines()]
-
-
-class Unwalkable(dict[str, Any]):
-    """A table's documents: any look at all of them is a failure."""
-
-    def _refuse(self, *_: Any) -> Any:
-        raise AssertionError("all documents were walked or copied")
-
-    __iter__ = keys = values = items = copy = __or__ = __ror__ = __eq__ = _refuse  # type: ignore[assignment]
-    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
 
 # --- the trail and what is written when --------------------------------------------------------------------------------------
@@ -226,10 +217,14 @@ def no_room(*_: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def walked(_: Layered[Any, Any]) -> Any:
+    raise AssertionError("all documents were walked or copied")
+
+
 def test_a_move_touches_one_document_and_no_slot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(folder) as store:
         store.commit([moved(a_record(number), 1) for number in range(50)], at=NOW)
-        monkeypatch.setattr(store._documents, "_kept", Unwalkable(store._documents._kept))
+        monkeypatch.setattr(Layered, "items", walked)
         monkeypatch.setattr(Slots, "write", None)
         for number in (7, 50):
             store.commit([moved(a_record(number, turn=1), 2)], at=NOW)
