@@ -131,6 +131,18 @@ class OperatorCommand:
         return self.command.to_json()
 
 
+@dataclass(frozen=True, slots=True)
+class TrailAccepted:
+    """An operator took the state for true that was found after damage; `hold`: what was found then."""
+
+    kind: ClassVar[str] = "trail_accepted"
+    reason: str
+    hold: str
+
+    def data(self) -> Data:
+        return {"reason": self.reason, "hold": self.hold}
+
+
 Fact = (
     Transition
     | IdentityChanged
@@ -141,4 +153,45 @@ Fact = (
     | PassesVoided
     | RootBound
     | OperatorCommand
+    | TrailAccepted
 )
+KINDS = frozenset(
+    {
+        *(
+            fact.kind
+            for fact in (
+                Transition,
+                IdentityChanged,
+                RunMoved,
+                OverridesRemoved,
+                DestinationBound,
+                PassesVoided,
+                RootBound,
+                OperatorCommand,
+                TrailAccepted,
+            )
+        ),
+        "override_added",
+        "override_revoked",
+    }
+)
+"""Every kind of line that a fact is written as."""
+
+FolderFact = DestinationBound | RootBound | TrailAccepted
+"""What a state folder keeps beside its runs."""
+
+
+def folder_fact(kind: str, data: Mapping[str, object]) -> FolderFact | None:
+    """Return what a line says of the folder; None for what it says of a run, or for an operator's command.
+
+    A binding of the first version says nothing of who accepted it. Raises: KeyError when a member is missing.
+    """
+    match kind:
+        case DestinationBound.kind:
+            accepted_by = str(data.get("accepted_by", ""))
+            return DestinationBound(str(data["root"]), str(data["marker_id"]), accepted_by)
+        case RootBound.kind:
+            return RootBound(str(data["equipment_id"]), str(data["volume"]))
+        case TrailAccepted.kind:
+            return TrailAccepted(str(data.get("reason", "")), str(data.get("hold", "")))
+    return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 from blake3 import blake3
 
@@ -33,6 +33,7 @@ from exlab_watch_agent.adapters.state.segments import (
 from exlab_watch_agent.adapters.state.slots import STORE_SCHEMA, SlotReport, read_slots
 from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA
 from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.facts import KINDS, DestinationBound, FolderFact, RootBound, TrailAccepted, folder_fact
 from exlab_watch_agent.core.record import Move
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
@@ -197,13 +198,10 @@ def _replayed(loaded: Loaded, reader: TrailReader, slot_head: TrailHead) -> bool
 def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:
     """Bring the facts that are no run's in line with one line of the trail. Raises: KeyError, StateFolderError."""
     match kind:
-        case "destination_bound":
-            facts.setdefault("markers", {})[data["root"]] = data["marker_id"]
-            facts.setdefault("accepted_by", {})[data["root"]] = data.get("accepted_by", "")
-        case "root_bound":
-            facts.setdefault("volumes", {})[data["equipment_id"]] = data["volume"]
-        case "trail_accepted":
-            facts.pop("hold", None)
+        case kind if kind in KINDS:
+            _note(facts, folder_fact(kind, data))
+        case "run_restored":
+            pass
         case "segment_opened" | "trail_damaged":
             if data["schema"] > TRAIL_SCHEMA:
                 raise StateFolderError(
@@ -216,6 +214,26 @@ def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None
                 facts["segments"] = dict(data["segments"])
             elif data["closed"] is not None:
                 facts.setdefault("segments", {})[data["closed"]] = data["closed_bytes"]
+        case _:
+            raise StateFolderError(
+                f"The audit trail has a line of the kind {kind!r}, which this version does not know: install the version "
+                "that wrote it again."
+            )
+
+
+def _note(facts: dict[str, Any], fact: FolderFact | None) -> None:
+    match fact:
+        case DestinationBound():
+            facts.setdefault("markers", {})[fact.root] = fact.marker_id
+            facts.setdefault("accepted_by", {})[fact.root] = fact.accepted_by
+        case RootBound():
+            facts.setdefault("volumes", {})[fact.equipment_id] = fact.volume
+        case TrailAccepted():
+            facts.pop("hold", None)
+        case None:
+            pass
+        case _:
+            assert_never(fact)
 
 
 def binding_in(facts: Mapping[str, Any], root: str) -> Binding | None:

@@ -37,6 +37,7 @@ from exlab_watch_agent.adapters.state.trail import (
 )
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.facts import TrailAccepted
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import reason, utc_text_exact
 from exlab_watch_agent.errors import StateFolderError, StoreWriteError
@@ -251,7 +252,8 @@ class RunStore:
     def accept_trail(self, operator: str, reason: str, at: datetime) -> None:
         """End the hold: the operator takes the state as it is for true. Does nothing where nothing is held."""
         if self.hold is not None:
-            self.commit([Entry("trail_accepted", operator=operator, data={"reason": reason, "hold": self.hold})], at=at)
+            fact = TrailAccepted(reason, self.hold)
+            self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=at)
 
     def _keep_in_proportion(self) -> None:
         """Close a long segment and begin a checkpoint that is due. Raises: StoreFullError, StoreWriteError.

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.state import recovery
 from exlab_watch_agent.adapters.state.layered import Layered
 from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.recovery import load, verify_trail
@@ -604,3 +605,18 @@ def test_a_slot_that_goes_away_while_it_is_read_is_no_error(
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     assert state_read(load(folder)) == lived
+
+
+def test_a_trail_with_a_line_of_a_kind_that_only_a_later_version_writes_is_left_to_that(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as later:
+        later.setattr(recovery, "KINDS", recovery.KINDS | {"removal_planned"})
+        with opened(folder) as store:
+            store.commit([Entry("removal_planned", data={"files": 3})], at=NOW)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(StateFolderError, match=r"removal_planned.*install the version"), opened(folder):
+        pass
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    with opened(folder.parent / "another") as store, pytest.raises(StateFolderError, match="removal_planned"):
+        store.commit([Entry("removal_planned")], at=NOW)
