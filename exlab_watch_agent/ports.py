@@ -1,7 +1,8 @@
 """What the inside needs of the outside: Protocols and their obligations.
 
 Handlers and the engine know only these. Every method that reaches a disk or a network is called from a worker thread,
-may be called again after a crash with the same arguments, and raises errors of `errors.py` only.
+may be called again after a crash with the same arguments, and raises errors of `errors.py` only. Longer than other modules,
+because it is mostly prose: the obligations of both sides stand together.
 """
 
 from __future__ import annotations

@@ -66,6 +66,17 @@ def test_every_module_says_what_it_decides() -> None:
     assert not silent
 
 
+LINES_MAX = 400
+
+
+def test_a_module_is_no_longer_than_a_reader_s_patience_or_says_why() -> None:
+    long = {p: p.read_text(encoding="utf-8") for p in MODULES if p.read_bytes().count(b"\n") > LINES_MAX}
+    unexplained = [
+        p.name for p, text in long.items() if "onger than other modules" not in (ast.get_docstring(ast.parse(text)) or "")
+    ]
+    assert not unexplained
+
+
 def test_the_chart_in_the_checkout_is_the_one_that_the_wheel_carries() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert '"statecharts/run_sync.yaml" = "exlab_watch_agent/statecharts/run_sync.yaml"' in text

@@ -36,12 +36,10 @@ from exlab_watch_agent.app.publish import (
     Every,
     HolderFile,
     Publisher,
-    ScannedLane,
     lanes_left,
-    paused_of,
     read_live,
-    scanned_of,
 )
+from exlab_watch_agent.app.snapshots import ScannedLane, paused_of, scanned_of
 from exlab_watch_agent.app.watching import Watching
 from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.commands import Command, command_of
