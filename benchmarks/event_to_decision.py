@@ -22,7 +22,7 @@ from pathlib import Path
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.config.load import parse_settings
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.engine.lane import ScanWanted
+from exlab_watch_agent.engine.messages import ScanWanted
 
 CONFIG = """\
 equipment:

@@ -72,7 +72,9 @@ LINES_MAX = 400
 def test_a_module_is_no_longer_than_a_reader_s_patience_or_says_why() -> None:
     long = {p: p.read_text(encoding="utf-8") for p in MODULES if p.read_bytes().count(b"\n") > LINES_MAX}
     unexplained = [
-        p.name for p, text in long.items() if "onger than other modules" not in (ast.get_docstring(ast.parse(text)) or "")
+        p.name
+        for p, text in long.items()
+        if "onger than other modules" not in (ast.get_docstring(ast.parse(text)) or "")
     ]
     assert not unexplained
 

@@ -44,9 +44,11 @@ class RunView:
 NOTHING = RunView()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Told:
-    """`runs`: job id → what is told of a run; a run that rests, and of which there is nothing to tell, has none.
+    """Equal to itself only: each change makes a new one, and to compare two would cost as much as there are runs.
+
+    `runs`: job id → what is told of a run; a run that rests, and of which there is nothing to tell, has none.
 
     `folders`: path → what keeps a folder from being a usable run.
     """
