@@ -64,6 +64,9 @@ class Pass:
         self.commit.note(RootBound("SCOPE_01", what))
         self.commit.then(Reply(lambda said: self.done.append(str(said["message"])), answer(what)))
 
+    def is_paused(self) -> bool:
+        return self.commit.pause is not None
+
     def settle(self) -> None:
         for consequence in self.commit.make_durable() or ():
             assert isinstance(consequence, Reply)
@@ -97,7 +100,7 @@ def test_nothing_takes_effect_before_it_is_durable_and_then_once(loop: Pass) -> 
     assert loop.done == []
     loop.store.error = None
     loop.wait(2.0)
-    assert loop.commit.pause is None
+    assert not loop.is_paused()
     assert (loop.store.kept, loop.done) == (["a", "b"], ["a", "b"])
     loop.settle()
     assert (loop.store.kept, loop.done) == (["a", "b"], ["a", "b"])
@@ -116,7 +119,7 @@ def test_it_tries_again_after_1_2_4_and_at_most_30_seconds_and_from_1_in_the_nex
             loop.wait(0.01)
         loop.store.error = None
         loop.wait(30)
-        assert loop.commit.pause is None
+        assert not loop.is_paused()
         assert not loop.timers.has(TimerKind.ROOM, "")
 
 
@@ -201,7 +204,7 @@ def test_what_took_effect_may_decide_more_and_find_no_room_again(loop: Pass) -> 
     loop.settle()
     assert (loop.store.kept, loop.done) == (["a"], ["a"])
     loop.settle()
-    assert loop.commit.pause is not None
+    assert loop.is_paused()
     loop.store.error = None
     loop.wait(1.0)
     assert (loop.store.kept, loop.done) == (["a", "b"], ["a", "b"])
@@ -216,5 +219,5 @@ def test_a_failed_fsync_is_not_waited_for_and_a_command_does_not_wait_for_room_e
     loop.store.error = FULL
     with pytest.raises(StoreFullError):
         loop.settle()
-    assert loop.commit.pause is None
+    assert not loop.is_paused()
     assert loop.done == []
