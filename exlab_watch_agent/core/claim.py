@@ -43,8 +43,13 @@ class DestinationLook:
 
 
 class DestinationStanding(StrEnum):
-    """Whose the destination folder is. `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose."""
+    """Whose the destination folder is.
 
+    `UNASKED`: the NAS answered and this folder did not; the push asks again, and meets the same error in its own words.
+    `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose.
+    """
+
+    UNASKED = "unasked"
     FREE = "free"
     OURS = "ours"
     SEALED_UNCLAIMED = "sealed_unclaimed"
@@ -97,7 +102,7 @@ def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is
     """
     of_whom = f" ({holder})" if holder else ""
     match where:
-        case DestinationStanding.FREE | DestinationStanding.OURS:
+        case DestinationStanding.UNASKED | DestinationStanding.FREE | DestinationStanding.OURS:
             return None
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None
