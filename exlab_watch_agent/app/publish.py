@@ -230,7 +230,7 @@ class Publisher:
         data = self.beat_here()
         for lane_id in lanes_that_answer(self._engine.view):
             if self._on_nas.setdefault(lane_id, Every(self._parts.clock, NAS_HEARTBEAT_EVERY_S)).is_time():
-                self._engine.want(self._on_nas_of(lane_id, data))
+                self._engine.place(self._on_nas_of(lane_id, data))
 
     def beat_everywhere(self) -> None:
         """Write it here and on each NAS that answers, now, and return when that is done. The engine has ended by then."""

@@ -219,8 +219,7 @@ class Dispatch:
         if before is None:
             return
         self._bench.errands.drop(work_key(after.job_id))
-        if before.state is RunState.QUEUED:
-            self._turns.leave_queue(after)
+        self._turns.forget(after)
         if after.state is RunState.QUEUED:
             self._turns.make_ready(after, wait_s=after.wait_s)
         if after.state is RunState.ACQUIRING:

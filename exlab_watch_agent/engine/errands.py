@@ -295,6 +295,11 @@ class Errands:
             result = None
         self._post(Ended(effect, result, began_s, self._clock.monotonic_s()))
 
+    def start_beside(self, effect: Effect) -> None:
+        """Start an effect that waits for nothing and depends on nothing that was decided, also while nothing else starts."""
+        self._waiting[key_of(effect)] = effect
+        self._try(key_of(effect), lambda effect: effect)
+
     # --- what is under way -------------------------------------------------------------------------------------------
 
     def taken(self, slot: Slot, equipment_id: str) -> int:

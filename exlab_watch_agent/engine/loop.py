@@ -335,9 +335,9 @@ class Engine:
         """Return a lane's ports with what is known of both its sides now. From any thread."""
         return self.lanes[equipment_id].ports_now()
 
-    def want(self, effect: PlaceHeartbeat) -> None:
-        """Have a sign of life left on a lane's NAS. To be called from `on_pass` only; it starts with the next pass."""
-        self._errands.want(effect)
+    def place(self, effect: PlaceHeartbeat) -> None:
+        """Have a sign of life left on a lane's NAS, also during a pause. To be called from `on_pass` only."""
+        self._errands.start_beside(effect)
 
     def progress(self) -> dict[str, tuple[Progress, float]]:
         """Return job id → (how far its work is, seconds since it began)."""

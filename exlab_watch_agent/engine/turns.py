@@ -54,10 +54,16 @@ class Turns:
         if record is not None and record.state is RunState.QUEUED:
             self.make_ready(record, wait_s=0)
 
-    def leave_queue(self, record: RunRecord) -> None:
-        """Forget a turn or a wait that is left over: it would cut short the wait after a failure."""
+    def forget(self, record: RunRecord) -> None:
+        """Forget the turns and waits of a run that has moved on.
+
+        A turn for a push that is left over would cut short the wait after a failure, one for an audit repeat what was just
+        done.
+        """
         self._bench.timers.cancel(TimerKind.READY, record.job_id)
-        self._bench.lanes[record.equipment_id].queue.pop(record.job_id, None)
+        lane = self._bench.lanes[record.equipment_id]
+        lane.queue.pop(record.job_id, None)
+        lane.audits.pop(record.job_id, None)
 
     def start_pushes(self) -> None:
         """Look at the runs whose turn it is, for a push."""

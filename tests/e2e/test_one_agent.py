@@ -527,7 +527,7 @@ def test_a_second_agent_on_the_same_state_folder_says_who_holds_it_and_leaves(la
     for words in (["run"], ["run", "--once"]):
         said = lab.cli(*words)
         assert said.code == 1
-        assert f'"pid": {agent.pid}' in said.err
+        assert f"(pid {agent.pid} on " in said.err
         assert "stop it first" in said.err
         assert said.out == ""
 
