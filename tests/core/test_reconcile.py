@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from exlab_watch_agent.core.discovery import RunPlace
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.reconcile import Known, SeenRun, differences, root_doubt
 
 A, B, C = ("/lab/EQ/P/Runs/Run_2026-04-17T14-0" + digit for digit in "012")
-OLD, NEW = (1, 10, 5), (2, 10, 5)
+OLD, NEW = FileSignature(1, 10, 5), FileSignature(2, 10, 5)
 
 
-def seen(path: str, signature: tuple[int, int, int] | None = OLD) -> SeenRun:
+def seen(path: str, signature: FileSignature | None = OLD) -> SeenRun:
     leaf = path.rpartition("/")[2]
     return SeenRun(RunPlace(path, "EQ", "P", "Runs", leaf), signature)
 

@@ -15,6 +15,7 @@ import pytest
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.config.load import load_settings
+from exlab_watch_agent.core.commands import VerifyNow
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.lab.disks import read_only
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
@@ -61,14 +62,14 @@ def problem_kinds(lab: Lab) -> set[str]:
 
 
 def assert_disproven(lab: Lab, run: Path) -> None:
-    """Fail unless the damage is on record and nothing calls the copy proven."""
+    """Fail unless the damage is on record and nothing calls the copy proven; the agent still runs, and writes that here."""
     record = lab.record(run)
     assert (record["state"] in ("queued", "failed"), record["verify_passes"]) == (True, 0)
     assert record["last_error"]
     assert "copy_damaged" in triggers(lab, run)
-    until(lambda: read_creation(run)["sync_status"] != "synced", "creation.json says it, too")
     shown = next(one for one in lab.cli("status", "--json").json["runs"] if one["run_path"] == str(run))
-    assert (shown["verify_passes"], shown["sync_status"]) == (0, read_creation(run)["sync_status"])
+    assert (shown["verify_passes"], shown["sync_status"] != "synced") == (0, True)
+    until(lambda: read_creation(run)["sync_status"] == shown["sync_status"], "creation.json says it, too")
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_damage_that_cannot_be_moved_aside_is_said_and_heals_after_a_retry(lab: 
     with lab.running():
         assert lab.cli("verify", run.name).code == 0
         lab.until_state(run, "failed")
-    assert_disproven(lab, run)
+        assert_disproven(lab, run)
     assert ".exlab-superseded" in lab.record(run)["last_error"]["message"]
     assert problem_kinds(lab) == {"unknown"}
     assert (lab.copy_of(run) / "a.bin").read_bytes() == bytes(5000)
@@ -218,8 +219,7 @@ def verify_here(lab: Lab, run: Path, wrapped: Callable[[Any], Any]) -> None:
     )
     agent.open()
     answers: list[Any] = []
-    request = {"command": "verify", "run_path": str(run), "operator": "asmith"}
-    agent.ask(request, answers.append)
+    agent.ask(VerifyNow("asmith", run_path=str(run)), answers.append)
     try:
         agent.run(until_rest=True)
     finally:

@@ -181,8 +181,11 @@ def test_output_and_progress_count_as_moving(tmp_path: Path) -> None:
     clock = SetClock()
     children = Children(tmp_path / "children", clock=clock)
 
-    def pass_three_seconds(_: object = None) -> float:
+    def pass_three_seconds(_: bytes = b"") -> None:
         clock.now_s += 3
+
+    def progress() -> float:
+        pass_three_seconds()
         return clock.now_s
 
     try:
@@ -190,7 +193,7 @@ def test_output_and_progress_count_as_moving(tmp_path: Path) -> None:
         command = [SH, "-c", script]
         assert children.run(command, purpose=PURPOSE, stall_s=4, on_output=pass_three_seconds).returncode == 0
         command = [SH, "-c", "sleep 0.5"]
-        assert children.run(command, purpose=PURPOSE, stall_s=4, progress=pass_three_seconds).returncode == 0
+        assert children.run(command, purpose=PURPOSE, stall_s=4, progress=progress).returncode == 0
     finally:
         children.close()
     assert clock.now_s > 12

@@ -62,7 +62,12 @@ def test_manifests_are_private_and_durable_with_their_folder(
 ) -> None:
     synced: list[str] = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1])
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     manifests.save(JOB, DATA)
     folder = tmp_path / "state" / "manifests"
     (path,) = folder.iterdir()

@@ -119,7 +119,8 @@ def test_no_line_end_in_a_name_or_reason_can_forge_a_second_line(member: str, en
     if member == "run_path":
         record = replace(record, run_path="/data/" + text)
     elif member != "reason":
-        record = replace(record, **{member: text})
+        changed: dict[str, Any] = {member: text}
+        record = replace(record, **changed)
     line = format_line(record, at=NOW, level="INFO", host="labpc-04", text=sentence(record, move))
     assert line.splitlines() == [line]
     assert "\\" in line
@@ -239,7 +240,12 @@ def test_a_writer_that_hangs_holds_up_neither_the_engine_nor_the_end(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_hanging, hangs = threading.Event(), threading.Event()
-    monkeypatch.setattr(RunLogWriter, "_append", lambda *_: (is_hanging.set(), hangs.wait(20)))
+
+    def hang(*_: object) -> None:
+        is_hanging.set()
+        hangs.wait(20)
+
+    monkeypatch.setattr(RunLogWriter, "_append", hang)
     writer = RunLogWriter("labpc-04", lines_max=10, close_wait_s=0.2)
     writer.start()
     writer.put(a_record(run), a_move())

@@ -267,7 +267,12 @@ def test_the_data_of_a_run_are_not_walked(root: Path, monkeypatch: pytest.Monkey
     (run / "data").mkdir()
     listed: list[str] = []
     real = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(os.path.relpath(path, root)), real(path))[1])
+
+    def scandir(path: Any) -> Any:
+        listed.append(os.path.relpath(path, root))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
     scan(root)
     assert {".", "P/Runs"} <= set(listed) <= {".", "P/Runs", "P/TestRuns"}
 

@@ -13,6 +13,7 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TypedDict
 
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.errors import AgentError, StoreFullError
@@ -21,6 +22,13 @@ from tests.adapters.state.store_lives import NOW, a_record, moved
 STEPS = 5
 LIVES = 2
 SEGMENT_BYTES = 6000
+
+
+class Point(TypedDict):
+    """What one process told whose n-th call failed or killed it."""
+
+    n: int
+    said: list[str]
 
 
 def idle_calls(folder: Path, call: str, count: int) -> None:
@@ -68,7 +76,7 @@ def live(folder: Path, say: socket.socket) -> None:
     say.send(b"end ")
 
 
-def end_of_one(base: Path, call: str, n: int, calls_max: int) -> dict[str, object]:
+def end_of_one(base: Path, call: str, n: int, calls_max: int) -> Point:
     listen, say = socket.socketpair()
     child = os.fork()
     if child == 0:
@@ -89,8 +97,9 @@ def main() -> None:
     base, call, calls_max = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     points = []
     for n in range(1, calls_max + 1):
-        points.append(end_of_one(base, call, n, calls_max))
-        if points[-1]["said"][-1:] == ["end"] and "full" not in points[-1]["said"]:
+        point = end_of_one(base, call, n, calls_max)
+        points.append(point)
+        if point["said"][-1:] == ["end"] and "full" not in point["said"]:
             break  # its life was over before the n-th call
     sys.stdout.write(json.dumps(points))
 

@@ -56,7 +56,7 @@ def no_sync(_: int) -> None:
 
 def real_of(name: str) -> Callable[..., Any]:
     """Return the system call; a sync without its wait, where no power is cut."""
-    return no_sync if name in SYNCS else getattr(os, name)  # type: ignore[no-any-return]
+    return no_sync if name in SYNCS else getattr(os, name)
 
 
 class DeadError(BaseException):
@@ -81,7 +81,7 @@ class Dying:
             if self.is_dead:
                 raise DeadError
             self.count += 1
-            if not self.is_dead:
+            if self.count < self._die_at:
                 return real(*args, **kwargs)
             if self._how == "after":
                 real(*args, **kwargs)

@@ -119,9 +119,18 @@ def test_a_request_is_gone_durably_before_it_is_obeyed(
 ) -> None:
     send_request(state_dir, {"number": 1}, wait_s=0)
     steps: list[str] = []
-    unlink, fsync = os.unlink, os.fsync
-    monkeypatch.setattr(os, "unlink", lambda path, **options: (steps.append("unlink"), unlink(path, **options))[1])
-    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    real_unlink, real_fsync = os.unlink, os.fsync
+
+    def unlink(path: Any, **options: Any) -> None:
+        steps.append("unlink")
+        real_unlink(path, **options)
+
+    def fsync(fd: int) -> None:
+        steps.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real_fsync(fd)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(os, "fsync", fsync)
     assert requests_of(inbox) == [{"number": 1}]
     assert steps == ["unlink", str(inbox.folder)]
 

@@ -9,6 +9,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.state.slots import Slots, read_slots
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.facts import KINDS
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import RunState
@@ -74,10 +76,17 @@ def test_a_commit_costs_one_write_and_one_sync_and_memory_changes_after_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, int]] = []
+
+    def noted(store: RunStore, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls.append((name, len(store)))
+            return real(*args)
+
+        return call
+
     with opened(folder) as store, monkeypatch.context() as patch:
         for name in ("write", "fsync", "fdatasync"):
-            real = getattr(os, name)
-            patch.setattr(os, name, lambda *args, n=name, r=real: (calls.append((n, len(store))), r(*args))[1])
+            patch.setattr(os, name, noted(store, name, getattr(os, name)))
         store.commit([moved(a_record(number), 1) for number in range(5)], at=NOW)
         assert calls == [("write", 0), ("fdatasync", 0)]
         assert len(store) == 5
@@ -186,7 +195,12 @@ def test_checkpoints_come_by_themselves_in_proportion_to_the_number_of_runs(
         store.commit([moved(a_record(number), 1) for number in range(60)], at=NOW)
         begun: list[int] = []
         real = Slots.write
-        monkeypatch.setattr(Slots, "write", lambda *args: (begun.append(1), real(*args))[1])
+
+        def write(*args: Any) -> Any:
+            begun.append(1)
+            return real(*args)
+
+        monkeypatch.setattr(Slots, "write", write)
         for turn in range(1, 310):
             store.commit([moved(a_record(0, turn=turn), turn + 1)], at=NOW)
             if store._writer is not None:
@@ -256,7 +270,12 @@ def test_each_folder_that_is_made_is_made_durable_in_its_parent(
 ) -> None:
     synced: set[str] = set()
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1])
+
+    def fsync(fd: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     with opened(tmp_path / "a" / "b" / "state"):
         assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= synced
 
@@ -611,7 +630,7 @@ def test_a_trail_with_a_line_of_a_kind_that_only_a_later_version_writes_is_left_
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as later:
-        later.setattr(recovery, "KINDS", recovery.KINDS | {"removal_planned"})
+        later.setattr(recovery, "KINDS", KINDS | {"removal_planned"})
         with opened(folder) as store:
             store.commit([Entry("removal_planned", data={"files": 3})], at=NOW)
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -279,10 +279,15 @@ def test_a_commit_torn_between_its_lines_is_cut_off_whole(lived: State, folder: 
 # --- nothing but traces ----------------------------------------------------------------------------------------------------
 
 
-TRACES: dict[str, Callable[[Path], Any]] = {
+def file_in(folder: Path, name: str) -> None:
+    folder.mkdir()
+    (folder / name).write_bytes(b"x")
+
+
+TRACES: dict[str, Callable[[Path], object]] = {
     "two damaged slots": lambda folder: [(folder / name).write_bytes(b"") for name in SLOT_NAMES],
-    "manifests": lambda folder: [(folder / "manifests").mkdir(), (folder / "manifests" / "m").write_bytes(b"x")],
-    "a log": lambda folder: [(folder / "logs").mkdir(), (folder / "logs" / "agent.log").write_bytes(b"x")],
+    "manifests": lambda folder: file_in(folder / "manifests", "m"),
+    "a log": lambda folder: file_in(folder / "logs", "agent.log"),
     "a holder": lambda folder: (folder / "agent.json").write_bytes(b"{}"),
     "an empty trail": lambda folder: (folder / TRAIL_NAME).write_bytes(b""),
 }
@@ -290,7 +295,7 @@ TRACES: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("trace", TRACES.values(), ids=TRACES)
 def test_traces_of_a_former_life_without_slots_and_trail_are_held_and_nothing_silently_starts_anew(
-    folder: Path, trace: Callable[[Path], Any]
+    folder: Path, trace: Callable[[Path], object]
 ) -> None:
     folder.mkdir()
     trace(folder)

@@ -8,6 +8,7 @@ from exlab_watch_agent.adapters.local import mounts
 from exlab_watch_agent.adapters.watching.levels import is_watched, subject_of
 from exlab_watch_agent.adapters.watching.limits import Limits, judged, more_watches, watches_for
 from exlab_watch_agent.core.discovery import RunPlace
+from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.ports import SeenRun
 
 CACHE = ".exlab-wizard"
@@ -112,7 +113,7 @@ def test_this_folders_file_system_is_told(tmp_path: object) -> None:
 def test_the_watches_of_an_equipment_are_its_runs_their_cache_folders_and_those_above() -> None:
     def seen(project: str, leaf: str, *, has_creation: bool = True) -> SeenRun:
         place = RunPlace(f"/lab/E/{project}/Runs/{leaf}", "E", project, "Runs", leaf)
-        return SeenRun(place, (1, 1, 1) if has_creation else None)
+        return SeenRun(place, FileSignature(1, 1, 1) if has_creation else None)
 
     runs = [seen("P1", "Run_1"), seen("P1", "Run_2"), seen("P2", "Run_1", has_creation=False)]
     assert watches_for(runs) == 2 + 2 + 2 + 3 + 2
