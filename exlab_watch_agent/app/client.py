@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,8 +32,9 @@ from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.manifest import Agreement
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.engine.errands import on_executor
 from exlab_watch_agent.engine.messages import Answer
-from exlab_watch_agent.errors import AgentError, FailureKind
+from exlab_watch_agent.errors import AgentError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Transport
 from exlab_watch_agent.statechart import CHART
 
@@ -248,7 +250,9 @@ class NASSyncClient:
     def _compare(self, record: RunRecord) -> VerifyResult:
         engine = self._agent.engine
         assert engine is not None, "init() comes first"
-        outcome = work(verify_effect(record), engine.ports_of(record.equipment_id), Control())
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="nas-sync-client") as other_side:
+            control = Control(side_by_side=on_executor(other_side))
+            outcome = work(verify_effect(record), engine.ports_of(record.equipment_id), control)
         if isinstance(outcome, Verified):
             found = outcome.comparison
             return VerifyResult(
@@ -302,7 +306,12 @@ class _CallableTransport:
 
 def _finish(result: Any) -> Any:
     """Return the result of a call that may have been to a coroutine function; we are on a worker's thread."""
-    return asyncio.run(_awaited(result)) if asyncio.iscoroutine(result) else result
+    if not asyncio.iscoroutine(result):
+        return result
+    try:
+        return asyncio.run(_awaited(result))
+    except asyncio.CancelledError as error:  # no Exception of Python's: it would end the worker without a word
+        raise TransportError(FailureKind.UNKNOWN, "The program's own transport was cancelled.") from error
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:

@@ -416,6 +416,7 @@ def verify_effect(record: RunRecord) -> Verify:
         record.destination,
         record.fingerprint,
         manifest_digest=record.manifest_digest if record.is_sealed else "",
+        is_audit=record.state is RunState.AUDITING,
     )
 
 

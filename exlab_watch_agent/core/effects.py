@@ -47,9 +47,13 @@ class Precheck(Subject):
 
 @dataclass(frozen=True, slots=True)
 class Verify(Subject):
-    """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet."""
+    """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet.
+
+    `is_audit`: it is one more pass over a sealed run.
+    """
 
     manifest_digest: str
+    is_audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +159,14 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Ask whether the destination is there, and unless `is_light` whether it can be written to."""
+    """Ask whether the destination is there, and unless `is_light` whether it can be written to.
+
+    `serial` tells one from others that hang.
+    """
 
     equipment_id: str
     is_light: bool = False
+    serial: int = 0
 
 
 @dataclass(frozen=True, slots=True)

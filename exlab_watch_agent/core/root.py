@@ -30,10 +30,14 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Doubted:
-    """The last scan did not find it to be ours: why, in one sentence with the next step; the next scan is in `wait_s`."""
+    """The last scan did not find it to be ours: why, in one sentence with the next step; the next scan is in `wait_s`.
+
+    `volume`: its identity when it last was, None where it never was.
+    """
 
     reason: str
     wait_s: float
+    volume: str | None = None
 
 
 Root = Unasked | Ours | Doubted
@@ -60,6 +64,11 @@ def after_scan(root: Root, event: RootFound | RootInDoubt) -> Root:
             return Ours(event.volume)
         case RootInDoubt():
             wait_s = min(DOUBT_MAX_S, root.wait_s * 2) if isinstance(root, Doubted) else DOUBT_FIRST_S
-            return Doubted(event.reason, wait_s)
+            return Doubted(event.reason, wait_s, volume_of(root))
         case _:
             assert_never(event)
+
+
+def volume_of(root: Root) -> str | None:
+    """Return the identity that the root had when it was last found to be ours; work under way there is held to it."""
+    return None if isinstance(root, Unasked) else root.volume

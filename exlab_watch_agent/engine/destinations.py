@@ -7,12 +7,13 @@ from an answer or from silence (core/link.py), and how it is asked (acts/probe.p
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
 from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted
-from exlab_watch_agent.core.effects import Bind, Probe
+from exlab_watch_agent.core.effects import Bind, Effect, Probe
 from exlab_watch_agent.core.events import Answered, BindingRefused, Unreached
 from exlab_watch_agent.core.facts import DestinationBound, PassesVoided
 from exlab_watch_agent.core.link import (
@@ -37,6 +38,10 @@ log = logging.getLogger(__name__)
 
 SILENCE_S = 60.0
 """A destination that has not answered for so long is away: a dead mount may never answer."""
+SILENT_PROBES_MAX = 3
+"""So many questions without an answer may be left hanging in a dead mount, each on a thread, before no new one is asked."""
+SILENT = f"it has not answered for {SILENCE_S:g} s"
+ANOTHER_ROOT = "the root that answered is another than the one that is bound"
 
 
 class Destinations:
@@ -46,6 +51,7 @@ class Destinations:
         self._bench = bench
         self._audit_soon = audit_soon
         self._serials = count(1)
+        self._silent: defaultdict[str, set[int]] = defaultdict(set)
         self._replies: dict[int, Callable[[Answer], None]] = {}
 
     # --- the link ----------------------------------------------------------------------------------------------------
@@ -54,30 +60,51 @@ class Destinations:
         """Ask whether the destination is there, and unless `is_light` whether it can be written to."""
         due_s = self._bench.in_s(SILENCE_S)
         self._bench.timers.set(TimerKind.SILENCE, lane.equipment_id, due_s=due_s)
-        self._bench.errands.want(Probe(lane.equipment_id, is_light))
+        silent = self._silent[lane.equipment_id]
+        # Where one hangs, the share may have been mounted anew meanwhile: another one is asked beside it.
+        serial = next(
+            number for number in range(SILENT_PROBES_MAX) if number not in silent or number == SILENT_PROBES_MAX - 1
+        )
+        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial))
 
     def on_probed(self, ended: Ended, effect: Probe, result: Answered | Unreached) -> None:
         lane = self._bench.lanes[effect.equipment_id]
-        self._bench.timers.cancel(TimerKind.SILENCE, lane.equipment_id)
-        if isinstance(result, Unreached):
-            self._on_link(lane, ProbeUnanswered(self._bench.clock.now(), result.message, result.wait))
+        self._silent[lane.equipment_id].discard(effect.serial)
+        if isinstance(result, Answered) and not self._is_bound_to_another(lane, result.marker_id):
+            self._bench.timers.cancel(TimerKind.SILENCE, lane.equipment_id)
+            self.remember_marker(lane, result.marker_id)
+            self._on_link(lane, ProbeAnswered(None if effect.is_light else ended.ended_s))
             return
-        self.remember_marker(lane, result.marker_id)
-        self._on_link(lane, ProbeAnswered(None if effect.is_light else ended.ended_s))
+        if not self.is_asking(lane):
+            self._bench.timers.cancel(TimerKind.SILENCE, lane.equipment_id)
+        refusal = result if isinstance(result, Unreached) else Unreached(ANOTHER_ROOT)
+        self._on_link(lane, ProbeUnanswered(self._bench.clock.now(), refusal.message, refusal.wait))
 
     def on_silence(self, lane: Lane) -> None:
         """The destination has not answered for so long that nobody is to wait for it."""
+        silent = self._silent[lane.equipment_id]
+        for serial in range(SILENT_PROBES_MAX):
+            if self._bench.errands.is_running(key_of(Probe(lane.equipment_id, serial=serial))):
+                silent.add(serial)
         if self.is_asking(lane):
-            self.lost(lane, f"it has not answered for {SILENCE_S:g} s", NAS_UNREACHABLE)
+            self._on_link(lane, ProbeUnanswered(self._bench.clock.now(), SILENT, NAS_UNREACHABLE))
 
     def lost(self, lane: Lane, reason: str, wait: Wait) -> None:
         """Start nothing of this lane that needs its destination, and ask that again soon; say why, and what helps."""
         self._on_link(lane, LinkLost(self._bench.clock.now(), reason, wait))
 
-    def on_admission(self, lane: Lane, marker_id: str, *, asked_fully_s: float | None) -> None:
-        """The destination answered the look before a push."""
+    def on_admission(self, lane: Lane, marker_id: str, *, asked_fully_s: float | None) -> bool:
+        """The destination answered the look before a push; return whether it is the one that is bound."""
+        if self._is_bound_to_another(lane, marker_id):
+            self.lost(lane, ANOTHER_ROOT, NAS_UNREACHABLE)
+            return False
         self.remember_marker(lane, marker_id)
         self._on_link(lane, AdmissionAnswered(asked_fully_s))
+        return True
+
+    def _is_bound_to_another(self, lane: Lane, marker_id: str) -> bool:
+        """Whether another root was accepted meanwhile, while this question was under way: only an operator changes that."""
+        return accepted(lane.binding) not in (None, marker_id)
 
     def _on_link(self, lane: Lane, event: LinkEvent) -> None:
         before = lane.away
@@ -93,9 +120,9 @@ class Destinations:
             self._bench.errands.on_opened(lane.equipment_id)
 
     def is_asking(self, lane: Lane) -> bool:
-        return self._bench.errands.is_running(key_of(Probe(lane.equipment_id))) or any(
-            self._bench.errands.is_running(key_of(Bind(lane.equipment_id, "", serial))) for serial in self._replies
-        )
+        questions: list[Effect] = [Probe(lane.equipment_id, serial=serial) for serial in range(SILENT_PROBES_MAX)]
+        questions += [Bind(lane.equipment_id, "", serial) for serial in self._replies]
+        return any(self._bench.errands.is_running(key_of(question)) for question in questions)
 
     # --- the binding -------------------------------------------------------------------------------------------------
 

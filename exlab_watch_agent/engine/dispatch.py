@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
+from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.discovery import runs_to_look_at
 from exlab_watch_agent.core.effects import (
     Admit,
@@ -51,7 +52,7 @@ from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
-from exlab_watch_agent.engine.destinations import Destinations
+from exlab_watch_agent.engine.destinations import ANOTHER_ROOT, Destinations
 from exlab_watch_agent.engine.errands import work_key
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
@@ -156,7 +157,14 @@ class Dispatch:
     def _on_worked(self, effect: Work, outcome: Outcome | None) -> None:
         record = self._bench.commit.record(effect.job_id)
         assert record is not None, "work belongs to a known run"
-        if outcome is None:
+        if outcome is None:  # most often the run has moved on, or its work was wanted anew when it was cancelled
+            work = work_effect(record)
+            if (
+                work is not None
+                and work.turn == effect.turn
+                and not self._bench.errands.is_waiting(work_key(record.job_id))
+            ):
+                self._bench.commit.then(work)
             return
         if isinstance(outcome, EffectFailed) and outcome.is_destination_away:
             self._destinations.lost(self._bench.lanes[effect.equipment_id], outcome.message, outcome.wait)
@@ -172,7 +180,8 @@ class Dispatch:
             self._destinations.lost(lane, result.message, result.wait)
         if isinstance(result, Seen) and result.marker_id is not None:
             asked_fully_s = ended.ended_s if effect.asks_nas_fully else None
-            self._destinations.on_admission(lane, result.marker_id, asked_fully_s=asked_fully_s)
+            if not self._destinations.on_admission(lane, result.marker_id, asked_fully_s=asked_fully_s):
+                result = Unseen(UnseenCode.DESTINATION, ANOTHER_ROOT)
         self._runs.take_in(ended, effect.place, result)
         self._turns.on_admitted(effect, result)
 
@@ -242,5 +251,9 @@ class Dispatch:
                 return self._reconciling.brief(effect)
             case Seal():
                 return replace(effect, anchor=self._anchor())
+            case WriteStatus():  # it may have waited, and the run have moved on, or its folder have been moved
+                record = self._bench.commit.record(effect.job_id)
+                assert record is not None, "a status belongs to a known run"
+                return replace(effect, run_path=record.run_path, sync_status=record.sync_status)
             case _:
                 return effect

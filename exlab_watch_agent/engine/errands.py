@@ -78,7 +78,7 @@ def key_of(effect: Effect) -> Key:
         case Scan():
             return f"scan {effect.equipment_id}"
         case Probe():
-            return f"probe {effect.equipment_id}"
+            return f"probe {effect.equipment_id} {effect.serial}"
         case Bind():
             return f"bind {effect.equipment_id} {effect.serial}"
         case PlaceHeartbeat():
@@ -100,7 +100,7 @@ def slot_of(effect: Effect) -> Slot | None:
     match effect:
         case Admit() | Push():
             return Slot.PUSH
-        case Verify() if effect.manifest_digest:
+        case Verify() if effect.is_audit:
             return Slot.AUDIT
         case Inspect() if effect.is_background:
             return Slot.BACKGROUND
@@ -154,6 +154,7 @@ class Errands:
         timers: Timers,
         post: Callable[[Ended], None],
         rate_bytes_per_s: Callable[[Lane], float | None],
+        pushes_max: int,
         make_executor: Callable[[str], Executor],
         carry_out: CarryOut = carry_out,
         make_side_by_side: Callable[[Executor], SideBySide] | None = None,
@@ -163,6 +164,7 @@ class Errands:
         self._timers = timers
         self._post = post
         self._rate_bytes_per_s = rate_bytes_per_s
+        self._pushes_max = pushes_max
         self._carry_out = carry_out
         self._readers = {lane_id: make_executor(f"{lane_id}-readers") for lane_id in lanes}
         self._workers = {lane_id: make_executor(f"{lane_id}-workers") for lane_id in lanes}
@@ -254,6 +256,10 @@ class Errands:
     def _waits_behind(self, effect: Effect) -> Key | None:
         """Return the key of another effect that must end first."""
         match effect:
+            case Push():
+                # One that was parked while its lane was suspended finds others in its place.
+                pushes = [key for key, running in self._running.items() if slot_of(running.effect) is Slot.PUSH]
+                return pushes[0] if len(pushes) >= self._pushes_max else None
             case Seal():
                 # It writes "synced" itself; a status that is still on its way would overwrite it afterwards.
                 key = status_key(effect.job_id)
@@ -272,16 +278,15 @@ class Errands:
         self._taken[slot_of(effect), effect.equipment_id] += 1
         is_work = isinstance(effect, Push | Precheck | Verify | Seal)
         executor = (self._workers if is_work else self._readers)[effect.equipment_id]
-        executor.submit(self._run, effect, lane.ports_now(), running)
+        executor.submit(self._run, effect, lane, running)
 
-    def _run(self, effect: Effect, ports: Ports, running: Running) -> None:
-        """Carry out an effect on an executor's thread."""
+    def _run(self, effect: Effect, lane: Lane, running: Running) -> None:
+        """Carry out an effect on an executor's thread, with what is known of both sides when it gets there."""
         began_s = self._clock.monotonic_s()
 
         def report(progress: Progress) -> None:
             running.progress = progress
 
-        lane = self._lanes[effect.equipment_id]
         control = Control(
             is_cancelled=running.cancel.is_set,
             report=report,
@@ -290,15 +295,17 @@ class Errands:
         )
         result: Result | None
         try:
-            result = self._carry_out(effect, ports, control)
+            result = None if running.cancel.is_set() else self._carry_out(effect, lane.ports_now(), control)
         except CancelledError:
             result = None
         self._post(Ended(effect, result, began_s, self._clock.monotonic_s()))
 
     def start_beside(self, effect: Effect) -> None:
         """Start an effect that waits for nothing and depends on nothing that was decided, also while nothing else starts."""
-        self._waiting[key_of(effect)] = effect
-        self._try(key_of(effect), lambda effect: effect)
+        key = key_of(effect)
+        self._waiting[key] = effect
+        self._try(key, lambda effect: effect)
+        self._waiting.pop(key, None)  # the next one will say more than one that waits
 
     # --- what is under way -------------------------------------------------------------------------------------------
 
@@ -308,6 +315,9 @@ class Errands:
 
     def is_running(self, key: Key) -> bool:
         return key in self._running
+
+    def is_waiting(self, key: Key) -> bool:
+        return key in self._waiting
 
     def is_admitting(self, job_id: str) -> bool:
         """Return whether a queued run is being looked at for its push."""
@@ -377,13 +387,16 @@ def on_executor(executor: Executor) -> SideBySide:
         )
         try:
             other = executor.submit(second, others)
-        except RuntimeError as error:  # the executor is being closed
-            raise CancelledError from error
+        except RuntimeError as error:  # the executor is being closed, or the system has no thread left
+            if control.is_cancelled():
+                raise CancelledError from error
+            raise
         try:
             mine = first(control)
         except BaseException:
             has_failed.set()
-            wait([other])
+            if not other.cancel():  # one that was cancelled before it began never tells that it has ended
+                wait([other])
             raise
         try:
             return mine, other.result()

@@ -86,9 +86,7 @@ class Lane:
 
     def ports_now(self) -> Ports:
         """Return the lane's ports with what is known of both sides now."""
-        return replace(
-            self.ports, binding=self.binding, volume=self.root.volume if isinstance(self.root, Ours) else None
-        )
+        return replace(self.ports, binding=self.binding, volume=roots.volume_of(self.root))
 
     def is_open_for(self, effect: Effect) -> bool:
         """Return whether an effect may start: while the root is not ours, or the NAS away, what needs it waits."""

@@ -111,6 +111,7 @@ class Engine:
             timers=self._timers,
             post=self.post,
             rate_bytes_per_s=lambda lane: rate_bytes_per_s(lane.ports.equipment.bandwidth, now_local()),
+            pushes_max=policy.pushes_max,
             make_executor=make_executor,
             carry_out=carry_out,
             make_side_by_side=make_side_by_side,

@@ -14,7 +14,7 @@ from exlab_watch_agent.core import link, root
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.discovery import RunPlace
-from exlab_watch_agent.core.effects import Effect, Inspect, Probe, Push, Scan, Seal, Verify, WriteStatus
+from exlab_watch_agent.core.effects import Effect, Inspect, PlaceHeartbeat, Probe, Push, Scan, Seal, Verify, WriteStatus
 from exlab_watch_agent.core.events import Answered, HeartbeatPlaced, Pushed, Result
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
 from exlab_watch_agent.core.reconcile import Known
@@ -80,6 +80,7 @@ class Desk:
             timers=self.timers,
             post=self.ended.append,
             rate_bytes_per_s=lambda _: None,
+            pushes_max=2,
             make_executor=lambda _: cast("Executor", self.executors),
             carry_out=carry_out or self.carry_out,
         )
@@ -206,23 +207,51 @@ def test_what_needs_the_root_or_the_nas_waits_until_it_is_there(
     assert desk.end_one().effect == effect
 
 
-def test_what_is_dropped_does_not_start_and_what_runs_is_asked_to_end(desk: Desk) -> None:
-    controls: list[Control] = []
-
+def test_what_is_dropped_does_not_start_and_what_runs_is_asked_to_end() -> None:
     def carry_out(effect: Effect, _ports: Ports, control: Control) -> Result:
-        controls.append(control)
-        if control.is_cancelled():
-            raise CancelledError("told to stop")
-        return HeartbeatPlaced()
+        desk.errands.drop(work_key("job"))
+        assert control.is_cancelled()
+        raise CancelledError("told to stop")
 
     desk = Desk(carry_out)
     desk.want(PUSH)
     desk.want(replace(PUSH, turn=4))
-    desk.errands.drop(work_key("job"))
     ended = desk.end_one()
     assert (ended.effect, ended.result) == (PUSH, None)
     assert desk.executors.calls == []
-    assert controls[0].is_cancelled()
+
+
+def test_what_was_cancelled_before_a_thread_was_free_for_it_is_not_begun(desk: Desk) -> None:
+    desk.want(PUSH)
+    desk.errands.cancel(work_key("job"))
+    assert desk.end_one().result is None
+    assert desk.done == []
+
+
+def test_a_push_that_was_parked_waits_for_those_that_took_its_place(desk: Desk) -> None:
+    desk.lane.link = AWAY
+    desk.want(PUSH)
+    desk.lane.link = link.Answering()
+    others = [replace(PUSH, job_id=f"other {number}") for number in range(2)]
+    desk.want(*others)
+    desk.errands.on_opened(EQ)
+    desk.start()
+    assert len(desk.executors.calls) == 2, "there are two slots"
+    assert [desk.end_one().effect for _ in range(3)] == [*others, PUSH]
+
+
+def test_a_sign_of_life_starts_by_itself_and_one_that_cannot_start_is_forgotten(desk: Desk) -> None:
+    beat = PlaceHeartbeat(EQ, ".exlab-watch-agent/pc.json", b"{}")
+    desk.errands.want(PUSH)
+    desk.errands.start_beside(beat)
+    desk.lane.link = AWAY
+    desk.errands.start_beside(replace(beat, data=b"old by then"))
+    assert [desk.end_one().effect] == [beat]
+    desk.lane.link = link.Answering()
+    desk.errands.on_opened(EQ)
+    desk.start()
+    desk.end_one()
+    assert desk.done == [beat, PUSH]
 
 
 def test_an_effect_is_completed_or_dropped_at_the_moment_when_it_may_start(desk: Desk) -> None:
@@ -254,7 +283,7 @@ def test_two_that_wait_come_down_to_one_that_does_what_both_ask_for(
 
 
 def test_slots_are_counted_while_their_effects_run(desk: Desk) -> None:
-    audit = Verify(*SUBJECT, manifest_digest="d")
+    audit = Verify(*SUBJECT, manifest_digest="d", is_audit=True)
     desk.want(replace(PUSH, job_id="another"), audit, replace(LOOK, is_background=True))
     taken = {slot: desk.errands.taken(slot, EQ) for slot in Slot}
     assert taken == {Slot.PUSH: 1, Slot.AUDIT: 1, Slot.BACKGROUND: 1}
@@ -346,7 +375,7 @@ def test_what_the_second_raises_is_raised_once_the_first_has_ended() -> None:
     assert done == ["first"]
 
 
-def test_cancelling_the_effect_cancels_both_parts_and_a_closed_executor_counts_as_cancelled() -> None:
+def test_cancelling_the_effect_cancels_both_parts_and_so_does_an_executor_that_is_closed_by_then() -> None:
     def part(control: Control) -> None:
         if control.is_cancelled():
             raise CancelledError("told to stop")
@@ -356,7 +385,35 @@ def test_cancelling_the_effect_cancels_both_parts_and_a_closed_executor_counts_a
         with pytest.raises(CancelledError):
             side_by_side(Control(is_cancelled=lambda: True), part, part)
     with pytest.raises(CancelledError):
-        side_by_side(Control(), part, part)
+        side_by_side(Control(is_cancelled=lambda: True), part, part)
+
+
+def test_where_the_system_has_no_thread_left_it_is_an_error_and_no_wish_of_ours() -> None:
+    class NoThreads(Executor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+    with pytest.raises(RuntimeError, match="new thread"):
+        on_executor(NoThreads())(Control(), lambda _: None, lambda _: None)
+
+
+def test_a_second_part_that_was_cancelled_before_it_began_is_not_waited_for() -> None:
+    executor, gate = ThreadPoolExecutor(1), threading.Event()
+    executor.submit(gate.wait)
+
+    def first(_: Control) -> None:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise CancelledError("told to stop")
+
+    def both() -> None:
+        with pytest.raises(CancelledError):
+            on_executor(executor)(Control(), first, lambda _: None)
+
+    worker = threading.Thread(target=both)
+    worker.start()
+    worker.join(60)
+    gate.set()
+    assert not worker.is_alive()
 
 
 def test_the_answer_of_a_probe_is_posted_with_when_it_began_and_ended(desk: Desk) -> None:

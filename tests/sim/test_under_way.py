@@ -1,0 +1,178 @@
+"""What goes wrong while effects are under way: one that waited too long, one that never ends, one that ends for no reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from exlab_watch_agent.core.binding import accepted
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.engine.messages import ScanWanted
+from exlab_watch_agent.engine.views import RunView
+from exlab_watch_agent.errors import RootUnavailableError
+from exlab_watch_agent.statechart import RunState
+from tests.sim.simulation import HOUR_S, Call, Simulation, status_of
+from tests.sim.test_noticing import complete_run
+from tests.sim.test_simulation import one_run, record_of
+
+
+def take_call(life: Simulation, name: str, equipment_id: str = "EQ_A") -> Call:
+    """Take the one waiting call of this kind out of the executor: it hangs until the test runs it."""
+    (call,) = [c for c in life._calls if str(c) == name and c.arguments[0].equipment_id == equipment_id]
+    life._calls.remove(call)
+    return call
+
+
+def end(life: Simulation, call: Call) -> None:
+    assert life.engine is not None
+    life._run(call)
+    life._in_loop(life.engine.turn_over)
+
+
+def test_a_status_that_waited_is_written_where_the_run_is_by_then_and_never_into_another_run(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        home = run.path
+        life.environment.overwrite_file(run)
+        life.run_for(7 * HOUR_S, hold="WriteStatus")  # a conflict, and its status hangs
+        assert record_of(life).state is RunState.CONFLICT
+        life.environment.undo_changes(run)
+        life.run_for(7 * HOUR_S, hold="WriteStatus")  # the difference is gone, and "synced" waits for its turn
+        assert record_of(life).sync_status == "synced"
+        life.environment.move_run(run)
+        life.engine.post(ScanWanted())
+        life.run_for(HOUR_S, hold="WriteStatus")
+        assert record_of(life).run_path == run.path
+        while home not in life.world.runs:  # another run comes to the old place
+            before = set(life.world.runs)
+            life.environment.begin_run()
+            (path,) = set(life.world.runs) - before
+            if path != home and (stranger := life.world.runs.pop(path)).equipment_id == "EQ_A":
+                stranger.path = home
+                life.world.runs[home] = stranger
+        life._events.clear()
+        life.run_for(5.0)
+        assert status_of(life.world.runs[home]) != "synced"
+        assert status_of(run) == "synced"
+
+
+def test_a_look_that_began_before_the_first_binding_binds_no_other_root(tmp_path: Path) -> None:
+    """It took long, the probe beside it bound the root by then, and then another share was mounted there."""
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        nas, lane = life.world.nas["EQ_A"], life.engine.lanes["EQ_A"]
+        probe = take_call(life, "Probe")
+        life.run_for(40.0, hold="Admit")
+        admission = take_call(life, "Admit")
+        before = lane.binding
+        end(life, probe)
+        first = accepted(lane.binding)
+        assert first is not None
+        nas.marker_id = "another root"
+        now, lane.binding = lane.binding, before
+        life._run(admission)  # as one that took what was known when it began
+        lane.binding = now
+        life._in_loop(life.engine.turn_over)
+        life.run_for(60.0)
+        assert (accepted(lane.binding), lane.away is not None) == (first, True)
+        nas.marker_id = first
+        life.run_for(HOUR_S)
+        assert (accepted(lane.binding), lane.away) == (first, None)
+        assert record_of(life).state is RunState.VERIFIED
+
+
+def test_work_that_ends_although_nobody_asked_it_to_is_done_again(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        life.run_for(40.0, hold="Verify")
+        verify = take_call(life, "Verify")
+        verify.arguments[2].cancel.set()
+        end(life, verify)
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+
+
+def test_a_question_that_hangs_for_ever_does_not_keep_its_lane_away_for_ever(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        lane = life.engine.lanes["EQ_A"]
+        take_call(life, "Probe")
+        life.run_for(6 * HOUR_S)
+        assert lane.away is None
+        assert record_of(life).state is RunState.VERIFIED
+
+
+def test_of_questions_that_hang_only_a_few_are_left_hanging(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        life.run_for(HOUR_S, hold="Probe")
+        hanging = [call for call in life._calls if call.arguments[0].equipment_id == "EQ_A"]
+        assert [str(call) for call in hanging] == ["Probe"] * 3
+        end(life, take_one(life, hanging[-1]))
+        assert life.engine.lanes["EQ_A"].away is None
+
+
+def take_one(life: Simulation, call: Call) -> Call:
+    life._calls.remove(call)
+    return call
+
+
+def test_a_conflict_that_is_compared_in_one_lane_keeps_no_other_lane_from_its_audits(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        (mine,) = life.world.runs.values()
+        other = complete_run(cast("Any", life), equipment_id="EQ_B")
+        life.engine.post(ScanWanted())
+        life.run_for(HOUR_S)
+        life.environment.overwrite_file(mine)
+        life.run_for(6.5 * HOUR_S)
+        assert record_at(life, mine.path).state is RunState.CONFLICT
+        passes = record_at(life, other.path).verify_passes
+        life._operate({"command": "verify", "job_id": record_at(life, mine.path).job_id, "operator": "asmith"})
+        life._in_loop(life.engine.turn_over)
+        take_call(life, "Verify")
+        life.run_for(48 * HOUR_S)
+        assert record_at(life, other.path).verify_passes > passes
+
+
+def record_at(life: Simulation, run_path: str) -> RunRecord:
+    return next(record for record in life.oracle.acknowledged.values() if record.run_path == run_path)
+
+
+def test_while_a_root_is_in_doubt_what_works_there_is_held_to_the_one_that_was_ours(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        life.run_for(60.0)
+        life.world.roots_away.add("EQ_A")
+        life.engine.post(ScanWanted())
+        life.run_for(1.0)
+        assert life.engine.lanes["EQ_A"].root_problem is not None
+        with pytest.raises(RootUnavailableError):
+            life.engine.ports_of("EQ_A").require_root()
+
+
+def test_a_pass_does_not_go_through_all_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        life.run_for(HOUR_S)
+        views = life.engine._runs.views
+        for number in range(2000):
+            views.tell(f"{number:032x}", RunView(reason="waits"))
+        life._in_loop(life.engine.turn_over)
+        plain: Callable[[RunView, object], bool] = RunView.__eq__
+        compared = 0
+
+        def counted(view: RunView, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return plain(view, other)
+
+        monkeypatch.setattr(RunView, "__eq__", counted)
+        views.tell(f"{7:032x}", RunView(reason="is pushed"))
+        life._in_loop(life.engine.turn_over)
+        assert compared < 20
