@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 PASSES_APART_S = 60.0
-"""Passes closer together than this count once (SPEC 12), unless cleanup asks for no age at all."""
+"""Passes closer together than this count as one, unless `nas_cleanup` asks for no age at all: then any two count."""
 
 
 @dataclass(frozen=True, slots=True)

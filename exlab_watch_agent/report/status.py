@@ -1,6 +1,6 @@
 """Records and an agent's snapshot → what `status` and `show` say. JSON and text use the same values.
 
-The JSON shapes are a promise (SPEC 13). The snapshot is a running agent's; where none runs, the lanes alone as the last one
+The JSON shapes are a promise: members are added, never removed or renamed. The snapshot is a running agent's; where none runs, the lanes alone as the last one
 left them. What needs a person is decided in problems.py. Pure.
 """
 

@@ -4,7 +4,7 @@ Decided here: how a file is read (once, through one small reused buffer, never m
 the process) and when a local file counts as changed. Not here: which files to sample and where (core/sampling.py), and
 what equal or different digests mean.
 
-Source: on the machine of FACTS.md any piece from 64 KiB to 1 MiB reads at the speed of the hash; the piece must fit
+Source: docs/facts.md, Speeds and costs: any piece from 64 KiB to 1 MiB reads at the speed of the hash; the piece must fit
 the processor's own cache together with the page it came from.
 """
 

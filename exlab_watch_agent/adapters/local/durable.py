@@ -1,9 +1,9 @@
 """The durable file protocol: how a small file is replaced, read and placed so that a stop at any instant is harmless.
 
-Decided here: temporary file in the same folder, all bytes, fsync, replace, fsync of the folder (without the last one a
-third of the simulated power cuts lost an acknowledged write). Not here: what is in the file, who may write it when.
+Decided here: temporary file in the same folder, all bytes, fsync, replace, fsync of the folder (without the last one up to
+half of the simulated power cuts lost an acknowledged write). Not here: what is in the file, who may write it when.
 
-Source: FACTS.md B2 (the order), A10 (Windows: no fsync of folders, replace fails while a scanner has the target open).
+Source: docs/facts.md, Replacing a file durably, and Replacing a file on Windows.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 watchdog's own recursive watch registers every folder: at 10,000 of them its registering floods its own queue, a folder
 that is moved out stays registered under its old name, and watches that could not be had are passed over in silence.
 Here an emitter reads an inotify descriptor of its own: one root's storm overflows no other root's queue, and closing the
-descriptor ends everything. An emitter sleeps in the kernel while nothing happens. Source: inotify(7), FACTS.md A1.
+descriptor ends everything. An emitter sleeps in the kernel while nothing happens. Source: inotify(7), and
+docs/facts.md, inotify and watchdog.
 
 The kernel is asked only for names that come and go and for files closed after writing: with more, reading alone would
 flood the queue.

@@ -2,7 +2,7 @@
 
 It compares the folder with the one that is watched, sets watches, replaces an observer that died, overflowed or went deaf,
 and checks by a canary that events arrive. A share that hangs so hangs its own keeper and nothing else. Which folders are
-watched is said in levels.py, by which observer in observers.py. Source: FACTS.md A1.
+watched is said in levels.py, by which observer in observers.py. Source: docs/facts.md, inotify and watchdog.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Decided here: the order temporary file, bytes, time, fsync, final name, and how 
 here: which files (transport.py), what an errno of the destination means (errors.py), and how a bandwidth limit is kept
 (throttle.py).
 
-Source: FACTS.md (iv) "Mounted path" and "Speeds and costs": with eight files on their way an fsync for each costs
-about what one `sync` at the end does; one after the other it costs three times that.
+Source: docs/facts.md, Replacing a file durably, and Speeds and costs: with eight files on their way an fsync for each costs
+about what one `sync` at the end does; one after the other it costs two to three times that.
 """
 
 from __future__ import annotations

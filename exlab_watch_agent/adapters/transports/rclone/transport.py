@@ -21,7 +21,7 @@ to delete, only probe and partial files of the agent by their exact names. Never
 - rclone asks no server to sync to its disk. What was copied may be only in the server's memory for a while.
 - Links on the server are the server's affair: rclone follows or hides them as the backend does.
 
-Source: rclone 1.75 (fs/operations, fs/rc), and FACTS.md A7 for what it silently leaves undone.
+Source: rclone 1.75 (fs/operations, fs/rc), and docs/facts.md, rclone, for what it silently leaves undone.
 """
 
 from __future__ import annotations

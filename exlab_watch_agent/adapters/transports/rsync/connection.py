@@ -4,8 +4,8 @@ Decided here: how many shells stay open, and when the connection is opened anew.
 failures mean (ssh_login.py), what the target can do (target_tools.py), what is asked of a shell (target_folder.py), and
 rsync (program.py).
 
-A fresh ssh login costs 250 ms, a second session over a connection that stands 10 ms, and a question to a shell that is
-open less than one (FACTS.md, "Speeds and costs"). The connection (ssh's ControlMaster) is a child of the agent whose own
+A fresh ssh login costs 250 ms, a second session over an open connection 10 ms, and a question to an open shell less
+than one (docs/facts.md, Speeds and costs). The connection (ssh's ControlMaster) is a child of the agent whose own
 session is a shell reading from the agent: when the agent dies, in whatever way, that shell sees the end of its input, and
 the connection goes with it.
 """

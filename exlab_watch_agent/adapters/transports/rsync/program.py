@@ -3,8 +3,8 @@
 Decided here: which options rsync gets, and which never. Not here: which files, and what becomes of them on the target
 (by_shell.py): rsync only ever writes into a folder that was made for it, empty, a moment ago.
 
-Source: FACTS.md A8 and (iv). Differences to the command line there: no `--delay-updates` and no `--fsync`, because files
-get their final names by us, and one `sync` for all makes names durable too, which rsync's fsync does not.
+No `--delay-updates` and no `--fsync`: the agent gives files their final names itself, and one `sync` for all makes names
+durable too, which rsync's fsync does not. Source: rsync(1), and docs/facts.md, rsync.
 """
 
 from __future__ import annotations
