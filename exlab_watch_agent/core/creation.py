@@ -21,7 +21,7 @@ EXPERIMENTAL = "experimental"
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """By what a run is known again after it was renamed or moved: texts as they stand in `creation.json`.
+    """By what a run is known again after it was renamed or moved: texts as they are in `creation.json`.
 
     `leaf_name` is the last part of `paths.local`, which a rename leaves alone; the folder's own name where it is absent.
     """
@@ -70,7 +70,7 @@ class SavedCreation:
     """Signatures of the `creation.json` that was changed and of what is there now; equal when nothing was written.
 
     A reader whose last-read signature is `before` has nothing to learn from `after`. Any other reader must read again:
-    other programs write this file, too.
+    other programs also write this file.
     """
 
     before: FileSignature

@@ -73,7 +73,7 @@ class OverrideFound:
 
 @dataclass(frozen=True, slots=True)
 class OverridesRemoved:
-    """`validation_overrides` became shorter, which only a hand can do: how many entries there were, and are."""
+    """`validation_overrides` became shorter, which only a person can do by hand: how many entries there were, and are."""
 
     kind: ClassVar[str] = "overrides_removed"
     before: int

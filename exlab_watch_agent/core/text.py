@@ -3,7 +3,7 @@
 Text from outside (names, paths, what programs and others' files say) may break a line, steer a terminal, or be no
 Unicode. There is one set of such characters and one way to spell them: `printable`. On top of it, on purpose different:
 
-- `named`: a single name within a sentence of ours; one that is empty or odd stands in quotes, so that its end is seen.
+- `named`: a single name within a sentence of ours; one that is empty or odd is put in quotes, so that its end is seen.
 - `printable_lines`: a message of several lines, whose line ends are our own. A line of a log goes through `printable`.
 - `shell_word`: what can be pasted behind a command.
 """

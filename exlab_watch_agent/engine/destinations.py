@@ -66,7 +66,7 @@ class Destinations:
         self._on_link(lane, ProbeAnswered(None if effect.is_light else ended.ended_s))
 
     def on_silence(self, lane: Lane) -> None:
-        """The destination has not answered for so long that nobody is to wait for it."""
+        """The destination has not answered for so long that nothing waits for it any longer."""
         if self.is_asking(lane):
             self.lost(lane, f"it has not answered for {SILENCE_S:g} s", NAS_UNREACHABLE)
 
@@ -129,7 +129,7 @@ class Destinations:
         )
 
     def _void_passes(self, lane: Lane, marker_id: str) -> None:
-        """Another place than before, as far as is known: what was proven elsewhere is proven there anew, and at once."""
+        """Another place than before, as far as is known: what was proven elsewhere is proven again there, and at once."""
         for job_id in self._bench.commit.store.ids_in(CHART.auditable, lane.equipment_id):
             record = self._bench.commit.record(job_id)
             if record is not None:

@@ -194,7 +194,7 @@ class Errands:
         self._to_try.append(key)
 
     def drop(self, key: Key) -> None:
-        """Let go of what waits under this key, and ask what runs to end."""
+        """Drop what waits under this key, and ask what runs to end."""
         self._waiting.pop(key, None)
         self._not_before_s.pop(key, None)
         self._timers.cancel(TimerKind.ERRAND, key)

@@ -160,7 +160,7 @@ class Engine:
     def run(self, *, until_rest: bool = False) -> None:
         """Work until stopped, or until all runs rest. Raises: StoreWriteError when a record cannot be made durable.
 
-        Where there is no room for one, the loop waits for it; with `until_rest` that is an error, too.
+        Where there is no room for one, the loop waits for it; with `until_rest` that is also an error.
         """
         self._commit.waits_for_room = not until_rest
         try:

@@ -147,7 +147,7 @@ class Reconciling:
             self._bench.errands.on_opened(lane.equipment_id)
 
     def _on_gone(self, lane: Lane, path: str, *, is_first: bool, may_have_moved: bool) -> None:
-        """Say that a run folder is gone. A run in the queue fails only when a second scan says so, too.
+        """Say that a run folder is gone. A run in the queue fails only when a second scan says so as well.
 
         What the first one saw is a moment old: the folder may be back, or just be on its way to another place. A folder
         that cannot be read may be that place for ever, so only the first scan asks for another one soon.

@@ -144,7 +144,7 @@ class Runs:
                 self._bench.errands.want(AskWhere(effect.place, places))
                 return
         if not answer.is_new_there:
-            result = Unseen(UnseenCode.MISSING, f"{path} is not there any more")
+            result = Unseen(UnseenCode.MISSING, f"{path} is no longer there")
         self._take_in_as(held, effect.place, result, record, answer.are_there)
 
     def _take_in_as(
@@ -185,7 +185,7 @@ class Runs:
                 if self._looks.read_again(path):
                     return
                 self.views.tell_of_folder(path, result.message)
-                self._looks.want_in(path, PROBLEM_WAIT_S)  # a permission or a lock that is mended leaves no event
+                self._looks.want_in(path, PROBLEM_WAIT_S)  # a permission or a lock that is corrected makes no event
             case UnseenCode.LEVEL:
                 assert result.signature is not None, "the file was read"
                 lane.rejected[path] = result.signature
@@ -340,7 +340,7 @@ class Runs:
         self.views.tell(job_id, replace(self.views.of(job_id), problem=problem))
 
     def forget(self, lane: Lane) -> None:
-        """Let go of what is kept about runs that rest: there may be many of them, and hardly anything ever happens there."""
+        """Drop what is kept about runs that rest: there may be many of them, and hardly anything ever happens there."""
         self._looks.forget_paces()
         for job_id in [*self._memory, *self.views.now.runs]:
             record = (

@@ -1,6 +1,6 @@
 """Ends the child processes of an agent that is gone. A module, and a program of its own that needs nothing but Python.
 
-Each agent keeps one folder of notes, one note a child: `{"token", "purpose", "pid", "started"}`. The note stands before
+Each agent keeps one folder of notes, one note a child: `{"token", "purpose", "pid", "started"}`. The note exists before
 the child is started, and its token is in the child's environment. Who reads the notes later can therefore find
 
 - the child, by its process id, if that process also began at the noted time (ids are used again);

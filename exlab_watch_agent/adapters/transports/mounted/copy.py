@@ -187,7 +187,7 @@ class FileCopier:
         """Write what the file holds at this moment; return its mtime. What a log gets meanwhile comes next time."""
         before = os.fstat(source)
         if not stat.S_ISREG(before.st_mode):
-            raise SourceChangedError(f"{path!r} is not a regular file any more.")
+            raise SourceChangedError(f"{path!r} is no longer a regular file.")
         moved = self._move(path, source, target, before.st_size)
         after = os.fstat(source)
         is_as_it_was = (moved, after.st_size, after.st_mtime_ns) == (before.st_size, before.st_size, before.st_mtime_ns)

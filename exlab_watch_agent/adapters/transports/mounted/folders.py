@@ -1,7 +1,7 @@
 """The folders and files below a mounted root, reached through real folders only.
 
 Decided here: that no name leads out of the root, by a link or otherwise, and that the root is not the run's own folder. Not
-here: what stands where at the destination (transport.py), and how bytes get there (copy.py).
+here: what is at the destination (transport.py), and how bytes get there (copy.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Folders:
         return f"{self._root}/{relative}" if relative else self._root
 
     def is_there(self, relative: str) -> bool:
-        """Say whether a real folder stands there, reached through real folders only. Raises: OSError."""
+        """Say whether it is a real folder, reached through real folders only. Raises: OSError."""
         if relative in self._real:
             return True
         if not self.is_there(relative.rpartition("/")[0]):
@@ -55,7 +55,7 @@ class Folders:
         return True
 
     def make(self, relative: str) -> None:
-        """Make the folder and those above it, never the root. Raises: TransportError if something else stands there."""
+        """Make the folder and those above it, never the root. Raises: TransportError if something else is there."""
         if relative in self._real:
             return
         parent = relative.rpartition("/")[0]

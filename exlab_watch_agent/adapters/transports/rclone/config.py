@@ -5,7 +5,7 @@ The agent's rclone is therefore given a private copy of the sections that the re
 an OAuth token it is given the file itself: such a token may be good for one renewal, and a renewal kept in a copy would
 lock the operator out.
 
-Decided here, too: through which remotes a copy can be proven. A remote of type `cache` answers what is read back from a
+Also decided here: through which remotes a copy can be proven. A remote of type `cache` answers what is read back from a
 disk of this PC, and of other wrappers nobody has looked into what they answer: such a chain is not used at all.
 
 Source: rclone 1.75 (goconfig for the file, fs/fspath for connection strings, fs.SpaceSepList for `upstreams`).

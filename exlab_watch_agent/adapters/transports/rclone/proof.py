@@ -35,7 +35,7 @@ _DIGEST_CHARACTERS = 64
 _SLOWEST_HASH_BYTES_PER_S = 10_000_000
 _HASHES_THERE = frozenset({"sftp"})
 """Backends whose SHA-256 is taken by the server, of the bytes on its disk, when it is asked. Others keep what they once
-were told, or what they saw while the bytes arrived: that is no reading of what is stored."""
+were told, or what they saw while the bytes arrived: that is not a reading of what is stored."""
 
 
 class Proof:

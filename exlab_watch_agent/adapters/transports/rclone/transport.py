@@ -1,6 +1,6 @@
 """The transport for whatever rclone can reach: SFTP, SMB, WebDAV, FTP, S3 and the rest.
 
-Decided here: what stands where at the destination, and when a name or a file cannot be brought. Not here: which requests
+Decided here: what is at the destination, and when a name or a file cannot be brought. Not here: which requests
 bring it there (uploads.py), what proves it (proof.py), which of a backend's answers are believed (remote.py), the running
 rclone (daemon.py, jobs.py), the operator's config (config.py), the formats of the agent's own files (own_files.py).
 
@@ -291,7 +291,7 @@ class RcloneTransport(MarkedRoot):
             self.set_aside(destination, changed)
 
     def _require_names(self, files: Sequence[FileEntry]) -> None:
-        """Refuse what would stand there under another name, or not beside another. Raises: TransportError."""
+        """Refuse what would have another name there, or could not be beside another one. Raises: TransportError."""
         changed = self._remote.daemon.config.changed_names(self._remote.default_encodings())
         seen: dict[str, str] = {}
         for entry in files:

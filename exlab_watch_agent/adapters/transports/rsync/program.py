@@ -77,7 +77,7 @@ class Rsync:
         report: Callable[[int, int], None],
         may_resume: bool,
     ) -> None:
-        """Copy these files below `source_root` into the folder `target_path`, which stands and is empty.
+        """Copy these files below `source_root` into the folder `target_path`, which exists and is empty.
 
         `report` gets bytes and files done so far. `may_resume`: pieces of earlier pushes are there, whose reading on both
         sides moves no byte for a long time. Raises: TransportError; CancelledError.
