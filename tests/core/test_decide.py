@@ -14,7 +14,7 @@ from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, WorkEffect, WriteStatus
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
@@ -766,9 +766,7 @@ def test_an_audit_starts_only_where_a_run_is_sealed_and_at_rest() -> None:
         ("auditing", Verify),
     ],
 )
-def test_start_up_issues_a_working_states_effect_again_and_nothing_else(
-    state: RunState, kind: type[WorkEffect]
-) -> None:
+def test_start_up_issues_a_working_states_effect_again_and_nothing_else(state: RunState, kind: type[Work]) -> None:
     (effect,) = entry_effects(record(state, sealed=state == "auditing"))
     assert isinstance(effect, Push | Precheck | Verify | Seal)
     assert type(effect) is kind

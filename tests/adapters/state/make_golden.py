@@ -1,11 +1,11 @@
 """Writes the state folder that is kept under `tests/data`: 50 runs, every kind of trail line, every member of a record.
 
-Run by hand, into an empty place: `python tests/adapters/state/make_golden.py tests/data`. What is there is never written
-anew: it is what the version of its README wrote, and every later version must read it. A version that writes more adds a
-folder of its own.
+Run by hand, into an empty place: `python -m tests.adapters.state.make_golden PLACE`. What `tests/data` holds was written by
+the code of version 0.1.0, before its rooms, and is never written anew: every later version must read it. A version that
+writes more adds a folder of its own.
 
 All states are reached by the rules (`decide`), all lines written by the store; only what no rule decides (a binding, a
-move to another folder, an operator's command) is put here as the engine's parts put it.
+move to another folder, an operator's command) is put here as the engine's parts put it. Long because it is one story.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import todays_writers as writers
-from exlab_watch_agent.adapters.holder import say
-from exlab_watch_agent.adapters.recovery import binding_in, load, verify_trail
-from exlab_watch_agent.adapters.seal import FolderManifestStore
-from exlab_watch_agent.adapters.segments import TRAIL_NAME, TrailReader, find_segments
-from exlab_watch_agent.adapters.slots import STORE_SCHEMA
-from exlab_watch_agent.adapters.store import RunStore
-from exlab_watch_agent.core.destination import DestinationStanding
-
 from exlab_watch_agent import __version__
+from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
+from exlab_watch_agent.adapters.state.holder import say
+from exlab_watch_agent.adapters.state.layout import TRAIL_NAME, StateLayout
+from exlab_watch_agent.adapters.state.recovery import binding_in, load, verify_trail
+from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
+from exlab_watch_agent.adapters.state.slots import STORE_SCHEMA
+from exlab_watch_agent.adapters.state.store import RunStore
+from exlab_watch_agent.adapters.transports.shared.own_files import MARKER_FILE
+from exlab_watch_agent.core.binding import BY_ITSELF
+from exlab_watch_agent.core.claim import DestinationStanding
+from exlab_watch_agent.core.commands import command_of
 from exlab_watch_agent.core.completeness import Completeness
-from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
+from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity, SavedCreation
 from exlab_watch_agent.core.decide import decide
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -50,14 +53,28 @@ from exlab_watch_agent.core.events import (
     Sealed,
     Verified,
 )
+from exlab_watch_agent.core.facts import (
+    DestinationBound,
+    Fact,
+    IdentityChanged,
+    OperatorCommand,
+    OverrideFound,
+    OverridesRemoved,
+    PassesVoided,
+    RootBound,
+    RunMoved,
+    Transition,
+)
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
-from exlab_watch_agent.core.manifest import Comparison, Outcome, format_manifest, manifest_digest
+from exlab_watch_agent.core.inventory import FileSignature
+from exlab_watch_agent.core.manifest import Agreement, Comparison, format_manifest, manifest_digest
 from exlab_watch_agent.core.passes import Uptime
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import CHART, RunState
+from tests.adapters.state import todays_writers as writers
 
 START = datetime(2026, 4, 17, 14, 32, 11, 250_000, tzinfo=UTC)
 STEP = timedelta(seconds=7, microseconds=1001)
@@ -136,6 +153,11 @@ def hexes(text: str, length: int) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
+def line(fact: Fact, record: RunRecord | None = None, *, operator: str | None = None) -> Entry:
+    """Return the line that says this, as a pass of the engine hands it to the store."""
+    return Entry(fact.kind, record, fact.move if isinstance(fact, Transition) else None, operator, fact.data())
+
+
 class Story:
     """What happens, told one thing after the other: each is a commit of its own, unless it is said otherwise."""
 
@@ -145,7 +167,7 @@ class Story:
         self.records: dict[str, RunRecord] = {}
         self.numbers: dict[str, int] = {}
         self.store: RunStore | None = None
-        self.manifests = FolderManifestStore(folder / "manifests")
+        self.manifests = FolderManifestStore(StateLayout(folder).manifests)
 
     def now(self) -> datetime:
         return self.at
@@ -191,7 +213,7 @@ class Story:
         )
         self.numbers[job_id] = number
         move = Move(self.at, "discovered", None, record.state, "creation.json was noticed")
-        self.commit(Entry("transition", record, move))
+        self.commit(line(Transition(move), record))
         return job_id
 
     def step(self, job_id: str, event: Event) -> list[Entry]:
@@ -199,9 +221,10 @@ class Story:
         step = decide(self.records[job_id], event, now=self.at, policy=POLICY)
         assert step.move is not None, f"{event} moves nothing in {self.records[job_id].state}"
         settled = step.record.state is RunState.VERIFIED
-        signature = (1_776_436_331_250_000_000 + self.numbers[job_id], 1893, 131_072 + self.numbers[job_id])
+        number = self.numbers[job_id]
+        signature = FileSignature(1_776_436_331_250_000_000 + number, 1893, 131_072 + number)
         record = replace(step.record, creation_signature=signature if settled else None)
-        return [Entry("transition", record, step.move, operator=step.move.operator)]
+        return [line(Transition(step.move), record, operator=step.move.operator)]
 
     def feed(self, job_id: str, *events: Event | Callable[[RunRecord], Event]) -> None:
         for event in events:
@@ -217,7 +240,9 @@ class Story:
             "running": lambda record: Pushed(record.turn),
             "prechecking": lambda record: PrecheckPassed(record.turn),
             "awaiting_verify": equal,
-            "sealing": lambda record: Sealed(record.turn, (1, 2, 3), (4, 5, 6)),
+            "sealing": lambda record: Sealed(
+                record.turn, SavedCreation(FileSignature(1, 2, 3), FileSignature(4, 5, 6))
+            ),
         }
         while (at := self.records[job_id].state.value) != state:
             assert at not in ON_THE_WAY or ON_THE_WAY.index(at) < ON_THE_WAY.index(state)
@@ -273,12 +298,12 @@ def finding(record: RunRecord, rule: Rule) -> Finding:
     return Finding(rule, rule.tier, record.run_path, "raw/CON", OffendingKind.FILE_NAME, "CON", detail)
 
 
-def compared(outcome: Outcome, **changes: Any) -> Callable[[RunRecord], Verified]:
+def compared(agreement: Agreement, **changes: Any) -> Callable[[RunRecord], Verified]:
     names = {name: changes.pop(name) for name in tuple(changes) if name.startswith(("local_", "remote_"))}
 
     def event(record: RunRecord) -> Verified:
-        digest = manifest_digest(manifest_of(record)) if outcome is Outcome.EQUAL else ""
-        found = Comparison(outcome, **names)
+        digest = manifest_digest(manifest_of(record)) if agreement is Agreement.EQUAL else ""
+        found = Comparison(agreement, **names)
         number = number_of(record)
         total = 1_234_567 + number
         made = Verified(
@@ -289,7 +314,7 @@ def compared(outcome: Outcome, **changes: Any) -> Callable[[RunRecord], Verified
     return event
 
 
-equal = compared(Outcome.EQUAL)
+equal = compared(Agreement.EQUAL)
 
 
 def failed(kind: FailureKind, message: str, **changes: Any) -> Callable[[RunRecord], EffectFailed]:
@@ -307,8 +332,8 @@ def first_life(story: Story) -> None:
     """The roots become known; some runs are on their way when the end of the trail is lost behind the checkpoint."""
     with story.life() as store:
         for number, equipment_id in enumerate(writers.EQUIPMENT):
-            data = {"equipment_id": equipment_id, "volume": f"fd0{number}.1a2b.{number + 2}"}
-            story.commit(Entry("root_bound", operator="asmith" if number == 1 else None, data=data))
+            bound = RootBound(equipment_id, volume=f"fd0{number}.1a2b.{number + 2}")
+            story.commit(line(bound, operator="asmith" if number == 1 else None))
         # As the first version bound roots: nobody was asked.
         for root in (root_of("WIN_03"), OLD_ROOT):
             story.commit(Entry("destination_bound", data={"root": root, "marker_id": "aa" * 16}))
@@ -358,14 +383,14 @@ def root_of(equipment_id: str) -> str:
 def bind(
     story: Story, equipment_id: str, marker_id: str, *, operator: str | None = None, before: Sequence[Entry] = ()
 ) -> None:
-    data = {"root": root_of(equipment_id), "marker_id": marker_id, "accepted_by": operator or "itself"}
-    story.commit(*before, Entry("destination_bound", operator=operator, data=data))
+    bound = DestinationBound(root_of(equipment_id), marker_id, accepted_by=operator or BY_ITSELF)
+    story.commit(*before, line(bound, operator=operator))
 
 
 def acquiring_and_blocked(story: Story) -> None:
     first = f"{1:032x}"
     identity = replace(story.records[first].identity, created_by="bjones — later")
-    story.commit(Entry("identity_changed", replace(story.records[first], identity=identity)))
+    story.commit(line(IdentityChanged(), replace(story.records[first], identity=identity)))
     gone = story.new(3, "queued")
     story.feed(gone, RunVanished(), lambda record: seen(record, fingerprint=hexes("another", 32)))
     story.discover(4, leaf=NOT_UNICODE)
@@ -373,7 +398,7 @@ def acquiring_and_blocked(story: Story) -> None:
         story.feed(story.discover(number, equipment_id="SENTINEL_02"), refused(rule))
     declared = story.new(12, "awaiting_verify")
     story.feed(
-        declared, compared(Outcome.EQUAL, declared_mismatches=("raw/λ 01.tif",)), refused(Rule.MANIFEST_HASH_MISMATCH)
+        declared, compared(Agreement.EQUAL, declared_mismatches=("raw/λ 01.tif",)), refused(Rule.MANIFEST_HASH_MISMATCH)
     )
     overridden(story, story.discover(13))
     for number in (14, 15, 19, 23, 29, 33, 50):
@@ -390,14 +415,9 @@ def noted(story: Story, job_id: str, *overrides: OverrideEntry) -> list[Entry]:
     """Return the lines for the overrides that a record does not know of yet, as the engine writes them."""
     before = story.records[job_id].overrides_seen
     record = replace(story.records[job_id], overrides_seen=len(overrides))
-    entries = []
-    for entry in overrides[before:]:
-        names = ("id", "problem_class", "revokes", "reason", "recorded_at", "expires_at")
-        data = {name: getattr(entry, name) for name in names}
-        kind = "override_revoked" if entry.revokes is not None else "override_added"
-        entries.append(Entry(kind, record, operator=entry.operator or None, data=data))
+    entries = [line(OverrideFound(entry), record, operator=entry.operator or None) for entry in overrides[before:]]
     if len(overrides) < before:
-        entries.append(Entry("overrides_removed", record, data={"from": before, "to": len(overrides)}))
+        entries.append(line(OverridesRemoved(before, len(overrides)), record))
     return entries
 
 
@@ -414,7 +434,7 @@ def overridden(story: Story, job_id: str) -> None:
 
 
 def rotten() -> Callable[[RunRecord], Verified]:
-    return compared(Outcome.REMOTE_DIFFERS, remote_changed=("raw/λ 01.tif",))
+    return compared(Agreement.REMOTE_DIFFERS, remote_changed=("raw/λ 01.tif",))
 
 
 def queued(story: Story) -> None:
@@ -457,10 +477,10 @@ def sealed(story: Story) -> None:
     unreadable = failed(FailureKind.UNKNOWN, "raw/λ 01.tif: Input/output error", detail="rc 5", is_copy_unreadable=True)
     story.feed(doubted, AUDIT, unreadable, AUDIT)
     bind(story, "WIN_03", "cc" * 16, operator="asmith", before=voided(story, "WIN_03", "cc" * 16))
-    story.feed(elsewhere, AUDIT, compared(Outcome.EQUAL, skipped_oversize=("raw/λ 01.tif",)))
-    story.feed(missed, AUDIT, compared(Outcome.LOCAL_GONE, local_missing=NAMES), equal)
-    story.feed(missed, AUDIT, compared(Outcome.LOCAL_DIFFERS, local_changed=("README.md",)))
-    story.feed(missed, compared(Outcome.EQUAL, is_seal_missing=True))
+    story.feed(elsewhere, AUDIT, compared(Agreement.EQUAL, skipped_oversize=("raw/λ 01.tif",)))
+    story.feed(missed, AUDIT, compared(Agreement.LOCAL_GONE, local_missing=NAMES), equal)
+    story.feed(missed, AUDIT, compared(Agreement.LOCAL_DIFFERS, local_changed=("README.md",)))
+    story.feed(missed, compared(Agreement.EQUAL, is_seal_missing=True))
     for job_id in (often, doubted, missed):
         story.manifests.save(job_id, manifest_of(story.records[job_id]))
 
@@ -468,21 +488,20 @@ def sealed(story: Story) -> None:
 def move_away(story: Story, job_id: str) -> None:
     before = story.records[job_id]
     to = before.run_path.replace("P-42", "P-43 Übersicht")
-    after = replace(before, run_path=to, project="P-43 Übersicht", turn=before.turn + 1)
-    story.commit(Entry("moved", after, data={"from": before.run_path, "to": to}))
+    story.commit(line(RunMoved(before.run_path, to), before.moved_to(to, "P-43 Übersicht")))
 
 
 def voided(story: Story, equipment_id: str, marker_id: str) -> list[Entry]:
     assert story.store is not None
-    data = {"root": root_of(equipment_id), "marker_id": marker_id}
+    fact = PassesVoided(root_of(equipment_id), marker_id)
     ids = story.store.ids_in((RunState.VERIFIED, RunState.CONFLICT), equipment_id)
-    return [Entry("passes_voided", replace(story.records[job_id], verify_passes=0), data=data) for job_id in ids]
+    return [line(fact, replace(story.records[job_id], verify_passes=0)) for job_id in ids]
 
 
 def conflicts(story: Story) -> None:
     changed = story.new(41, "verified")
     other = compared(
-        Outcome.BOTH_DIFFER, local_added=("new.txt",), remote_missing=("README.md",), fingerprint=hexes("41", 32)
+        Agreement.BOTH_DIFFER, local_added=("new.txt",), remote_missing=("README.md",), fingerprint=hexes("41", 32)
     )
     story.feed(changed, AUDIT, other)
     story.manifests.save(changed, manifest_of(story.records[changed]))
@@ -490,7 +509,7 @@ def conflicts(story: Story) -> None:
     holder = "job 77 of SCOPE_01 P-42/Runs/x, on lab-pc-2, sealed at 2026-04-16T10:00:00Z"
     for number, standing in ((42, DestinationStanding.OCCUPIED), (43, DestinationStanding.CLAIMED_BY_OTHER_AGENT)):
         job_id = story.new(number, "queued")
-        story.feed(job_id, lambda record, standing=standing: wanted(record, destination=standing, holder=holder))
+        story.feed(job_id, partial(wanted, destination=standing, holder=holder))
     claimed = failed(FailureKind.UNKNOWN, "claimed meanwhile (job 77)", conflict="claimed_unsealed")
     story.feed(story.new(44, "running"), claimed)
 
@@ -499,11 +518,13 @@ def failures(story: Story) -> None:
     story.feed(
         story.new(45, "running"), failed(FailureKind.AUTH, "the NAS refused the login", detail="Permission denied")
     )
-    gone = compared(Outcome.LOCAL_GONE, local_missing=("README.md",), fingerprint=hexes("what is left", 32))
+    gone = compared(Agreement.LOCAL_GONE, local_missing=("README.md",), fingerprint=hexes("what is left", 32))
     story.feed(story.new(46, "awaiting_verify"), gone)
     story.feed(story.new(47, "running"), failed(FailureKind.BINARY_MISSING, "rsync is not there"))
     often = story.new(48, "running")
-    story.feed(often, *[NETWORK, wanted] * 4, NETWORK)
+    for _ in range(4):
+        story.feed(often, NETWORK, wanted)
+    story.feed(often, NETWORK)
     story.feed(story.new(49, "prechecking"), wrong_copy, wanted)
     story.up_to(f"{49:032x}", "awaiting_verify")
     story.feed(f"{49:032x}", rotten())
@@ -516,9 +537,9 @@ def wrong_copy(record: RunRecord) -> CopyWrong:
 def commands(story: Story) -> None:
     """Every command of an operator and of a program, as lines. What they lead to was told already."""
     for _, request in COMMANDS:
-        story.commit(Entry("operator_command", operator="asmith", data=filled(request)))
+        story.commit(line(OperatorCommand(command_of(filled(request))), operator="asmith"))
     for request in BY_PROGRAMS:
-        story.commit(Entry("operator_command", operator="program", data=request))
+        story.commit(line(OperatorCommand(command_of(request)), operator="program"))
 
 
 def filled(request: dict[str, Any]) -> dict[str, Any]:
@@ -571,7 +592,7 @@ def leave_at_the_nas(story: Story, nas: Path, beat: str) -> None:
     there = writers.at_the_destination(record, manifest_of(record), trail_head())
     (nas / ".exlab-watch-agent").mkdir(parents=True)
     (nas / f".exlab-watch-agent/{writers.HOST}.json").write_text(beat)
-    (nas / writers.MARKER_FILE).write_bytes(there["marker"])
+    (nas / MARKER_FILE).write_bytes(there["marker"])
     for name, text in (("claimed", there["claim"]), ("sealed", there["sealed claim"])):
         (nas / name / ".exlab-wizard").mkdir(parents=True)
         (nas / name / ".exlab-wizard/exlab-watch-agent.json").write_bytes(text)

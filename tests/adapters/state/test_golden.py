@@ -1,7 +1,8 @@
 """A state folder that an earlier version left, as it lies in `tests/data`: every later version must go on with it.
 
 The data are never written anew (make_golden.py made them). Where one of these tests fails, the code has moved a name or a
-meaning on disk: the code is to be changed back, or to read both, and never the data.
+meaning on disk: the code is to be changed back, or to read both, and never the data. Long because it is one list: every file
+of the folder, read and written.
 """
 
 from __future__ import annotations
@@ -15,18 +16,47 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import todays_writers as writers
-from exlab_watch_agent.adapters.documents import move_json, move_of, record_json, record_of
-from exlab_watch_agent.adapters.recovery import Loaded, binding_in, load, verify_trail
-from exlab_watch_agent.adapters.seal import FolderManifestStore
-from exlab_watch_agent.adapters.segments import TrailReader, find_segments
-from exlab_watch_agent.adapters.store import RunStore
-from make_golden import BY_PROGRAMS, COMMANDS, manifest_of, plain, plain_history, trail_head, words_of
 
+from exlab_watch_agent.adapters.children.process import Children
+from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
+from exlab_watch_agent.adapters.state.documents import move_json, move_of, record_json, record_of
+from exlab_watch_agent.adapters.state.holder import read as read_holder
+from exlab_watch_agent.adapters.state.inbox import Inbox
+from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, load, verify_trail
+from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
+from exlab_watch_agent.adapters.state.store import RunStore
+from exlab_watch_agent.adapters.transports.shared.own_files import claim_in, holder_in, is_sealed_claim, marker_id_in
+from exlab_watch_agent.app.publish import lanes_left, read_live
+from exlab_watch_agent.core.commands import command_of
+from exlab_watch_agent.core.creation import OverrideEntry
+from exlab_watch_agent.core.facts import (
+    DestinationBound,
+    Fact,
+    IdentityChanged,
+    OperatorCommand,
+    OverrideFound,
+    OverridesRemoved,
+    PassesVoided,
+    RootBound,
+    RunMoved,
+    Transition,
+)
 from exlab_watch_agent.core.manifest import parse_manifest
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.ports import Entry
+from exlab_watch_agent.report.snapshot import SeenEarlier
 from exlab_watch_agent.statechart import RunState, Trigger
+from tests.adapters.state import todays_writers as writers
+from tests.adapters.state.make_golden import (
+    BY_PROGRAMS,
+    COMMANDS,
+    manifest_of,
+    plain,
+    plain_history,
+    trail_head,
+    words_of,
+)
 
 DATA = Path(__file__).parent.parent.parent / "data"
 KEPT = DATA / "state-v2"
@@ -48,6 +78,8 @@ KINDS = {
     "override_added", "override_revoked", "overrides_removed", "root_bound", "destination_bound", "passes_voided",
     "operator_command",
 }  # fmt: skip
+KINDS_OF_THE_FOLDER = {"segment_opened", "trail_damaged", "run_restored", "trail_accepted"}
+"""Lines that a state folder writes about itself."""
 MEMBERS = {
     "job_id", "run_path", "equipment_id", "project", "run_kind", "identity", "entered_at", "state", "turn",
     "discovered_at", "enqueued_at", "destination", "fingerprint", "files_total", "bytes_total", "attempts", "mismatches",
@@ -113,6 +145,13 @@ def loaded_of(folder: Path) -> Loaded:
     loaded = load(folder)
     assert_expected(list(loaded.documents.records()))
     return loaded
+
+
+def assert_bindings(loaded: Loaded) -> None:
+    for root, expected in EXPECTED["bindings"].items():
+        binding = binding_in(loaded.facts, root)
+        assert binding is not None
+        assert {"marker_id": binding.marker_id, "accepted_by": binding.accepted_by} == expected
 
 
 # --- all of it is there ------------------------------------------------------------------------------------------------
@@ -196,11 +235,7 @@ def test_every_history_reads_back(folder: Path) -> None:
 
 
 def test_bindings_and_volumes_read_back(folder: Path) -> None:
-    facts = load(folder).facts
-    for root, expected in EXPECTED["bindings"].items():
-        binding = binding_in(facts, root)
-        assert binding is not None
-        assert {"marker_id": binding.marker_id, "accepted_by": binding.accepted_by} == expected
+    assert_bindings(load(folder))
     assert {binding["accepted_by"] for binding in EXPECTED["bindings"].values()} == {"", "itself", "asmith"}
     store = RunStore(folder)
     store.open()
@@ -223,6 +258,7 @@ def test_the_trail_alone_gives_the_same_records(folder: Path) -> None:
     for slot in by_age(folder):
         slot.unlink()
     loaded = loaded_of(folder)
+    assert_bindings(loaded)
     assert loaded.facts["volumes"] == EXPECTED["volumes"]
     found = {job_id: plain_history(loaded.history(job_id)) for job_id in EXPECTED["histories"]}
     assert found == EXPECTED["histories"]
@@ -249,7 +285,7 @@ def test_it_is_gone_on_with_and_opens_again(folder: Path) -> None:
     store.open()
     try:
         before = next(iter(store))
-        after = before.moved(Trigger.ADMITTED, at=at, enqueued_at=at)
+        after = replace(before.moved(Trigger.ADMITTED, at=at), enqueued_at=at)
         store.commit([Entry("transition", after, Move(at, "admitted", before.state, after.state, "a reason"))], at=at)
         store.commit([Entry("operator_command", operator="bjones", data={"command": "scan"})], at=at)
         store.checkpoint()
@@ -280,6 +316,46 @@ def test_a_move_written_anew_has_the_very_members_that_are_on_the_disk() -> None
         assert text(json.loads(move_json(move_of(raw)))) == text(raw)
 
 
+def test_a_fact_told_now_has_the_very_members_that_are_on_the_disk() -> None:
+    lines = [
+        line for line in raw_lines() if line["kind"] not in KINDS_OF_THE_FOLDER and not is_of_the_first_version(line)
+    ]
+    assert {line["kind"] for line in lines} == KINDS - KINDS_OF_THE_FOLDER
+    for line in lines:
+        fact = fact_of(line)
+        assert (fact.kind, text(fact.data())) == (line["kind"], text(line.get("data", {})))
+
+
+def is_of_the_first_version(line: dict[str, Any]) -> bool:
+    """Return whether a root was bound as the first version did it, which asked nobody."""
+    return line["kind"] == "destination_bound" and "accepted_by" not in line["data"]
+
+
+def fact_of(line: dict[str, Any]) -> Fact:
+    """Return what a line of the trail says."""
+    data = line.get("data", {})
+    match line["kind"]:
+        case "transition":
+            return Transition(move_of(line["move"]))
+        case "identity_changed":
+            return IdentityChanged()
+        case "moved":
+            return RunMoved(data["from"], data["to"])
+        case "override_added" | "override_revoked":
+            return OverrideFound(OverrideEntry(0, **data))
+        case "overrides_removed":
+            return OverridesRemoved(data["from"], data["to"])
+        case "destination_bound":
+            return DestinationBound(**data)
+        case "passes_voided":
+            return PassesVoided(**data)
+        case "root_bound":
+            return RootBound(**data)
+        case "operator_command":
+            return OperatorCommand(command_of(data))
+    raise AssertionError(line["kind"])
+
+
 def test_a_line_and_a_slot_written_now_have_the_members_of_the_kept_ones(folder: Path) -> None:
     store = RunStore(folder)
     store.open()
@@ -300,7 +376,7 @@ def test_a_line_and_a_slot_written_now_have_the_members_of_the_kept_ones(folder:
 def test_kept_manifests_and_lists_of_what_is_wrong_are_read_and_written_as_they_are(
     folder: Path, tmp_path: Path
 ) -> None:
-    kept, anew = FolderManifestStore(folder / "manifests"), FolderManifestStore(tmp_path / "anew")
+    kept, anew = FolderManifestStore(StateLayout(folder).manifests), FolderManifestStore(tmp_path / "anew")
     assert len(EXPECTED["manifests"]) >= 3
     for job_id, digest in EXPECTED["manifests"].items():
         data = kept.load(job_id, digest=digest)
@@ -320,7 +396,7 @@ def test_kept_manifests_and_lists_of_what_is_wrong_are_read_and_written_as_they_
 
 
 def test_every_kept_request_is_taken(folder: Path) -> None:
-    taken = dict(writers.Inbox(folder).take())
+    taken = dict(Inbox(folder).take())
     assert taken == EXPECTED["requests"]
     assert {request["command"] for request in taken.values()} == COMMAND_NAMES
     assert [name for name in os.listdir(folder / "inbox") if not name.endswith(".tmp")] == []
@@ -378,7 +454,8 @@ def test_the_kept_live_view_is_what_people_are_told(
         "its creation.json is no JSON", "looks like a run", "CON is reserved",
     ]  # fmt: skip
     assert [words for words in told if words not in said] == []
-    assert writers.lanes_of(writers.read_live(folder))["SCOPE_01"]["at"] == kept["at"]
+    seen_earlier = lanes_left(read_live(folder))["SCOPE_01"].seen_earlier
+    assert seen_earlier == SeenEarlier(datetime.fromisoformat(kept["at"]))
 
 
 def test_agents_still_say_of_themselves_what_they_said(folder: Path, tmp_path: Path) -> None:
@@ -391,7 +468,7 @@ def test_agents_still_say_of_themselves_what_they_said(folder: Path, tmp_path: P
 
 
 def test_who_holds_a_folder_is_read_from_what_it_said(tmp_path: Path) -> None:
-    said = writers.read_holder(KEPT / "agent.json")
+    said = read_holder(KEPT / "agent.json")
     assert (said["pid"], said["host"], said["version"], said["paused"]) == (4711, "lab-pc-1", "0.1.0", None)
     root = Path(shutil.copytree(DATA / "state-v2-root", tmp_path / "root"))
     assert "pid 4711 on lab-pc-1, state folder /var/lib/exlab-watch-agent" in writers.refusal_at_a_held_root(root)
@@ -400,7 +477,7 @@ def test_who_holds_a_folder_is_read_from_what_it_said(tmp_path: Path) -> None:
 def test_the_note_of_a_child_is_understood_and_notes_are_written_like_it(folder: Path, tmp_path: Path) -> None:
     (path,) = (KEPT / "children").glob("*/*.json")
     assert writers.note_of_a_child(tmp_path / "children").keys() == json.loads(path.read_text()).keys()
-    writers.Children(folder / "children").end_leftovers()
+    Children(StateLayout(folder).children).end_leftovers()
     assert list((folder / "children").iterdir()) == []
 
 
@@ -411,14 +488,14 @@ def test_marker_and_claims_are_understood_and_written_as_they_are() -> None:
         "claim": (AT_NAS / "claimed/.exlab-wizard/exlab-watch-agent.json").read_bytes(),
         "sealed claim": (AT_NAS / "sealed/.exlab-wizard/exlab-watch-agent.json").read_bytes(),
     }
-    assert writers.marker_id_in(kept["marker"]) == "0f" * 16
+    assert marker_id_in(kept["marker"]) == "0f" * 16
     for name in ("claim", "sealed claim"):
-        claim = writers.claim_in(kept[name])
+        claim = claim_in(kept[name])
         assert claim is not None
         assert (claim.job_id, claim.equipment_id) == (record.job_id, "SCOPE_01")
         assert (claim.run, claim.identity) == ("P-42/Runs/Run_2026-04-17T14-30", record.identity)
-    assert [writers.is_sealed_claim(kept[name]) for name in ("claim", "sealed claim")] == [False, True]
-    assert writers.holder_in(kept["sealed claim"]).endswith("on lab-pc-1, sealed at 2026-04-18T10:00:00Z")
+    assert [is_sealed_claim(kept[name]) for name in ("claim", "sealed claim")] == [False, True]
+    assert holder_in(kept["sealed claim"]).endswith("on lab-pc-1, sealed at 2026-04-18T10:00:00Z")
     written = writers.at_the_destination(record, manifest_of(record), trail_head())
     assert (written["marker"], written["claim"]) == (kept["marker"], kept["claim"])
     said, before = json.loads(written["sealed claim"]), json.loads(kept["sealed claim"])

@@ -1,7 +1,6 @@
 """What the present code leaves for others beside its records: requests, answers, the live view, claims, markers, holders.
 
-Shared by the generator of the kept files and by the tests that hold today's writers against them. Whatever of the package
-this needs is imported here and nowhere else but in the two files beside it.
+Shared by the generator of the kept files and by the tests that hold today's writers against them.
 """
 
 from __future__ import annotations
@@ -11,79 +10,50 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from exlab_watch_agent.adapters.holder import read as read_holder
-from exlab_watch_agent.adapters.inbox import INBOX_NAME, Inbox, send_request
-from exlab_watch_agent.adapters.process import Children
-from exlab_watch_agent.adapters.root_lock import LOCK_NAME as ROOT_LOCK_NAME
-from exlab_watch_agent.adapters.root_lock import EquipmentRootLock
-from exlab_watch_agent.adapters.store import HOLDER_NAME, LOCK_NAME, RunStore
-from exlab_watch_agent.adapters.transports.own_files import (
-    MARKER_FILE,
-    claim_in,
-    claim_text,
-    holder_in,
-    is_sealed_claim,
-    marker_id_in,
-    marker_text,
-)
-from exlab_watch_agent.adapters.watch import Health
-from exlab_watch_agent.agent import HEARTBEAT_NAME, LIVE_NAME, Agent, lanes_of, read_live
-from exlab_watch_agent.handlers import carry_out
-from exlab_watch_agent.lane import LaneSetup, Requested, View
-from exlab_watch_agent.settings import settings_from_mapping
 from filelock import FileLock
+from rpds import HashTrieMap
 
+from exlab_watch_agent.acts.carry_out import carry_out
+from exlab_watch_agent.adapters.children.process import Children
 from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.adapters.local.root_lock import LOCK_NAME as ROOT_LOCK_NAME
+from exlab_watch_agent.adapters.local.root_lock import EquipmentRootLock
+from exlab_watch_agent.adapters.state import holder
+from exlab_watch_agent.adapters.state.inbox import Inbox, send_request
+from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.adapters.state.store import RunStore
+from exlab_watch_agent.adapters.transports.shared.own_files import claim_text, marker_text
+from exlab_watch_agent.adapters.watching.keeper import Health
+from exlab_watch_agent.app.agent import Agent
+from exlab_watch_agent.app.watching import Watching
 from exlab_watch_agent.cli.main import app
+from exlab_watch_agent.config.load import settings_from_mapping
+from exlab_watch_agent.core.commands import command_of
 from exlab_watch_agent.core.decide import claim_of, work_effect
 from exlab_watch_agent.core.discovery import RunPlace
+from exlab_watch_agent.core.effects import Seal
+from exlab_watch_agent.core.events import Sealed
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, Inventory
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileSignature, Inventory
+from exlab_watch_agent.core.link import Away
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.engine import Engine
+from exlab_watch_agent.core.root import Doubted
+from exlab_watch_agent.engine.loop import Engine
+from exlab_watch_agent.engine.messages import CommandGiven
+from exlab_watch_agent.engine.views import EngineView, RunView, Told, lane_now
 from exlab_watch_agent.errors import RootUnavailableError, Wait
 from exlab_watch_agent.ports import Control, CreationText, Ports, Progress, SavedCreation
 from exlab_watch_agent.statechart import RunState
-
-__all__ = [
-    "HEARTBEAT_NAME",
-    "HOLDER_NAME",
-    "HOST",
-    "LAB",
-    "LIVE_NAME",
-    "MARKER_FILE",
-    "MARKER_ID",
-    "NAS",
-    "Children",
-    "Inbox",
-    "answer_fetched",
-    "answer_left",
-    "answers_of_an_engine",
-    "at_the_destination",
-    "claim_in",
-    "fixed",
-    "holder_in",
-    "is_sealed_claim",
-    "lanes_of",
-    "marker_id_in",
-    "note_of_a_child",
-    "read_holder",
-    "read_live",
-    "refusal_at_a_held_root",
-    "requests_left",
-    "said_with_an_agent",
-    "shape_of",
-    "told_by_an_agent",
-]
 
 HOST = "lab-pc-1"
 LAB, NAS, STATE = "/data/lab", "/mnt/nas", "/var/lib/exlab-watch-agent"
@@ -156,7 +126,7 @@ def requests_left(
 
     def play_the_agent() -> None:
         while not done.wait(0.01):
-            for path in sorted((state_dir / INBOX_NAME).glob("*.json")):
+            for path in sorted(StateLayout(state_dir).inbox.glob("*.json")):
                 text = path.read_text(encoding="ascii").replace(f"{scratch}/lab", LAB)
                 left.append((path.name, json.loads(text)))
                 path.unlink()
@@ -164,7 +134,7 @@ def requests_left(
 
     agent = threading.Thread(target=play_the_agent)
     # The real lock, held as by another process.
-    with FileLock(state_dir / LOCK_NAME), mock.patch.dict("os.environ", {"LOGNAME": "asmith"}):
+    with FileLock(StateLayout(state_dir).lock), mock.patch.dict("os.environ", {"LOGNAME": "asmith"}):
         agent.start()
         try:
             for words in commands:
@@ -179,17 +149,20 @@ def requests_left(
 def said_with_an_agent(state_dir: Path, scratch: Path, words: Sequence[str]) -> None:
     """Give a command that only reads to the command line while an agent seems to run."""
     config = _config(scratch)
-    with FileLock(state_dir / LOCK_NAME):
+    with FileLock(StateLayout(state_dir).lock):
         app([*words, "--config", str(config), "--state-dir", str(state_dir)], standalone_mode=False)
 
 
 def answer_fetched(state_dir: Path, answer: bytes) -> dict[str, Any] | None:
     """Leave a request, have it answered with these bytes, and return the answer as whoever asked reads it."""
 
+    done = threading.Event()
+
     def answer_it() -> None:
-        while not (asked := list((state_dir / INBOX_NAME).glob("*.json"))):
-            threading.Event().wait(0.01)
-        (state_dir / "replies" / asked[0].name).write_bytes(answer)
+        while not done.wait(0.01):
+            for asked in StateLayout(state_dir).inbox.glob("*.json"):
+                (state_dir / "replies" / asked.name).write_bytes(answer)
+                return
 
     agent = threading.Thread(target=answer_it)
     Inbox(state_dir).prepare()
@@ -198,6 +171,7 @@ def answer_fetched(state_dir: Path, answer: bytes) -> dict[str, Any] | None:
     try:
         return send_request(state_dir, {"command": "scan"}, wait_s=10.0)
     finally:
+        done.set()
         agent.join()
 
 
@@ -254,29 +228,41 @@ def answers_of_an_engine(
         clock = SystemClock()
         engine = Engine(
             store=store,
-            lanes=[_lane(equipment_id) for equipment_id in EQUIPMENT],
+            lanes=[_ports(equipment_id) for equipment_id in EQUIPMENT],
             policy=Policy(),
             clock=clock,
             now_local=clock.now_local,
-            trail_head=dict,
-            make_executor=lambda _: SimpleNamespace(submit=lambda *_: None),  # type: ignore[arg-type,return-value]
+            anchor=dict,
+            make_executor=lambda _: NobodyWorks(),
         )
         for request in requests:
-            engine.turn_over([Requested(request, answers.append)])
+            engine.turn_over([CommandGiven(command_of(request), answers.append)])
         return answers, written
     finally:
         store.close()
 
 
-def _lane(equipment_id: str) -> LaneSetup:
-    equipment = EquipmentPolicy(equipment_id, "", LAB, MountedPathTarget(f"{NAS}/{equipment_id}"))
-    transport = SimpleNamespace(describe=lambda: f"{NAS}/{equipment_id}")
+class NobodyWorks(Executor):
+    """Takes everything and does nothing."""
 
-    def ports(binding: Any, trail_head: Any) -> Ports:
-        given = {"transport": transport, "equipment": equipment, "binding": binding, "trail_head": trail_head}
-        return Ports(**{member.name: given.get(member.name) for member in fields(Ports)})  # type: ignore[arg-type]
+    def submit(self, *_: Any, **__: Any) -> Future[Any]:
+        return Future()
 
-    return LaneSetup(equipment, f"{LAB}/{equipment_id}", SimpleNamespace(), ports, SimpleNamespace())  # type: ignore[arg-type]
+
+def _ports(equipment_id: str) -> Ports:
+    return ports_with(
+        clock=SystemClock(),
+        transport=SimpleNamespace(describe=lambda: f"{NAS}/{equipment_id}"),
+        equipment=EquipmentPolicy(equipment_id, "", LAB, MountedPathTarget(f"{NAS}/{equipment_id}")),
+        root=f"{LAB}/{equipment_id}",
+        policy=Policy(),
+    )
+
+
+def ports_with(**given: Any) -> Ports:
+    """Return ports that have what is given, and nothing else."""
+    every: dict[str, Any] = {member.name: given.get(member.name) for member in fields(Ports)}
+    return Ports(**every)
 
 
 # --- what a running agent says -------------------------------------------------------------------------------------------
@@ -289,21 +275,21 @@ def told_by_an_agent(state_dir: Path, scratch: Path) -> dict[str, Any]:
     agent = Agent(settings, state_dir=state_dir)
     agent.open()
     try:
-        assert agent.engine is not None
         _give_it_something_to_tell(agent)
-        lock = agent.engine.lanes["SCOPE_01"].root_lock
-        lock.take()
+        assert agent.engine is not None
+        agent.engine.lanes["SCOPE_01"].ports.root_lock.take()
         (root_holder,) = (scratch / "lab/SCOPE_01/.exlab-wizard").glob("*.json")
-        said = {
-            LIVE_NAME: agent.live(),
-            HEARTBEAT_NAME: {**agent.heartbeat(), "pid": PID},
-            HOLDER_NAME: {**read_holder(state_dir / HOLDER_NAME), "pid": PID},
+        layout = StateLayout(state_dir)
+        agent._publisher.publish()
+        agent._publisher.beat_here()
+        return {
+            "live.json": json.loads(layout.live.read_text()),
+            "heartbeat.json": {**json.loads(layout.heartbeat.read_text()), "pid": PID},
+            "agent.json": {**holder.read(layout.holder), "pid": PID},
             root_holder.name: {**json.loads(root_holder.read_text()), "pid": PID, "state_dir": STATE},
         }
     finally:
-        agent._watcher = None
         agent.close()
-    return said
 
 
 def _give_it_something_to_tell(agent: Agent) -> None:
@@ -314,25 +300,37 @@ def _give_it_something_to_tell(agent: Agent) -> None:
     run_path = f"{LAB}/SCOPE_01/P-42/Runs/Run_2026-04-20T08-00"
     rule = Rule.RESERVED_FILESYSTEM_NAME
     finding = Finding(rule, rule.tier, run_path, "CON", OffendingKind.FILE_NAME, "CON", "CON is reserved: rename it.")
-    engine.views[sealed] = View(findings=(finding,))
-    engine.views[waiting] = View(reason="no data files yet")
-    engine.views[running] = View(unreadable="raw/a.bin cannot be read", unreadable_looks=3)
-    engine.views[failed] = View(problem="the folder is gone")
-    engine.path_problems[run_path] = "its creation.json is no JSON"
-    engine.progress = lambda: {running: (Progress(4096, 1), 12.34)}  # type: ignore[method-assign]
+    runs = {
+        sealed: RunView(findings=(finding,)),
+        waiting: RunView(reason="no data files yet"),
+        running: RunView(unreadable="raw/a.bin cannot be read", unreadable_looks=3),
+        failed: RunView(problem="the folder is gone"),
+    }
     lane = engine.lanes["SCOPE_01"]
-    lane.waiting_since, lane.waiting_reason = AT, "The destination does not answer."
-    lane.wait = Wait("destination_unbound", "exlab-watch-agent bind SCOPE_01")
-    lane.orphans = {run_path: RunPlace(run_path, "SCOPE_01", "P-42", "Runs", "Run_2026-04-20T08-00")}
+    wait = Wait("destination_unbound", "exlab-watch-agent bind SCOPE_01")
+    lane.link = Away(AT, "The destination does not answer.", wait)
+    lane.orphans = (RunPlace(run_path, "SCOPE_01", "P-42", "Runs", "Run_2026-04-20T08-00"),)
     other = engine.lanes["SENTINEL_02"]
     other.last_scan_at = other.last_success_at = AT
-    other.root_problem = "The folder is not there."
+    other.root = Doubted("The folder is not there.", 5.0)
+    engine.view = EngineView(
+        {lane_id: lane_now(lane) for lane_id, lane in engine.lanes.items()},
+        Told(HashTrieMap(runs), HashTrieMap({run_path: "its creation.json is no JSON"})),
+    )
+    engine.progress = lambda: {running: (Progress(4096, 1), 12.34)}  # type: ignore[method-assign]
+    agent._watching = _watching(engine, agent.store)
+
+
+def _watching(engine: Engine, store: RunStore) -> Watching:
+    """Return a watching of which the watcher says this, and watches nothing."""
     health = {
         "SCOPE_01": Health("inotify", False, watches=12),
         "WIN_03": Health("polling", True, "a share", "", 0, 3),
     }
-    agent._watcher = SimpleNamespace(health=lambda: health, restarts=1)  # type: ignore[assignment]
-    agent._watches_allowed = 65536
+    watching = Watching(engine, {}, store, Path("/nowhere"), on_inbox=lambda: None)
+    watching._watcher = SimpleNamespace(health=lambda: health, restarts=1)  # type: ignore[assignment]
+    watching._watches_allowed = 65536
+    return watching
 
 
 _TOLD_OF = (RunState.VERIFIED, RunState.ACQUIRING, RunState.RUNNING, RunState.FAILED)
@@ -352,33 +350,29 @@ def at_the_destination(record: RunRecord, manifest: bytes, trail_head: Mapping[s
 
 def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, Any]) -> bytes:
     effect = work_effect(record)
-    assert effect is not None
+    assert isinstance(effect, Seal)
     written: dict[str, bytes] = {}
-    text = CreationText(b'{"sync_status": "synced"}', (1, 2, 3))
+    before, after = FileSignature(1, 2, 3), FileSignature(4, 5, 6)
+    text = CreationText(b'{"sync_status": "synced"}', before)
     told: dict[str, bytes] = {}
 
     def nothing(*_: Any, **__: Any) -> None:
         pass
 
     inventory = mock.create_autospec(Inventory, fingerprint=effect.fingerprint, files=())
-    given = {
-        "tree": SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: ()),
-        "creations": SimpleNamespace(
-            text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation((1, 2, 3), (4, 5, 6))
-        ),
-        "transport": SimpleNamespace(
+    ports = ports_with(
+        tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: ()),
+        creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
+        transport=SimpleNamespace(
             require_marker=nothing,
             clear_partials=nothing,
             replace=lambda *_, instead, **__: told.update(instead),
             read_small=lambda _, path, **__: told[path],
         ),
-        "manifests": SimpleNamespace(load=lambda *_, **__: manifest),
-        "sealer": SimpleNamespace(write=lambda _, name, data: written.update({name: data})),
-        "apartness": SimpleNamespace(require_root=nothing),
-        "binding": lambda: None,
-        "trail_head": lambda: trail_head,
-        "require_root": nothing,
-    }
-    outcome = carry_out(effect, Ports(**{member.name: given.get(member.name) for member in fields(Ports)}), Control())  # type: ignore[arg-type]
-    assert type(outcome).__name__ == "Sealed", outcome
+        manifests=SimpleNamespace(load=lambda *_, **__: manifest),
+        sealer=SimpleNamespace(write=lambda _, name, data: written.update({name: data})),
+        apartness=SimpleNamespace(require_root=nothing),
+    )
+    outcome = carry_out(replace(effect, anchor=trail_head), ports, Control())
+    assert isinstance(outcome, Sealed), outcome
     return written["exlab-watch-agent.json"]
