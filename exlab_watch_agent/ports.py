@@ -92,7 +92,7 @@ NOTHING_ELSE: Mapping[str, bytes] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What the engine can say to a running effect, and hears from it.
+    """What a running effect may ask of the engine, and tell it.
 
     `is_cancelled` is asked at least every few hundred milliseconds; when it says True the callee raises
     `CancelledError` and leaves nothing under a final name that is not whole. `report` may be called from any thread,
@@ -263,7 +263,7 @@ class Transport(Protocol):
         ...
 
     def nature(self) -> Nature:
-        """Return what the root lies on, and whether that shows it to be another place than this PC.
+        """Return what the root lies on, and whether that shows it to be a place other than this PC.
 
         Raises: DestinationUnreachableError when the root is missing, or is of a kind that is refused.
         """

@@ -1,6 +1,6 @@
 """One border for all effects: plain values and ports in, a result out, whatever happened.
 
-No policy, no retry, no sleep in any of `acts`: whoever wants one has found a rule that belongs in core. Work that touches the
+No policy, no retry, no sleep in any of `acts`: a need for one is a rule that belongs in core. Work that touches the
 destination asks it first who it is, and again afterwards: an unmounted share is an empty folder that would accept writes, and
 whose emptiness would look like damage.
 """

@@ -164,7 +164,7 @@ class _Reader:
         return self._ports.transport.digests(self._destination, paths, control=self._control)
 
     def _require_about_the_copy(self, error: TransportError) -> None:
-        """Raise the error unless the NAS is there and it is a matter of what lies on it."""
+        """Raise the error unless the NAS is there and the reason is what is stored on it."""
         if error.kind in NOT_THE_COPY:
             raise error
         self._ports.transport.require_marker(expected_marker_id=self._ports.marker_id())

@@ -90,15 +90,16 @@ class ProbedApartness:
         parts = PurePath(folder).parts[1:]
         try:
             with _probe_in(folder) as name:
-                if any(self._stands_there("/".join(parts[begin:]), name) for begin in range(len(parts))):
+                if any(self._is_there("/".join(parts[begin:]), name) for begin in range(len(parts))):
                     raise self._same(equipment_root(equipment))
         except OSError as error:
             raise DestinationUnreachableError(
                 f"no file can be made in {folder} ({reason_with_name(error)}), so it cannot be shown that "
-                f"{self._transport.describe()} is another place: make room there, or give the agent's account the right to write."
+                f"{self._transport.describe()} is another place: make room in that folder, or let the agent's account write "
+                "there."
             ) from error
 
-    def _stands_there(self, folder: str, name: str) -> bool:
+    def _is_there(self, folder: str, name: str) -> bool:
         try:
             # A name of its own suffices: what is written there may still be on its way.
             return self._transport.read_small(folder, name, limit_bytes=1) is not None

@@ -333,7 +333,7 @@ class Agent:
         return self._watching.view() if self._watching is not None else ObserverView()
 
     def _notify(self, text: str) -> None:
-        """Say something of the whole agent: to the log, and to whoever runs it."""
+        """Say something about the whole agent: to the log, and to the caller."""
         log.warning("%s", text)
         self._on_notice(text)
 

@@ -125,7 +125,7 @@ class NASSyncClient:
     def _run(self) -> None:
         try:
             self._agent.run()
-        except BaseException as error:  # noqa: BLE001 - told to whoever asks next
+        except BaseException as error:  # noqa: BLE001 - raised at the next call
             self._failure = error
 
     async def close(self) -> None:

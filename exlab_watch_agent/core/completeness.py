@@ -55,7 +55,7 @@ def judge(
 ) -> Completeness:
     """Return whether the run is complete: its signal is there, it holds data, and nothing moved for `settle_s`.
 
-    Whoever learns the quiet time only later leaves it out here and adds it with `settled`.
+    A caller that learns the quiet time only later leaves it out here and adds it with `settled`.
 
     `manifest`: the bytes of the policy's `manifest_filename`, None where there is no such file or another signal is
     used. For the signal `creation_json` the caller asks only with a valid `creation.json`. A list of expected files

@@ -78,7 +78,7 @@ class SavedCreation:
 
 
 def identity_of(members: Mapping[str, Any], *, folder_name: str) -> RunIdentity:
-    """Return the identity in the members of a `creation.json`; what is absent, or is no text, counts as empty.
+    """Return the identity in the members of a `creation.json`; what is absent, or is not text, counts as empty.
 
     `folder_name`: the run folder's own name.
     """
@@ -92,7 +92,7 @@ def identity_of(members: Mapping[str, Any], *, folder_name: str) -> RunIdentity:
 
 
 def identity_in(data: bytes, *, folder_name: str) -> RunIdentity | None:
-    """Return the identity in the bytes of somebody's copy of a `creation.json`, None when there is none to be had."""
+    """Return the identity in the bytes of somebody's copy of a `creation.json`, None when there is none."""
     members = _members_in(data)
     return identity_of(members, folder_name=folder_name) if isinstance(members.get("created_at"), str) else None
 

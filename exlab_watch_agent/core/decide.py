@@ -2,7 +2,7 @@
 
 Every rule of a run's life is in `judge`, one function per kind of event; the chart (statechart.py) says whether the
 trigger that was picked is possible at all. What is deliberately not here: which queued run may start (queueing.py),
-and how an effect is carried out (acts). Longer than other modules: whoever asks what may happen to a run finds all of it
+and how an effect is carried out (acts). Longer than other modules: a reader who asks what may happen to a run finds all of it
 in one place.
 """
 

@@ -69,7 +69,7 @@ class CopyWrong:
 class Verified:
     """Every data file was hashed on both sides. Nothing was touched: the next push moves aside what is wrong.
 
-    Where both sides are not equal, the comparison is all that is told: `manifest_digest` is empty then.
+    Where both sides are not equal, the comparison is all that it says: `manifest_digest` is empty then.
     `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `is_seal_missing`: the run was sealed, and its copy

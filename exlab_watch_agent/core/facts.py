@@ -19,7 +19,7 @@ Data = Mapping[str, str | int | bool | None]
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A run moved from one state of the chart to another, or was discovered. The move is told beside the data."""
+    """A run moved from one state of the chart to another, or was discovered. The move is written beside the data."""
 
     kind: ClassVar[str] = "transition"
     move: Move

@@ -26,7 +26,7 @@ class SeenRun:
 class Known:
     """What is known of one equipment's runs when a scan begins.
 
-    `runs`: run path → signature of the `creation.json` that was last taken in, None when none was in this life.
+    `runs`: run path → signature of the `creation.json` that was last read, None when none was since the start.
     `rejected`: the same of folders that are not a usable run. `volume`: identity of the root that was last found to be
     ours, None before the first time. `accepted_volume`: the one that an operator has said to be right; `accepted_by`: the
     operator who says so of whatever is there now.

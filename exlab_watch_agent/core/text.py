@@ -14,7 +14,7 @@ import re
 import shlex
 from datetime import UTC, datetime
 
-# Controls, line separators, direction marks, surrogates (what is left of bytes that are no Unicode).
+# Controls, line separators, direction marks, surrogates (what is left of bytes that are not Unicode).
 _HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -39,7 +39,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer to whoever gave a command, due once what the command caused is durable."""
+    """The answer to a command, due once what the command caused is durable."""
 
     to: Callable[[Answer], None]
     answer: Answer

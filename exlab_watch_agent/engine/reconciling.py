@@ -36,7 +36,7 @@ NOTHING_KNOWN = Known({}, {})
 
 
 def gone(run_path: str) -> str:
-    """Return what is told of a run whose folder is gone although it was not synced."""
+    """Return what is said of a run whose folder is gone although it was not synced."""
     return f"{run_path} is gone: put it back, or ignore this if it was removed on purpose"
 
 

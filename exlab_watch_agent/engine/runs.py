@@ -1,4 +1,4 @@
-"""What the loop knows of runs from looking at them: which run a folder is, for how long it has been quiet, what is told of it.
+"""What the loop knows of runs from looking at them: which run a folder is, for how long it has been quiet, what is said of it.
 
 Decided here: which record a run at a path has, that a run is new, quiet time, and when the next look is due. Not here: how a
 look is made (acts/inspect.py), how often (looks.py), and what it means for the run's state (core/decide.py).

@@ -172,7 +172,7 @@ def human_bytes(amount: float) -> str:
 class UnsyncedRuns:
     """Knows which run has waited longest to be synced, at a cost that does not grow with the number of runs.
 
-    A heap that is told of moves; runs that are synced meanwhile leave it when they come to its top.
+    A heap that gets the moves; runs that are synced meanwhile leave it when they come to its top.
     """
 
     def __init__(self, records: Iterable[RunRecord]) -> None:

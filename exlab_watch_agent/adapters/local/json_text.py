@@ -3,7 +3,7 @@
 Decided here: what is refused (duplicate keys, NaN, deep nesting), where the values of an object are in the text, and
 how a new value is spelled in the file's own style. Not here: which values are changed (creation_splicing.py).
 
-Numbers are kept as their texts: 1.50 stays 1.50, and 5,000 digits are no problem.
+Numbers are kept as their texts: 1.50 stays 1.50, and 5,000 digits are kept.
 """
 
 from __future__ import annotations

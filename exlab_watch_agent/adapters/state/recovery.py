@@ -196,7 +196,7 @@ def _replayed(loaded: Loaded, reader: TrailReader, slot_head: TrailHead) -> bool
 
 
 def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:
-    """Bring the facts that are no run's in line with one line of the trail. Raises: KeyError, StateFolderError."""
+    """Bring the facts that belong to no run in line with one line of the trail. Raises: KeyError, StateFolderError."""
     match kind:
         case kind if kind in KINDS:
             _note(facts, folder_fact(kind, data))
@@ -346,11 +346,11 @@ def _lines_without_links(path: Path, end_bytes: int, job_id: str) -> Iterator[di
 
 
 def _lost(later: list[Move], documents: Documents, job_id: str) -> Move:
-    reason = f"the earlier lines are no longer in {TRAIL_NAME} or {CLOSED_FOLDER}"
+    reason = f"the lines before are not in {TRAIL_NAME} or {CLOSED_FOLDER} any more"
     if later:
         return Move(later[-1].at, "history_lost", None, later[-1].source or later[-1].dest, reason)
     record = documents.record(job_id)
-    assert record is not None, "asked by whoever has the document"
+    assert record is not None, "asked by the one that has the document"
     return Move(record.entered_at, "history_lost", None, record.state, reason)
 
 

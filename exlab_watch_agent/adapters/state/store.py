@@ -321,7 +321,7 @@ def _make_private_folder(folder: Path) -> None:
     for path in reversed(missing):
         path.mkdir(exist_ok=True, mode=0o700)
         fsync_folder(path.parent)
-    with suppress(PermissionError):  # A folder above that we may not read was made durable by whoever made this one.
+    with suppress(PermissionError):  # A folder above that we may not read was made durable when this one was made.
         fsync_folder(folder.parent)  # Also one that exists: its maker may have been killed in between.
     if os.name == "posix":
         folder.chmod(0o700)

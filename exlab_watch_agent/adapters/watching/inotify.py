@@ -1,7 +1,7 @@
 """A watchdog observer for Linux that watches only the levels down to each run's cache folder, never the data below.
 
 watchdog's own recursive watch registers every folder: at 10,000 of them its registering floods its own queue, a folder
-that is moved out stays registered under its old name, and watches that could not be had are skipped without a word.
+that is moved out stays registered under its old name, and folders that could not be watched are skipped silently.
 Here an emitter reads an inotify descriptor of its own: one root's storm overflows no other root's queue, and closing the
 descriptor ends everything. An emitter sleeps in the kernel while nothing happens. Source: inotify(7), and
 docs/facts.md, inotify and watchdog.
@@ -319,7 +319,7 @@ class LevelEmitter(EventEmitter):
         self.levels: Levels | None = None
 
     def on_thread_start(self) -> None:
-        """Called before the thread runs, by whoever schedules it. Raises: OSError; then nothing is left open."""
+        """Called before the thread runs, by the caller of `schedule`. Raises: OSError; then nothing is left open."""
         self._kernel = Kernel()
         try:
             self.levels = Levels(

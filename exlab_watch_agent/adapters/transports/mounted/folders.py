@@ -172,7 +172,7 @@ def require_apart(root: str, source_root: str) -> None:
     """Refuse a root that leads back to the run by a link or a bind mount: both "copies" would be the same bytes.
 
     apartness.py shows the same by probe files, and also of what a server exports twice; but a root is asked only once a
-    day. Here nothing is written, and it is asked at the moment of copying, whoever copies. So both stay.
+    day. Here nothing is written, and it is asked at the moment of each copy. So both stay.
     """
     here, there = os.path.realpath(source_root), os.path.realpath(root)
     parents = [here]
@@ -184,7 +184,7 @@ def require_apart(root: str, source_root: str) -> None:
 
 
 def _is_same_folder(one: str, other: str) -> bool:
-    """Say whether both paths lead to one folder. One that is gone is no other's: whoever opens it says whose loss it is."""
+    """Say whether both paths lead to one folder. One that is gone counts as different: opening it then says which side is lost."""
     try:
         return os.path.samefile(one, other)
     except FileNotFoundError:

@@ -270,7 +270,7 @@ class MountedPathTransport(MarkedRoot):
         return found
 
     def _unreadable(self, path: str, error: OSError) -> OSError | TransportError:
-        """A bad block says EIO, as a lost server does: which of them it was, the marker tells whoever asks for it next."""
+        """EIO can mean a bad block or a lost server: the next look at the marker shows which."""
         if error.errno != errno.EIO:
             return error
         text = f"Cannot read {path!r} at {self._root}: {reason_with_name(error)}."

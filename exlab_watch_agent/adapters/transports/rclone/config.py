@@ -69,7 +69,7 @@ _CHANGED_BY: Mapping[str, str] = {
     "Semicolon": "[;；]",
     "Exclamation": "[!！]",
 }
-# What rclone changes anywhere: its stand-in for NUL, its quote, and bytes that are no UTF-8, which JSON cannot carry.
+# What rclone changes anywhere: its stand-in for NUL, its quote, and bytes that are not UTF-8, which JSON cannot carry.
 _CHANGED_ALWAYS = "[␀‛\ufffd\ud800-\udfff]"
 _EVERYWHERE = "Slash,Dot,Ctl,Del"  # how rclone itself speaks of names, whatever the backend
 
@@ -271,7 +271,7 @@ def _unusable(text: str) -> TransportError:
 
 
 def _sections(text: str) -> dict[str, tuple[dict[str, str], str]]:
-    """Return section → (members, its own lines as they stand)."""
+    """Return section → (members, its own lines as they are)."""
     found: dict[str, tuple[dict[str, str], list[str]]] = {}
     members: dict[str, str] = {}
     lines: list[str] = []

@@ -1,6 +1,6 @@
 """Work of rclone that may take hours: supervised, at the rate of the moment, and broken off when it is no longer wanted.
 
-Decided here: how rclone is told many things at once, and how it is known that it moves, has failed or has stopped. Not here:
+Decided here: how many things are asked of rclone at once, and how it is known that it moves, has failed or has stopped. Not here:
 what it is to do (uploads.py, proof.py).
 """
 

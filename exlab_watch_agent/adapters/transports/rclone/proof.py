@@ -39,7 +39,7 @@ were told, or what they saw while the bytes arrived: that is not a reading of wh
 
 
 class Proof:
-    """Reads back what stands at one remote. Methods raise RcloneError, TransportError, CancelledError."""
+    """Reads back what is at one remote. Methods raise RcloneError, TransportError, CancelledError."""
 
     def __init__(self, remote: Remote, jobs: Jobs, *, sampled_bytes_min: int, stream_bytes_max: int | None) -> None:
         self._remote = remote

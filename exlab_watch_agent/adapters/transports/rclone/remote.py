@@ -109,7 +109,7 @@ class Remote:
             found[path] = RemoteFile(int(item["Size"]), _nanoseconds(str(item["ModTime"])) if keeps_times else None)
         return found
 
-    def stands(self, path: str) -> bool:
+    def exists(self, path: str) -> bool:
         """Return whether a file or a folder has this name."""
         return self.ask("operations/stat", fs=self.fs, remote=path).get("item") is not None
 

@@ -344,7 +344,7 @@ class RcloneTransport(MarkedRoot):
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         with self._answering("Cannot move aside in", destination):
-            standing = [path for path in map(require_data_path, paths) if self._remote.stands(f"{destination}/{path}")]
+            standing = [path for path in map(require_data_path, paths) if self._remote.exists(f"{destination}/{path}")]
             if not standing:
                 return
             if not (self._remote.features().get("Move") or self._remote.features().get("Copy")):
@@ -357,7 +357,7 @@ class RcloneTransport(MarkedRoot):
                 names = from_to(self._fs, f"{destination}/{path}", self._fs, f"{parent}/{number}/{path}")
                 self._remote.ask("operations/movefile", **names)
                 # `--ignore-existing` leaves the source where the new name was taken meanwhile.
-                if self._remote.stands(f"{destination}/{path}"):
+                if self._remote.exists(f"{destination}/{path}"):
                     raise TransportError(
                         FailureKind.UNKNOWN, f"{destination}/{path} at {self._fs} cannot be moved aside."
                     )

@@ -161,7 +161,7 @@ class Uploads:
 
     def _put_back(self, push: _Push, parts: Mapping[str, FileEntry]) -> None:
         """Remove those of our parts (by path) that were not moved, because somebody has their names. Raises: which."""
-        taken = [part for part in parts if self._remote.stands(part)]
+        taken = [part for part in parts if self._remote.exists(part)]
         for part in taken:
             self._remote.ask("operations/deletefile", fs=self._remote.fs, remote=part)
         if taken:

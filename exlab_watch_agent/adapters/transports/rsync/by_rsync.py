@@ -1,6 +1,6 @@
 """The transport for a server that one reaches by ssh and that runs rsync and nothing else (`rrsync`, a forced command).
 
-Decided here: what can be had from rsync alone, by which calls, and what is refused because it cannot. Not here: rsync's
+Decided here: what rsync alone can do, by which calls, and what is refused because it cannot. Not here: rsync's
 calls (rsync_folder.py, program.py), the connection (connection.py), the formats of the agent's own files (own_files.py).
 
 - Files wait in `<root>/.exlab-watch-agent/` while they arrive, and rsync gives each its name once it is whole. What has

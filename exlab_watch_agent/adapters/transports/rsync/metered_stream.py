@@ -76,7 +76,7 @@ def _wait_for(rate: int, size_bytes: int) -> None:
         if rate_bytes_per_s == UNLIMITED or missing < 1:
             return
         wait_s = min(_WAIT_MAX_S, missing / rate_bytes_per_s)
-        threading.Event().wait(wait_s)  # the clock of the adapters is not to be had here: nothing of ours is imported
+        threading.Event().wait(wait_s)  # the adapters' clock cannot be used here: nothing of ours is imported
         missing -= wait_s * rate_bytes_per_s
 
 

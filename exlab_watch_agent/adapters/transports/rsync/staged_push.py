@@ -22,7 +22,7 @@ from exlab_watch_agent.ports import Control
 
 @dataclass(frozen=True, slots=True)
 class StagedPush:
-    """From where to where, through what, and who is told. `name`: the root for people; `root`: its path on the target.
+    """From where to where, through what, and who gets progress. `name`: the root for people; `root`: its path on the target.
 
     `remote_shell` returns the command by which rsync gets its session. `piece_kept_bytes`: as PIECE_KEPT_BYTES says.
     """
