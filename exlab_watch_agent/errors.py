@@ -114,7 +114,7 @@ class ManifestNotKeptError(AgentError):
 
 
 class ManifestLostError(AgentError):
-    """The manifest of a run is not kept here any more, or is not the one that was proven; the copy has no part in it."""
+    """The manifest of a run is no longer kept here, or is not the one that was proven. That says nothing about the copy."""
 
 
 class CancelledError(AgentError):
@@ -143,7 +143,7 @@ class DestinationUnreachableError(AgentError):
 
 
 class DestinationUnboundError(DestinationUnreachableError):
-    """Nothing shows that the destination is another place than this PC, and no operator has said so yet."""
+    """Nothing shows that the destination is a place other than this PC, and no operator has said so yet."""
 
     def __init__(self, message: str, *, command: str) -> None:
         super().__init__(message)
@@ -159,7 +159,7 @@ class DestinationIsSourceError(DestinationUnreachableError):
 class DestinationOccupiedError(AgentError):
     """The destination folder belongs to another run, or to another agent. Nothing was written.
 
-    `kind`: the conflict that it is, by the names of core/destination.py.
+    `kind`: the conflict that it is, by the names of core/claim.py.
     """
 
     def __init__(self, message: str, *, kind: str = "destination_occupied") -> None:

@@ -2,7 +2,7 @@
 
 Handlers and the engine know only these. Every method that reaches a disk or a network is called from a worker thread,
 may be called again after a crash with the same arguments, and raises errors of `errors.py` only. Longer than other modules,
-because it is mostly prose: the obligations of both sides stand together.
+because it is mostly prose: the obligations of both sides are in one place.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ NOTHING_ELSE: Mapping[str, bytes] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The engine's hand on a running effect.
+    """What a running effect may ask of the engine, and tell it.
 
     `is_cancelled` is asked at least every few hundred milliseconds; when it says True the callee raises
     `CancelledError` and leaves nothing under a final name that is not whole. `report` may be called from any thread,
@@ -119,7 +119,7 @@ class RunTree(Protocol):
         ...
 
     def has_name(self, run_path: str, name: str) -> bool:
-        """Return whether anything stands under this name directly in the run folder; True when that cannot be told."""
+        """Return whether anything has this name directly in the run folder; True when that cannot be told."""
         ...
 
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
@@ -143,11 +143,11 @@ class RunScanner(Protocol):
         ...
 
     def is_there(self, path: str) -> bool:
-        """Return whether anything stands at this path; True when that cannot be told."""
+        """Return whether anything is at this path; True when that cannot be told."""
         ...
 
     def volume(self, equipment: EquipmentPolicy) -> str:
-        """Return what tells the equipment's folder from another one, or another volume, under its name.
+        """Return what tells the equipment's folder from another folder or volume that has its name.
 
         The same folder may have another identity after a reboot or a new mount. Raises: RootUnavailableError.
         """
@@ -169,7 +169,7 @@ class RootLock(Protocol):
         ...
 
     def release(self) -> None:
-        """Let the root go. May be called again, and without having taken it."""
+        """Release the root. May be called again, and without having taken it."""
         ...
 
 
@@ -197,20 +197,20 @@ class CreationFiles(Protocol):
         ...
 
     def set_sync_status(self, run_path: str, sync_status: str) -> SavedCreation:
-        """Make `sync_status` stand in the file, durably, all else kept; return which file was changed into which.
+        """Write `sync_status` into the file, durably, all else kept; return which file was changed into which.
 
-        Writes nothing when it stands there already.
+        Writes nothing when the file says so already.
         """
         ...
 
     def text_with_status(self, run_path: str, sync_status: str) -> CreationText:
-        """Return what `set_sync_status` would write; the text as it is when the status stands there already."""
+        """Return what `set_sync_status` would write; the text as it is when the file has that status already."""
         ...
 
     def put_text(self, run_path: str, text: CreationText) -> SavedCreation:
-        """Make a text of `text_with_status` stand in the file, durably; return which file was changed into which.
+        """Write a text of `text_with_status` into the file, durably; return which file was changed into which.
 
-        Raises: CreationFileError with the code `changed`, and writes nothing, when another file stands there meanwhile.
+        Raises: CreationFileError with the code `changed`, and writes nothing, when the file was replaced meanwhile.
         """
         ...
 
@@ -263,7 +263,7 @@ class Transport(Protocol):
         ...
 
     def nature(self) -> Nature:
-        """Return what the root lies on, and whether that shows it to be another place than this PC.
+        """Return what the root lies on, and whether that shows it to be a place other than this PC.
 
         Raises: DestinationUnreachableError when the root is missing, or is of a kind that is refused.
         """
@@ -313,9 +313,9 @@ class Transport(Protocol):
         ...
 
     def place_claim(self, destination: str, claim: Claim) -> None:
-        """Make `claim` stand at the destination, exclusively. A claim of another job is never replaced.
+        """Write `claim` at the destination, exclusively. A claim of another job is never replaced.
 
-        Raises: DestinationOccupiedError when one stands there, with the kind of conflict that it is.
+        Raises: DestinationOccupiedError when there is one, with the kind of conflict that it is.
         """
         ...
 
@@ -355,14 +355,14 @@ class Transport(Protocol):
         ...
 
     def write_small(self, path: str, data: bytes) -> None:
-        """Make one small agent-owned file stand below the root (heartbeat, receipts), atomically and durably.
+        """Write one small agent-owned file below the root (heartbeat, receipts), atomically and durably.
 
         `path` is relative to the destination root; missing folders are made.
         """
         ...
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
-        """Move these files to `.exlab-superseded/<destination>/<n>/` below the root; a name that is gone is passed over."""
+        """Move these files to `.exlab-superseded/<destination>/<n>/` below the root; a name that is gone is skipped."""
         ...
 
     def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
@@ -373,7 +373,7 @@ class Transport(Protocol):
         ...
 
     def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
-        """Return POSIX path → SHA-256 of the bytes at the destination, read anew. A missing file is left out.
+        """Return POSIX path → SHA-256 of the bytes at the destination, read again. A missing file is left out.
 
         Raises: TransportError.
         """
@@ -391,7 +391,7 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """End what the transport keeps running between calls. May be called twice; a call afterwards begins anew."""
+        """End what the transport keeps running between calls. May be called twice; a later call begins again."""
         ...
 
 
@@ -412,7 +412,7 @@ class Apartness(Protocol):
         ...
 
     def require_run(self, run_path: str, destination: str) -> None:
-        """Return when the run's own folder is not what stands at its destination; asked each time.
+        """Return when the run's own folder is not what is at its destination; asked each time.
 
         Raises: DestinationIsSourceError; RootUnavailableError when there is no run folder; RunUnreadableError when no file
         can be made in it; TransportError.
@@ -428,7 +428,7 @@ class ManifestStore(Protocol):
         ...
 
     def load(self, job_id: str, *, digest: str) -> bytes | None:
-        """Return the manifest whose SHA-256 is `digest`, None when it is not there or is another."""
+        """Return the manifest whose SHA-256 is `digest`, None when it is not there or differs."""
         ...
 
     def note_wrong(self, job_id: str, paths: Sequence[str]) -> None:
@@ -440,7 +440,7 @@ class ManifestStore(Protocol):
         ...
 
     def forget_wrong(self, job_id: str) -> None:
-        """Let the list go, durably: the names have made room, or proved right. Raises: ManifestNotKeptError."""
+        """Remove the list, durably: the names have made room, or proved right. Raises: ManifestNotKeptError."""
         ...
 
 
@@ -448,7 +448,7 @@ class Sealer(Protocol):
     """Writes the agent's own files into a run's cache folder, each atomically and durably."""
 
     def write(self, run_path: str, relative_path: str, data: bytes) -> None:
-        """Make the file stand. The cache folder must be there; nothing outside it can be named."""
+        """Write the file. The cache folder must be there; nothing outside it can be named."""
         ...
 
 
@@ -574,4 +574,4 @@ class Ports:
         Between that scan and now another volume may have been mounted. Raises: RootUnavailableError.
         """
         if self.volume is not None and self.scanner.volume(self.equipment) != self.volume:
-            raise RootUnavailableError(f"{self.root} is another folder or volume than a moment ago.")
+            raise RootUnavailableError(f"{self.root} is no longer the same folder or volume as a moment ago.")

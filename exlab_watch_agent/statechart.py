@@ -172,7 +172,7 @@ class Chart:
 
     @property
     def gone_when_missing(self) -> frozenset[RunState]:
-        """A run whose folder is missing is told as gone: nothing is under way at the NAS."""
+        """A run whose folder is missing is reported as gone: nothing is under way at the NAS."""
         return self.tagged(Tag.GONE_WHEN_MISSING)
 
     @property
@@ -182,7 +182,7 @@ class Chart:
 
     @property
     def tells_attempts(self) -> frozenset[RunState]:
-        """A failed attempt is told to people, because another one follows."""
+        """A failed attempt is shown to people, because another one follows."""
         return self.tagged(Tag.TELLS_ATTEMPTS)
 
     @property

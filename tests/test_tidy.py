@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "exlab_watch_agent"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CLOCKS = {("time", "sleep"), ("time", "time"), ("time", "monotonic"), ("datetime", "now"), ("datetime", "utcnow")}
+
+
+def tracked() -> list[str]:
+    """Return the repository's files, relative to it."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return listed.stdout.splitlines()
 
 
 def called(path: Path) -> set[tuple[str, str]]:
@@ -86,12 +93,27 @@ def test_the_chart_in_the_checkout_is_the_one_that_the_wheel_carries() -> None:
 
 
 def test_no_file_of_the_repository_names_a_place_of_the_machine_it_was_made_on() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
-        "\n"
-    )
+    listed = tracked()
     words = ("/" + "work/", "/" + "root/")
-    for name in filter(None, listed):
+    for name in listed:
         path = ROOT / name
         if path.is_file() and path.suffix in {".py", ".md", ".yaml", ".toml", ".txt", ".service", ""}:
             text = path.read_text(encoding="utf-8", errors="replace")
             assert not [word for word in words if word in text], name
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    names = set(re.findall(r"[\w./-]*\w\.(?:py|sh|md)\b", page.read_text(encoding="utf-8")))
+    files = [f"/{file}" for file in tracked()]
+    assert not [name for name in sorted(names) if not any(file.endswith(f"/{name}") for file in files)]
+
+
+def test_every_fact_that_a_docstring_cites_is_a_heading() -> None:
+    headings = tuple(re.findall(r"(?m)^## (.+)$", (ROOT / "docs" / "facts.md").read_text(encoding="utf-8")))
+    for path in MODULES:
+        for cited in " ".join(path.read_text(encoding="utf-8").split()).split("docs/facts.md, ")[1:]:
+            assert cited.startswith(headings), path

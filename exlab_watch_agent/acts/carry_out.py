@@ -1,6 +1,6 @@
 """One border for all effects: plain values and ports in, a result out, whatever happened.
 
-No policy, no retry, no sleep in any of `acts`: whoever wants one has found a rule that belongs in core. Work that touches the
+No policy, no retry, no sleep in any of `acts`: a need for one is a rule that belongs in core. Work that touches the
 destination asks it first who it is, and again afterwards: an unmounted share is an empty folder that would accept writes, and
 whose emptiness would look like damage.
 """
@@ -74,7 +74,7 @@ def carry_out(effect: Effect, ports: Ports, control: Control) -> Result:
         return _result(effect, ports, control)
     except CancelledError:
         raise
-    except Exception as defect:  # ours: it is told as what it keeps from happening, and no effect stays without an end
+    except Exception as defect:  # our defect: it is reported as what it prevents, and every effect ends
         log.exception("%s failed", type(effect).__name__)
         return _stopped_by(defect, effect)
 
@@ -138,7 +138,7 @@ def work(effect: Work, ports: Ports, control: Control) -> Outcome:
         ports.require_root()
         outcome = _worked(effect, ports, control)
         # A share that went away in the middle looks like missing files: ask again before anything is believed. So does a
-        # root here that is another volume now. (A seal has asked already, before the one thing that it did here after that.)
+        # root here that is a different volume now. (A seal has asked already, before the one thing that it did here after that.)
         if not isinstance(effect, Seal):
             ports.transport.require_marker(expected_marker_id=ports.marker_id())
         ports.require_root()
@@ -177,7 +177,7 @@ def _transport_trouble(effect: Work, error: TransportError, ports: Ports) -> Out
         return vanished(effect, str(error), ports)
     is_reading = isinstance(effect, Precheck | Verify)
     try:
-        # A NAS that cannot be written any more can still say that it is there: whoever only reads asks for no more.
+        # A NAS that can no longer be written can still say that it is there; an effect that only reads needs no more.
         ask = ports.transport.require_marker if is_reading else ports.transport.probe
         ask(expected_marker_id=ports.marker_id())
     except DestinationUnreachableError as away:

@@ -24,7 +24,7 @@ def present(ports: Ports, destination: str) -> dict[str, tuple[int, int | None]]
 
 def note_wrong(effect: Precheck | Verify, paths: Sequence[str], ports: Ports) -> None:
     """Keep the names of files that exist there and are wrong, so that the next push really replaces them."""
-    # What a share that has just gone away does not show is no reason to move anything.
+    # What a share that has just gone away does not show is not a reason to move anything.
     ports.transport.require_marker(expected_marker_id=ports.marker_id())
     # A list that cannot be written replaces no verdict: nothing makes room then, and the next comparison says it again.
     with suppress(ManifestNotKeptError):

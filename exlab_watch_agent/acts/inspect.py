@@ -29,7 +29,7 @@ from exlab_watch_agent.ports import Ports
 EXPECTED_BYTES_MAX = 64 * 1024 * 1024
 RUN_LEVEL = "run"
 SENTENCE_MAX = 700
-"""Of what the system says about a path that is too long, this much is told."""
+"""At most so many characters are kept of what the system says: it repeats a path, however long that is."""
 LEVEL_MAX = 60
 
 

@@ -17,7 +17,7 @@ def precheck(effect: Precheck, ports: Ports, control: Control) -> PrecheckPassed
     inventory = unchanged_inventory(effect, ports)
     there_now = present(ports, effect.destination)
     wrong = wrong_sizes(inventory.files, there_now)
-    what = "missing or of another size"
+    what = "missing or different in size"
     if not wrong:
         sampled = sample_files(inventory.files)
         there = ports.transport.samples(effect.destination, sampled, control=control)

@@ -32,7 +32,7 @@ def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) ->
     """Return the same of a root that may also be written to: it is not the instrument's own folder.
 
     `is_full`: it must also keep and give back a few bytes; `is_doubted`: it did not answer a moment ago, so that what
-    was shown of it counts no more. Raises: DestinationUnreachableError.
+    was shown of it no longer counts. Raises: DestinationUnreachableError.
     """
     marker_id = ports.marker_id()
     if marker_id is not None and is_full:
@@ -75,7 +75,7 @@ def bind(_effect: Bind, ports: Ports) -> Answered | BindingRefused:
 
 
 def place_heartbeat(effect: PlaceHeartbeat, ports: Ports) -> HeartbeatPlaced | Unreached:
-    """Leave the sign of life. A NAS that cannot be written any more may still be read, and audited: that is no wait."""
+    """Leave the sign of life. A NAS that can no longer be written may still be read and audited, so the lane does not wait."""
     try:
         ports.transport.require_marker(expected_marker_id=ports.marker_id())
     except DestinationUnreachableError as error:

@@ -16,7 +16,7 @@ from exlab_watch_agent.ports import Control, Ports
 def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     """Copy what is missing at the destination; safe to repeat.
 
-    Writes only below `effect.destination`, and moves aside what stands there with another size or time, or was found wrong
+    Writes only below `effect.destination`, and moves aside what is there with a different size or time, or was found wrong
     by the comparison before. The cache folder follows with the seal, when it can say what was proven; until then the
     claim says whose the copy is.
     """
@@ -33,7 +33,9 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
     transport.require_marker(expected_marker_id=ports.marker_id())
     if transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is None:
-        raise TransportError(FailureKind.UNKNOWN, f"{effect.destination} has not kept its claim")
+        raise TransportError(
+            FailureKind.UNKNOWN, f"the claim that was written to {effect.destination} could not be read back"
+        )
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
     if not look_there.is_empty:

@@ -41,5 +41,5 @@ def _compare(effect: Scan, volume: str, ports: Ports) -> tuple[Differences, tupl
     # One that came, or was moved there, after the scan had passed is not gone.
     gone = tuple(path for path in found.missing if path not in effect.cleaned and not ports.scanner.is_there(path))
     if ports.scanner.volume(ports.equipment) != volume:
-        raise RootUnavailableError(f"{effect.root} became another folder or volume while it was scanned.")
+        raise RootUnavailableError(f"{effect.root} was replaced by another folder or volume while it was scanned.")
     return found, gone

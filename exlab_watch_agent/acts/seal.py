@@ -26,7 +26,7 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
     ports.sealer.write(effect.run_path, CLAIM_FILE, (json.dumps(anchor, indent=2) + "\n").encode())
     synced = ports.creations.text_with_status(effect.run_path, "synced")
-    ports.transport.clear_partials(effect.destination)  # a seal that was killed leaves some, too
+    ports.transport.clear_partials(effect.destination)  # a seal that was killed also leaves some
     cache = ports.tree.cache_files(effect.run_path)
     told = {f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest, f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data}
     ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead=told)
@@ -36,7 +36,7 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     unchanged_inventory(effect, ports)
     # In the empty mount point of a share that went away the seal is read back just as well.
     ports.transport.require_marker(expected_marker_id=ports.marker_id())
-    # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made anew.
+    # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made again.
     saved = ports.creations.put_text(effect.run_path, synced)
     return Sealed(effect.turn, saved)
 

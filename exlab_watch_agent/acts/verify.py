@@ -80,7 +80,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         return Verified(effect.turn, comparison, "", *seen, skipped_oversize=oversize, uptime=ports.clock.uptime())
     text = format_manifest(here)
     if not oversize:
-        # The seal makes it anew, or fails with this very reason and is tried again; a list that stays does no harm.
+        # The seal makes it again, or fails with this very reason and is tried again; a list that stays does no harm.
         with suppress(ManifestNotKeptError):
             ports.manifests.save(effect.job_id, text)
         with suppress(ManifestNotKeptError):
@@ -100,7 +100,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
 
 
 def _require_no_foreign_claim(effect: Verify, ports: Ports) -> None:
-    """Return unless somebody else has claimed the copy meanwhile: then it is no proof of ours, whatever its bytes are."""
+    """Return unless somebody else has claimed the copy meanwhile: then it is not our proof, whatever its bytes are."""
     found = ports.transport.look(effect.destination)
     if found.claim is not None and found.claim.job_id != effect.job_id:
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
@@ -112,7 +112,7 @@ def _require_no_foreign_claim(effect: Verify, ports: Ports) -> None:
 def _digests_there(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> dict[str, str]:
     """Return what the NAS says of these files; `UNREADABLE` for each that it lists and cannot give back.
 
-    Raises: TransportError when it gives back nothing at all, or when that is no matter of its files.
+    Raises: TransportError when it gives back nothing at all, or when its files are not the reason.
     """
     reader = _Reader(effect.destination, ports, control)
     found = reader.read(paths)
@@ -153,7 +153,7 @@ class _Reader:
             return dict.fromkeys(paths, UNREADABLE)
 
     def reads_its_claim(self) -> bool:
-        """Return whether the file that stands beside the only data file can be read."""
+        """Return whether the file beside the only data file can be read."""
         try:
             read = self._ports.transport.read_small
             return read(self._destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is not None
@@ -164,7 +164,7 @@ class _Reader:
         return self._ports.transport.digests(self._destination, paths, control=self._control)
 
     def _require_about_the_copy(self, error: TransportError) -> None:
-        """Raise the error unless the NAS is there and it is a matter of what lies on it."""
+        """Raise the error unless the NAS is there and the reason is what is stored on it."""
         if error.kind in NOT_THE_COPY:
             raise error
         self._ports.transport.require_marker(expected_marker_id=self._ports.marker_id())

@@ -90,15 +90,16 @@ class ProbedApartness:
         parts = PurePath(folder).parts[1:]
         try:
             with _probe_in(folder) as name:
-                if any(self._stands_there("/".join(parts[begin:]), name) for begin in range(len(parts))):
+                if any(self._is_there("/".join(parts[begin:]), name) for begin in range(len(parts))):
                     raise self._same(equipment_root(equipment))
         except OSError as error:
             raise DestinationUnreachableError(
                 f"no file can be made in {folder} ({reason_with_name(error)}), so it cannot be shown that "
-                f"{self._transport.describe()} is another place: make room there, or give the agent's account the right to write."
+                f"{self._transport.describe()} is another place: make room in that folder, or let the agent's account write "
+                "there."
             ) from error
 
-    def _stands_there(self, folder: str, name: str) -> bool:
+    def _is_there(self, folder: str, name: str) -> bool:
         try:
             # A name of its own suffices: what is written there may still be on its way.
             return self._transport.read_small(folder, name, limit_bytes=1) is not None
@@ -121,15 +122,15 @@ class ProbedApartness:
                     f"The run folder {run_path} is not there: {reason_with_name(error)}."
                 ) from error
             why = reason_with_name(error)
-            text = f"No file can be made in the cache folder of {run_path} ({why}): make room, or mend its rights."
-            raise RunUnreadableError(text) from error
+            text = f"No file can be made in the cache folder of {run_path} ({why})"
+            raise RunUnreadableError(f"{text}: make room, or let the agent's account write there.") from error
         if there is not None:
             self._met.add((run_path, destination))
             raise self._same(run_path)
         self._met.discard((run_path, destination))
 
     def _ask_again(self, run_path: str, destination: str) -> None:
-        """A lane that waits because of one run must not go on until that run is another folder than its destination."""
+        """A lane that waits because of one run must not go on while that run's folder is its destination."""
         with contextlib.suppress(
             RootUnavailableError, RunUnreadableError, TransportError
         ):  # gone, or said by its own push
@@ -147,7 +148,7 @@ def _cache_folder(equipment: EquipmentPolicy) -> str:
 
 
 def _levels(equipment: EquipmentPolicy) -> Iterator[str]:
-    """Yield the folders in which a destination root would be seen at once; those that cannot be listed are passed over."""
+    """Yield the folders in which a destination root would be seen at once; those that cannot be listed are skipped."""
     yield equipment.local_root
     yield equipment_root(equipment)
     # A root that is away is looked at when it is there: until then nothing is pushed from it.
@@ -174,11 +175,11 @@ def _is_folder(path: str) -> bool:
 def _probe_in(folder: str) -> Iterator[str]:
     """Yield the name of a new empty file in a folder, which is gone afterwards. Raises: OSError."""
     if not _is_folder(folder):
-        raise OSError(errno.ENOTDIR, "it is no folder", folder)
+        raise OSError(errno.ENOTDIR, "it is not a folder", folder)
     remove_temporaries(Path(folder), of=_NAME)
     name = temporary_name(_NAME)
     path = os.path.join(folder, name)
-    os.close(os.open(path, _CREATE, 0o644))  # for the account there, too
+    os.close(os.open(path, _CREATE, 0o644))  # also for the account there
     try:
         yield name
     finally:
@@ -186,9 +187,9 @@ def _probe_in(folder: str) -> Iterator[str]:
 
 
 def _holds(folder: str, name: str, nonce: bytes) -> bool:
-    """Say whether these bytes stand there, or a file that some wrapper made of them, whose name goes on.
+    """Say whether a file with these bytes is there, or one that some wrapper made of them, whose name goes on.
 
-    In a folder that cannot be listed nothing is found: what stands at a run's own place is asked of that run.
+    In a folder that cannot be listed nothing is found: what is at a run's own place is asked of that run.
     """
     try:
         found = [entry for entry in os.listdir(folder) if entry.startswith(name)]

@@ -76,7 +76,7 @@ class Requests:
             self._inbox.prepare()
         except OSError as error:
             raise StateFolderError(
-                f"{self._inbox.folder} cannot be made ({error.strerror}): make room or mend the disk, then start again."
+                f"{self._inbox.folder} cannot be made ({error.strerror}): make room or repair the disk, then start again."
             ) from error
 
     def take(self) -> list[CommandGiven]:
@@ -241,7 +241,7 @@ class Agent:
             self.engine.stop()
 
     def close(self) -> None:
-        """Write what a start would otherwise have to replay, and let the state folder go."""
+        """Write what a start would otherwise have to replay, and release the state folder."""
         try:
             if self._running is not None:
                 if self._has_run:
@@ -333,7 +333,7 @@ class Agent:
         return self._watching.view() if self._watching is not None else ObserverView()
 
     def _notify(self, text: str) -> None:
-        """Say something of the whole agent: to the log, and to whoever runs it."""
+        """Say something about the whole agent: to the log, and to the caller."""
         log.warning("%s", text)
         self._on_notice(text)
 

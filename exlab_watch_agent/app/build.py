@@ -45,7 +45,7 @@ class Scope:
     """What an agent looks after, and how.
 
     `only`: these run folders (None: all). `only_enqueued`: runs that were enqueued, now or in an earlier life; what is
-    discovered is passed over. `is_watching`: file events are listened to. `is_working`: runs are pushed, verified and
+    discovered is ignored. `is_watching`: file events are listened to. `is_working`: runs are pushed, verified and
     sealed; else it is only found out what is where.
     """
 

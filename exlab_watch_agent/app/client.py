@@ -127,11 +127,11 @@ class NASSyncClient:
     def _run(self) -> None:
         try:
             self._agent.run()
-        except BaseException as error:  # noqa: BLE001 - told to whoever asks next
+        except BaseException as error:  # noqa: BLE001 - raised at the next call
             self._failure = error
 
     async def close(self) -> None:
-        """Stop working and let the state folder go. What was not finished is taken up by the next `init`."""
+        """Stop working and release the state folder. The next `init` goes on with what was not finished."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -145,7 +145,7 @@ class NASSyncClient:
         """Hand a run over and return its job; a known run's job is returned, a failed one is armed again.
 
         A run that the gate refuses is `blocked`; it goes on by itself once its `creation.json` has an override.
-        Raises: AgentError when the run cannot be read or is none of the configured equipment.
+        Raises: AgentError when the run cannot be read or belongs to no configured equipment.
         """
         path = _absolute(run_path)
         refusals = await asyncio.to_thread(self._refusals, path)
@@ -162,7 +162,7 @@ class NASSyncClient:
         return SyncJobState(shown).value if shown is not None else "none"
 
     async def retry(self, job_id: str) -> None:
-        """Try a failed job again, with its attempts counted anew. Raises: AgentError when it has not failed."""
+        """Try a failed job again, with its attempts counted from 0. Raises: AgentError when it has not failed."""
         await self._ask(Retry(PROGRAM, job_id=job_id))
 
     async def force_verify(self, run_path: Path | str) -> VerifyResult:

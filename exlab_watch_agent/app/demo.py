@@ -1,6 +1,6 @@
 """The world of the demo: an instrument, an operator, and a NAS that loses the end of a file it has acknowledged.
 
-Nothing of the agent is staged: the same engine, watcher, transport and files as in a laboratory. What is told of it is
+Nothing of the agent is staged: the same engine, watcher, transport and files as in a laboratory. What is shown of it is
 cli/demo.py's.
 """
 

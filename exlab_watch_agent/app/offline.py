@@ -1,6 +1,6 @@
 """What can be asked and done without a running agent: status, one run in full, problems, overrides, a config file.
 
-Where an agent runs, it is told or asked by its inbox; what it keeps of itself is read. What a command prints is cli's.
+Where an agent runs, it is asked through its inbox; what it keeps of itself is read. What a command prints is cli's.
 """
 
 from __future__ import annotations

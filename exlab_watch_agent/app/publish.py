@@ -81,7 +81,7 @@ class Attempts:
             write()
         except OSError as error:
             if name not in self._unwritten:
-                log.warning("%s cannot be written (%s): it is tried again.", name, error.strerror)
+                log.warning("%s cannot be written (%s): the agent tries again.", name, error.strerror)
             self._unwritten.add(name)
             return False
         self._unwritten.discard(name)

@@ -87,7 +87,7 @@ class Site:
         return {equipment.equipment_id: equipment_root(equipment) for equipment in self.policy.equipment}
 
     def equipment_of(self, run_path: str) -> EquipmentPolicy | None:
-        """Return the configured equipment whose run this is, None when it is none's."""
+        """Return the configured equipment whose run this is, None when it belongs to none."""
         place = place_of(run_path, self.roots)
         if place is None:
             return None

@@ -1,4 +1,4 @@
-"""The engine's immutable view as the values that others are told: snapshot, lanes, progress, why it is paused."""
+"""The engine's immutable view as the values that others get: snapshot, lanes, progress, why it is paused."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _print_what_is_there(equipment_id: str, destination: str, unbound: checks.Un
     print(f"  lies on  {nature}")
     print(f"  free     {human_bytes(free_bytes) if free_bytes is not None else 'unknown'}")
     print(f"  holds    {_names(unbound.top_names)}")
-    print(f"  place    {nature.elsewhere or 'nothing shows that it is another place than this PC'}")
+    print(f"  place    {nature.elsewhere or 'nothing shows that it is a place other than this PC'}")
 
 
 def _names(names: tuple[str, ...] | None) -> str:

@@ -144,7 +144,7 @@ def bind_command(
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
-    """Say once that a destination is the right one, where nothing shows that it is another place than this PC."""
+    """Say once that a destination is the right one, where nothing shows that it is a place other than this PC."""
     return binding.bind(Site(config, state_dir), equipment or (), is_all=everything, is_yes=yes)
 
 
@@ -222,7 +222,7 @@ def retry(
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
-    """Try failed runs again, with the attempts counted anew."""
+    """Try failed runs again, with the attempts counted from 0."""
     site = Site(config, state_dir)
     if everything == bool(runs):
         raise ConfigError("Name the runs to try again, or give --all.")

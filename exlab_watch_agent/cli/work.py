@@ -60,7 +60,7 @@ class Narrator:
         """Print a line; return False when the reader of our words has gone: the agent works on.
 
         While there are bars, what is printed on stderr comes above them. The library's own `print` would end the program
-        where nobody reads any more.
+        where nobody reads any longer.
         """
         try:
             print(line, file=sys.stderr, flush=True)

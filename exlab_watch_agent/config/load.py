@@ -28,7 +28,7 @@ from exlab_watch_agent.errors import ConfigError
 class Settings:
     """A config file that was found good.
 
-    `notes` are sentences about what the file says that a person may not expect; they are no errors.
+    `notes` are sentences about what the file says that a person may not expect; they are not errors.
     """
 
     path: Path
@@ -122,7 +122,7 @@ def _checked(content: dict[str, Any], document: Document | None, *, source: str)
     if problems:
         raise ConfigError(report(problems, document, source))
     if not sync.enabled:
-        notes.append("sync.enabled is false: that is ExLab-Wizard's own sync; the agent does not go by it.")
+        notes.append("sync.enabled is false: that is ExLab-Wizard's own sync; the agent ignores it.")
     return Settings(
         path=Path(source),
         equipment=tuple(entry for entry in equipment if entry is not None),

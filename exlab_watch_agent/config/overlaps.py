@@ -1,4 +1,4 @@
-"""What must lie apart: a copy inside the original is no copy, and a run must have one owner.
+"""What must lie apart: a copy inside the original is not a copy, and a run must have one owner.
 
 Compares the names in the file and asks no disk; what links and mounts make of them is the command `check`'s to find out.
 """

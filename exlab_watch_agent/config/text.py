@@ -1,4 +1,4 @@
-"""A config file as text: bytes, YAML nodes, and the line on which each key stands.
+"""A config file as text: bytes, YAML nodes, and the line on which each key is.
 
 Decided here: which files are read at all, and what of YAML is taken. Not here: what a setting may say (values.py, blocks.py).
 """
@@ -66,7 +66,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Stands where YAML has what no setting can be: a date, a base-60 number (1:30), a value with a foreign tag.
+    """In the place of what YAML has and no setting can be: a date, a base-60 number (1:30), a value with a foreign tag.
 
     A value of no known type, so that the check of its block refuses it together with all else.
     """
@@ -77,7 +77,7 @@ _MERGE = _YAML_TAG + "merge"
 
 
 class Document:
-    """The nodes of a YAML file: its content as plain values, and the line on which a key stands.
+    """The nodes of a YAML file: its content as plain values, and the line on which a key is.
 
     Our own walk over the nodes, because PyYAML's keeps the last of two equal keys, stops at the first odd value, and
     forgets the lines.
@@ -104,7 +104,7 @@ class Document:
         if root is not None and not isinstance(root, yaml.MappingNode) and root.tag != _YAML_TAG + "null":
             raise ConfigError(f"{source}:1: the file must be a mapping with the block `equipment`; see {EXAMPLE}.")
         if root is not None and _expanded_node_count(root) > _NODES_MAX:
-            raise ConfigError(f"{source}: its aliases (*name) stand for too much or for themselves; write them out.")
+            raise ConfigError(f"{source}: its aliases (*name) expand to too much or to themselves; write them out.")
         return cls(root)
 
     def content(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the config file shares with ExLab-Wizard: a file that it already uses loads as it is.
 
-Its own blocks are passed over unread (text.py names them). Of a block that both use, the members that are not ours are its
+Its own blocks are skipped unread (text.py names them). Of a block that both use, the members that are not ours are its
 own affair. Entries of the equipment list that it hands to another computer are not ours.
 """
 

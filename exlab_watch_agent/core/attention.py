@@ -1,4 +1,4 @@
-"""From when on what does not go on by itself is told to a person. What is told then, and how, is report/problems.py's."""
+"""When a thing that does not go on by itself is reported to a person. What is said then, and how: report/problems.py."""
 
 from __future__ import annotations
 

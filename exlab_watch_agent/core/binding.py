@@ -51,7 +51,7 @@ def must_ask(equipment_id: str, destination: str, nature: Nature) -> Destination
     """Return the error for a root about which an operator must be asked: why, and by which command."""
     command = f"exlab-watch-agent bind {equipment_id}"
     text = (
-        f"the destination {destination} lies on {nature}, and nothing shows that this is another place than this PC: if it is "
+        f"the destination {destination} lies on {nature}, and nothing shows that this is a place other than this PC: if it is "
         f"the right one, say so once with `{command}`"
     )
     return DestinationUnboundError(text, command=command)

@@ -14,7 +14,7 @@ CLAIM_PATH = f"{CACHE_FOLDER}/{CLAIM_FILE}"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Whose destination folder it is: stands in `<destination>/.exlab-wizard/exlab-watch-agent.json`."""
+    """Whose destination folder it is: the content of `<destination>/.exlab-wizard/exlab-watch-agent.json`."""
 
     job_id: str
     equipment_id: str
@@ -22,7 +22,7 @@ class Claim:
     identity: RunIdentity
 
     def names_same_run(self, other: Claim) -> bool:
-        """True when both are about one run, whoever makes them. It makes no claim ours: only the job does."""
+        """True when both are about one run, whoever makes them. That does not make a claim ours: only the job does."""
         return (self.identity, self.equipment_id, self.run) == (other.identity, other.equipment_id, other.run)
 
 
@@ -30,7 +30,7 @@ class Claim:
 class DestinationLook:
     """What a destination folder says of itself before anything is pushed.
 
-    `is_empty`: it is absent or holds nothing at all. `claim`: ours or another agent's, if one stands there.
+    `is_empty`: it is absent or holds nothing at all. `claim`: ours or another agent's, if there is one.
     `identity`: from a `creation.json` that is there, None when there is none or it cannot be read.
     `is_sealed`: claim or `creation.json` say that the copy was proven. `holder`: who makes the claim, in words.
     """
@@ -89,8 +89,8 @@ class Conflict:
 
 
 _WAY_OUT = (
-    "nothing there was touched. Restore the state folder that it belongs to; or move the folder away on the NAS and then "
-    "give `exlab-watch-agent resolve RUN --use local`, which leads back here while it stands there."
+    "nothing there was touched. Restore the state folder that it belongs to; or move the folder away on the NAS, then "
+    "give `exlab-watch-agent resolve RUN --use local`; as long as the folder is there, this conflict comes back."
 )
 
 
@@ -107,7 +107,11 @@ def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None
         case DestinationStanding.OCCUPIED:
-            return Conflict("destination_occupied", f"{destination} holds another run's data{of_whom}")
+            text = (
+                f"{destination} holds another run's data{of_whom}: nothing there was touched. Move it away on the NAS, then "
+                "give `exlab-watch-agent resolve RUN --use local`."
+            )
+            return Conflict("destination_occupied", text)
         case DestinationStanding.CLAIMED_UNSEALED:
             text = (
                 f"{destination} was claimed for this run by another agent, which has not sealed it{of_whom}: {_WAY_OUT}"

@@ -1,6 +1,6 @@
 """What an operator, or a program on an operator's behalf, may ask of a running agent: a closed union with one JSON border.
 
-`command_of` reads what another process left in the inbox, `to_json` writes it; the keys are those that stand in the audit
+`command_of` reads what another process left in the inbox, `to_json` writes it; the keys are those in the audit
 trail as well (`operator_command`). Not here: whether a command can be obeyed now (engine/operators.py).
 """
 
@@ -127,13 +127,13 @@ _BY_NAME: dict[str, type[Command]] = {
 
 
 def command_of(request: Mapping[str, object]) -> Command:
-    """Return the command that a request stands for. Raises: AgentError for one that this version does not know."""
+    """Return the command in a request. Raises: AgentError for one that this version does not know."""
     name, operator = str(request.get("command")), str(request.get("operator") or UNKNOWN)
     if name == RetryAll.name and request.get("all"):
         return RetryAll(operator)
     kind = _BY_NAME.get(name)
     if kind is None:
-        raise AgentError(f"{name} is no command that this agent knows.")
+        raise AgentError(f"{name} is not a command that this agent knows.")
     given = {
         member.name: str(request[member.name])
         for member in fields(kind)

@@ -55,7 +55,7 @@ def judge(
 ) -> Completeness:
     """Return whether the run is complete: its signal is there, it holds data, and nothing moved for `settle_s`.
 
-    Whoever learns the quiet time only later leaves it out here and adds it with `settled`.
+    A caller that learns the quiet time only later leaves it out here and adds it with `settled`.
 
     `manifest`: the bytes of the policy's `manifest_filename`, None where there is no such file or another signal is
     used. For the signal `creation_json` the caller asks only with a valid `creation.json`. A list of expected files
@@ -101,7 +101,7 @@ def parse_expected(data: bytes) -> tuple[DeclaredFile, ...]:
 
     Shapes: `{"files": [{"path": "...", "size": 1, "sha256": "..."}]}` with `sha256` optional and unknown members passed
     over, or `{path: size}`. Backslashes separate folders, as instruments on Windows write them. Entries in the cache
-    folder are left out: they are no data. The caller bounds the size of `data`.
+    folder are left out: they are not data. The caller bounds the size of `data`.
     Raises: ExpectedFilesError, naming the entry.
     """
     listed: dict[str, DeclaredFile] = {}
@@ -205,7 +205,7 @@ def _entries(document: dict[str, object]) -> Iterable[tuple[str, object, object]
 def _declared(path: str, size: object, sha256: object) -> DeclaredFile:
     # JSON's true is an int to Python.
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _SIZE_MAX:
-        raise ExpectedFilesError(f"the size of {_shown(path)} is no whole number of bytes")
+        raise ExpectedFilesError(f"the size of {_shown(path)} is not a whole number of bytes")
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         raise ExpectedFilesError(f"the sha256 of {_shown(path)} is not 64 hexadecimal digits")
     return DeclaredFile(_relative(path), size, None if sha256 is None else str(sha256).lower())

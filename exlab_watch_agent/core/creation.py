@@ -21,7 +21,7 @@ EXPERIMENTAL = "experimental"
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """By what a run is known again after it was renamed or moved: texts as they stand in `creation.json`.
+    """By what a run is known again after it was renamed or moved: texts as they are in `creation.json`.
 
     `leaf_name` is the last part of `paths.local`, which a rename leaves alone; the folder's own name where it is absent.
     """
@@ -70,7 +70,7 @@ class SavedCreation:
     """Signatures of the `creation.json` that was changed and of what is there now; equal when nothing was written.
 
     A reader whose last-read signature is `before` has nothing to learn from `after`. Any other reader must read again:
-    other programs write this file, too.
+    other programs also write this file.
     """
 
     before: FileSignature
@@ -78,7 +78,7 @@ class SavedCreation:
 
 
 def identity_of(members: Mapping[str, Any], *, folder_name: str) -> RunIdentity:
-    """Return the identity in the members of a `creation.json`; what is absent, or is no text, counts as empty.
+    """Return the identity in the members of a `creation.json`; what is absent, or is not text, counts as empty.
 
     `folder_name`: the run folder's own name.
     """
@@ -92,7 +92,7 @@ def identity_of(members: Mapping[str, Any], *, folder_name: str) -> RunIdentity:
 
 
 def identity_in(data: bytes, *, folder_name: str) -> RunIdentity | None:
-    """Return the identity in the bytes of somebody's copy of a `creation.json`, None when there is none to be had."""
+    """Return the identity in the bytes of somebody's copy of a `creation.json`, None when there is none."""
     members = _members_in(data)
     return identity_of(members, folder_name=folder_name) if isinstance(members.get("created_at"), str) else None
 

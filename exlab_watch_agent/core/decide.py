@@ -2,7 +2,7 @@
 
 Every rule of a run's life is in `judge`, one function per kind of event; the chart (statechart.py) says whether the
 trigger that was picked is possible at all. What is deliberately not here: which queued run may start (queueing.py),
-and how an effect is carried out (acts). Longer than other modules: whoever asks what may happen to a run finds all of it
+and how an effect is carried out (acts). Longer than other modules: a reader who asks what may happen to a run finds all of it
 in one place.
 """
 
@@ -104,7 +104,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case Sealed():
             if state is RunState.SEALING:
                 sealed = replace(record, sealed_at=record.sealed_at or now).cleared()
-                return Judgement(Trigger.SEALED, "manifest and creation.json stand on both sides", sealed)
+                return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
         case EffectFailed():
@@ -386,7 +386,7 @@ def entry_effects(
 
 
 def resting_effects(record: RunRecord, event: Event) -> tuple[RunEffect, ...]:
-    """Return what an event that moved nothing still asks for: a status that strayed, a conflict looked at again."""
+    """Return what an event that moved nothing still asks for: a status that differs, a conflict looked at again."""
     if isinstance(event, AuditDue) and record.state is RunState.CONFLICT and record.is_sealed:
         return (verify_effect(record),)
     if not isinstance(event, Inspected) or record.is_working or event.creation.sync_status == record.sync_status:

@@ -34,7 +34,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Push(Subject):
-    """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may stand there, and is ours."""
+    """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours."""
 
     claim: Claim
     is_sealed: bool = False

@@ -69,11 +69,11 @@ class CopyWrong:
 class Verified:
     """Every data file was hashed on both sides. Nothing was touched: the next push moves aside what is wrong.
 
-    Where both sides are not equal, the comparison is all that is told: `manifest_digest` is empty then.
+    Where both sides are not equal, the comparison is all that it says: `manifest_digest` is empty then.
     `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
-    `overrides`: as they stood in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
+    `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `is_seal_missing`: the run was sealed, and its copy
-    does not say so (any more). `uptime`: when it was found, by a clock that nobody sets.
+    does not say so, or no longer does. `uptime`: when it was found, by a clock that nobody sets.
     """
 
     turn: int
@@ -91,7 +91,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """Manifest and `creation.json` were read back from the NAS as they stand here.
+    """Manifest and `creation.json` were read back from the NAS as they are here.
 
     `saved`: which local `creation.json` the seal changed into which.
     """
@@ -229,7 +229,7 @@ class Whereabouts:
 class Scanned:
     """What a scan found of the root with the identity `volume`.
 
-    `gone`: known paths at which nothing stands. `signalled`: runs whose signal has come.
+    `gone`: known paths at which nothing is. `signalled`: runs whose signal has come.
     """
 
     volume: str

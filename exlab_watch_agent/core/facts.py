@@ -19,7 +19,7 @@ Data = Mapping[str, str | int | bool | None]
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A run moved from one state of the chart to another, or was discovered. The move is told beside the data."""
+    """A run moved from one state of the chart to another, or was discovered. The move is written beside the data."""
 
     kind: ClassVar[str] = "transition"
     move: Move
@@ -73,7 +73,7 @@ class OverrideFound:
 
 @dataclass(frozen=True, slots=True)
 class OverridesRemoved:
-    """`validation_overrides` became shorter, which only a hand can do: how many entries there were, and are."""
+    """`validation_overrides` became shorter, which only a person can do by hand: how many entries there were, and are."""
 
     kind: ClassVar[str] = "overrides_removed"
     before: int

@@ -163,7 +163,7 @@ _PLACEHOLDER = re.compile(r"<[A-Za-z_][A-Za-z0-9_]*>")
 _JINJA = re.compile(r"\{\{[^}]*\}\}|\{%[^%]*%\}")
 # Surrogates are what is left of bytes that are not valid Unicode. `\Z`: a dot or space is only illegal at the end.
 _ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]|[. ]\Z')
-# Windows looks at what stands before the first dot, without spaces at its end, and takes superscript digits as digits.
+# Windows looks at what is before the first dot, without spaces at its end, and takes superscript digits as digits.
 _RESERVED = re.compile(r"\A((?:CON|PRN|AUX|NUL|(?:COM|LPT)[1-9¹²³])) *(?:\.|\Z)", re.IGNORECASE)
 # One search decides for nearly every name that no rule needs to look closer.
 _SUSPECT = re.compile("|".join(p.pattern for p in (_PLACEHOLDER, _JINJA, _ILLEGAL, _RESERVED)), re.IGNORECASE)
@@ -239,7 +239,7 @@ def _collision_findings(run_path: str, entries: Iterable[tuple[str, OffendingKin
     """Yield one finding for each name that is, to some NAS, the name of an earlier neighbour in the same folder.
 
     Comparing neighbours is enough: where two paths collide, so do the two folders or files at which they part, and
-    mending that mends everything below. The cache folder, which the inventory leaves out, counts as a neighbour.
+    repairing that repairs everything below. The cache folder, which the inventory leaves out, counts as a neighbour.
     """
     earlier = {folded(CACHE_FOLDER): CACHE_FOLDER}
     for path, kind in entries:

@@ -19,7 +19,7 @@ from exlab_watch_agent.errors import Wait
 PROBE_FIRST_S = 5.0
 PROBE_MAX_S = 60.0
 ASKED_FULLY_FOR_S = 10.0
-"""So long a destination that kept and gave back a few bytes need not do so again."""
+"""For this long, a destination that kept and gave back a few bytes need not do so again."""
 
 
 @dataclass(frozen=True, slots=True)

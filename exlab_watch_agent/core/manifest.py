@@ -63,7 +63,7 @@ def format_manifest(digests: Mapping[str, str]) -> bytes:
 
     `sha256sum -c` reads it in the run folder. As GNU coreutils 9 does, a line whose name holds a backslash, newline or
     carriage return begins with a backslash and has these as `\\`, `\n` and `\r`. Names that are not valid Unicode
-    stand as their raw bytes.
+    are kept as their raw bytes.
     Raises: ManifestError for a name or digest that `parse_manifest` would not give back.
     """
     names = sorted((_name_of(path), digest) for path, digest in digests.items())
@@ -102,7 +102,7 @@ def compare(
     remote: Mapping[str, str],
     remote_listing: Iterable[str] = (),
 ) -> Comparison:
-    """Return how local and remote stand to the manifest; before there is one, `local` is what must be there.
+    """Compare local and remote with the manifest; before there is one, `local` is what must be there.
 
     `remote_listing`: every path at the destination, only to name what is extra there. An empty manifest is never equal,
     because nothing was proven; it counts as a local difference. A value that is not 64 lowercase hex proves nothing
@@ -170,7 +170,7 @@ def _name_of(path: str) -> bytes:
     except UnicodeEncodeError:
         is_reversible = False
     if not is_reversible:
-        raise ManifestError(f"the name {path!a} is not valid Unicode and cannot stand in a manifest")
+        raise ManifestError(f"the name {path!a} is not valid Unicode and cannot be written into a manifest")
     if not _is_data_name(name):
         raise ManifestError(f"{path!a} is not a data file's path relative to the run folder")
     return name

@@ -46,7 +46,7 @@ def parse_time(text: str) -> datetime | None:
 
 
 def override_standing(entry: OverrideEntry, overrides: Sequence[OverrideEntry], *, now: datetime) -> OverrideStanding:
-    """Return what `entry` is worth at `now`, given the whole list it stands in."""
+    """Return what `entry` is worth at `now`, given the whole list it is in."""
     return _standing(entry, _revoked_ids(overrides), now)
 
 
@@ -83,7 +83,7 @@ def _is_tombstone(entry: OverrideEntry) -> bool:
 
 
 def _revoked_ids(overrides: Sequence[OverrideEntry]) -> frozenset[str]:
-    """Return every id that some tombstone names, wherever in the list either of them stands."""
+    """Return every id that some tombstone names, wherever in the list either of them is."""
     return frozenset(entry.revokes for entry in overrides if entry.revokes is not None)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 PASSES_APART_S = 60.0
-"""Passes closer together than this count once (SPEC 12), unless cleanup asks for no age at all."""
+"""Passes closer together than this count as one, unless `nas_cleanup` asks for no age at all: then any two count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ UNKNOWN_UPTIME = Uptime()
 
 
 def are_apart(*, earlier_at: datetime, earlier: Uptime, now: datetime, uptime: Uptime) -> bool:
-    """Return whether a pass that ends now is another one than that of `earlier_at`.
+    """Return whether a pass that ends now counts beside that of `earlier_at`.
 
     After a reboot only the time since then is known to have passed. A wall clock that was set back tells nothing; one
-    that was set ahead cannot hasten anything, because the uptime must agree. What is not known is no minute.
+    that was set ahead cannot hasten anything, because the uptime must agree. What is not known does not count as a minute.
     """
     if not earlier.boot_id or not uptime.boot_id:
         return False

@@ -13,7 +13,7 @@ MTIME_TOLERANCE_NS = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class PushPlan:
-    """`copy`: files to copy. `set_aside`: names that stand at the destination with other content and must make room.
+    """`copy`: files to copy. `set_aside`: names at the destination that have other content and must make room.
 
     A file whose size and time agree is left for the verifier to judge: what it finds wrong makes room for the next push.
     """
@@ -62,8 +62,8 @@ def _looks_equal(entry: FileEntry, size_bytes: int, mtime_ns: int | None) -> boo
 def plan_moves(paths: Iterable[str], folders: Iterable[str]) -> dict[str, list[str]]:
     """Return parent folder → names in it to be moved there, files or whole folders.
 
-    `paths`: POSIX paths of files, below both folders alike. `folders`: what stands already where they go, without the
-    top itself. A folder that does not stand there is moved with all that is in it.
+    `paths`: POSIX paths of files, below both folders alike. `folders`: those that exist where they go, without the
+    top itself. A folder that does not exist there is moved with all that is in it.
     """
     standing = {"", *folders}
     moves: dict[str, dict[str, None]] = {}

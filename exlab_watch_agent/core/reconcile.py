@@ -1,7 +1,7 @@
 """What a scan saw against what is known: which runs are to be looked at, which are gone, and whether it is our root at all.
 
 Pure, and over values that nobody changes meanwhile, so that it can be worked out beside the loop. Not here: how folders
-are walked (adapters/local/scanner.py) and what follows for a run (scanning.py).
+are walked (adapters/local/scanner.py) and what follows for a run (engine/reconciling.py).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class SeenRun:
 class Known:
     """What is known of one equipment's runs when a scan begins.
 
-    `runs`: run path → signature of the `creation.json` that was last taken in, None when none was in this life.
-    `passed_over`: the same of folders that are no usable run. `volume`: identity of the root that was last found to be
+    `runs`: run path → signature of the `creation.json` that was last read, None when none was since the start.
+    `rejected`: the same of folders that are not a usable run. `volume`: identity of the root that was last found to be
     ours, None before the first time. `accepted_volume`: the one that an operator has said to be right; `accepted_by`: the
     operator who says so of whatever is there now.
     """
 
     runs: Mapping[str, FileSignature | None]
-    passed_over: Mapping[str, FileSignature]
+    rejected: Mapping[str, FileSignature]
     volume: str | None = None
     accepted_volume: str | None = None
     accepted_by: str | None = None
@@ -41,10 +41,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """`changed`: path → signature of a `creation.json` that is another than the one that was taken in, strangers included.
+    """`changed`: path → signature of each `creation.json` that differs from the one last read, unknown runs included.
 
-    `missing`: known paths that the scan did not come by. `orphans`: run-shaped folders without `creation.json`.
-    `is_any_there`: a known run stands at its place.
+    `missing`: known paths that the scan did not find. `orphans`: run-shaped folders without `creation.json`.
+    `is_any_there`: a known run is at its path.
     """
 
     runs_total: int
@@ -67,7 +67,7 @@ def differences(known: Known, seen: Collection[SeenRun]) -> Differences:
             continue
         is_known = path in known.runs
         is_any_there |= is_known
-        if (known.runs[path] if is_known else known.passed_over.get(path)) != signature:
+        if (known.runs[path] if is_known else known.rejected.get(path)) != signature:
             changed[path] = signature
     paths = {run.place.run_path for run in seen}
     missing = tuple(path for path in known.runs if path not in paths)
@@ -86,7 +86,7 @@ def root_doubt(
 ) -> str | None:
     """Return why this root may not be the one that the runs are on, None when it is.
 
-    The identity of a volume only raises the question, because it may be another one after a reboot; the content answers
+    The identity of a volume only raises the question, because it may differ after a reboot; the content answers
     it. `expected`: paths of the runs that must be somewhere (a cleaned one need not be). `is_empty`: nothing is in the
     root but hidden entries. Nothing is believed of a root in doubt, above all not that its runs are gone.
     """
@@ -104,7 +104,7 @@ def root_doubt(
         )
     if known.volume is not None and volume != known.volume:
         return (
-            f"{root} is another folder or volume than before, and of {runs} none is there: mount the right one; nothing "
+            f"{root} is not the same folder or volume as before, and none of {runs} is there: mount the right one; nothing "
             f"is concluded until then. If this one is right, say so with {accept}."
         )
     return None

@@ -104,7 +104,7 @@ class RunRecord:
         return replace(self, next_attempt_at=None, wait_s=0.0)
 
     def waiting(self, wait_s: float, *, now: datetime) -> RunRecord:
-        """Return the record with a backoff of `wait_s` seconds from `now` on; 0 is none."""
+        """Return the record with a backoff of `wait_s` seconds from `now` on; 0 means none."""
         return replace(self, wait_s=wait_s, next_attempt_at=now + timedelta(seconds=wait_s) if wait_s else None)
 
     def with_error(self, error: LastError) -> RunRecord:

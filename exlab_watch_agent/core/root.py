@@ -58,7 +58,7 @@ class RootInDoubt:
 
 
 def after_scan(root: Root, event: RootFound | RootInDoubt) -> Root:
-    """Return what the root is after a scan. Doubt that lasts is looked into ever more seldom: 5 s, doubled up to 60 s."""
+    """Return what the root is after a scan. Doubt that lasts is looked into after 5 s, then after twice as long, up to 60 s."""
     match event:
         case RootFound():
             return Ours(event.volume)

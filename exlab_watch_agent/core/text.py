@@ -3,7 +3,7 @@
 Text from outside (names, paths, what programs and others' files say) may break a line, steer a terminal, or be no
 Unicode. There is one set of such characters and one way to spell them: `printable`. On top of it, on purpose different:
 
-- `named`: a single name within a sentence of ours; one that is empty or odd stands in quotes, so that its end is seen.
+- `named`: a single name within a sentence of ours; one that is empty or odd is put in quotes, so that its end is seen.
 - `printable_lines`: a message of several lines, whose line ends are our own. A line of a log goes through `printable`.
 - `shell_word`: what can be pasted behind a command.
 """
@@ -14,7 +14,7 @@ import re
 import shlex
 from datetime import UTC, datetime
 
-# Controls, line separators, direction marks, surrogates (what is left of bytes that are no Unicode).
+# Controls, line separators, direction marks, surrogates (what is left of bytes that are not Unicode).
 _HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

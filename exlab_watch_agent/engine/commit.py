@@ -39,7 +39,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer to whoever gave a command, due once what the command caused is durable."""
+    """The answer to a command, due once what the command caused is durable."""
 
     to: Callable[[Answer], None]
     answer: Answer
@@ -190,5 +190,5 @@ class Commit:
 
 
 def answer(text: str, *, is_ok: bool = True) -> Mapping[str, object]:
-    """Return the answer to a command, as it is left for whoever gave it."""
+    """Return the answer to a command, as it is left for the one who gave it."""
     return {"ok": is_ok, "message": text}

@@ -27,7 +27,7 @@ from exlab_watch_agent.core.link import (
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
-from exlab_watch_agent.engine.errands import key_of
+from exlab_watch_agent.engine.keys import key_of
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Answer, Ended
 from exlab_watch_agent.engine.timers import TimerKind
@@ -81,7 +81,7 @@ class Destinations:
         self._on_link(lane, ProbeUnanswered(self._bench.clock.now(), refusal.message, refusal.wait))
 
     def on_silence(self, lane: Lane) -> None:
-        """The destination has not answered for so long that nobody is to wait for it."""
+        """The destination has not answered for so long that nothing waits for it any longer."""
         silent = self._silent[lane.equipment_id]
         for serial in range(SILENT_PROBES_MAX):
             if self._bench.errands.is_running(key_of(Probe(lane.equipment_id, serial=serial))):
@@ -156,7 +156,7 @@ class Destinations:
         )
 
     def _void_passes(self, lane: Lane, marker_id: str) -> None:
-        """Another place than before, as far as is known: what was proven elsewhere is proven there anew, and at once."""
+        """Another place than before, as far as is known: what was proven elsewhere is proven again there, and at once."""
         for job_id in self._bench.commit.store.ids_in(CHART.auditable, lane.equipment_id):
             record = self._bench.commit.record(job_id)
             if record is not None:

@@ -53,7 +53,7 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
 from exlab_watch_agent.engine.destinations import ANOTHER_ROOT, Destinations
-from exlab_watch_agent.engine.errands import work_key
+from exlab_watch_agent.engine.keys import work_key
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
 from exlab_watch_agent.engine.operators import Operators

@@ -14,27 +14,19 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError as FutureCancelledError
 from concurrent.futures import Executor, wait
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import assert_never
+from dataclasses import dataclass, field
 
 from exlab_watch_agent.acts.carry_out import carry_out
 from exlab_watch_agent.core.effects import (
-    Admit,
-    AskWhere,
-    Bind,
     Effect,
     Inspect,
-    PlaceHeartbeat,
     Precheck,
-    Probe,
     Push,
-    Scan,
     Seal,
     Verify,
-    WriteStatus,
 )
 from exlab_watch_agent.core.events import Result
+from exlab_watch_agent.engine.keys import Key, Slot, admit_key, key_of, merged, slot_of, status_key, where_key, work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Ended
 from exlab_watch_agent.engine.timers import TimerKind, Timers
@@ -44,88 +36,8 @@ from exlab_watch_agent.ports import Clock, Control, First, Ports, Progress, Seco
 log = logging.getLogger(__name__)
 
 STOP_WAIT_S = 20.0
-Key = str
-"""Kind of effect and what it is about, in one text: timers take the same."""
 CarryOut = Callable[[Effect, Ports, Control], Result]
 Brief = Callable[[Effect], Effect | None]
-
-
-def work_key(job_id: str) -> Key:
-    return f"work {job_id}"
-
-
-def admit_key(job_id: str) -> Key:
-    return f"admit {job_id}"
-
-
-def status_key(job_id: str) -> Key:
-    return f"status {job_id}"
-
-
-def key_of(effect: Effect) -> Key:
-    """Return of which key this effect is the only one that runs."""
-    match effect:
-        case Push() | Precheck() | Verify() | Seal():
-            return work_key(effect.job_id)
-        case WriteStatus():
-            return status_key(effect.job_id)
-        case Inspect():
-            return f"inspect {effect.place.run_path}"
-        case Admit():
-            return admit_key(effect.claim.job_id)
-        case AskWhere():
-            return where_key(effect.place.run_path)
-        case Scan():
-            return f"scan {effect.equipment_id}"
-        case Probe():
-            return f"probe {effect.equipment_id} {effect.serial}"
-        case Bind():
-            return f"bind {effect.equipment_id} {effect.serial}"
-        case PlaceHeartbeat():
-            return f"heartbeat {effect.equipment_id}"
-        case _:
-            assert_never(effect)
-
-
-class Slot(StrEnum):
-    """What there is a limited number of: pushes of a lane, audits, looks in the background."""
-
-    PUSH = "push"
-    AUDIT = "audit"
-    BACKGROUND = "background"
-
-
-def slot_of(effect: Effect) -> Slot | None:
-    """Return which slot an effect takes while it runs."""
-    match effect:
-        case Admit() | Push():
-            return Slot.PUSH
-        case Verify() if effect.is_audit:
-            return Slot.AUDIT
-        case Inspect() if effect.is_background:
-            return Slot.BACKGROUND
-    return None
-
-
-def where_key(run_path: str) -> Key:
-    return f"where {run_path}"
-
-
-def merged(waiting: Effect, newer: Effect) -> Effect:
-    """Return the effect that does what both ask for; the newer one where they do not add up."""
-    match waiting, newer:
-        case Inspect(), Inspect():
-            return replace(
-                newer,
-                is_about_creation=waiting.is_about_creation and newer.is_about_creation,
-                is_background=waiting.is_background and newer.is_background,
-            )
-        case Scan(), Scan():
-            return replace(newer, is_full=waiting.is_full or newer.is_full)
-        case Probe(), Probe():
-            return replace(newer, is_light=waiting.is_light and newer.is_light)
-        case _:
-            return newer
 
 
 @dataclass(slots=True)
@@ -196,7 +108,7 @@ class Errands:
         self._to_try.append(key)
 
     def drop(self, key: Key) -> None:
-        """Let go of what waits under this key, and ask what runs to end."""
+        """Drop what waits under this key, and ask what runs to end."""
         self._waiting.pop(key, None)
         self._not_before_s.pop(key, None)
         self._timers.cancel(TimerKind.ERRAND, key)

@@ -23,7 +23,7 @@ class Gaps:
     def has_been_away(self) -> bool:
         """Return whether either clock says that the last pass, at most a second or two ago, is longer ago than that.
 
-        On some platforms the monotonic clock stands still while the machine sleeps; the wall clock never does.
+        On some platforms the monotonic clock stops while the machine sleeps; the wall clock never does.
         """
         now_s, now_at = self._clock.monotonic_s(), self._clock.now()
         passed_s, passed_wall_s = now_s - self._last_s, (now_at - self._last_at).total_seconds()

@@ -38,7 +38,7 @@ class Lane:
 
     `is_working`: False where the engine only finds out what is where. `queue`, `audits`: job ids of the runs that may be
     pushed, and audited, in this order. `known`: run path → signature of the `creation.json` that was last read, None when
-    none was in this life; `rejected`: the same of folders that are no usable run. `unsignalled`: runs waiting for their
+    none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
     completeness signal; only a scan or an event for that run checks it again. `backlog`: paths to look at when there is
     time. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note.
     """
@@ -126,6 +126,6 @@ class Lane:
         self.known[run_path] = signature
 
     def forget(self, run_path: str) -> None:
-        """Let go of a path at which the run is no longer."""
+        """Forget a path at which the run no longer is."""
         self.known.pop(run_path, None)
         self.unsignalled.discard(run_path)

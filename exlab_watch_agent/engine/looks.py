@@ -13,7 +13,7 @@ from exlab_watch_agent.core.effects import Inspect
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.engine.bench import Bench
-from exlab_watch_agent.engine.errands import Slot
+from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Ended
 from exlab_watch_agent.engine.timers import TimerKind
@@ -66,7 +66,7 @@ class Looks:
         )
 
     def want_in(self, run_path: str, wait_s: float) -> None:
-        """Look at a run after so long, unless it is looked at before."""
+        """Look at a run after this long, unless it is looked at before."""
         self._bench.timers.set_earlier(TimerKind.LOOK, run_path, due_s=self._bench.in_s(wait_s))
 
     def want_backlog(self, lane: Lane) -> bool:
@@ -129,7 +129,7 @@ class Looks:
         return True
 
     def was_readable(self, run_path: str) -> None:
-        """Begin anew with the next one that cannot be read."""
+        """Start again with the next one that cannot be read."""
         self._rereads.pop(run_path, None)
 
     @property
@@ -138,6 +138,6 @@ class Looks:
         return bool(self._rereads)
 
     def forget_paces(self) -> None:
-        """Let go of what no look needs any more."""
+        """Drop what no look needs any longer."""
         now_s = self._bench.clock.monotonic_s()
         self._paces = {path: pace for path, pace in self._paces.items() if pace.not_before_s > now_s}

@@ -161,7 +161,7 @@ class Engine:
     def run(self, *, until_rest: bool = False) -> None:
         """Work until stopped, or until all runs rest. Raises: StoreWriteError when a record cannot be made durable.
 
-        Where there is no room for one, the loop waits for it; with `until_rest` that is an error, too.
+        Where there is no room for one, the loop waits for it; with `until_rest` that is also an error.
         """
         self._commit.waits_for_room = not until_rest
         try:
@@ -278,7 +278,7 @@ class Engine:
             if record.verified_at is not None:
                 lane.last_success_at = max(record.verified_at, lane.last_success_at or record.verified_at)
         for lane in self.lanes.values() if self._is_working and self._looks.only is None else ():
-            # one that is away, or waits to be bound, is told also with nothing to do
+            # one that is away, or waits to be bound, is also reported with nothing to do
             self._destinations.probe(lane, is_light=True)
         self._reconciling.want_scan(self.lanes)
         self._start()

@@ -15,7 +15,7 @@ Answer = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """Something may be there to be taken in: hints, commands, or the wish to stop."""
+    """Something may be there to be read: hints, commands, or the wish to stop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,9 @@ class Operators:
     def _bind(self, command: BindDestination, reply: Callable[[Answer], None]) -> None:
         lane = self._bench.lanes.get(command.equipment)
         if lane is None:
-            raise AgentError(f"{command.equipment} is no equipment of the configuration.")
+            raise AgentError(
+                f"{command.equipment} is not in the running agent's configuration: check the name, or restart the agent."
+            )
         self._bench.commit.then(self._destinations.bind(lane, command.operator, reply))
 
     def _obey(self, command: ScanRoots | AcceptTrail | Enqueue | LookAt | RetryAll | RunCommand) -> str:
@@ -111,7 +113,9 @@ class Operators:
         if record is None:
             raise AgentError("No such run is known: check the path, or start `exlab-watch-agent run` to find new runs.")
         if record.equipment_id not in self._bench.lanes:
-            raise AgentError(f"{record.equipment_id} is not in the configuration any more: put it back first.")
+            raise AgentError(
+                f"{record.equipment_id} is no longer in the configuration: add it there again, then restart the agent."
+            )
         return record
 
     def _accept_trail(self, command: AcceptTrail) -> str:
@@ -127,7 +131,9 @@ class Operators:
             return "a scan was started"
         lane = self._bench.lanes.get(command.accept_root)
         if lane is None:
-            raise AgentError(f"{command.accept_root} is no equipment of the configuration.")
+            raise AgentError(
+                f"{command.accept_root} is not in the running agent's configuration: check the name, or restart the agent."
+            )
         lane.accepted_by = command.operator
         self._reconciling.want_scan((lane.equipment_id,))
         return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"
@@ -135,7 +141,7 @@ class Operators:
     def _enqueue(self, run_path: str) -> str:
         """Look after this run from now on, also where this engine does not look after all that it finds."""
         if place_of(run_path, self._looks.roots) is None:
-            raise AgentError(f"{run_path} is no run of a configured equipment.")
+            raise AgentError(f"{run_path} is not a run of a configured equipment.")
         if self._looks.only is not None:
             self._looks.only.add(run_path)
         record = self._bench.commit.record_at(run_path)

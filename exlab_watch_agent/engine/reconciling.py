@@ -19,7 +19,7 @@ from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
 from exlab_watch_agent.engine.bench import Bench
-from exlab_watch_agent.engine.errands import key_of, work_key
+from exlab_watch_agent.engine.keys import key_of, work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended
@@ -36,7 +36,7 @@ NOTHING_KNOWN = Known({}, {})
 
 
 def gone(run_path: str) -> str:
-    """Return what is told of a run whose folder is gone although it was not synced."""
+    """Return what is said of a run whose folder is gone although it was not synced."""
     return f"{run_path} is gone: put it back, or ignore this if it was removed on purpose"
 
 
@@ -147,7 +147,7 @@ class Reconciling:
             self._bench.errands.on_opened(lane.equipment_id)
 
     def _on_gone(self, lane: Lane, path: str, *, is_first: bool, may_have_moved: bool) -> None:
-        """Say that a run folder is gone. A run in the queue fails only when a second scan says so, too.
+        """Say that a run folder is gone. A run in the queue fails only when a second scan says so as well.
 
         What the first one saw is a moment old: the folder may be back, or just be on its way to another place. A folder
         that cannot be read may be that place for ever, so only the first scan asks for another one soon.

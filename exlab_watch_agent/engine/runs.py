@@ -1,4 +1,4 @@
-"""What the loop knows of runs from looking at them: which run a folder is, for how long it has been quiet, what is told of it.
+"""What the loop knows of runs from looking at them: which run a folder is, for how long it has been quiet, what is said of it.
 
 Decided here: which record a run at a path has, that a run is new, quiet time, and when the next look is due. Not here: how a
 look is made (acts/inspect.py), how often (looks.py), and what it means for the run's state (core/decide.py).
@@ -33,7 +33,7 @@ from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
-from exlab_watch_agent.engine.errands import work_key
+from exlab_watch_agent.engine.keys import work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended, ScanWanted
@@ -144,7 +144,7 @@ class Runs:
                 self._bench.errands.want(AskWhere(effect.place, places))
                 return
         if not answer.is_new_there:
-            result = Unseen(UnseenCode.MISSING, f"{path} is not there any more")
+            result = Unseen(UnseenCode.MISSING, f"{path} is no longer there")
         self._take_in_as(held, effect.place, result, record, answer.are_there)
 
     def _take_in_as(
@@ -185,7 +185,7 @@ class Runs:
                 if self._looks.read_again(path):
                     return
                 self.views.tell_of_folder(path, result.message)
-                self._looks.want_in(path, PROBLEM_WAIT_S)  # a permission or a lock that is mended leaves no event
+                self._looks.want_in(path, PROBLEM_WAIT_S)  # a permission or a lock that is corrected makes no event
             case UnseenCode.LEVEL:
                 assert result.signature is not None, "the file was read"
                 lane.rejected[path] = result.signature
@@ -340,7 +340,7 @@ class Runs:
         self.views.tell(job_id, replace(self.views.of(job_id), problem=problem))
 
     def forget(self, lane: Lane) -> None:
-        """Let go of what is kept about runs that rest: there may be many of them, and hardly anything ever happens there."""
+        """Drop what is kept about runs that rest: there may be many of them, and hardly anything ever happens there."""
         self._looks.forget_paces()
         for job_id in [*self._memory, *self.views.now.runs]:
             record = (

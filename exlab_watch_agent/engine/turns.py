@@ -17,7 +17,7 @@ from exlab_watch_agent.core.queueing import lanes_to_start
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.engine.bench import Bench
-from exlab_watch_agent.engine.errands import Slot
+from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.reconciling import Reconciling

@@ -1,6 +1,6 @@
 """What other threads may read of the engine at any time: immutable values, swapped for new ones when something changed.
 
-Whoever has read one has it whole. True now or not at all: nothing here is persisted, and nobody but the loop makes one.
+A reader that has one has it whole. True now or not at all: nothing here is persisted, and nobody but the loop makes one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RunView:
     """What the last look at a run said.
 
     `reason`: why it is where it is; `problem`: what keeps it from its goal; `unreadable`: which part of it cannot be read
-    and why, and `unreadable_looks`: how many looks in a row said so, counted up to those after which it is told.
+    and why, and `unreadable_looks`: how many looks in a row said so, counted up to the number after which it is reported.
     """
 
     reason: str = ""
@@ -48,7 +48,7 @@ NOTHING = RunView()
 class Told:
     """Equal to itself only: each change makes a new one, and to compare two would cost as much as there are runs.
 
-    `runs`: job id → what is told of a run; a run that rests, and of which there is nothing to tell, has none.
+    `runs`: job id → what is said of a run; a run that rests, with nothing to say about it, has none.
 
     `folders`: path → what keeps a folder from being a usable run.
     """
@@ -132,7 +132,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class EngineView:
-    """All that others are told of the engine, as it was at the end of its last pass. `lanes`: equipment id → lane."""
+    """All that others see of the engine, as it was at the end of its last pass. `lanes`: equipment id → lane."""
 
     lanes: Mapping[str, LaneNow]
     told: Told

@@ -60,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When it is judged. `is_ended`: no agent goes on after that, so that what would be tried again is told at once."""
+    """When it is judged. `is_ended`: no agent goes on after that, so that what would be tried again is reported at once."""
 
     now: datetime
     is_ended: bool

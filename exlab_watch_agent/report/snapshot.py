@@ -17,7 +17,7 @@ from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 
 SCAN = "scan"
-"""The kind of an observer that is none: the folders are scanned, and no events are listened to."""
+"""The kind where there is no observer: the folders are scanned, and no events are listened to."""
 
 View = TypeVar("View")
 
@@ -187,7 +187,7 @@ class Snapshot:
     """What is known at one moment beside the records. What is not known is empty.
 
     `lanes`: equipment id → view. `progress`, `waiting` (why it does not go on), `run_problems` and `refused_after_sync`
-    (rules that a synced run breaks now): by job id. `unreadable` and `path_problems` (folders that are no usable run): by
+    (rules that a synced run breaks now): by job id. `unreadable` and `path_problems` (folders that are not a usable run): by
     path, as it is shown. `roots_away`: equipment id → why its folder cannot be looked through; a fresh look's, never written.
     """
 

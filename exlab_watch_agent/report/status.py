@@ -1,7 +1,7 @@
 """Records and an agent's snapshot → what `status` and `show` say. JSON and text use the same values.
 
-The JSON shapes are a promise (SPEC 13). The snapshot is a running agent's; where none runs, the lanes alone as the last one
-left them. What needs a person is decided in problems.py. Pure.
+The JSON shapes are a promise: members are added, never removed or renamed. The snapshot is a running agent's; where none
+runs, it has the lanes alone, as the last one left them. What needs a person is decided in problems.py. Pure.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def human_bytes(amount: float) -> str:
 class UnsyncedRuns:
     """Knows which run has waited longest to be synced, at a cost that does not grow with the number of runs.
 
-    A heap that is told of moves; runs that are synced meanwhile leave it when they come to its top.
+    A heap that gets the moves; runs that are synced meanwhile leave it when they come to its top.
     """
 
     def __init__(self, records: Iterable[RunRecord]) -> None:
@@ -181,7 +181,7 @@ class UnsyncedRuns:
         self._is_in = {job_id for _, job_id in self._heap}
 
     def moved(self, record: RunRecord) -> None:
-        """Take in a run that is new, or not synced any more."""
+        """Take in a run that is new, or no longer synced."""
         if record.job_id not in self._is_in and _waits_to_be_synced(record):
             self._is_in.add(record.job_id)
             heapq.heappush(self._heap, (record.discovered_at, record.job_id))

@@ -110,7 +110,7 @@ def test_a_link_in_place_of_a_cache_folder_is_not_written_through(tmp_path: Path
     (tmp_path / "elsewhere").mkdir()
     (place.run / CACHE).rmdir()
     (place.run / CACHE).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunUnreadableError, match="no folder"):
+    with pytest.raises(RunUnreadableError, match="not a folder"):
         place.apartness.require_run(str(place.run), RUN)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""NASSyncClient: the promises of SPEC 13 on real folders."""
+"""NASSyncClient: what it promises to programs in ExLab-Wizard's shape, on real folders."""
 
 from __future__ import annotations
 

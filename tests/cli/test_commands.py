@@ -312,7 +312,7 @@ def test_show_in_words_has_the_state_the_reason_and_each_move(lab: Lab, on: Comm
     first, *lines = said.out.splitlines()
     assert first == str(run)
     assert lines[0].startswith("  state        verified: 1 file proven equal on both sides, last at ")
-    assert lines[-1].endswith("sealing -> verified: manifest and creation.json stand on both sides")
+    assert lines[-1].endswith("sealing -> verified: manifest and creation.json are on both sides")
     assert lines[-7].endswith("  new -> acquiring: creation.json was noticed")
 
 

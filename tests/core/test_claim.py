@@ -57,7 +57,7 @@ def test_only_a_folder_that_is_ours_or_may_be_is_gone_on_with(where: S, is_seale
     if conflict is not None:
         assert conflict.message.startswith("P/Runs/R ")
         assert "job 7 on labpc-07" in conflict.message
-    if conflict is not None and where is not S.OCCUPIED:
+    if conflict is not None:
         assert "exlab-watch-agent resolve RUN --use local" in conflict.message
 
 

@@ -50,7 +50,7 @@ def test_a_request_without_an_operator_is_somebodys_whom_nobody_knows() -> None:
 
 @pytest.mark.parametrize("request_", [{}, {"command": "format"}, {"command": None}, {"command": ["scan"]}])
 def test_what_is_no_command_is_refused_in_one_sentence(request_: dict[str, object]) -> None:
-    with pytest.raises(AgentError, match="is no command that this agent knows"):
+    with pytest.raises(AgentError, match="is not a command that this agent knows"):
         command_of(request_)
 
 

@@ -67,7 +67,7 @@ def test_an_empty_root_waits_whatever_its_volume_when_runs_are_expected_there() 
 
 def test_another_volume_waits_until_a_known_run_is_there_or_an_operator_says_so() -> None:
     other = Known({A: OLD, B: OLD}, {}, "before")
-    assert "of 2 known runs none is there" in doubt(other, expected=(A, B))
+    assert "none of 2 known runs is there" in doubt(other, expected=(A, B))
     assert not doubt(other, expected=(A, B), is_any_there=True)
     assert not doubt(Known({A: OLD}, {}, "before", accepted_by="asmith"))
     assert not doubt(Known({A: OLD}, {}, "before", accepted_volume="v"))

@@ -43,7 +43,7 @@ def test_every_state_and_every_row_says_what_it_means(state: RunState) -> None:
     assert all(row.why for row in CHART.rows if row.source is state)
 
 
-# The tables of SPEC 7, written down once more: the chart must not drift away from them.
+# What each state means for `creation.json` and for a client, written down once more: the chart must not drift away from it.
 SYNC_STATUS = {
     "acquiring": "pending",
     "blocked": "blocked_by_validation",

@@ -67,7 +67,7 @@ def test_while_the_nas_is_away_the_lane_waits_and_the_gate_goes_on_and_afterward
             "sealing",
             "verified",
         ]
-        until(lambda: not lane(lab)["waiting_since"], "the lane does not wait any more")
+        until(lambda: not lane(lab)["waiting_since"], "the lane no longer waits")
 
         # In the middle of a push it goes away altogether.
         long = lab.new_run(files={f"{number:02d}.bin": bytes([number]) * 120_000 for number in range(20)})

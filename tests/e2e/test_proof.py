@@ -375,7 +375,7 @@ def test_a_sealed_copy_is_never_taken_over_by_an_agent_that_does_not_know_it(
     again = other.cli("resolve", str(run), "--use", "local")
     assert again.code == 3
     assert other.record(run)["last_error"] == record["last_error"]
-    assert "leads back here" in message
+    assert "this conflict comes back" in message
     assert triggers(other, run)[-3:] == ["conflict_found", "local_chosen", "conflict_found"]
     assert everything(lab.copy_of(run)) == before
     assert superseded(lab) == {}

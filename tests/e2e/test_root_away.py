@@ -100,7 +100,7 @@ def test_another_volume_in_the_root_s_place_is_not_taken_up_until_an_operator_sa
         unmount(lab)
         mount(other, lab)
         foreign = lab.new_run("Run_2028-01-01T00-00")
-        until(lambda: "another folder or volume" in root_problem(lab), "the lane waits")
+        until(lambda: "not the same folder or volume" in root_problem(lab), "the lane waits")
         assert lab.record(foreign)["state"] is None
         assert not (root_of(lab) / CACHE).exists()
         said = lab.cli("scan", "--accept-root", "SCOPE_01")

@@ -18,7 +18,8 @@ from exlab_watch_agent.core.effects import Effect, Inspect, PlaceHeartbeat, Prob
 from exlab_watch_agent.core.events import Answered, HeartbeatPlaced, Pushed, Result
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
 from exlab_watch_agent.core.reconcile import Known
-from exlab_watch_agent.engine.errands import Errands, Slot, key_of, merged, on_executor, status_key, work_key
+from exlab_watch_agent.engine.errands import Errands, on_executor
+from exlab_watch_agent.engine.keys import Slot, key_of, merged, status_key, work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Ended
 from exlab_watch_agent.engine.timers import TimerKind, Timers
@@ -208,17 +209,19 @@ def test_what_needs_the_root_or_the_nas_waits_until_it_is_there(
 
 
 def test_what_is_dropped_does_not_start_and_what_runs_is_asked_to_end() -> None:
+    desks: list[Desk] = []
+
     def carry_out(effect: Effect, _ports: Ports, control: Control) -> Result:
-        desk.errands.drop(work_key("job"))
+        desks[0].errands.drop(work_key("job"))
         assert control.is_cancelled()
         raise CancelledError("told to stop")
 
-    desk = Desk(carry_out)
-    desk.want(PUSH)
-    desk.want(replace(PUSH, turn=4))
-    ended = desk.end_one()
+    desks.append(Desk(carry_out))
+    desks[0].want(PUSH)
+    desks[0].want(replace(PUSH, turn=4))
+    ended = desks[0].end_one()
     assert (ended.effect, ended.result) == (PUSH, None)
-    assert desk.executors.calls == []
+    assert desks[0].executors.calls == []
 
 
 def test_what_was_cancelled_before_a_thread_was_free_for_it_is_not_begun(desk: Desk) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.core.policy import Layout
-from exlab_watch_agent.engine.errands import Slot
+from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.looks import BACKGROUND_LOOKS_MAX, Pace
 from exlab_watch_agent.engine.messages import Noticed, ScanWanted
 from exlab_watch_agent.statechart import RunState

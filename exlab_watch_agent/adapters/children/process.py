@@ -197,7 +197,7 @@ class Children:
     """The child processes of one agent. All methods may be called from any thread.
 
     `folder`: `<state_dir>/children`, where their notes are kept (one folder below it for each agent); None for a command
-    without a state folder, whose notes stand in a temporary folder and serve its own warden only.
+    without a state folder, whose notes are in a temporary folder and serve its own warden only.
     """
 
     def __init__(
@@ -327,14 +327,14 @@ class Children:
         return Ended(returncode, b"".join(kept), child.tail())
 
     def close(self) -> None:
-        """End all children and the warden. May be called twice; a `start` afterwards begins anew."""
+        """End all children and the warden. May be called twice; a later `start` begins again."""
         for child in list(self._running.values()):
             child.end()
         with self._lock:
             if self._warden is not None:
                 assert self._warden.stdin is not None, "started with a pipe"
                 self._warden.stdin.close()
-                self._warden.wait()  # nothing is noted any more, so it has nothing to wait for
+                self._warden.wait()  # no more notes are made, so it has nothing to wait for
                 self._warden = None
             if self._notes is not None:
                 warden.remove(self._notes)  # where there is no warden, or it was killed
@@ -388,7 +388,7 @@ def _spawn(command: Sequence[str], environment: dict[str, str], has_stdin: bool)
 
 
 def _write_note(path: Path, note: Mapping[str, object]) -> None:
-    """Make the note stand, whole or not at all. Not durable: no child outlives the machine."""
+    """Write the note, whole or not at all. Not durable: no child outlives the machine."""
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(note), encoding="utf-8")
     temporary.replace(path)

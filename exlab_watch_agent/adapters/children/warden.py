@@ -1,6 +1,6 @@
 """Ends the child processes of an agent that is gone. A module, and a program of its own that needs nothing but Python.
 
-Each agent keeps one folder of notes, one note a child: `{"token", "purpose", "pid", "started"}`. The note stands before
+Each agent keeps one folder of notes, one note a child: `{"token", "purpose", "pid", "started"}`. The note exists before
 the child is started, and its token is in the child's environment. Who reads the notes later can therefore find
 
 - the child, by its process id, if that process also began at the noted time (ids are used again);
@@ -8,7 +8,7 @@ the child is started, and its token is in the child's environment. Who reads the
   processes that the child started and that left its group.
 
 As a program (`python -I -S warden.py FOLDER`) it waits until its standard input ends, which the kernel sees to whatever
-way the agent dies, and then ends what the notes still name. The parent-death signal of Linux is no substitute: it
+way the agent dies, and then ends what the notes still name. The parent-death signal of Linux does not replace this: it
 belongs to the thread that started the child, and fires when that thread ends.
 """
 

@@ -32,8 +32,8 @@ class FolderManifestStore:
 
     def _not_kept(self, what: str, error: OSError) -> ManifestNotKeptError:
         return ManifestNotKeptError(
-            f"{what} cannot be written into {self._folder} ({reason(error)}): make room or mend the disk there; "
-            "it is tried again."
+            f"{what} cannot be written into {self._folder} ({reason(error)}): make room or repair the disk; "
+            "the agent tries again."
         )
 
     def _save(self, path: Path, data: bytes) -> None:
@@ -59,7 +59,7 @@ class FolderManifestStore:
             raise self._not_kept("the list of what is wrong on the NAS", error) from error
 
     def wrong(self, job_id: str) -> frozenset[str]:
-        # Without a list nothing makes room, and the next comparison finds again what is wrong: a damaged one is none.
+        # Without a list nothing makes room, and the next comparison finds again what is wrong: so a damaged list counts as none.
         with suppress(OSError, ValueError, RecursionError):
             found = json.loads(self._wrong_path(job_id).read_bytes())
             if isinstance(found, list):

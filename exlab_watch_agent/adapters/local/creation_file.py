@@ -94,7 +94,7 @@ class JsonCreationFiles:
         return self._change(run_path, change)
 
     def append_override(self, run_path: str, entry: Mapping[str, Any]) -> FileSignature:
-        """Append `entry`, which must have an `id`; nothing is written when it stands there already.
+        """Append `entry`, which must have an `id`; nothing is written when it is there already.
 
         Raises: CreationFileError, `invalid_content` too when the id belongs to an entry of other content.
         """
@@ -119,7 +119,7 @@ class JsonCreationFiles:
         return self._change(run_path, change).after
 
     def _change(self, run_path: str, change: Callable[[Document], str | None]) -> SavedCreation:
-        """Read, change and write under the lock; `change` returns the new text, None for "it stands there already"."""
+        """Read, change and write under the lock; `change` returns the new text, None for "it is there already"."""
         read_document(run_path)  # A file that cannot be read is left alone, without so much as a lock file beside it.
         folder = Path(run_path, CACHE_FOLDER)
         with self._locked(run_path, folder), _write_errors(run_path):
@@ -164,7 +164,7 @@ class JsonCreationFiles:
 
 
 def _write(run_path: str, document: Document, text: str) -> FileSignature:
-    """Put `text` in the place of the file that was read. Raises: _ChangedMeanwhileError when another stands there."""
+    """Put `text` in the place of the file that was read. Raises: _ChangedMeanwhileError when another file is there."""
     path = Path(run_path, CACHE_FOLDER, CREATION_FILE)
     data = _encoded(document, text, run_path)
 
@@ -185,7 +185,7 @@ def _write(run_path: str, document: Document, text: str) -> FileSignature:
 
 
 def _encoded(document: Document, text: str, run_path: str) -> bytes:
-    """Return the bytes of a text that is to stand in the document's place. Raises: CreationFileError when they are too many."""
+    """Return the bytes of the text that is to replace the document. Raises: CreationFileError when they are too many."""
     data = ((BOM if document.has_bom else "") + text).encode()
     if len(data) > LIMIT_BYTES:
         raise CreationFileError(

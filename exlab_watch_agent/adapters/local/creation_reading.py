@@ -24,7 +24,7 @@ LIMIT_BYTES = 1 << 20
 BOM = "\ufeff"
 SHOWN_MAX = 80
 _SCHEMA = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
-_MEND_IT = "mend it in an editor and save it; the agent then reads it again."
+_CORRECT_IT = "correct it in an editor and save it; the agent then reads it again."
 _KIND_NAMES: dict[type, str] = {
     dict: "an object",
     list: "a list",
@@ -106,7 +106,7 @@ def _parsed(data: bytes, where: str) -> tuple[str, Any]:
     except JsonTextError as error:
         problem = error
     raise CreationFileError(
-        f"{where} is not valid JSON at line {problem.line}, column {problem.column} ({problem}): {_MEND_IT}",
+        f"{where} is not valid JSON at line {problem.line}, column {problem.column} ({problem}): {_CORRECT_IT}",
         code="invalid_json",
         line=problem.line,
         column=problem.column,
@@ -194,7 +194,7 @@ def _member(holder: Mapping[str, Any], name: str, kind: type, where: str, *, ins
 def _invalid(where: str, field: str, expected: str, value: Any) -> CreationFileError:
     found = _kind_name(value)
     return CreationFileError(
-        f"{where}: {field} must be {expected}, not {found}: {_MEND_IT}",
+        f"{where}: {field} must be {expected}, not {found}: {_CORRECT_IT}",
         code="invalid_content",
         field=field,
         expected=expected,

@@ -78,7 +78,7 @@ def _with_id(known: dict[str, Any], identifier: str) -> dict[str, Any]:
 
 
 def _id_edits(text: str, overrides: Member | None, new_ids: Mapping[int, str], style: Style) -> list[Edit]:
-    """Return the edits that give each entry in `new_ids` its id: as its first member, or where an empty one stands."""
+    """Return the edits that give each entry in `new_ids` its id: as its first member, or in the place of an empty one."""
     edits = []
     spans = json_text.items(text, overrides.value.start) if overrides is not None and new_ids else []
     for index, identifier in new_ids.items():

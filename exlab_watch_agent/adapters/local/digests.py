@@ -4,7 +4,7 @@ Decided here: how a file is read (once, through one small reused buffer, never m
 the process) and when a local file counts as changed. Not here: which files to sample and where (core/sampling.py), and
 what equal or different digests mean.
 
-Source: on the machine of FACTS.md any piece from 64 KiB to 1 MiB reads at the speed of the hash; the piece must fit
+Source: docs/facts.md, Speeds and costs: any piece from 64 KiB to 1 MiB reads at the speed of the hash; the piece must fit
 the processor's own cache together with the page it came from.
 """
 
@@ -201,11 +201,11 @@ def open_now(root: str, path: str) -> int:
         return os.open(f"{root}/{path}", READ_FLAGS)
     except FileNotFoundError:
         if not os.path.isdir(root):  # a root that went away is not a run whose files were deleted
-            raise RunUnreadableError(f"The run folder {root} is not there any more.") from None
+            raise RunUnreadableError(f"The run folder {root} is no longer there.") from None
         raise
     except OSError as error:
         if error.errno in _NOT_A_FILE_ANY_MORE:
-            raise SourceChangedError(f"{path!r} is not a regular file any more.") from error
+            raise SourceChangedError(f"{path!r} is no longer a regular file.") from error
         raise unreadable(root, path, error) from error
 
 

@@ -1,9 +1,9 @@
 """The durable file protocol: how a small file is replaced, read and placed so that a stop at any instant is harmless.
 
-Decided here: temporary file in the same folder, all bytes, fsync, replace, fsync of the folder (without the last one a
-third of the simulated power cuts lost an acknowledged write). Not here: what is in the file, who may write it when.
+Decided here: temporary file in the same folder, all bytes, fsync, replace, fsync of the folder (without the last one up to
+half of the simulated power cuts lost an acknowledged write). Not here: what is in the file, who may write it when.
 
-Source: FACTS.md B2 (the order), A10 (Windows: no fsync of folders, replace fails while a scanner has the target open).
+Source: docs/facts.md, Replacing a file durably, and Replacing a file on Windows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REPLACE_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.75, 1.0)
 # A file system that cannot sync a folder (some SMB and FUSE mounts) says one of these; EIO and ENOSPC are real.
 _NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _LINK_TAGS = frozenset({0xA000000C, 0xA0000003})
-"""Reparse tags of Windows: symbolic link; mount point, which a junction is, too."""
+"""Reparse tags of Windows: symbolic link; mount point, which a junction also is."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
@@ -73,7 +73,7 @@ def is_temporary_name(name: str) -> bool:
 def is_link(status: os.stat_result) -> bool:
     """Return whether this `lstat` is of a symbolic link or a Windows junction: a name that leads to another place.
 
-    Windows marks other things with a reparse tag, too: files of a deduplicated volume, files that a cloud or a compressed
+    Windows also marks other things with a reparse tag: files of a deduplicated volume, files that a cloud or a compressed
     image holds. These are the file itself, read by its name like any other; refused as links, whole runs would stay behind.
     Source: Microsoft, [MS-FSCC] 2.1.2.1.
     """
@@ -93,14 +93,14 @@ def write_atomically(
     before_replace: Callable[[], None] | None = None,
     pause: Callable[[float], None] = clock.pause,
 ) -> os.stat_result:
-    """Make `data` stand at `path`, durably, and return the `fstat` of the very file that was placed.
+    """Write `data` to `path`, durably, and return the `fstat` of the very file that was placed.
 
     The old file stays whole until the new one is. `mode`: permission bits, 0o600 for None. `owner`: (uid, gid), as far
     as this account may give files away. `before_replace` may still forbid the replacement by raising. Data in pieces are
     synced as they are written, so that another file's fsync never waits for all of them. `pause` waits for whoever has the
     old file open.
     Raises: OSError. The temporary file is gone then, and a failed fsync was not repeated; when it was the fsync of the
-    folder, the new file stands but may not survive a power cut.
+    folder, the new file is there but may not survive a power cut.
     """
     temporary = path.with_name(temporary_name(path.name))
     descriptor = os.open(temporary, _CREATE, 0o600)
@@ -170,7 +170,7 @@ def _give(descriptor: int, mode: int | None, owner: tuple[int, int] | None) -> N
         except OSError:  # Only root gives files away; another account can at least keep a group it belongs to.
             with suppress(OSError):
                 os.fchown(descriptor, -1, owner[1])
-    # Not called for nothing: file systems without such bits (vfat) refuse even what stands there already.
+    # Not called for nothing: file systems without such bits (vfat) refuse even the mode that is set already.
     if mode is not None and hasattr(os, "fchmod") and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
         os.fchmod(descriptor, mode)
 
@@ -231,7 +231,7 @@ def read_with_status(path: Path, limit_bytes: int) -> tuple[bytes, os.stat_resul
 
 
 def _open_regular(path: Path) -> int:
-    """Return a descriptor of the regular file that stands at `path` itself."""
+    """Return a descriptor of the regular file at `path` itself."""
     named = None if _NOFOLLOW else os.lstat(path)
     try:
         descriptor = os.open(path, READ_FLAGS)

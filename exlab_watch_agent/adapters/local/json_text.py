@@ -1,9 +1,9 @@
 """JSON as a text that others wrote: read strictly, change at a few places, leave every other byte alone.
 
-Decided here: what is refused (duplicate keys, NaN, deep nesting), where the values of an object stand in the text, and
+Decided here: what is refused (duplicate keys, NaN, deep nesting), where the values of an object are in the text, and
 how a new value is spelled in the file's own style. Not here: which values are changed (creation_splicing.py).
 
-Numbers are kept as their texts: 1.50 stays 1.50, and 5,000 digits are no problem.
+Numbers are kept as their texts: 1.50 stays 1.50, and 5,000 digits are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class JsonNumber:
 
 _DECODER = json.JSONDecoder(parse_int=JsonNumber, parse_float=JsonNumber)
 
-# Strings are matched whole, so that what looks like a bracket in one is none. A string without its end takes the rest
+# Strings are matched whole, so that what looks like a bracket in one does not count. A string without its end takes the rest
 # of the text; without that each of its quotes would start another search to the end: 1 MiB of \" would take hours.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]|NaN|-?Infinity', re.DOTALL)
 _COLON_AHEAD = re.compile(r"[ \t\r\n]*:")
@@ -70,7 +70,7 @@ def _refuse_traps(text: str) -> None:
         elif keys_of_open and (keys := keys_of_open[-1]) is not None and _COLON_AHEAD.match(text, match.end()):
             key, _ = _DECODER.raw_decode(text, match.start())  # "a" and "\u0061" are one key.
             if key in keys:
-                raise JsonTextError("this key stands here twice", text, match.start())
+                raise JsonTextError("this key appears twice", text, match.start())
             keys.add(key)
 
 
@@ -87,7 +87,7 @@ def same(one: Any, other: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where something stands: `text[start:end]`."""
+    """Where something is: `text[start:end]`."""
 
     start: int
     end: int
@@ -95,7 +95,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Where one member of an object stands: its key with the quotes, and its value."""
+    """Where one member of an object is: its key with the quotes, and its value."""
 
     name: str
     key: Span
@@ -107,7 +107,7 @@ class Member:
 
 
 def members(text: str, start: int) -> list[Member]:
-    """Return the members of the object whose `{` stands at `start` of a text that `parse` accepts."""
+    """Return the members of the object whose `{` is at `start` of a text that `parse` accepts."""
 
     def one_member(index: int) -> tuple[Member, int]:
         name, key_end = _DECODER.raw_decode(text, index)
@@ -119,7 +119,7 @@ def members(text: str, start: int) -> list[Member]:
 
 
 def items(text: str, start: int) -> list[Span]:
-    """Return where the items of the array stand whose `[` stands at `start` of a text that `parse` accepts."""
+    """Return where the items are of the array whose `[` is at `start` of a text that `parse` accepts."""
 
     def one_item(index: int) -> tuple[Span, int]:
         _, end = _DECODER.raw_decode(text, index)
@@ -175,7 +175,7 @@ def _has_lone_surrogate(text: str) -> bool:
 
 
 def style_of(text: str, start: int, first: Member) -> Style:
-    """Return the style of the object whose `{` stands at `start`, as its first member shows it."""
+    """Return the style of the object whose `{` is at `start`, as its first member shows it."""
     lead = text[start + 1 : first.key.start]
     colon = text[first.key.end : first.value.start]
     return Style(
@@ -188,7 +188,7 @@ def style_of(text: str, start: int, first: Member) -> Style:
 
 
 def gap(text: str, start: int, spans: Sequence[Span], style: Style, *, at_end: bool) -> str:
-    """Return the comma with its white space as it stands in this object or array, which starts at `start`.
+    """Return the comma with its white space as it is in this object or array, which starts at `start`.
 
     With a single element the white space before it tells how another would be set off.
     """

@@ -3,7 +3,7 @@
 inotify and ReadDirectoryChangesW report what this computer's own kernel does. What an instrument writes to a share from
 another computer is on the disk without any event, so such a root must be looked through every few seconds instead.
 
-And of a destination: whether its file system shows that it is another machine, and whether a program on this PC may answer
+And of a destination: whether its file system shows that it is on another machine, and whether a program on this PC may answer
 there for a server that has not seen the bytes. Source: inotify(7), proc_pid_mountinfo(5).
 """
 

@@ -39,7 +39,7 @@ class EquipmentRootLock:
     def take(self) -> None:
         if self._lock is not None and _identity(self._folder / LOCK_NAME) == self._identity:
             return
-        # Another folder stands in the root's place, or the file was removed: what we hold guards nothing any more.
+        # The root was replaced by another folder, or the file was removed: what we hold no longer guards anything.
         self.release()
         self._require_root()
         try:
@@ -74,7 +74,7 @@ class EquipmentRootLock:
         self._folder.mkdir(exist_ok=True)
         if is_link(os.lstat(self._folder)):
             raise RootUnavailableError(f"{self._folder} is a link, and links are not followed: put a folder there.")
-        # Not bound to a thread: whoever closes the agent lets the root go.
+        # Not bound to a thread: any thread may close the agent, which releases the root.
         lock = FileLock(self._folder / LOCK_NAME, timeout=0, thread_local=False, mode=0o666)
         lock.acquire()
         self._lock, self._identity = lock, _identity(self._folder / LOCK_NAME)
@@ -89,7 +89,7 @@ class EquipmentRootLock:
             return "it has not said who it is"
 
     def release(self) -> None:
-        """Let the root go. May be called again, and without having taken it."""
+        """Release the root. May be called again, and without having taken it."""
         lock, self._lock, self._identity = self._lock, None, None
         if lock is not None:
             lock.release()

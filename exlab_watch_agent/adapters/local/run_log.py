@@ -112,7 +112,7 @@ class RunLogWriter:
         descriptor = os.open(path, _APPEND, 0o644)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file")
+                raise OSError(errno.EINVAL, "it is not a regular file")
             data = line.encode() + b"\n"
             if os.write(descriptor, data) != len(data):
                 raise OSError(errno.ENOSPC, "a line was written in part")

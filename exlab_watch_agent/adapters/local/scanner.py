@@ -19,7 +19,7 @@ from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import RootUnavailableError
 
 _UNTOLD = FileSignature(0, 0, 0)
-"""What is no regular file or cannot be asked: it is still looked at, so that the operator is told."""
+"""What is not a regular file or cannot be asked: it is still looked at, so that the operator hears of it."""
 
 
 class DiskRunScanner:

@@ -52,7 +52,7 @@ def walk(root: str, *, leave_out: Callable[[str, os.stat_result], bool] = _nothi
     """Return everything below `root`; no link is followed, `root` itself included.
 
     `leave_out` is asked for the entries directly in `root` only. An entry that vanishes between being listed and being
-    looked at is counted and passed over: it is gone. Raises: OSError when any folder cannot be listed.
+    looked at is counted and skipped: it is gone. Raises: OSError when any folder cannot be listed.
     """
     found = Walk()
     pending = [""]
@@ -207,13 +207,13 @@ def _path_of(entry: FileEntry | OddEntry) -> str:
 
 
 def _run_folder(run_path: str) -> os.stat_result:
-    """Return the run folder's own status. Raises: RootUnavailableError unless a real folder stands there."""
+    """Return the run folder's own status. Raises: RootUnavailableError unless it is a real folder."""
     try:
         status = os.lstat(run_path)
     except OSError as error:
         raise RootUnavailableError(f"The run folder {run_path} is not there: {reason_with_name(error)}.") from error
     if is_link(status) or not stat.S_ISDIR(status.st_mode):
-        raise RootUnavailableError(f"{run_path} is not a folder of its own (a link or a file stands there).")
+        raise RootUnavailableError(f"{run_path} is a link or a file, not a folder: put the run folder itself there.")
     return status
 
 

@@ -39,12 +39,12 @@ _BETWEEN = b',"record":'
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return compact JSON, ASCII only: a name that is not valid Unicode survives, too."""
+    """Return compact JSON, ASCII only: a name that is not valid Unicode survives as well."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def record_json(record: RunRecord) -> bytes:
-    """Return the record as compact JSON, members that equal their default left out; its state always stands there."""
+    """Return the record as compact JSON, members that equal their default left out; its state is always written."""
     dumped = _dumped(_RECORD, record)
     if record.state is CHART.initial:
         return b'%b,"state":"%b"}' % (dumped[:-1], record.state.value.encode())
@@ -66,7 +66,7 @@ def _dumped(adapter: TypeAdapter[Any], value: Any) -> bytes:
 def record_of(raw: Any) -> RunRecord:
     """Return the record of parsed JSON. Raises: StateFolderError for a state or member that this version does not know."""
     try:
-        # The adapter passes over what it does not know, and the next write would drop it.
+        # The adapter ignores what it does not know, and the next write would drop it.
         unknown = {*(raw.keys() - _RECORD_MEMBERS), *(raw.get("identity", {}).keys() - _IDENTITY_MEMBERS)}
         record = _RECORD.validate_python(raw)
     except ValidationError as error:
@@ -164,7 +164,7 @@ class Documents(Collection[str]):
         return DocumentsView(self._kept, self._by_path)
 
     def take_line(self, line: bytes) -> None:
-        """Take in a document as it stands in a slot, of two at one path the one that was written last.
+        """Take in a document as it is in a slot, of two at one path the one that was written last.
 
         Its record is parsed, and checked for what is indexed and for unknown members; the rest is checked when the record
         is asked for. Raises: StateFolderError when it is not one of this version.

@@ -22,7 +22,7 @@ def require_private(folder: Path) -> None:
     try:
         status = os.stat(folder)
     except OSError:
-        return  # Whoever makes or opens it says what is wrong.
+        return  # The caller that makes or opens it says what is wrong.
     if status.st_uid != os.geteuid():
         raise StateFolderError(
             f"{folder} belongs to another user (uid {status.st_uid}): run the agent under that account, or give another "

@@ -48,7 +48,7 @@ class Inbox:
                     reply.unlink()
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return and remove the requests that are there, oldest first. What is no request is removed unread."""
+        """Return and remove the requests that are there, oldest first. What is not a request is removed unread."""
         taken: list[tuple[str, dict[str, Any]]] = []
         for name in sorted(os.listdir(self._inbox)):
             path = self._inbox / name
@@ -87,7 +87,7 @@ def send_request(
         write_atomically(inbox / name, json.dumps(request).encode(), mode=0o600)
     except OSError as error:
         raise StateFolderError(
-            f"The request cannot be left for the agent in {inbox} ({reason(error)}): mend that, then give the command again."
+            f"The request cannot be left for the agent in {inbox} ({reason(error)}): correct that, then give the command again."
         ) from error
     deadline_s = clock.monotonic_s() + wait_s
     while clock.monotonic_s() < deadline_s:

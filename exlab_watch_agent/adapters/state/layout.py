@@ -1,4 +1,4 @@
-"""Every name in the state folder, once. What is in the files is told in docs/state.md."""
+"""Every name in the state folder, once. What is in the files: docs/state.md."""
 
 from __future__ import annotations
 

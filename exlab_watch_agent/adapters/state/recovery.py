@@ -118,7 +118,7 @@ def _read_at_rest(folder: Path, read: Callable[[], _Read], *, is_whole: Callable
             before = after
         raise StateFolderError(f"{folder} changes faster than it can be read: try again.")
     except OSError as error:
-        raise StateFolderError(f"{folder} cannot be read ({reason(error)}): mend that, then start again.") from error
+        raise StateFolderError(f"{folder} cannot be read ({reason(error)}): correct that, then start again.") from error
 
 
 def _names(folder: Path) -> list[tuple[str, int]]:
@@ -196,7 +196,7 @@ def _replayed(loaded: Loaded, reader: TrailReader, slot_head: TrailHead) -> bool
 
 
 def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:
-    """Bring the facts that are no run's in line with one line of the trail. Raises: KeyError, StateFolderError."""
+    """Bring the facts that belong to no run in line with one line of the trail. Raises: KeyError, StateFolderError."""
     match kind:
         case kind if kind in KINDS:
             _note(facts, folder_fact(kind, data))
@@ -266,7 +266,7 @@ def _judge(loaded: Loaded, slot: SlotReport, breaks: list[Break]) -> None:
     elif not has_trail and (slot.damaged or any(map(_is_used, StateLayout(folder).traces_of_use))):
         damage.append(
             f"{names or 'The state'} in {folder} is {'damaged' if names else 'gone'} and {TRAIL_NAME} is missing or empty, "
-            "though an agent worked here before: what was known of the runs is lost, and they are found anew."
+            "though an agent worked here before: what was known of the runs is lost, and they are found again."
         )
     elif slot.damaged or (loaded.end_seq > 1 and loaded.facts.get("has_opening")):
         # The first line and a slot were there before anything else was written. (Not so in folders of schema 1.)
@@ -286,7 +286,7 @@ def _is_used(path: Path) -> bool:
 def history_of(folder: Path, documents: Documents, job_id: str) -> tuple[Move, ...]:
     """Return the run's moves, oldest first: its own lines are read, from the latest back, and no others.
 
-    Where a line is not there any more, a first move `history_lost` says so. Raises: StateFolderError for a move that this
+    Where a line is no longer there, a first move `history_lost` says so. Raises: StateFolderError for a move that this
     version does not know, or when the trail cannot be read.
     """
     if job_id not in documents:
@@ -300,7 +300,7 @@ def history_of(folder: Path, documents: Documents, job_id: str) -> tuple[Move, .
                 moves.append(move_of(fact["move"]))
     except OSError as error:
         raise StateFolderError(
-            f"The audit trail in {folder} cannot be read ({reason(error)}): mend that, then try again."
+            f"The audit trail in {folder} cannot be read ({reason(error)}): correct that, then try again."
         ) from error
     return tuple(reversed(moves))
 
@@ -350,7 +350,7 @@ def _lost(later: list[Move], documents: Documents, job_id: str) -> Move:
     if later:
         return Move(later[-1].at, "history_lost", None, later[-1].source or later[-1].dest, reason)
     record = documents.record(job_id)
-    assert record is not None, "asked by whoever has the document"
+    assert record is not None, "asked by the one that has the document"
     return Move(record.entered_at, "history_lost", None, record.state, reason)
 
 

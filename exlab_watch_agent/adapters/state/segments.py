@@ -155,7 +155,7 @@ class TrailReader:
 
     def __post_init__(self) -> None:
         self.end_seq = self.head.seq
-        """The highest number that a line had, or must have had: what is written next stands above it."""
+        """The highest number that a line had, or must have had: the next line gets a higher one."""
         self._good_seq = self.head.seq
         self._digest: str | None = self.head.digest  # None behind a line that could not be read: nothing tells it
         self._open: list[Line] = []  # lines of a commit whose last line has not come yet
@@ -194,7 +194,7 @@ class TrailReader:
 
     def _check_start(self, file: BinaryIO, segment: Segment, start: TrailHead) -> None:
         if segment.size_bytes < start.end_bytes:
-            self._broken(start.seq, f"the end of {segment.path.name} was cut: line {start.seq} is not in it any more")
+            self._broken(start.seq, f"the end of {segment.path.name} was cut: line {start.seq} is no longer in it")
             return
         line = _line_before(file, start.end_bytes)
         if not line.endswith(b"\n") or line_digest(line[:-1]) != start.digest:

@@ -21,7 +21,7 @@ from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.errors import StateFolderError
 
 STORE_SCHEMA = 2
-"""2: one line a document, histories in the trail. 1: one JSON body with histories; read, and written anew as 2."""
+"""2: one line a document, histories in the trail. 1: one JSON body with histories; read, and written again as 2."""
 _HEADER_BYTES_MAX = 4096
 _CHUNK_BYTES = 1 << 20
 _LINES_A_CHUNK = 1000
@@ -31,7 +31,7 @@ _LINES_A_CHUNK = 1000
 class SlotReport:
     """What was found: the newest good slot (generation 0 for none), and the slots that exist and are damaged.
 
-    `lines`: the documents as they stand there; for schema 1 written anew as schema 2, each without its place in the trail.
+    `lines`: the documents as they are there; for schema 1 rewritten as schema 2, each without its place in the trail.
     """
 
     generation: int = 0
@@ -89,7 +89,7 @@ def _checked_header(file: BinaryIO) -> _Header | None:
 
 
 def _measured(generation: int, schema: int, chunks: Iterable[bytes]) -> tuple[int, str]:
-    """Return length and BLAKE3 of a body, the latter over the numbers, too: a slot must not pass for a newer one either."""
+    """Return length and BLAKE3 of a body, the latter also over the numbers: a slot must not pass for a newer one either."""
     length = 0
     hasher = blake3(b"%d\n" % generation if schema == 1 else b"%d %d\n" % (generation, schema))
     for chunk in chunks:

@@ -84,7 +84,7 @@ class RunStore:
     ) -> None:
         self._folder = folder
         self._layout = StateLayout(folder)
-        # Not bound to a thread: whoever closes the store lets the folder go.
+        # Not bound to a thread: any thread may close the store, which releases the folder.
         self._lock = FileLock(self._layout.lock, timeout=LOCK_WAIT_S, thread_local=False)
         self._trail = AuditTrail(folder, write=write_trail)
         self._segment_bytes = segment_bytes
@@ -123,7 +123,7 @@ class RunStore:
             self.close()
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise StateFolderError(
-                f"{self._folder} cannot be brought in order ({why}): make room or mend the disk, then start again."
+                f"{self._folder} cannot be brought in order ({why}): make room or repair the disk, then start again."
             ) from error
         except BaseException:
             self.close()
@@ -258,7 +258,7 @@ class RunStore:
     def _keep_in_proportion(self) -> None:
         """Close a long segment and begin a checkpoint that is due. Raises: StoreFullError, StoreWriteError.
 
-        Before the commit point: what fails after it would call lines untrue that stand in the trail. The number of lines
+        Before the commit point: what fails after it would call lines untrue that are in the trail. The number of lines
         between two checkpoints grows with the number of runs, so that their cost, spread over the lines, stays flat, and a
         start replays few.
         """
@@ -315,13 +315,13 @@ class RunStore:
 
 
 def _make_private_folder(folder: Path) -> None:
-    """Make the folder stand durably, with what lies above it, for this account alone. Raises: OSError."""
+    """Make the folder, durably, with those above it, for this account alone. Raises: OSError."""
     missing = [folder, *folder.parents]
     missing = missing[: next(number for number, path in enumerate(missing) if path.exists())]
     for path in reversed(missing):
         path.mkdir(exist_ok=True, mode=0o700)
         fsync_folder(path.parent)
-    with suppress(PermissionError):  # A folder above that we may not read was made durable by whoever made this one.
-        fsync_folder(folder.parent)  # Also one that stands: its maker may have been killed in between.
+    with suppress(PermissionError):  # A folder above that we may not read was made durable when this one was made.
+        fsync_folder(folder.parent)  # Also one that exists: its maker may have been killed in between.
     if os.name == "posix":
         folder.chmod(0o700)

@@ -30,7 +30,7 @@ from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 
 TRAIL_SCHEMA = 2
-"""Stands in the first line of each segment. Lines before the first such line are of schema 1: without `before`."""
+"""In the first line of each segment. Lines before the first such line are of schema 1: without `before`."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -62,7 +62,7 @@ def errors_as_store_errors(path: Path, error: OSError, *, is_unchanged: bool = T
     if error.errno in _NO_ROOM and is_unchanged:
         return StoreFullError(f"There is no room for {path}: make room, and the agent goes on by itself.")
     return StoreWriteError(
-        f"{path} cannot be written ({reason(error)}): make room or mend the disk, then start the agent again."
+        f"{path} cannot be written ({reason(error)}): make room or repair the disk, then start the agent again."
     )
 
 
@@ -182,7 +182,7 @@ class AuditTrail:
 
 
 def place_next(folder: Path, lines: Iterable[bytes]) -> None:
-    """Make the next segment stand beside the live one, durably. Raises: OSError; the trail is as it was then."""
+    """Write the next segment beside the live one, durably. Raises: OSError; the trail is as it was then."""
     layout = StateLayout(folder)
     layout.closed.mkdir(exist_ok=True, mode=0o700)
     write_atomically(layout.next_trail, _pieces(lines), mode=0o600)

@@ -54,4 +54,4 @@ def _require_folder(folder: str) -> None:
     except FileNotFoundError as error:
         raise NoCanaryError(f"{folder} is not there yet") from error
     if is_link(status) or not stat.S_ISDIR(status.st_mode):
-        raise NoCanaryError(f"{folder} is no folder")
+        raise NoCanaryError(f"{folder} is not a folder")

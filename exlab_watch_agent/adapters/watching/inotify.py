@@ -1,9 +1,10 @@
 """A watchdog observer for Linux that watches only the levels down to each run's cache folder, never the data below.
 
 watchdog's own recursive watch registers every folder: at 10,000 of them its registering floods its own queue, a folder
-that is moved out stays registered under its old name, and watches that could not be had are passed over in silence.
+that is moved out stays registered under its old name, and folders that could not be watched are skipped silently.
 Here an emitter reads an inotify descriptor of its own: one root's storm overflows no other root's queue, and closing the
-descriptor ends everything. An emitter sleeps in the kernel while nothing happens. Source: inotify(7), FACTS.md A1.
+descriptor ends everything. An emitter sleeps in the kernel while nothing happens. Source: inotify(7), and
+docs/facts.md, inotify and watchdog.
 
 The kernel is asked only for names that come and go and for files closed after writing: with more, reading alone would
 flood the queue.
@@ -267,7 +268,7 @@ class Levels:
         if is_folder and self._is_recursive and mask & (IN_MOVED_FROM | IN_DELETE):
             self._leave(folder, name, has_moved=bool(mask & IN_MOVED_FROM))
         elif is_folder and self._is_recursive and mask & (IN_CREATE | IN_MOVED_TO) and is_watched(parts):
-            # It may have been filled before its watch stood, so what it holds is reported with it.
+            # It may have been filled before it was watched, so what it holds is reported with it.
             came = self._add_below(folder, parts)
             return [one for one in map(self._subject, came) if one is not None]
         subject = parts if not self._is_recursive else subject_of(parts, is_folder=is_folder)
@@ -318,7 +319,7 @@ class LevelEmitter(EventEmitter):
         self.levels: Levels | None = None
 
     def on_thread_start(self) -> None:
-        """Called before the thread runs, by whoever schedules it. Raises: OSError; then nothing is left open."""
+        """Called before the thread runs, by the caller of `schedule`. Raises: OSError; then nothing is left open."""
         self._kernel = Kernel()
         try:
             self.levels = Levels(

@@ -2,7 +2,7 @@
 
 It compares the folder with the one that is watched, sets watches, replaces an observer that died, overflowed or went deaf,
 and checks by a canary that events arrive. A share that hangs so hangs its own keeper and nothing else. Which folders are
-watched is said in levels.py, by which observer in observers.py. Source: FACTS.md A1.
+watched is said in levels.py, by which observer in observers.py. Source: docs/facts.md, inotify and watchdog.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class RootKeeper(threading.Thread):
     def _why_replace(self, identity: tuple[int, int]) -> str:
         assert self.observer is not None, "asked of an observer"
         if identity != self._watched or any(levels_of(self.observer, "is_over")):
-            return "the folder went away, or another stands in its place"
+            return "the folder went away or was replaced by another one"
         if not all(thread.is_alive() for thread in (self.observer, *self.observer.emitters)):
             return "a thread of it has ended"
         if any(levels_of(self.observer, "has_overflowed")):
@@ -221,7 +221,7 @@ class RootKeeper(threading.Thread):
             return
         self._failure = None
         self.observer = observer
-        # What stands in the place of another folder is first scanned, to find out whether it is ours.
+        # What has replaced another folder is first scanned, to find out whether it is ours.
         self._canary_due_s = (
             self._clock.monotonic_s() + self._pace.keep_every_s if self._is_late and not self._silent else 0.0
         )
@@ -286,7 +286,9 @@ class RootKeeper(threading.Thread):
             command = more_watches(health.watches + health.missing + 2 * health.let_go)
             return replace(health, kind=self._fallback, is_degraded=True, reason=reason, command=command)
         if health.let_go:
-            return replace(health, reason=f"{health.let_go} finished runs are left to the scans, watches being scarce")
+            return replace(
+                health, reason=f"{health.let_go} finished runs are left to the scans, because watches are scarce"
+            )
         return replace(
             health, reason="" if self._canary == "heard" else f"canary {self._canary}" if self._canary else ""
         )

@@ -44,7 +44,7 @@ class Kernel:
         return number
 
     def remove(self, number: int) -> None:
-        self._libc.inotify_rm_watch(self.descriptor, number)  # that it is gone already is no error
+        self._libc.inotify_rm_watch(self.descriptor, number)  # that it is gone already is not an error
 
     @classmethod
     def count(cls, difference: int) -> None:

@@ -69,7 +69,7 @@ def schedule(observer: BaseObserver, handler: FileSystemEventHandler, folder: st
 
 
 def stop(observer: BaseObserver, *, wait_s: float) -> None:
-    """End an observer, and wait so long at most for its threads."""
+    """End an observer, and wait at most this long for its threads."""
     observer.stop()
     if observer.is_alive():
         observer.join(wait_s)

@@ -1,4 +1,4 @@
-"""How often and how long the watching waits for what. Nothing here waits; whoever does is handed a `Pace`."""
+"""How often and how long the watching waits for what. Nothing here waits: what waits gets a `Pace`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pace:
     `rest_s`: Linux, after each batch of events. In a storm this many are read at once instead of one by one, for a
     fraction of the cost.
     `drained_s`: Linux, how long no event may come until what was moved away counts as moved out of the root. A move inside
-    it puts both its events into the queue at once, so this is never waited for in vain.
+    it puts both its events into the queue at once, so this wait is never too short.
     """
 
     keep_every_s: float = 5.0

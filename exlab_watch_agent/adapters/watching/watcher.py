@@ -1,4 +1,4 @@
-"""Watching under one rule: events are hints. What is touched is told by path, what may have been missed is scanned.
+"""Watching under one rule: events are hints. What is touched is reported by path, what may have been missed is scanned.
 
 Each root has an observer of its own and a keeper (keeper.py), a thread that does whatever may wait for a disk; what the
 engine's loop calls here touches none. Where events cannot be trusted, the root is scanned every few seconds instead

@@ -101,7 +101,7 @@ def test_a_manifest_whose_saving_fails_leaves_the_old_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", fail)
-        with pytest.raises(ManifestNotKeptError, match=r"No space.*make room.*tried again"):
+        with pytest.raises(ManifestNotKeptError, match=r"No space.*make room.*tries again"):
             manifests.save(JOB, DATA * 2)
     assert manifests.load(JOB, digest=digest(DATA)) == DATA
 

@@ -4,8 +4,8 @@ Decided here: the order temporary file, bytes, time, fsync, final name, and how 
 here: which files (transport.py), what an errno of the destination means (errors.py), and how a bandwidth limit is kept
 (throttle.py).
 
-Source: FACTS.md (iv) "Mounted path" and "Speeds and costs": with eight files on their way an fsync for each costs
-about what one `sync` at the end does; one after the other it costs three times that.
+Source: docs/facts.md, Replacing a file durably, and Speeds and costs: with eight files on their way an fsync for each costs
+about what one `sync` at the end does; one after the other it costs two to three times that.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class FileCopier:
         """Write what the file holds at this moment; return its mtime. What a log gets meanwhile comes next time."""
         before = os.fstat(source)
         if not stat.S_ISREG(before.st_mode):
-            raise SourceChangedError(f"{path!r} is not a regular file any more.")
+            raise SourceChangedError(f"{path!r} is no longer a regular file.")
         moved = self._move(path, source, target, before.st_size)
         after = os.fstat(source)
         is_as_it_was = (moved, after.st_size, after.st_mtime_ns) == (before.st_size, before.st_size, before.st_mtime_ns)

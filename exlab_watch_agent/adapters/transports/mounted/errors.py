@@ -59,7 +59,7 @@ _KIND_BY_WINERROR = {
 def classified(error: OSError, doing: str) -> TransportError:
     """Return what an error of the destination means for the push. `doing` begins the sentence."""
     if isinstance(error, FileExistsError):
-        text = f"{doing}: a file of that name stands there already, and it is never replaced."
+        text = f"{doing}: a file of that name exists already and is never replaced: rename one of them, then retry."
         return TransportError(FailureKind.UNKNOWN, text, detail=reason_with_name(error))
     kind = _KIND_BY_WINERROR.get(getattr(error, "winerror", None) or 0)
     kind = kind or _KIND_BY_ERRNO.get(error.errno or 0, FailureKind.UNKNOWN)

@@ -1,7 +1,7 @@
 """The folders and files below a mounted root, reached through real folders only.
 
 Decided here: that no name leads out of the root, by a link or otherwise, and that the root is not the run's own folder. Not
-here: what stands where at the destination (transport.py), and how bytes get there (copy.py).
+here: what is at the destination (transport.py), and how bytes get there (copy.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Folders:
         return f"{self._root}/{relative}" if relative else self._root
 
     def is_there(self, relative: str) -> bool:
-        """Say whether a real folder stands there, reached through real folders only. Raises: OSError."""
+        """Say whether it is a real folder, reached through real folders only. Raises: OSError."""
         if relative in self._real:
             return True
         if not self.is_there(relative.rpartition("/")[0]):
@@ -55,7 +55,7 @@ class Folders:
         return True
 
     def make(self, relative: str) -> None:
-        """Make the folder and those above it, never the root. Raises: TransportError if something else stands there."""
+        """Make the folder and those above it, never the root. Raises: TransportError if something else is there."""
         if relative in self._real:
             return
         parent = relative.rpartition("/")[0]
@@ -172,7 +172,7 @@ def require_apart(root: str, source_root: str) -> None:
     """Refuse a root that leads back to the run by a link or a bind mount: both "copies" would be the same bytes.
 
     apartness.py shows the same by probe files, and also of what a server exports twice; but a root is asked only once a
-    day. Here nothing is written, and it is asked at the moment of copying, whoever copies. So both stay.
+    day. Here nothing is written, and it is asked at the moment of each copy. So both stay.
     """
     here, there = os.path.realpath(source_root), os.path.realpath(root)
     parents = [here]
@@ -184,7 +184,7 @@ def require_apart(root: str, source_root: str) -> None:
 
 
 def _is_same_folder(one: str, other: str) -> bool:
-    """Say whether both paths lead to one folder. One that is gone is no other's: whoever opens it says whose loss it is."""
+    """Say whether both paths lead to one folder. One that is gone counts as different: opening it then says which side is lost."""
     try:
         return os.path.samefile(one, other)
     except FileNotFoundError:

@@ -1,10 +1,10 @@
 """The transport for a folder of this machine: an SMB or NFS mount, or a local disk. Needs no program.
 
-Decided here: what stands where at the destination, and what proves that the share is really there. Not here: that no name
+Decided here: what is at the destination, and what proves that the share is really there. Not here: that no name
 leads out of it (folders.py), how the bytes of a file get there (copy.py), the formats of the agent's own files
 (own_files.py), whose folder it is and what is copied (core).
 
-Nothing is deleted but temporary and probe files of the agent. What is read is asked for anew (the page cache is told
+Nothing is deleted but temporary and probe files of the agent. What is read is asked for again (the page cache is told
 to forget it first); the attributes of a file may still come from the client's cache for a second or two, which is why
 listings only ever fail a copy and the hashes decide.
 """
@@ -217,7 +217,7 @@ class MountedPathTransport(MarkedRoot):
             )
 
     def _holds_nothing(self, folders: Folders, destination: str) -> bool:
-        """Say whether nothing stands there but what a push of ours that was stopped at once leaves."""
+        """Say whether nothing is there but what a push of ours leaves that was stopped at once."""
         names = set(folders.names(destination)) - {PARTIAL_FOLDER}
         return not names or (names == {CACHE_FOLDER} and not folders.names(f"{destination}/{CACHE_FOLDER}"))
 
@@ -270,7 +270,7 @@ class MountedPathTransport(MarkedRoot):
         return found
 
     def _unreadable(self, path: str, error: OSError) -> OSError | TransportError:
-        """A bad block says EIO, as a lost server does: which of them it was, the marker tells whoever asks for it next."""
+        """EIO can mean a bad block or a lost server: the next look at the marker shows which."""
         if error.errno != errno.EIO:
             return error
         text = f"Cannot read {path!r} at {self._root}: {reason_with_name(error)}."

@@ -5,7 +5,7 @@ The agent's rclone is therefore given a private copy of the sections that the re
 an OAuth token it is given the file itself: such a token may be good for one renewal, and a renewal kept in a copy would
 lock the operator out.
 
-Decided here, too: through which remotes a copy can be proven. A remote of type `cache` answers what is read back from a
+Also decided here: through which remotes a copy can be proven. A remote of type `cache` answers what is read back from a
 disk of this PC, and of other wrappers nobody has looked into what they answer: such a chain is not used at all.
 
 Source: rclone 1.75 (goconfig for the file, fs/fspath for connection strings, fs.SpaceSepList for `upstreams`).
@@ -69,7 +69,7 @@ _CHANGED_BY: Mapping[str, str] = {
     "Semicolon": "[;；]",
     "Exclamation": "[!！]",
 }
-# What rclone changes anywhere: its stand-in for NUL, its quote, and bytes that are no UTF-8, which JSON cannot carry.
+# What rclone changes anywhere: its stand-in for NUL, its quote, and bytes that are not UTF-8, which JSON cannot carry.
 _CHANGED_ALWAYS = "[␀‛\ufffd\ud800-\udfff]"
 _EVERYWHERE = "Slash,Dot,Ctl,Del"  # how rclone itself speaks of names, whatever the backend
 
@@ -271,7 +271,7 @@ def _unusable(text: str) -> TransportError:
 
 
 def _sections(text: str) -> dict[str, tuple[dict[str, str], str]]:
-    """Return section → (members, its own lines as they stand)."""
+    """Return section → (members, its own lines as they are)."""
     found: dict[str, tuple[dict[str, str], list[str]]] = {}
     members: dict[str, str] = {}
     lines: list[str] = []

@@ -58,11 +58,11 @@ _FLAGS = (
     "--rc-serve",
     "--rc-server-read-timeout=9000h",  # one request may be a push of many hours
     "--rc-server-write-timeout=9000h",
-    "--rc-max-header-bytes=1048576",  # long names stand in it, in %XX
+    "--rc-max-header-bytes=1048576",  # it holds long names, in %XX
     "--rc-job-expire-duration=5s",
     "--rc-job-expire-interval=1s",
     "--ask-password=false",
-    "--ignore-existing",  # a name that is there when rclone looks is passed over; the few of our own say otherwise
+    "--ignore-existing",  # a name that is there when rclone looks is skipped; the few of our own say otherwise
     "--ignore-checksum",  # the module transport.py says why
     "--retries=1",
     "--low-level-retries=3",

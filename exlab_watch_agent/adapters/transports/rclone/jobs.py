@@ -1,6 +1,6 @@
 """Work of rclone that may take hours: supervised, at the rate of the moment, and broken off when it is no longer wanted.
 
-Decided here: how rclone is told many things at once, and how it is known that it moves, has failed or has stopped. Not here:
+Decided here: how many things are asked of rclone at once, and how it is known that it moves, has failed or has stopped. Not here:
 what it is to do (uploads.py, proof.py).
 """
 
@@ -46,7 +46,7 @@ class Jobs:
         set_rate: Callable[[float | None], None] = lambda _: None,
         more_s: float = 0.0,
     ) -> Supervision:
-        """Return what looks after one piece of work. `more_s`: for how much longer than usual it may seem to stand still."""
+        """Return what looks after one piece of work. `more_s`: for how much longer than usual it may seem not to move."""
         return Supervision(control, self._stall_s + more_s, progress, set_rate)
 
     def batched(
@@ -54,7 +54,7 @@ class Jobs:
     ) -> Sequence[Mapping[str, Any]]:
         """Let rclone do this for each input, and return its answers in the same order; what failed says so in its own.
 
-        Raises: CancelledError, TransportError with `network` after a stall, RcloneError; rclone does nothing of it any more.
+        Raises: CancelledError, TransportError with `network` after a stall, RcloneError; rclone no longer works on it.
         """
         asked = [{"_path": f"operations/{what}", **members} for members in inputs]
         parameters = {"inputs": asked, "concurrency": at_once, "_group": group}
@@ -116,7 +116,7 @@ class Jobs:
                     requests.break_off()
 
     def stop(self, group: str) -> None:
-        """Return when rclone writes nothing of this group any more; end it when it does not stop by itself."""
+        """Return when rclone no longer writes anything of this group; end it when it does not stop by itself."""
         try:
             self._remote.ask("job/stopgroup", group=group)
             deadline = StallWatch(self._pace.stop_wait_s, "rclone")
@@ -129,7 +129,7 @@ class Jobs:
     def moved(self, group: str) -> tuple[int, int]:
         """Return bytes and files that rclone says it has moved for this group.
 
-        Raises: RcloneError once any file failed. rclone would try every other one, too, and wait for each of them. One that
+        Raises: RcloneError once any file failed. rclone would also try every other one, and wait for each of them. One that
         is not there has not failed: the answer says what became of it.
         """
         stats = self._remote.ask("core/stats", group=group)
@@ -206,6 +206,6 @@ class Supervision:
         progress = self._progress()
         self._stall.saw(progress)
         if isinstance(progress, tuple):
-            # A file that is begun anew counts from its start again: what was reported is not taken back.
+            # A file that is begun again counts from its start: what was reported is not taken back.
             self._most = max(self._most[0], progress[0]), max(self._most[1], progress[1])
             self._control.report(Progress(*self._most))

@@ -1,4 +1,4 @@
-"""How long the transport over rclone waits for what. Nothing here waits; whoever does is handed a `Pace`."""
+"""How long the transport over rclone waits for what. Nothing here waits: what waits gets a `Pace`."""
 
 from __future__ import annotations
 

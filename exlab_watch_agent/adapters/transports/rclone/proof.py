@@ -35,11 +35,11 @@ _DIGEST_CHARACTERS = 64
 _SLOWEST_HASH_BYTES_PER_S = 10_000_000
 _HASHES_THERE = frozenset({"sftp"})
 """Backends whose SHA-256 is taken by the server, of the bytes on its disk, when it is asked. Others keep what they once
-were told, or what they saw while the bytes arrived: that is no reading of what is stored."""
+were told, or what they saw while the bytes arrived: that is not a reading of what is stored."""
 
 
 class Proof:
-    """Reads back what stands at one remote. Methods raise RcloneError, TransportError, CancelledError."""
+    """Reads back what is at one remote. Methods raise RcloneError, TransportError, CancelledError."""
 
     def __init__(self, remote: Remote, jobs: Jobs, *, sampled_bytes_min: int, stream_bytes_max: int | None) -> None:
         self._remote = remote

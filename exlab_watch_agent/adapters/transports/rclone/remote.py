@@ -1,7 +1,7 @@
 """What one remote says of itself and holds: listed, read and asked for one file at a time.
 
 Decided here: which of a backend's answers are believed, and how the agent's own files are told from others'. Not here: work
-that takes long (jobs.py), and what stands where (transport.py).
+that takes long (jobs.py), and what is at a destination (transport.py).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Remote:
             found[path] = RemoteFile(int(item["Size"]), _nanoseconds(str(item["ModTime"])) if keeps_times else None)
         return found
 
-    def stands(self, path: str) -> bool:
+    def exists(self, path: str) -> bool:
         """Return whether a file or a folder has this name."""
         return self.ask("operations/stat", fs=self.fs, remote=path).get("item") is not None
 

@@ -1,6 +1,6 @@
 """The transport for whatever rclone can reach: SFTP, SMB, WebDAV, FTP, S3 and the rest.
 
-Decided here: what stands where at the destination, and when a name or a file cannot be brought. Not here: which requests
+Decided here: what is at the destination, and when a name or a file cannot be brought. Not here: which requests
 bring it there (uploads.py), what proves it (proof.py), which of a backend's answers are believed (remote.py), the running
 rclone (daemon.py, jobs.py), the operator's config (config.py), the formats of the agent's own files (own_files.py).
 
@@ -21,7 +21,7 @@ to delete, only probe and partial files of the agent by their exact names. Never
 - rclone asks no server to sync to its disk. What was copied may be only in the server's memory for a while.
 - Links on the server are the server's affair: rclone follows or hides them as the backend does.
 
-Source: rclone 1.75 (fs/operations, fs/rc), and FACTS.md A7 for what it silently leaves undone.
+Source: rclone 1.75 (fs/operations, fs/rc), and docs/facts.md, rclone, for what it silently leaves undone.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ class RcloneTransport(MarkedRoot):
             self.set_aside(destination, changed)
 
     def _require_names(self, files: Sequence[FileEntry]) -> None:
-        """Refuse what would stand there under another name, or not beside another. Raises: TransportError."""
+        """Refuse what would have another name there, or could not be beside another one. Raises: TransportError."""
         changed = self._remote.daemon.config.changed_names(self._remote.default_encodings())
         seen: dict[str, str] = {}
         for entry in files:
@@ -344,7 +344,7 @@ class RcloneTransport(MarkedRoot):
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         with self._answering("Cannot move aside in", destination):
-            standing = [path for path in map(require_data_path, paths) if self._remote.stands(f"{destination}/{path}")]
+            standing = [path for path in map(require_data_path, paths) if self._remote.exists(f"{destination}/{path}")]
             if not standing:
                 return
             if not (self._remote.features().get("Move") or self._remote.features().get("Copy")):
@@ -357,7 +357,7 @@ class RcloneTransport(MarkedRoot):
                 names = from_to(self._fs, f"{destination}/{path}", self._fs, f"{parent}/{number}/{path}")
                 self._remote.ask("operations/movefile", **names)
                 # `--ignore-existing` leaves the source where the new name was taken meanwhile.
-                if self._remote.stands(f"{destination}/{path}"):
+                if self._remote.exists(f"{destination}/{path}"):
                     raise TransportError(
                         FailureKind.UNKNOWN, f"{destination}/{path} at {self._fs} cannot be moved aside."
                     )

@@ -58,7 +58,7 @@ class Uploads:
         self._large_bytes = large_bytes
 
     def copy_all(self, source_root: str, files: Sequence[FileEntry], destination: str, control: Control) -> None:
-        """Bring all of them there. Raises: what went wrong first; then rclone does nothing of it any more."""
+        """Bring all of them there. Raises: what went wrong first; then rclone no longer works on it."""
         group = f"push-{secrets.token_hex(4)}"
         supervision = self._jobs.supervision(control, lambda: self._jobs.moved(group), set_rate=self._jobs.set_rate)
         small = [entry for entry in files if entry.size_bytes < self._large_bytes]
@@ -80,12 +80,12 @@ class Uploads:
                     self._copy_listed(push, batch, at_once=_LARGE_AT_ONCE)
         finally:
             with contextlib.suppress(RcloneError, TransportError):
-                self._jobs.set_rate(None)  # what is read back to be proven is no upload
+                self._jobs.set_rate(None)  # what is read back to be proven is not an upload
             self._jobs.forget(group)
 
     def _copy_listed(self, push: _Push, entries: Sequence[FileEntry], *, at_once: int) -> None:
         """Let rclone copy these files, each under its name once it is whole, in one request."""
-        # What both paths end with goes into the names: then the far side is the root itself, to which a connection stands.
+        # What both paths end with goes into the names: then the far side is the root itself, to which there is an open connection.
         here, there, common = _without_common_end(push.source_root, push.destination)
         with self._jobs.listed(f"{common}{entry.path}" for entry in entries) as names:
             parameters = {
@@ -97,7 +97,7 @@ class Uploads:
                 self._jobs.working("sync/copy", parameters, group=push.group, supervision=push.supervision)
             except RcloneError as error:
                 raise self._failed_of(push, {f"{common}{entry.path}": entry for entry in entries}, error) from error
-        # What rclone compares it has met there, and passed over. Nothing else makes it compare here.
+        # What rclone compares it has found there, and skipped. Nothing else makes it compare here.
         if self._remote.ask("core/stats", group=push.group).get("checks"):
             raise self._met(push, entries)
 
@@ -116,8 +116,8 @@ class Uploads:
 
     def taken(self, destination: str, entry: FileEntry) -> TransportError:
         """Return what is wrong where somebody has the name of a file."""
-        text = f"{destination}/{entry.path} at {self._remote.fs} stands there already, and it is never replaced."
-        return TransportError(FailureKind.UNKNOWN, text)
+        text = f"{destination}/{entry.path} at {self._remote.fs} exists already and is never replaced"
+        return TransportError(FailureKind.UNKNOWN, f"{text}: rename one of them, then retry.")
 
     def _failed_of(self, push: _Push, named: Mapping[str, FileEntry], error: RcloneError) -> AgentError:
         """Return what it means that some of these could not be written; `named`: rclone's name → entry."""
@@ -151,7 +151,7 @@ class Uploads:
         ]
         self._work_off_batch("copyfile", copies, push, batch, group=push.group)
         moves = [from_to(self._remote.fs, part, self._remote.fs, to) for part, to in zip(parts, finals, strict=True)]
-        group = f"names-{token}"  # what it counts is no progress
+        group = f"names-{token}"  # what it counts is not progress
         try:
             self._work_off_batch("movefile", moves, push, batch, group=group)
             if self._remote.ask("core/stats", group=group).get("transfers") != len(batch):
@@ -161,7 +161,7 @@ class Uploads:
 
     def _put_back(self, push: _Push, parts: Mapping[str, FileEntry]) -> None:
         """Remove those of our parts (by path) that were not moved, because somebody has their names. Raises: which."""
-        taken = [part for part in parts if self._remote.stands(part)]
+        taken = [part for part in parts if self._remote.exists(part)]
         for part in taken:
             self._remote.ask("operations/deletefile", fs=self._remote.fs, remote=part)
         if taken:

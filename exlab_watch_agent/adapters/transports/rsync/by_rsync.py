@@ -1,12 +1,12 @@
 """The transport for a server that one reaches by ssh and that runs rsync and nothing else (`rrsync`, a forced command).
 
-Decided here: what can be had from rsync alone, by which calls, and what is refused because it cannot. Not here: rsync's
+Decided here: what rsync alone can do, by which calls, and what is refused because it cannot. Not here: rsync's
 calls (rsync_folder.py, program.py), the connection (connection.py), the formats of the agent's own files (own_files.py).
 
 - Files wait in `<root>/.exlab-watch-agent/` while they arrive, and rsync gives each its name once it is whole. What has
   the name already stays (`--ignore-existing`), and is looked for before and after.
 - A file that must make room is moved by the same rsync that puts the right one in its place (`--backup`): until then it
-  stands where it stood, and `listing` leaves it out. Which files these are is known to this object only: after a restart
+  stays where it was, and `listing` leaves it out. Which files these are is known to this object only: after a restart
   they are listed again, and found wrong again.
 - Nothing can be removed, so the probe file stays: one small file in `<root>/.exlab-watch-agent/`.
 - Nothing creates a file exclusively: of two agents that claim one folder in the same moment both may believe it is
@@ -80,7 +80,7 @@ from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
 
 PORTION_BYTES = 64 * 1024 * 1024
 PORTION_FILES = 1000
-"""What comes back at once to be hashed: a call costs 50 ms, and the bytes stand on our disk meanwhile."""
+"""What comes back at once to be hashed: a call costs 50 ms, and the bytes are on our disk meanwhile."""
 _SPOKEN = re.compile(r"\[sender|rrsync")
 
 
@@ -201,7 +201,7 @@ class RsyncOnlyTransport(MarkedRoot):
         if path not in seen or seen[path].kind != stat.S_IFREG:
             return None
         if seen[path].size_bytes > max(limit_bytes, SMALL_BYTES_MAX):
-            text = f"{path!r} at {self._name} has {seen[path].size_bytes} bytes, which is no small file."
+            text = f"{path!r} at {self._name} has {seen[path].size_bytes} bytes, more than any file of the agent's."
             raise TransportError(FailureKind.UNKNOWN, text)
         data = self._folder.read([path]).get(path)
         return None if data is None else data[:limit_bytes]
@@ -306,7 +306,7 @@ class RsyncOnlyTransport(MarkedRoot):
     def _odd(self, path: str, destination: str) -> str:
         return (
             f"Cannot write {path!r} in {destination!r} at {self._name}: something of that name, or of one that the server "
-            "takes for the same, stands there already, and it is never replaced. Rename one of them, then retry."
+            "takes for the same, exists already and is never replaced. Rename one of them, then retry."
         )
 
     def replace(
@@ -334,7 +334,7 @@ class RsyncOnlyTransport(MarkedRoot):
         moving = {path for path in wanted if path in standing}
         for path in moving:
             if standing[path].kind not in (stat.S_IFREG, stat.S_IFLNK):
-                text = f"{destination}/{path} at {self._name} is no file: move it away there, then retry."
+                text = f"{destination}/{path} at {self._name} is not a regular file: move it away there, then retry."
                 raise TransportError(FailureKind.UNKNOWN, text)
         self._making_room.setdefault(destination, set()).update(moving)
 

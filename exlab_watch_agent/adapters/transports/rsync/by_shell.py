@@ -1,6 +1,6 @@
 """The transport for a server that one reaches by ssh: rsync moves the data, a shell on the target does all else.
 
-Decided here: what stands where at the destination, the order of a push, and what proves that the target is the one that is
+Decided here: what is at the destination, the order of a push, and what proves that the target is the one that is
 meant. Not here: the connection (connection.py), the scripts (target_folder.py), rsync's options (program.py), the
 formats of the agent's own files (own_files.py), whose folder it is and what is copied (core).
 
@@ -297,7 +297,7 @@ class RsyncSshTransport(MarkedRoot):
                 push.stage(growing, waiting)
                 folder.move_over(waiting, destination, [entry.path for entry in read])
                 folder.clear_partials(destination, keeps_pieces=False, then_syncs=True)
-        # Last, so that what is given never says more than what stands beside it.
+        # Last, so that what is given never says more than what is beside it.
         self._replace_by_asking(given, destination, control)
 
     def _replace_by_asking(self, files: Mapping[str, bytes], destination: str, control: Control) -> None:
@@ -358,7 +358,7 @@ def nature_of(name: str) -> Nature:
 
 
 def _require_free(files: Iterable[FileEntry], standing: Mapping[str, TargetEntry], destination: str) -> None:
-    """Raise TransportError when a name is taken, or something else than a folder stands where a folder must be."""
+    """Raise TransportError when a name is taken, or something else than a folder is where a folder must be."""
     for entry in files:
         if entry.path in standing:
             raise TransportError(FailureKind.UNKNOWN, taken(entry.path, destination))

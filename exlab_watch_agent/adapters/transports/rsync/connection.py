@@ -1,11 +1,11 @@
 """One ssh connection to one target, opened on demand, that carries all shells and all of rsync.
 
-Decided here: how many shells stay open, and when the connection is opened anew. Not here: how ssh is called and what its
+Decided here: how many shells stay open, and when the connection is opened again. Not here: how ssh is called and what its
 failures mean (ssh_login.py), what the target can do (target_tools.py), what is asked of a shell (target_folder.py), and
 rsync (program.py).
 
-A fresh ssh login costs 250 ms, a second session over a connection that stands 10 ms, and a question to a shell that is
-open less than one (FACTS.md, "Speeds and costs"). The connection (ssh's ControlMaster) is a child of the agent whose own
+A fresh ssh login costs 250 ms, a second session over an open connection 10 ms, and a question to an open shell less
+than one (docs/facts.md, Speeds and costs). The connection (ssh's ControlMaster) is a child of the agent whose own
 session is a shell reading from the agent: when the agent dies, in whatever way, that shell sees the end of its input, and
 the connection goes with it.
 """
@@ -75,7 +75,7 @@ class SshConnection:
         return self._words()
 
     def close(self) -> None:
-        """End the connection and all that it carries. A later call opens it anew."""
+        """End the connection and all that it carries. A later call opens it again."""
         with self._lock:
             self._close()
 
@@ -195,7 +195,7 @@ class SilentConnection:
             return ssh_words(self.login, self._socket)
 
     def close(self) -> None:
-        """End the connection. A later call opens it anew."""
+        """End the connection. A later call opens it again."""
         with self._lock:
             self._close()
 

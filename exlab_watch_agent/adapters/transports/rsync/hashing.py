@@ -1,4 +1,4 @@
-"""SHA-256 of what stands on the target: by a program there, in portions side by side, or of all bytes read back."""
+"""SHA-256 of what is on the target: by a program there, in portions side by side, or of all bytes read back."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Stands between rsync and ssh and lets no more bytes pass than the bandwidth limit of the moment. A program of its own.
+"""Sits between rsync and ssh and lets no more bytes pass than the bandwidth limit of the moment. A program of its own.
 
 `python -I -S metered_stream.py RATE_FILE PROGRAM ARGUMENT...` starts the program with a pipe as its standard input and
 hands on its own input at the rate that the file says (one double, bytes per second, infinity for none). The agent
 rewrites that file while this runs, so a limit that changes in the middle of a file holds at once; rsync's own `--bwlimit`
-is fixed, and to begin a file of hours anew at each edge of a window would read all of it again on both sides.
+is fixed, and to begin a file of hours again at each edge of a window would read all of it again on both sides.
 
 What comes back does not pass through here: the program has our standard output.
 """
@@ -76,7 +76,7 @@ def _wait_for(rate: int, size_bytes: int) -> None:
         if rate_bytes_per_s == UNLIMITED or missing < 1:
             return
         wait_s = min(_WAIT_MAX_S, missing / rate_bytes_per_s)
-        threading.Event().wait(wait_s)  # the clock of the adapters is not to be had here: nothing of ours is imported
+        threading.Event().wait(wait_s)  # the adapters' clock cannot be used here: nothing of ours is imported
         missing -= wait_s * rate_bytes_per_s
 
 

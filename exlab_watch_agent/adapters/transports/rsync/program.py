@@ -3,8 +3,8 @@
 Decided here: which options rsync gets, and which never. Not here: which files, and what becomes of them on the target
 (by_shell.py): rsync only ever writes into a folder that was made for it, empty, a moment ago.
 
-Source: FACTS.md A8 and (iv). Differences to the command line there: no `--delay-updates` and no `--fsync`, because files
-get their final names by us, and one `sync` for all makes names durable too, which rsync's fsync does not.
+No `--delay-updates` and no `--fsync`: the agent gives files their final names itself, and one `sync` for all makes names
+durable too, which rsync's fsync does not. Source: rsync(1), and docs/facts.md, rsync.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Rsync:
         report: Callable[[int, int], None],
         may_resume: bool,
     ) -> None:
-        """Copy these files below `source_root` into the folder `target_path`, which stands and is empty.
+        """Copy these files below `source_root` into the folder `target_path`, which exists and is empty.
 
         `report` gets bytes and files done so far. `may_resume`: pieces of earlier pushes are there, whose reading on both
         sides moves no byte for a long time. Raises: TransportError; CancelledError.

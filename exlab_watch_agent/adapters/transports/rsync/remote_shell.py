@@ -10,7 +10,7 @@ Scripts are plain POSIX sh (dash, bash, BusyBox). Each runs in a subshell of its
 ```
 
 with a nonce that nobody could know before: an answer that was cut off is never taken for a short one, and whatever a
-login script prints is passed over. An answer that does not come ends the shell, never the lane.
+login script prints is skipped. An answer that does not come ends the shell, never the lane.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK
 from exlab_watch_agent.adapters.transports.rsync.pace import PACE, Pace
 from exlab_watch_agent.ports import Clock
 
-_PID = re.compile(rb"\n([0-9]+)\n$")  # before it may stand what a login script printed
+_PID = re.compile(rb"\n([0-9]+)\n$")  # before it may be what a login script printed
 
 # Statuses that the functions below give, and that scripts pass on.
 ABSENT, NO_ROOT, IN_THE_WAY, FAILED = 3, 4, 5, 6

@@ -1,7 +1,7 @@
 """A folder of a server that is reached by rsync alone: listed, read and written through it, one call at a time.
 
 Decided here: which call of rsync does what, and what it means that one failed. `rrsync` refuses a second call beside the
-first. Not here: rsync's options for all calls and its exit codes (program.py), and what stands where (by_rsync.py).
+first. Not here: rsync's options for all calls and its exit codes (program.py), and what is at a destination (by_rsync.py).
 
 Source: rsync 3.2.7 and 3.5.0 (log.c for how names are printed), their rrsync.
 """
@@ -87,9 +87,9 @@ class RsyncFolder:
     def survey(
         self, paths: Sequence[str], control: Control = UNHINDERED, *, recursive: bool = False
     ) -> dict[str, RsyncEntry]:
-        """Return path below the root → what stands there, for these paths. Links above them are followed.
+        """Return path below the root → what is there, for these paths. Links above them are followed.
 
-        A path that ends with `/` gives what is in that folder, too; with `recursive` all that is below.
+        A path that ends with `/` also gives what is in that folder; with `recursive` all that is below.
         """
         ended = self.list_call(paths, control, recursive=recursive)
         if ended.returncode != 0:
@@ -113,7 +113,7 @@ class RsyncFolder:
     def pulled(
         self, paths: Sequence[str], control: Control, size_bytes: int, *, options: Sequence[str] = ()
     ) -> Iterator[Path]:
-        """Yield a folder in which these files stand, as far as they are regular files there; it is gone afterwards."""
+        """Yield a folder with these files, as far as they are regular files there; it is gone afterwards."""
         with tempfile.TemporaryDirectory(prefix="pulled-", dir=self._scratch()) as folder:
             if shutil.disk_usage(folder).free < size_bytes:
                 text = f"Hashing needs {size_bytes} bytes for a while in {folder}: make room there, then retry."
@@ -130,9 +130,9 @@ class RsyncFolder:
             return {path: (at / path).read_bytes() for path in paths if (at / path).is_file()}
 
     def put(self, files: Mapping[str, bytes], *, may_replace: bool, control: Control = UNHINDERED) -> None:
-        """Make small files stand below the root, each whole at once; what has a name stays unless `may_replace`.
+        """Write small files below the root, each whole at once; what has a name stays unless `may_replace`.
 
-        Raises: TransportError when anything but a folder stands where one must be: rsync would remove a link there.
+        Raises: TransportError when anything but a folder is where one must be: rsync would remove a link there.
         """
         self.make_folders([OWN_FOLDER, *sorted(folders_of(files))])
         with tempfile.TemporaryDirectory(prefix="pushed-", dir=self._scratch()) as folder:
@@ -144,7 +144,7 @@ class RsyncFolder:
             self.run(options, f"{folder}/", self.address("."), list(files), control)
 
     def make_folders(self, paths: Sequence[str]) -> None:
-        """Make folders below the root, never the root. Raises when a link or a file stands where one of them must be."""
+        """Make folders below the root, never the root. Raises when a link or a file is where one of them must be."""
         wanted = sorted({*paths, *folders_of(paths)})
         seen = self.survey(wanted)
         for path in wanted:
@@ -216,7 +216,7 @@ class RsyncFolder:
             )
             return TransportError(FailureKind.NETWORK, text, detail=ended.tail)
         if _NO_FOLDER.search(ended.tail):
-            text = f"At {self._name} a link or a file stands where a folder must be: move it away, then retry."
+            text = f"At {self._name} a link or a file is where a folder must be: move it away, then retry."
             return TransportError(FailureKind.UNKNOWN, text, detail=ended.tail)
         if _NO_ROOT.search(ended.tail):
             text = (

@@ -26,7 +26,7 @@ class SshLogin:
     pace: Pace = PACE
 
     def __post_init__(self) -> None:
-        if not _TARGET.fullmatch(self.target):  # it stands on a command line
+        if not _TARGET.fullmatch(self.target):  # it is put on a command line
             raise ValueError("ssh_target must be user@host")
 
     @property

@@ -22,7 +22,7 @@ from exlab_watch_agent.ports import Control
 
 @dataclass(frozen=True, slots=True)
 class StagedPush:
-    """From where to where, through what, and who is told. `name`: the root for people; `root`: its path on the target.
+    """From where to where, through what, and who gets progress. `name`: the root for people; `root`: its path on the target.
 
     `remote_shell` returns the command by which rsync gets its session. `piece_kept_bytes`: as PIECE_KEPT_BYTES says.
     """
@@ -39,7 +39,7 @@ class StagedPush:
     piece_kept_bytes: int
 
     def copy(self, files: Sequence[FileEntry], folders: set[str]) -> None:
-        """Copy files and give them their names. `folders`: those that stand in the run's folder, kept true."""
+        """Copy files and give them their names. `folders`: those in the run's folder, kept up to date."""
         waiting = own_folder(self.destination, "push")
         self.stage(files, waiting)
         require_sources_unchanged(self.source_root, files)
@@ -89,4 +89,7 @@ def own_folder(destination: str, kind: str) -> str:
 
 def taken(path: str, destination: str) -> str:
     """Return what is wrong where something has the name of a file."""
-    return f"Cannot write {path!r} in {destination!r}: something of that name stands there already, and it is never replaced."
+    return (
+        f"Cannot write {path!r} in {destination!r}: something of that name exists already and is never replaced. "
+        "Rename one of them, then retry."
+    )

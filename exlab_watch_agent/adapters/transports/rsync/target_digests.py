@@ -38,6 +38,7 @@ def digests_in(output: bytes, order: Sequence[tuple[str, bytes | None]]) -> dict
             break
     if at < len(output):
         raise TransportError(
-            FailureKind.UNKNOWN, "The target's hashes cannot be read: its answer is none that is known."
+            FailureKind.UNKNOWN,
+            "The target's hashes cannot be read: its answer has a form that this version does not know.",
         )
     return found

@@ -1,4 +1,4 @@
-"""What stands in a folder of the target, as a shell's answer says it."""
+"""What is in a folder of the target, as a shell's answer says it."""
 
 from __future__ import annotations
 

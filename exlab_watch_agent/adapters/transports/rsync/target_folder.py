@@ -78,7 +78,7 @@ class TargetFolder:
         return answer.output if answer.status == 0 else None
 
     def look(self, destination: str, claim_path: str, creation_path: str, limit_bytes: int) -> FolderLook:
-        """Return what stands in a run's folder; own temporary files and an empty cache folder are nothing."""
+        """Return what is in a run's folder; own temporary files and an empty cache folder are nothing."""
         nonce = secrets.token_hex(16).encode()
         script = self._enter(destination) + (
             b"h=0\n"
@@ -161,11 +161,11 @@ class TargetFolder:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def make(self, folder: str) -> None:
-        """Make a folder and those above it, never the root. Raises also when a link or a file stands in the way."""
+        """Make a folder and those above it, never the root. Also raises when a link or a file is in the way."""
         self._ask(f"Cannot make {folder!r}", self._make(folder) + b":")
 
     def place_new(self, path: str, data: bytes) -> None:
-        """Make a small file stand where nothing stands; what stands there stays. Whole at once, not yet durable."""
+        """Write a small file under a name that nothing has; what has it stays. Whole at once, not yet durable."""
         folder, _, name = path.rpartition("/")
         temporary, final = quoted(temporary_name(name)), quoted(name)
         script = self._make(folder) + (
@@ -185,7 +185,7 @@ class TargetFolder:
         self._ask(f"Cannot write {path!r}", script)
 
     def replace(self, files: Sequence[tuple[str, bytes]], temporary_folder: str) -> None:
-        """Make small files stand over what has their names, each whole at once; durable when it returns.
+        """Write small files, replacing what has their names, each whole at once; durable when it returns.
 
         `temporary_folder`: a new folder of ours below which they wait. Together they must fit on one request.
         """
@@ -244,7 +244,7 @@ class TargetFolder:
 
         `moves`: parent folder (relative to both) → names in it, files or folders. What has a
         name already stays as it is, and what was to be moved stays too. Nothing can be nested by this: the last operand is
-        always the parent folder, which stands.
+        always the parent folder, which exists.
         """
         source = f"{self._root}/{from_folder}"
         said = []
@@ -266,7 +266,7 @@ class TargetFolder:
             self._ask(f"Cannot write {path!r}", script)
 
     def put(self, path: str, data: bytes) -> None:
-        """Make a small file stand over what has its name, whole at once; not yet durable."""
+        """Write a small file, replacing what has its name, whole at once; not yet durable."""
         folder, _, name = path.rpartition("/")
         temporary, final = quoted(temporary_name(name)), quoted(name)
         script = self._make(folder) + (
@@ -311,7 +311,8 @@ class TargetFolder:
         """Remove what pushes of ours left under temporary names.
 
         A program of an earlier push that still writes there can then never give a file its final name: what it would
-        rename is gone. `keeps_pieces`: large pieces stay, for the next push to go on from. `then_syncs`: as `sync`, too.
+        rename is gone. `keeps_pieces`: large pieces stay, for the next push to go on from. `then_syncs`: does what
+        `sync` does as well.
         """
         blocks = self._piece_kept_bytes // 512 - 1
         keeping = b"find \"$n\" -type f -path %b -size +%d -exec mv -f {} ./%b/ \\; || exit %d" % (
@@ -367,7 +368,7 @@ class TargetFolder:
             text = f"{doing}: the folder {self._root} is not there, or the account may not enter it."
             raise TransportError(FailureKind.NETWORK, text, detail=answer.words)
         if answer.status == IN_THE_WAY:
-            text = f"{doing}: a link or a file stands where a folder must be: move it away, then retry."
+            text = f"{doing}: a link or a file is where a folder must be: move it away, then retry."
             raise TransportError(FailureKind.UNKNOWN, text, detail=answer.words)
         raise classified_target(f"{doing} in {self._root}", answer.words)
 

@@ -45,12 +45,12 @@ def as_it_is(source_root: str, path: str) -> FileEntry:
     finally:
         os.close(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise SourceChangedError(f"{path!r} is not a regular file any more.")
+        raise SourceChangedError(f"{path!r} is no longer a regular file.")
     return FileEntry(path, status.st_size, status.st_mtime_ns)
 
 
 def bytes_to_place(source_root: str, path: str, instead: Mapping[str, bytes]) -> bytes:
-    """Return what is to stand for a small file: what is given `instead`, else what the file holds at this moment."""
+    """Return the content of a small file: what is given `instead`, else what the file holds at this moment."""
     given = instead.get(path)
     return read_as_it_is(source_root, path) if given is None else given
 
@@ -64,7 +64,7 @@ def read_as_it_is(source_root: str, path: str) -> bytes:
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
-            raise SourceChangedError(f"{path!r} is not a regular file any more.")
+            raise SourceChangedError(f"{path!r} is no longer a regular file.")
         data = read_at_most(descriptor, before.st_size)
         after = os.fstat(descriptor)
     except OSError as error:

@@ -62,11 +62,11 @@ class MarkedRoot(ABC):
 
     @abstractmethod
     def _place_marker_file(self, data: bytes) -> None:
-        """Make the marker stand where none stands; one that does stays, as far as the way there can tell."""
+        """Write the marker where there is none; one that exists stays, as far as the way there can tell."""
 
     @abstractmethod
     def _place_claim_file(self, destination: str, data: bytes) -> None:
-        """Make the claim stand where none stands; one that does stays, as far as the way there can tell."""
+        """Write the claim where there is none; one that exists stays, as far as the way there can tell."""
 
     @abstractmethod
     def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
@@ -138,7 +138,7 @@ class MarkedRoot(ABC):
         if found is None and expected_marker_id is not None:
             raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
         if expected_marker_id not in (None, found):
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is that of another place"))
+            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} belongs to another destination"))
         return found
 
     def _marker_id(self) -> str | None:
@@ -149,14 +149,16 @@ class MarkedRoot(ABC):
         return found
 
     def _place_marker(self) -> str:
-        """Place a new marker, or adopt the one that another agent places at this moment; return the id that stands."""
+        """Place a new marker, or adopt the one that another agent places at this moment; return the id that is there then."""
         self._place_marker_file(marker_text(new_marker_id()))
         if self._settle_s:
             # Others may have seen no marker either: whose name came last is seen by all once they have all written.
             self._clock.pause(self._settle_s)
         found = self._marker_id()
         if found is None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} does not stay"))
+            raise DestinationUnreachableError(
+                self._away(f"the marker {MARKER_FILE} was written and could not be read back")
+            )
         return found
 
     # --- whose is it -------------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ class MarkedRoot(ABC):
             self._claims[destination] = claim
 
     def _require_own_claim(self, destination: str) -> None:
-        """Return when the claim that was placed last still stands: for ways by which nothing is created exclusively."""
+        """Return when the claim that was placed last is still there: for ways by which nothing is created exclusively."""
         claim = self._claims.get(destination)
         if claim is not None:
             self._require_claim(destination, claim, self._claim_at(destination))
@@ -179,7 +181,10 @@ class MarkedRoot(ABC):
     def _require_claim(self, destination: str, claim: Claim, there: DestinationLook | None) -> None:
         if there is None:
             # It was placed a moment ago, or earlier: a share that went away looks like this.
-            raise TransportError(FailureKind.UNKNOWN, f"{destination!r} at {self._name} has not kept its claim.")
+            raise TransportError(
+                FailureKind.UNKNOWN,
+                f"the claim that was written to {destination!r} at {self._name} could not be read back.",
+            )
         where = f"{destination!r} at {self._name}"
         conflict = conflict_at(standing(there, claim), where, holder=there.holder, is_sealed=False)
         if conflict is not None:

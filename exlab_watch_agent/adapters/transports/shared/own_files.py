@@ -83,7 +83,7 @@ def claim_text(claim: Claim) -> bytes:
 
 
 def claim_in(data: bytes) -> Claim | None:
-    """Return the claim that a claim file makes, None when it is not one. Unknown members are passed over."""
+    """Return the claim that a claim file makes, None when it is not one. Unknown members are ignored."""
     members = _object_in(data)
     identity = members.get("identity")
     if not isinstance(identity, dict):
@@ -132,7 +132,7 @@ def _string(value: object) -> str:
 
 
 def arrived_under_another_name(path: str, where: str) -> TransportError:
-    """Return what is wrong with a target on which a file that was copied does not stand under its name."""
+    """Return what is wrong with a target on which a file that was copied is not there under its name."""
     text = (
         f"{path!r} did not arrive under its name at {where}: the target may take names that differ in case only for the "
         "same, or change them. Rename it, or use another target."

@@ -740,7 +740,7 @@ def assert_taken_and_completed(
     """The push fails with the sentence, the stranger's bytes stay, and once they are moved aside the next one completes."""
     there = root / RUN
     taken = str(stranger.path.relative_to(there))
-    with pytest.raises(TransportError, match=f"{RUN}/{taken} at .* stands there already, and it is never replaced"):
+    with pytest.raises(TransportError, match=f"{RUN}/{taken} at .* exists already and is never replaced"):
         transport.copy(str(run), listed, RUN, control=stranger.control(rate))
     assert stranger.has_come
     assert stranger.path.read_bytes() == stranger.data
