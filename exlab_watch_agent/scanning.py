@@ -71,7 +71,7 @@ class Scanning:
         bound = self._desk.store.root_volume(equipment_id)
         known = Known(dict(lane.known), dict(lane.passed_over), bound, lane.accepted_volume, lane.accepted_by)
         cleaned = frozenset(self._desk.store.paths_in((RunState.CLEANED,), equipment_id))
-        self._desk.see(lane, self._scan, lane, known, cleaned, tuple(lane.unsignalled), is_full)
+        self._desk.see(lane, self._scan, lane, known, cleaned, tuple(sorted(lane.unsignalled)), is_full)
 
     # --- beside the loop ---------------------------------------------------------------------------------------------
 

@@ -567,7 +567,7 @@ class _NoErrors(logging.Handler):
 
 @contextmanager
 def in_place(simulation: Simulation) -> Iterator[None]:
-    """Put the simulation where the machine was: no fsync, no threads, job ids in order, frequent checkpoints."""
+    """Put the simulation where the machine was: no fsync, no threads, job ids in order, frequent checkpoints, one host name."""
 
     def new_id() -> SimpleNamespace:
         simulation._jobs += 1
@@ -586,6 +586,7 @@ def in_place(simulation: Simulation) -> Iterator[None]:
                 (looking_module, "uuid", SimpleNamespace(uuid4=new_id)),
                 (handlers_module, "ThreadPoolExecutor", InlineExecutor),
                 (store_module, "CHECKPOINT_LINES_MIN", 20),
+                (store_module, "socket", SimpleNamespace(gethostname=lambda: "lab")),
                 (AuditTrail, "_write", lambda trail, data: simulation.write_trail(trail, data)),
             ):
                 stack.enter_context(patch.object(target, name, stand_in))

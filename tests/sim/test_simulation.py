@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.sim.oracle import what_is_wrong
 from tests.sim.simulation import HOUR_S, Simulation, in_place, simulate, status_of
 from tests.sim.world import SENTINEL, Killed, NasFile
 
+ROOT = Path(__file__).parent.parent.parent
 SEEDS = int(os.environ.get("EXLAB_SIM_SEEDS", "200"))
 SEEDS_IN_A_CHUNK = 25
 
@@ -434,3 +437,28 @@ def test_a_wall_clock_that_is_set_makes_one_pass_of_two_that_are_seconds_apart(t
 
 def test_one_seed_lives_one_life(tmp_path):
     assert simulate(3, tmp_path / "a") == simulate(3, tmp_path / "b")
+
+
+def test_one_seed_lives_one_life_whatever_the_machine_is_called(tmp_path, monkeypatch):
+    here = simulate(11, tmp_path / "here")
+    monkeypatch.setattr("socket.gethostname", lambda: "a-much-longer-name-than-most")
+    assert simulate(11, tmp_path / "there") == here
+
+
+def test_one_seed_lives_one_life_in_every_process(tmp_path):
+    """Sets of paths have another order in each process, unless Python is told by which seed."""
+    life = (
+        "import sys, pathlib; from tests.sim.simulation import simulate; print(simulate(9, pathlib.Path(sys.argv[1])))"
+    )
+    lives = {
+        subprocess.run(
+            [sys.executable, "-c", life, str(tmp_path / hash_seed)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("0", "1")
+    }
+    assert len(lives) == 1
