@@ -80,7 +80,7 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """`twins`: job id of another run of the same identity → whether it is still at its place, of those that were asked."""
+    """`twins`: place of another run of the same identity → whether a run is still there, of those that were asked for."""
 
     order: Look
     result: LookResult

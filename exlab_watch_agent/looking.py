@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from exlab_watch_agent.core.completeness import settled
@@ -163,18 +163,18 @@ class Looking:
 
     def _asks_for_twins(self, lane: Lane, message: Looked, creation: Creation) -> bool:
         """Before a run is taken for a new one: have asked whether those of the same identity are still at their places."""
-        twins = {
-            twin.job_id: twin.run_path
+        places = {
+            twin.run_path
             for twin in self._desk.twins(creation.identity)
             if twin.equipment_id == lane.equipment.equipment_id
         }
-        if not twins.keys() - message.twins.keys():
+        if places <= message.twins.keys():
             return False
-        self._desk.see(lane, self._ask_for_twins, lane, message, twins)
+        self._desk.see(lane, self._ask_for_twins, lane, message, sorted(places))
         return True
 
-    def _ask_for_twins(self, lane: Lane, message: Looked, twins: Mapping[str, str]) -> None:
-        asked = {job_id: lane.scanner.is_there(path) for job_id, path in twins.items()}
+    def _ask_for_twins(self, lane: Lane, message: Looked, places: Sequence[str]) -> None:
+        asked = {path: lane.scanner.is_there(path) for path in places}
         answered = replace(message, twins={**message.twins, **asked})
         path = message.order.place.run_path
         if not lane.scanner.is_there(path):  # asked last: a run that was moved back meanwhile is not two runs
@@ -360,7 +360,8 @@ class Looking:
         """Return the record of a run at a path where none was known: one that was moved there, or a new one."""
         place = message.order.place
         for twin in self._desk.twins(creation.identity):
-            if message.twins.get(twin.job_id) is False:
+            # Of its place, not of its job: it may have been found in another one since that was asked.
+            if message.twins.get(twin.run_path) is False:
                 return self._move_path(twin, place)
         now = self._desk.clock.now()
         record = RunRecord(

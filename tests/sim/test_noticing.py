@@ -6,7 +6,7 @@ alone until it has come to rest, because how far a run had come when it was chan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 
 from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.lane import Noticed, ScanWanted
+from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import RunState
 from tests.sim.simulation import HOUR_S, Simulation, in_place
 from tests.sim.world import SENTINEL
@@ -239,6 +240,32 @@ def test_a_run_that_is_moved_away_and_back_while_it_is_looked_at_is_one_run(tmp_
             alive.environment.move_run(run)
         alive.run_for(HOUR_S)
         assert list(alive.outcome()) == [home]
+
+
+def test_a_run_that_is_copied_and_moved_is_found_in_one_of_two_places_and_is_not_moved_on_to_the_other(
+    tmp_path: Path,
+) -> None:
+    """Both are asked for while it is gone from its old place; the second answer says nothing of where it is by then."""
+    with life(1, tmp_path, "events") as alive:
+        run = complete_run(alive)
+        assert alive.engine is not None
+        alive.engine.post(Noticed((run.path,)))
+        alive.run_for(HOUR_S)
+        assert list(alive.outcome()) == [run.path]
+        facts: list[str] = []
+        committed = alive.oracle.committed
+
+        def note(entries: Sequence[Entry]) -> None:
+            facts.extend(entry.kind for entry in entries)
+            committed(entries)
+
+        alive.oracle.committed = note  # type: ignore[method-assign]
+        alive.environment.copy_run(run)
+        alive.environment.move_run(run)
+        alive.run_for(0.0, hold="ask_for_twins")
+        alive.run_for(0.0)
+        assert facts.count("moved") == 1
+        assert set(alive.outcome()) == set(alive.world.runs)
 
 
 def queued_run(alive: Life) -> Any:
