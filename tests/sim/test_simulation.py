@@ -273,6 +273,26 @@ def test_nobody_waits_for_a_destination_that_never_answers(tmp_path):
         assert record_of(life).state is RunState.VERIFIED
 
 
+def test_the_outcome_of_an_audit_that_began_before_its_run_was_moved_is_not_believed(tmp_path):
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        moved: list[int] = []
+
+        def move_when_all_is_read(name: str) -> None:
+            if name == "read creation" and life.oracle.windows:
+                life.world.port = lambda _: None
+                life.environment.move_run(run)
+                life._operate({"command": "scan", "operator": "asmith"})
+                life.run_for(0.0)
+                moved.append(record_of(life).turn)
+                assert record_of(life).run_path == run.path
+
+        life.world.port = move_when_all_is_read
+        life.run_for(6 * HOUR_S)
+        assert (record_of(life).state, record_of(life).turn) == (RunState.VERIFIED, moved[0] + 1)
+
+
 def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path):
     with one_run(tmp_path, "") as life:
         life.run_for(HOUR_S)
