@@ -410,6 +410,41 @@ def test_a_seal_that_went_to_an_empty_mount_point_does_not_make_synced_stand_her
         assert record_of(life).state is RunState.VERIFIED
 
 
+def test_a_seal_that_the_nas_did_not_keep_is_made_again(tmp_path):
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        nas = life.world.nas["EQ_A"]
+
+        def lose_half_of_it(port: str) -> None:
+            if port == "read_small" and record_of(life).state is RunState.SEALING:
+                life.world.port = lambda _: None
+                path = f"{record_of(life).destination}/{CACHE_FOLDER}/{CREATION_FILE}"
+                nas.real[path] = NasFile(nas.real[path].data[:-9], 0)
+
+        life.world.port = lose_half_of_it
+        life.run_for(HOUR_S)
+        assert moves_of(life)[-2:] == ["seal_failed", "sealed"]
+        assert what_is_wrong(nas, record_of(life).destination, run) == []
+
+
+def test_the_nas_is_not_told_synced_of_a_run_that_changed_before_its_seal(tmp_path):
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        nas = life.world.nas["EQ_A"]
+
+        def change_before_the_seal(port: str) -> None:
+            if life.oracle.windows and record_of(life).state is RunState.SEALING:
+                life.world.port = lambda _: None
+                life.environment.append_file(run)
+
+        life.world.port = change_before_the_seal
+        life.run_for(35.0)
+        assert moves_of(life)[-2:] == ["proven", "changed"]
+        assert nas.creation_status(record_of(life).destination) is None
+        life.run_for(HOUR_S)
+        assert what_is_wrong(nas, record_of(life).destination, run) == []
+
+
 def test_killed_between_the_seal_there_and_the_status_here_the_next_agent_ends_it(tmp_path):
     with one_run(tmp_path, "") as life:
         (run,) = life.world.runs.values()
