@@ -289,6 +289,24 @@ def test_a_queued_run_that_is_gone_fails_when_a_second_scan_says_so(tmp_path: Pa
         assert alive.outcome()[run.path][0] is RunState.FAILED
 
 
+def test_a_queued_run_that_scans_pass_by_twice_and_that_is_there_after_each_is_not_gone(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = queued_run(alive)
+
+        def away_for_the_scan(name: str) -> None:
+            if name == "scan":
+                alive.world.runs.pop(run.path, None)
+            elif name == "scan done":
+                alive.world.runs[run.path] = run
+
+        alive.world.port = away_for_the_scan
+        assert alive.engine is not None
+        for _ in range(2):
+            alive.engine.post(ScanWanted())
+            alive.run_for(1.0)
+        assert alive.outcome()[run.path][0] is RunState.QUEUED
+
+
 def test_a_folder_that_cannot_be_read_may_be_the_run_that_is_gone_and_is_not_scanned_for_all_the_time(
     tmp_path: Path,
 ) -> None:

@@ -91,6 +91,22 @@ def test_a_copy_that_only_looks_right_is_found_by_its_hashes_where_no_ranges_can
         assert moves_of(life)[2:] == ["push_started", "pushed", "precheck_passed", "put_back", *STRAIGHT]
 
 
+def test_a_turn_in_the_queue_from_before_a_push_does_not_cut_short_the_wait_after_it(tmp_path):
+    """The operator's word comes during the look before the push, which takes the run out of the queue by itself."""
+    with one_run(tmp_path, "drop ok") as life:
+
+        def retry_during_the_look(name: str) -> None:
+            if name == "look":
+                life.world.port = lambda _: None
+                life._operate({"command": "retry", "job_id": record_of(life).job_id, "operator": "asmith"})
+
+        life.world.port = retry_during_the_look
+        life.run_for(35.0)
+        assert moves_of(life)[2:] == ["push_started", "put_back"]
+        life.run_for(HOUR_S)
+        assert moves_of(life)[2:] == SCRIPTS["drop ok"]
+
+
 @pytest.mark.parametrize("trouble", ["away", "unmounted"])
 def test_a_night_of_maintenance_costs_no_attempt(trouble, tmp_path):
     with one_run(tmp_path, trouble) as life:
