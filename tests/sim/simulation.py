@@ -520,7 +520,7 @@ class _WatchedStore(RunStore):
     """The real store; the simulation stands at its commits."""
 
     def __init__(self, folder: Path, simulation: Simulation) -> None:
-        super().__init__(folder, checkpoint_lines=20, write_trail=simulation.write_trail)
+        super().__init__(folder, checkpoint_lines=20, write_trail=simulation.write_trail, host="lab")
         self._simulation = simulation
 
     def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:

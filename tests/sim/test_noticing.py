@@ -6,7 +6,7 @@ alone until it has come to rest, because how far a run had come when it was chan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.looks import BACKGROUND_LOOKS_MAX, Pace
 from exlab_watch_agent.engine.messages import Noticed, ScanWanted
+from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import RunState
 from tests.sim.simulation import HOUR_S, Simulation, in_place
 from tests.sim.world import SENTINEL
@@ -235,6 +236,32 @@ def test_a_run_that_is_moved_away_and_back_while_it_is_looked_at_is_one_run(tmp_
         assert list(alive.outcome()) == [home]
 
 
+def test_a_run_that_is_copied_and_moved_is_found_in_one_of_two_places_and_is_not_moved_on_to_the_other(
+    tmp_path: Path,
+) -> None:
+    """Both are asked for while it is gone from its old place; the second answer says nothing of where it is by then."""
+    with life(1, tmp_path, "events") as alive:
+        run = complete_run(alive)
+        assert alive.engine is not None
+        alive.engine.post(Noticed((run.path,)))
+        alive.run_for(HOUR_S)
+        assert list(alive.outcome()) == [run.path]
+        facts: list[str] = []
+        committed = alive.oracle.committed
+
+        def note(entries: Sequence[Entry]) -> None:
+            facts.extend(entry.kind for entry in entries)
+            committed(entries)
+
+        alive.oracle.committed = note  # type: ignore[method-assign]
+        alive.environment.copy_run(run)
+        alive.environment.move_run(run)
+        alive.run_for(0.0, hold="AskWhere")
+        alive.run_for(0.0)
+        assert facts.count("moved") == 1
+        assert set(alive.outcome()) == set(alive.world.runs)
+
+
 def queued_run(alive: Life) -> Any:
     """Put a complete run into EQ_A that stays in the queue, because the NAS is away."""
     alive.world.nas["EQ_A"].state = "dead"
@@ -254,6 +281,24 @@ def test_a_queued_run_that_is_gone_fails_when_a_second_scan_says_so(tmp_path: Pa
         assert alive.outcome()[run.path][0] is RunState.QUEUED
         alive.run_for(10.0)
         assert alive.outcome()[run.path][0] is RunState.FAILED
+
+
+def test_a_queued_run_that_scans_pass_by_twice_and_that_is_there_after_each_is_not_gone(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = queued_run(alive)
+
+        def away_for_the_scan(name: str) -> None:
+            if name == "scan":
+                alive.world.runs.pop(run.path, None)
+            elif name == "scan done":
+                alive.world.runs[run.path] = run
+
+        alive.world.port = away_for_the_scan
+        assert alive.engine is not None
+        for _ in range(2):
+            alive.engine.post(ScanWanted())
+            alive.run_for(1.0)
+        assert alive.outcome()[run.path][0] is RunState.QUEUED
 
 
 def test_a_folder_that_cannot_be_read_may_be_the_run_that_is_gone_and_is_not_scanned_for_all_the_time(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.sim.oracle import what_is_wrong
 from tests.sim.simulation import HOUR_S, Simulation, in_place, simulate, status_of
 from tests.sim.world import SENTINEL, Killed, NasFile
 
+ROOT = Path(__file__).parent.parent.parent
 SEEDS = int(os.environ.get("EXLAB_SIM_SEEDS", "200"))
 SEEDS_IN_A_CHUNK = 25
 
@@ -90,6 +93,22 @@ def test_a_copy_that_only_looks_right_is_found_by_its_hashes_where_no_ranges_can
     with one_run(tmp_path, "corrupt ok", has_ranges=False) as life:
         life.run_for(HOUR_S)
         assert moves_of(life)[2:] == ["push_started", "pushed", "precheck_passed", "put_back", *STRAIGHT]
+
+
+def test_a_turn_in_the_queue_from_before_a_push_does_not_cut_short_the_wait_after_it(tmp_path: Path) -> None:
+    """The operator's word comes during the look before the push, which takes the run out of the queue by itself."""
+    with one_run(tmp_path, "drop ok") as life:
+
+        def retry_during_the_look(name: str) -> None:
+            if name == "look":
+                life.world.port = lambda _: None
+                life._operate({"command": "retry", "job_id": record_of(life).job_id, "operator": "asmith"})
+
+        life.world.port = retry_during_the_look
+        life.run_for(35.0)
+        assert moves_of(life)[2:] == ["push_started", "put_back"]
+        life.run_for(HOUR_S)
+        assert moves_of(life)[2:] == SCRIPTS["drop ok"]
 
 
 @pytest.mark.parametrize("trouble", ["away", "unmounted"])
@@ -279,6 +298,26 @@ def test_nobody_waits_for_a_destination_that_never_answers(tmp_path: Path) -> No
         assert record_of(life).state is RunState.VERIFIED
 
 
+def test_the_outcome_of_an_audit_that_began_before_its_run_was_moved_is_not_believed(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        moved: list[int] = []
+
+        def move_when_all_is_read(name: str) -> None:
+            if name == "read creation" and life.oracle.windows:
+                life.world.port = lambda _: None
+                life.environment.move_run(run)
+                life._operate({"command": "scan", "operator": "asmith"})
+                life.run_for(0.0)
+                moved.append(record_of(life).turn)
+                assert record_of(life).run_path == run.path
+
+        life.world.port = move_when_all_is_read
+        life.run_for(6 * HOUR_S)
+        assert (record_of(life).state, record_of(life).turn) == (RunState.VERIFIED, moved[0] + 1)
+
+
 def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
         life.run_for(HOUR_S)
@@ -396,6 +435,41 @@ def test_a_seal_that_went_to_an_empty_mount_point_does_not_make_synced_stand_her
         assert record_of(life).state is RunState.VERIFIED
 
 
+def test_a_seal_that_the_nas_did_not_keep_is_made_again(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        nas = life.world.nas["EQ_A"]
+
+        def lose_half_of_it(port: str) -> None:
+            if port == "read_small" and record_of(life).state is RunState.SEALING:
+                life.world.port = lambda _: None
+                path = f"{record_of(life).destination}/{CACHE_FOLDER}/{CREATION_FILE}"
+                nas.real[path] = NasFile(nas.real[path].data[:-9], 0)
+
+        life.world.port = lose_half_of_it
+        life.run_for(HOUR_S)
+        assert moves_of(life)[-2:] == ["seal_failed", "sealed"]
+        assert what_is_wrong(nas, record_of(life).destination, run) == []
+
+
+def test_the_nas_is_not_told_synced_of_a_run_that_changed_before_its_seal(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        nas = life.world.nas["EQ_A"]
+
+        def change_before_the_seal(port: str) -> None:
+            if life.oracle.windows and record_of(life).state is RunState.SEALING:
+                life.world.port = lambda _: None
+                life.environment.append_file(run)
+
+        life.world.port = change_before_the_seal
+        life.run_for(35.0)
+        assert moves_of(life)[-2:] == ["proven", "changed"]
+        assert nas.creation_status(record_of(life).destination) is None
+        life.run_for(HOUR_S)
+        assert what_is_wrong(nas, record_of(life).destination, run) == []
+
+
 def test_killed_between_the_seal_there_and_the_status_here_the_next_agent_ends_it(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
         (run,) = life.world.runs.values()
@@ -443,3 +517,30 @@ def test_a_wall_clock_that_is_set_makes_one_pass_of_two_that_are_seconds_apart(t
 
 def test_one_seed_lives_one_life(tmp_path: Path) -> None:
     assert simulate(3, tmp_path / "a") == simulate(3, tmp_path / "b")
+
+
+def test_one_seed_lives_one_life_whatever_the_machine_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = simulate(11, tmp_path / "here")
+    monkeypatch.setattr("socket.gethostname", lambda: "a-much-longer-name-than-most")
+    assert simulate(11, tmp_path / "there") == here
+
+
+def test_one_seed_lives_one_life_in_every_process(tmp_path: Path) -> None:
+    """Sets of paths have another order in each process, unless Python is told by which seed."""
+    life = (
+        "import sys, pathlib; from tests.sim.simulation import simulate; print(simulate(9, pathlib.Path(sys.argv[1])))"
+    )
+    lives = {
+        subprocess.run(
+            [sys.executable, "-c", life, str(tmp_path / hash_seed)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("0", "1")
+    }
+    assert len(lives) == 1

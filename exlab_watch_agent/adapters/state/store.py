@@ -70,7 +70,8 @@ class RunStore:
     """Implements ports.RunStore over one state folder. One writer, one process; readers use `load`.
 
     `segment_bytes`: how long the trail's live segment may become. `checkpoint_lines`: a checkpoint is due after so many
-    lines, or after half as many as there are runs, whichever is more. `write_trail`: the one write of each commit.
+    lines, or after half as many as there are runs, whichever is more. `write_trail`: the one write of each commit. `host`: what its
+    lines call this machine, by default its own name.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class RunStore:
         checkpoint_lines: int = CHECKPOINT_LINES,
         write_trail: Callable[[int, bytes], None] = write_all,
         clock: Clock | None = None,
+        host: str | None = None,
     ) -> None:
         self._folder = folder
         self._layout = StateLayout(folder)
@@ -95,7 +97,7 @@ class RunStore:
         self._slots: Slots | None = None
         self._writer: _SlotWriter | None = None
         self._lines_since_checkpoint = 0
-        self._who = b'"host":%b,"chart":%b' % (json_bytes(socket.gethostname()), json_bytes(CHART.version))
+        self._who = b'"host":%b,"chart":%b' % (json_bytes(host or socket.gethostname()), json_bytes(CHART.version))
         self._now = (clock or SystemClock()).now
         self.notices: tuple[str, ...] = ()
 
