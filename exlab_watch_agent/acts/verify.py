@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, NOT_THE_COPY, copy_says_synced, note_wrong
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
@@ -72,31 +73,42 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     sizes = {entry.path: entry.size_bytes for entry in inventory.files}
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
     comparison = compare(local=here, manifest=manifest, remote=there | unread, remote_listing=listing)
-    seen = (inventory.fingerprint, inventory.files_total, inventory.bytes_total)
+    found = Verified(
+        turn=effect.turn,
+        comparison=comparison,
+        manifest_digest="",
+        fingerprint=inventory.fingerprint,
+        files_total=inventory.files_total,
+        bytes_total=inventory.bytes_total,
+        skipped_oversize=oversize,
+        uptime=ports.clock.uptime(),
+    )
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
     if comparison.agreement is not Agreement.EQUAL:
         # Nothing more is asked for: what else cannot be read at this moment must not take the place of the verdict.
-        return Verified(effect.turn, comparison, "", *seen, skipped_oversize=oversize, uptime=ports.clock.uptime())
+        return found
     text = format_manifest(here)
     if not oversize:
-        # The seal makes it again, or fails with this very reason and is tried again; a list that stays does no harm.
-        with suppress(ManifestNotKeptError):
-            ports.manifests.save(effect.job_id, text)
-        with suppress(ManifestNotKeptError):
-            ports.manifests.forget_wrong(effect.job_id)
-    creation = ports.creations.read(effect.run_path).creation
-    return Verified(
-        effect.turn,
-        comparison,
-        manifest_digest(text),
-        *seen,
-        _declared_mismatches(here, inventory, ports, effect.run_path),
-        creation.overrides,
-        oversize,
+        _keep(effect, text, ports)
+    return replace(
+        found,
+        manifest_digest=manifest_digest(text),
+        declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
+        overrides=ports.creations.read(effect.run_path).creation.overrides,
         is_seal_missing=manifest is not None and not copy_says_synced(effect, ports),
-        uptime=ports.clock.uptime(),
     )
+
+
+def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
+    """Keep the manifest, and forget what was wrong: both may fail.
+
+    The seal makes the manifest anew, or fails with this very reason and is tried again; a list that stays does no harm.
+    """
+    with suppress(ManifestNotKeptError):
+        ports.manifests.save(effect.job_id, text)
+    with suppress(ManifestNotKeptError):
+        ports.manifests.forget_wrong(effect.job_id)
 
 
 def _require_no_foreign_claim(effect: Verify, ports: Ports) -> None:
