@@ -419,7 +419,7 @@ class Simulation:
             self.start()
         self._log("CALM")
         self.run_for(20 * HOUR_S)
-        for command in ("resolve", "retry"):
+        for command in ("resolve", "retry", "resolve"):  # a sealed run that failed may have changed meanwhile
             for record in sorted(self.oracle.acknowledged.values(), key=lambda r: r.job_id):
                 if (record.state, command) in ((RunState.CONFLICT, "resolve"), (RunState.FAILED, "retry")):
                     self._operate({"command": command, "job_id": record.job_id, "operator": "asmith"})
