@@ -30,12 +30,13 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     cache = ports.tree.cache_files(effect.run_path)
     told = {f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest, f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data}
     ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead=told)
+    # In the empty mount point of a share that went away the seal is read back just as well: so the marker comes first. A share
+    # that was away while the seal was written, and is back by now, then has no seal to be read.
+    ports.transport.require_marker(expected_marker_id=ports.marker_id())
     for path, data in told.items():
         if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
     unchanged_inventory(effect, ports)
-    # In the empty mount point of a share that went away the seal is read back just as well.
-    ports.transport.require_marker(expected_marker_id=ports.marker_id())
     # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made again.
     saved = ports.creations.put_text(effect.run_path, synced)
     return Sealed(effect.turn, saved)

@@ -435,6 +435,31 @@ def test_a_seal_that_went_to_an_empty_mount_point_does_not_make_synced_stand_her
         assert record_of(life).state is RunState.VERIFIED
 
 
+@pytest.mark.parametrize("back_at", ["require_marker", "inventory"])
+def test_a_share_that_was_away_only_while_its_seal_was_written_has_none(back_at: str, tmp_path: Path) -> None:
+    """The seal went to the empty mount point, and may even be read back from there, before the share is back."""
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        nas = life.world.nas["EQ_A"]
+        seen: list[str] = []
+
+        def away_while_it_is_written(port: str) -> None:
+            if port == "text_with_status":
+                seen.append(port)
+                nas.state = "unmounted"
+            elif seen and port == back_at:
+                nas.state = "up"
+
+        life.world.port = away_while_it_is_written
+        life.run_for(60.0)
+        assert seen
+        nas.state = "up"
+        life.world.port = lambda _: None
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+        assert what_is_wrong(nas, record_of(life).destination, run) == []
+
+
 def test_a_seal_that_the_nas_did_not_keep_is_made_again(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
         (run,) = life.world.runs.values()
