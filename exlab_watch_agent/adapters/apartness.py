@@ -37,6 +37,8 @@ from exlab_watch_agent.ports import Clock, Transport
 
 ASK_EVERY_S = 24 * 3600.0
 _NAME = "apart"
+_ASKED_FOR: set[str] = set()
+"""Names of the probe files of all lanes of this process; a set's single operation is atomic."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -176,14 +178,18 @@ def _probe_in(folder: str) -> Iterator[str]:
     """Yield the name of a new empty file in a folder, which is gone afterwards. Raises: OSError."""
     if not _is_folder(folder):
         raise OSError(errno.ENOTDIR, "it is not a folder", folder)
-    remove_temporaries(Path(folder), of=_NAME)
     name = temporary_name(_NAME)
     path = os.path.join(folder, name)
-    os.close(os.open(path, _CREATE, 0o644))  # also for the account there
+    _ASKED_FOR.add(name)  # several lanes may ask at the same time, and none may take the others' for left over
     try:
-        yield name
+        remove_temporaries(Path(folder), of=_NAME, but=_ASKED_FOR)
+        os.close(os.open(path, _CREATE, 0o644))  # also for the account there
+        try:
+            yield name
+        finally:
+            os.unlink(path)  # one that is gone already was not there to be seen: then nothing was shown
     finally:
-        os.unlink(path)  # one that is gone already was not there to be seen: then nothing was shown
+        _ASKED_FOR.discard(name)
 
 
 def _holds(folder: str, name: str, nonce: bytes) -> bool:

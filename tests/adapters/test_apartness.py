@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from exlab_watch_agent.adapters import apartness
 from exlab_watch_agent.adapters.apartness import ASK_EVERY_S, ProbedApartness
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
@@ -134,3 +135,9 @@ def test_a_probe_file_that_somebody_takes_away_shows_nothing(tmp_path: Path, mon
         place.apartness.require_root()
     with pytest.raises(RunUnreadableError):
         place.apartness.require_run(str(place.run), RUN)
+
+
+def test_lanes_that_ask_at_the_same_time_leave_each_other_s_probe_files_alone(tmp_path: Path) -> None:
+    with apartness._probe_in(str(tmp_path)) as first, apartness._probe_in(str(tmp_path)) as second:
+        assert {entry.name for entry in tmp_path.iterdir()} == {first, second}
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,15 +52,15 @@ def temporary_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(8)}.tmp"
 
 
-def remove_temporaries(folder: Path, *, of: str = "") -> None:
-    """Remove what writers that were killed left in a folder, of one name or of all names.
+def remove_temporaries(folder: Path, *, of: str = "", but: Collection[str] = ()) -> None:
+    """Remove what writers that were killed left in a folder, of one name or of all names, but those of writers that we know.
 
-    Only for who knows that nobody writes there now. What cannot be removed stays: it does no harm.
+    Only for who knows that nobody else writes there now. What cannot be removed stays: it does no harm.
     """
     prefix = f".{of}." if of else "."
     with suppress(OSError):
         for name in os.listdir(folder):
-            if is_temporary_name(name) and name.startswith(prefix):
+            if is_temporary_name(name) and name.startswith(prefix) and name not in but:
                 with suppress(OSError):
                     os.unlink(folder / name)
 

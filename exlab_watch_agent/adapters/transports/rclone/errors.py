@@ -68,3 +68,8 @@ def error_in(answer: Mapping[str, Any]) -> RcloneError:
     text = str(answer.get("error", "rclone gave no reason"))
     is_missing = answer.get("status") == http.client.NOT_FOUND or _IS_FOLDER in text
     return RcloneError(text, is_missing=is_missing)
+
+
+def met_another(result: Mapping[str, Any]) -> bool:
+    """Whether placing a file failed because another was placed into the same new folder at the same time."""
+    return any(saying in str(result.get("error")) for saying in ("mkParentDir failed", "Move NewObject failed"))

@@ -44,7 +44,7 @@ from exlab_watch_agent.adapters.transports.rclone.daemon import (
     rclone_program,
     rclone_version,
 )
-from exlab_watch_agent.adapters.transports.rclone.errors import RcloneError, error_in
+from exlab_watch_agent.adapters.transports.rclone.errors import RcloneError, error_in, met_another
 from exlab_watch_agent.adapters.transports.rclone.jobs import Jobs
 from exlab_watch_agent.adapters.transports.rclone.pace import PACE, Pace
 from exlab_watch_agent.adapters.transports.rclone.proof import SAMPLED_BYTES_MIN, Proof
@@ -327,8 +327,8 @@ class RcloneTransport(MarkedRoot):
                     os.utime(folder / str(number), ns=(entry.mtime_ns, entry.mtime_ns))
                     inputs.append(self._putting(folder, str(number), f"{destination}/{entry.path}", may_replace=True))
                 results = list(self._remote.ask("job/batch", inputs=inputs, concurrency=SMALL_AT_ONCE)["results"])
-                # Several that make one new folder at once may get in each other's way over SFTP.
-                again = [n for n, result in enumerate(results) if "mkParentDir failed" in str(result.get("error"))]
+                # Several that make one new folder at once may get in each other's way over SFTP, or not find their file in it.
+                again = [n for n, result in enumerate(results) if met_another(result)]
                 if again:
                     more = self._remote.ask("job/batch", inputs=[inputs[n] for n in again], concurrency=1)["results"]
                     for n, result in zip(again, more, strict=True):
