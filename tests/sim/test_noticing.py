@@ -181,6 +181,42 @@ def test_the_agent_s_own_writes_lead_to_no_look_at_the_data(tmp_path: Path) -> N
         assert "read creation" in reads[written:]  # it was noticed, and known for its own
 
 
+def test_a_folder_that_is_new_is_looked_at_before_all_that_is_only_looked_at_again(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        assert alive.engine is not None
+        blocked = [complete_run(alive) for _ in range(3)]
+        for run in blocked:
+            alive.environment.bad_name(run)
+        alive.engine.post(ScanWanted())
+        alive.run_for(60.0)
+        assert {state for state, *_ in alive.outcome().values()} == {RunState.BLOCKED}
+        new = complete_run(alive)
+        paths = looks_of(alive)
+        alive.engine.post(ScanWanted(("EQ_A",)))
+        alive.run_for(0.0)
+        assert paths[0] == new.path
+        assert sorted(paths[1:]) == sorted(run.path for run in blocked)
+
+
+def test_a_root_that_is_there_again_is_looked_at_in_full_whatever_the_scan_was_for(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        assert alive.engine is not None
+        run = complete_run(alive)
+        alive.environment.bad_name(run)
+        alive.engine.post(ScanWanted())
+        alive.run_for(60.0)
+        assert alive.outcome()[run.path][0] is RunState.BLOCKED
+        alive.world.roots_away.add("EQ_A")
+        alive.engine.post(ScanWanted(("EQ_A",)))
+        alive.run_for(1.0)
+        assert alive.engine.lanes["EQ_A"].root_problem is not None
+        alive.environment.bad_name(run)
+        alive.world.roots_away.clear()
+        alive.engine.post(ScanWanted(("EQ_A",), is_full=False))
+        alive.run_for(1.0)
+        assert alive.outcome()[run.path][0] is not RunState.BLOCKED
+
+
 def test_a_slow_look_waits_for_its_turn_in_the_background_and_a_new_run_does_not(tmp_path: Path) -> None:
     with life(1, tmp_path, "events") as alive:
         run = complete_run(alive)
@@ -269,6 +305,25 @@ def queued_run(alive: Life) -> Any:
     alive.run_for(HOUR_S)
     assert alive.outcome()[run.path][0] is RunState.QUEUED
     return run
+
+
+def test_a_run_whose_override_is_revoked_while_it_is_in_the_queue_is_not_pushed(tmp_path: Path) -> None:
+    def say(members: dict[str, Any], **entry: str) -> None:
+        members["validation_overrides"].append({"operator": "asmith", **entry})
+
+    with life(1, tmp_path, "scans") as alive:
+        nas = alive.world.nas["EQ_A"]
+        nas.state = "dead"
+        run = complete_run(alive)
+        alive.environment.bad_name(run)
+        alive.environment._edit(run, lambda members: say(members, id="a", problem_class="reserved_filesystem_name"))
+        alive.run_for(HOUR_S)
+        assert alive.outcome()[run.path][0] is RunState.QUEUED
+        alive.environment._edit(run, lambda members: say(members, id="b", revokes="a"))
+        nas.state = "up"
+        alive.run_for(HOUR_S)
+        assert alive.outcome()[run.path][0] is RunState.BLOCKED
+        assert nas.real == {}
 
 
 def test_a_queued_run_that_is_gone_fails_when_a_second_scan_says_so(tmp_path: Path) -> None:

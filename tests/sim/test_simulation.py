@@ -220,6 +220,32 @@ def test_a_folder_that_is_copied_back_to_where_its_original_was_gets_no_share_in
         assert states == {run.path: RunState.VERIFIED, old: RunState.CONFLICT}
 
 
+def test_a_copied_folder_is_not_pushed_to_its_original_s_copy_although_the_nas_does_not_show_that_for_a_moment(
+    tmp_path: Path,
+) -> None:
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        old, nas = run.path, life.world.nas["EQ_A"]
+        life.environment.move_run(run)
+        life.run_for(HOUR_S)
+        while old not in life.world.runs:
+            life.world.runs = {run.path: run}
+            life.environment.copy_run(run)
+        life.environment.complete_run(life.world.runs[old])
+        real = nas.real
+
+        def empty_for_the_look(name: str) -> None:
+            nas.real = {} if name == "look" and life.oracle.looking else real
+
+        life.world.port = empty_for_the_look
+        life.run_for(2 * HOUR_S)
+        assert life.store is not None
+        (copied,) = (record for record in life.oracle.acknowledged.values() if record.run_path == old)
+        assert copied.state is RunState.CONFLICT
+        assert [move.trigger for move in life.store.history(copied.job_id)][-2:] == ["admitted", "conflict_found"]
+
+
 def test_a_sealed_run_whose_healing_failed_keeps_its_proven_copy_when_it_changes_then(tmp_path: Path) -> None:
     with one_run(tmp_path, "ok auth") as life:
         (run,) = life.world.runs.values()
