@@ -264,6 +264,33 @@ def test_a_sealed_run_whose_healing_failed_keeps_its_proven_copy_when_it_changes
         assert record_of(life).state is RunState.CONFLICT
 
 
+def test_a_sealed_run_that_was_blocked_when_it_was_to_be_healed_keeps_its_proven_copy_when_it_changes_then(
+    tmp_path: Path,
+) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+
+        def add_entry(**entry: str) -> None:
+            life.environment._edit(run, lambda members: members["validation_overrides"].append(entry))
+            life._operate({"command": "scan", "operator": "asmith"})
+
+        life.environment.bad_name(run)
+        add_entry(id="a", operator="asmith", problem_class="reserved_filesystem_name")
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+        add_entry(id="b", operator="asmith", revokes="a")
+        rot(life)
+        life.run_for(7 * HOUR_S)
+        assert (record_of(life).state, record_of(life).is_sealed) == (RunState.BLOCKED, True)
+        for path in sorted(set(run.files) - {SENTINEL}):
+            life.world.put(run, path, b"something else, written after the seal")
+        life.run_for(3 * HOUR_S)
+        assert record_of(life).state is RunState.BLOCKED
+        add_entry(id="c", operator="asmith", problem_class="reserved_filesystem_name")
+        life.run_for(3 * HOUR_S)
+        assert record_of(life).state is RunState.CONFLICT
+
+
 def test_a_destination_that_is_the_instruments_own_folder_is_never_written_to_and_proves_nothing(
     tmp_path: Path,
 ) -> None:
