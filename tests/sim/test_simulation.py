@@ -569,6 +569,22 @@ def test_killed_between_the_seal_there_and_the_status_here_the_next_agent_ends_i
         assert what_is_wrong(nas, record_of(life).destination, run) == []
 
 
+def test_what_a_kill_left_of_a_commit_is_cut_off_before_the_next_commit(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        life.run_for(10.0)
+        assert record_of(life).state is RunState.ACQUIRING
+        life._torn = b'{"seq":99,"at":"2026-04-17T14:'
+        life.die("the write of the trail")
+        life.start()
+        life.run_for(HOUR_S)
+        assert moves_of(life)[1:] == ["admitted", *STRAIGHT]
+        before = record_of(life)
+        life.die("a step")
+        life.start()  # all of it is in the trail, and whole
+        assert life.store is not None
+        assert (list(life.store), life.store.hold) == ([before], None)
+
+
 def test_a_wall_clock_that_is_set_makes_one_pass_of_two_that_are_seconds_apart(tmp_path: Path) -> None:
     def pass_after(seconds: float, *, jump_days: float = 0) -> int:
         life.run_for(seconds)
