@@ -19,9 +19,10 @@ from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.looks import BACKGROUND_LOOKS_MAX, Pace
 from exlab_watch_agent.engine.messages import Noticed, ScanWanted
+from exlab_watch_agent.errors import CreationFileError
 from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import RunState
-from tests.sim.simulation import HOUR_S, Simulation, in_place
+from tests.sim.simulation import HOUR_S, Simulation, in_place, status_of
 from tests.sim.world import SENTINEL
 
 NEVER_S = 1e9
@@ -155,6 +156,28 @@ def test_an_operator_s_edit_that_the_agent_s_own_write_took_along_is_still_looke
         alive._way = "events"
         alive.run_for(HOUR_S)
         assert alive.outcome()[run.path][0] is RunState.VERIFIED
+
+
+def test_a_status_that_could_not_be_written_and_one_that_another_program_wrote_are_put_right(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = complete_run(alive)
+        alive.environment.bad_name(run)
+
+        def locked(name: str) -> None:
+            if name == "set_sync_status":
+                alive.world.port = lambda _: None
+                raise CreationFileError("another program has it open", code="locked")
+
+        alive.world.port = locked
+        assert alive.engine is not None
+        alive.engine.post(ScanWanted())
+        alive.run_for(40.0)
+        assert (alive.outcome()[run.path][0], status_of(run)) == (RunState.BLOCKED, "pending")
+        alive.run_for(100.0)
+        assert status_of(run) == "blocked_by_validation"
+        alive.environment._edit(run, lambda members: members.update(sync_status="synced"))
+        alive.run_for(HOUR_S)
+        assert status_of(run) == "blocked_by_validation"
 
 
 def test_the_agent_s_own_writes_lead_to_no_look_at_the_data(tmp_path: Path) -> None:
