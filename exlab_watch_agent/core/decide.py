@@ -44,6 +44,7 @@ from exlab_watch_agent.statechart import CHART, RunState, Trigger
 RunEffect = Work | WriteStatus
 LOCAL_CHANGED = "local_changed_after_sync"
 NAMES_KEPT_MAX = 20
+HAS_CHANGED = "the run changed since it counted as complete"
 UNREADABLE_MAX = 2
 """So often in a row a copy that cannot be read as a whole is looked at, before it counts as damaged."""
 
@@ -137,7 +138,6 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
     if refusals:
         refusal = _as_seen(record, event).with_error(LastError(refusals[0].rule, explain(findings)))
         refused = Judgement(Trigger.REFUSED, explain(findings), refusal)
-    changed = _start_over(record, "the run changed since it counted as complete")
     match record.state:
         case RunState.ACQUIRING if event.completeness.is_complete:
             return refused or Judgement(
@@ -145,22 +145,23 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             )
         # What was sealed is never started over: in the queue the change shows, and an operator must choose.
         case RunState.BLOCKED if has_changed and not record.is_sealed:
-            return changed
+            return _start_over(record, HAS_CHANGED)
         case RunState.BLOCKED if refused is None:
             admitted = _admitted(record, event, now)
             if record.is_sealed:
                 admitted = replace(admitted, fingerprint=record.fingerprint)
             return Judgement(Trigger.ADMITTED, "the gate lets it through now", admitted)
         case RunState.QUEUED:
-            return _judge_queued(record, event, refused=refused, changed=changed if has_changed else None)
+            changed = _start_over(record, HAS_CHANGED) if has_changed else None
+            return _judge_queued(record, event, refused=refused, changed=changed)
         case RunState.RUNNING if refused is not None:
             return refused
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY | RunState.SEALING if has_changed:
-            return _judge_change(record, "the run changed since it counted as complete")
+            return _judge_change(record, HAS_CHANGED)
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if has_changed:
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
-            return changed
+            return _start_over(record, HAS_CHANGED)
     return None
 
 
