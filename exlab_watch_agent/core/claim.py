@@ -32,7 +32,9 @@ class DestinationLook:
 
     `is_empty`: it is absent or holds nothing at all. `claim`: ours or another agent's, if there is one.
     `identity`: from a `creation.json` that is there, None when there is none or it cannot be read.
-    `is_sealed`: claim or `creation.json` say that the copy was proven. `holder`: who makes the claim, in words.
+    `is_sealed`: claim or `creation.json` say that the copy was proven. `says_synced`: its `creation.json` says so.
+    `sealed_as`: the manifest's digest that the claim says was proven, empty where it says none. `holder`: who makes the
+    claim, in words.
     """
 
     is_empty: bool
@@ -40,6 +42,8 @@ class DestinationLook:
     identity: RunIdentity | None
     is_sealed: bool = False
     holder: str = ""
+    says_synced: bool = False
+    sealed_as: str = ""
 
 
 class DestinationStanding(StrEnum):

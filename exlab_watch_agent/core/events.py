@@ -72,8 +72,8 @@ class Verified:
     Where both sides are not equal, the comparison is all that it says: `manifest_digest` is empty then.
     `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
-    destination was not taken because of `verify.max_stream_bytes`. `is_seal_missing`: the run was sealed, and its copy
-    does not say so, or no longer does. `uptime`: when it was found, by a clock that nobody sets.
+    destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
+    the seal of its copy; empty where nothing is. `uptime`: when it was found, by a clock that nobody sets.
     """
 
     turn: int
@@ -85,7 +85,7 @@ class Verified:
     declared_mismatches: tuple[str, ...] = ()
     overrides: tuple[OverrideEntry, ...] = ()
     skipped_oversize: tuple[str, ...] = ()
-    is_seal_missing: bool = False
+    seal_fault: str = ""
     uptime: Uptime = UNKNOWN_UPTIME
 
 

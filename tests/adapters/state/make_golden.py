@@ -480,7 +480,7 @@ def sealed(story: Story) -> None:
     story.feed(elsewhere, AUDIT, compared(Agreement.EQUAL, skipped_oversize=("raw/λ 01.tif",)))
     story.feed(missed, AUDIT, compared(Agreement.LOCAL_GONE, local_missing=NAMES), equal)
     story.feed(missed, AUDIT, compared(Agreement.LOCAL_DIFFERS, local_changed=("README.md",)))
-    story.feed(missed, compared(Agreement.EQUAL, is_seal_missing=True))
+    story.feed(missed, compared(Agreement.EQUAL, seal_fault="its manifest is gone"))
     for job_id in (often, doubted, missed):
         story.manifests.save(job_id, manifest_of(story.records[job_id]))
 

@@ -29,7 +29,6 @@ from exlab_watch_agent.errors import FailureKind, TransportError
 MARKER_FILE = ".exlab-watch-agent.json"
 PROBE_PREFIX = ".exlab-probe-"
 PARTIAL_FOLDER = ".exlab-partial"
-SUPERSEDED_FOLDER = ".exlab-superseded"
 CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
 OWN_FILE_BYTES_MAX = 1024 * 1024
 SCHEMA = 1
@@ -96,9 +95,9 @@ def claim_in(data: bytes) -> Claim | None:
     return Claim(job_id=job_id, equipment_id=equipment_id, run=run, identity=RunIdentity(*rest))
 
 
-def is_sealed_claim(data: bytes) -> bool:
-    """Return whether a claim says that its copy was proven: only the seal adds this member."""
-    return bool(_object_in(data).get("manifest_sha256"))
+def sealed_as(data: bytes) -> str:
+    """Return the digest of the manifest that a claim says was proven; empty before the seal, which adds this member."""
+    return _string(_object_in(data).get("manifest_sha256"))
 
 
 def holder_in(data: bytes) -> str:
