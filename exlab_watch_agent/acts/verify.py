@@ -89,6 +89,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         files_total=inventory.files_total,
         bytes_total=inventory.bytes_total,
         skipped_oversize=oversize,
+        anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
         uptime=ports.clock.uptime(),
     )
     if comparison.agreement is Agreement.REMOTE_DIFFERS:

@@ -603,3 +603,31 @@ def test_a_seal_that_was_lost_or_altered_on_the_nas_is_made_again_and_what_was_a
     assert list(superseded(lab).values()) == kept
     assert lab.cli("verify", run.name).code == 0
     assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
+
+
+# --- a state folder that is not the one that sealed ------------------------------------------------------------------
+
+
+def test_a_state_folder_that_was_put_back_to_an_older_copy_holds_deletion_until_it_is_accepted(lab: Lab) -> None:
+    run = proven_twice(lab)
+    older = lab.state.with_name("older")
+    shutil.copytree(lab.state, older)
+    (lab.copy_of(run) / CACHE / "checksums.sha256").unlink()
+    assert lab.cli("verify", run.name).code == 0, (
+        "sealed again, at a line that the copy of the state folder does not have"
+    )
+    assert lab.cli("problems").code == 0
+    shutil.rmtree(lab.state)
+    older.rename(lab.state)
+    lab.cli("verify", run.name)
+    said = lab.cli("problems")
+    assert "older copy" in said.out
+    assert "resolve --accept-trail" in said.out
+    assert "deletion_on_hold" in problem_kinds(lab)
+    held = [fact for fact in lab.trail() if fact["kind"] == "trail_found_behind"]
+    lab.cli("verify", run.name)
+    assert [fact for fact in lab.trail() if fact["kind"] == "trail_found_behind"] == held, "it is told once"
+    assert lab.cli("resolve", "--accept-trail", "--reason", "the backup is what we have").code == 0
+    assert lab.cli("verify", run.name).code == 0
+    assert lab.cli("problems").code == 0
+    lab.assert_whole(run)

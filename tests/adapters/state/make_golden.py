@@ -26,9 +26,10 @@ from typing import Any
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
+from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import say
 from exlab_watch_agent.adapters.state.layout import TRAIL_NAME, StateLayout
-from exlab_watch_agent.adapters.state.recovery import binding_in, load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import load, verify_trail
 from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.state.slots import STORE_SCHEMA
 from exlab_watch_agent.adapters.state.store import RunStore

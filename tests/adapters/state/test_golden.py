@@ -20,10 +20,11 @@ import pytest
 from exlab_watch_agent.adapters.children.process import Children
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.state.documents import move_json, move_of, record_json, record_of
+from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
-from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import Loaded, load, verify_trail
 from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in, holder_in, marker_id_in, sealed_as

@@ -15,6 +15,7 @@ from typing import ClassVar
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     MARKER_FILE,
+    anchor_in,
     claim_in,
     claim_text,
     holder_in,
@@ -219,4 +220,5 @@ def look_of(
         holder="" if claim is None else holder_in(claim),
         says_synced=is_synced,
         sealed_as=proven_as,
+        anchor=None if claim is None else anchor_in(claim),
     )
