@@ -190,9 +190,10 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
         case RunState.AUDITING:
             return _judge_audit(record, event, now=now, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
-            trigger = Trigger.SEAL_MISSED if event.is_seal_missing else Trigger.DIFFERENCE_GONE
             proven = _proven(record, event, now=now, policy=policy)
-            return Judgement(trigger, "both sides equal the manifest again", proven)
+            if event.seal_fault:
+                return _seal_missed(proven, event)
+            return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", proven)
     return None
 
 
@@ -232,7 +233,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
 def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
     found = _words(event.comparison)
     if _is_equal(event):
-        return Judgement(Trigger.PROVEN, found, _proven(record, event, now=now, policy=policy))
+        proven = _proven(record, event, now=now, policy=policy)
+        return _seal_missed(proven, event) if event.seal_fault else Judgement(Trigger.PROVEN, found, proven)
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
             return _damaged(record, LastError(FailureKind.HASH_MISMATCH, found))
@@ -243,6 +245,15 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
             return _conflict(record, LastError(LOCAL_CHANGED, found), fingerprint=event.fingerprint)
         case _:
             assert_never(event.comparison.agreement)
+
+
+def _seal_missed(proven: RunRecord, event: Verified) -> Judgement:
+    """The data are what they were, and the copy does not say so, or says something else: it is sealed again."""
+    return Judgement(
+        Trigger.SEAL_MISSED,
+        f"both sides equal the manifest, but the NAS copy does not say so: {event.seal_fault}",
+        proven,
+    )
 
 
 def _damaged(record: RunRecord, error: LastError) -> Judgement:
@@ -277,7 +288,7 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             if record.attempts + 1 >= UNREADABLE_MAX:
                 return _damaged(record, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
-        case RunState.AUDITING | RunState.RUNNING if event.conflict:
+        case RunState.AUDITING | RunState.RUNNING | RunState.SEALING if event.conflict:
             return _conflict(record, LastError(event.conflict, event.message))
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.with_error(error))
@@ -432,5 +443,11 @@ def work_effect(record: RunRecord) -> Work | None:
         case RunState.AWAITING_VERIFY | RunState.AUDITING:
             return verify_effect(record)
         case RunState.SEALING:
-            return Seal(*place, manifest_digest=record.manifest_digest, claim=claim_of(record), wait_s=record.wait_s)
+            return Seal(
+                *place,
+                manifest_digest=record.manifest_digest,
+                claim=claim_of(record),
+                wait_s=record.wait_s,
+                is_again=record.is_sealed,
+            )
     return None

@@ -60,12 +60,14 @@ class Verify(Subject):
 class Seal(Subject):
     """Write manifest and final `creation.json` on both sides and read them back.
 
-    `wait_s`: not before that long. `anchor`: what the claim is to say besides whose it is, above all the trail's head.
+    `wait_s`: not before that long. `is_again`: the run was sealed before. `anchor`: what the claim is to say besides whose it
+    is, above all the trail's head.
     """
 
     manifest_digest: str
     claim: Claim
     wait_s: float
+    is_again: bool = False
     anchor: Mapping[str, str | int] = field(default_factory=dict)
 
 

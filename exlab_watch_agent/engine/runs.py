@@ -19,14 +19,22 @@ from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import AskWhere, Inspect
 from exlab_watch_agent.core.events import (
     Event,
+    Inspected,
     Inspection,
     NothingNew,
     Seen,
     Unseen,
     UnseenCode,
+    Verified,
     Whereabouts,
 )
-from exlab_watch_agent.core.facts import IdentityChanged, OverrideFound, OverridesRemoved, RunMoved, Transition
+from exlab_watch_agent.core.facts import (
+    IdentityChanged,
+    OverrideFound,
+    OverridesRemoved,
+    RunMoved,
+    Transition,
+)
 from exlab_watch_agent.core.gate import blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
@@ -80,6 +88,8 @@ class Runs:
         record = self._bench.commit.record(job_id)
         if record is None:
             return None
+        if isinstance(event, Inspected | Verified) and event.anchor is not None:
+            self._bench.commit.compare_anchor(event.anchor)
         step = self._decide(record, event, now=self._bench.clock.now(), policy=self._bench.policy)
         after = step.record
         if step.move is not None:
