@@ -28,13 +28,7 @@ from exlab_watch_agent.core.events import (
     Verified,
     Whereabouts,
 )
-from exlab_watch_agent.core.facts import (
-    IdentityChanged,
-    OverrideFound,
-    OverridesRemoved,
-    RunMoved,
-    Transition,
-)
+from exlab_watch_agent.core.facts import IdentityChanged, OverrideFound, OverridesRemoved, RunMoved, Transition
 from exlab_watch_agent.core.gate import blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry

@@ -268,8 +268,8 @@ GUARDS = (
     Guard(
         "the destination is shown not to be the source: before an audit",
         "acts/verify.py",
-        "        ports.apartness.require_run(effect.run_path, effect.destination)\n        _require_no_foreign_claim",
-        "        _require_no_foreign_claim",
+        "        ports.apartness.require_run(effect.run_path, effect.destination)\n        look_there",
+        "        look_there",
     ),
     Guard(
         "a copy stops saying synced before it changes",
@@ -438,8 +438,14 @@ GUARDS = (
     Guard(
         "after a conflict the seal is made anew",
         "core/decide.py",
-        "trigger = Trigger.SEAL_MISSED if event.is_seal_missing else Trigger.DIFFERENCE_GONE",
-        "trigger = Trigger.DIFFERENCE_GONE",
+        "            if event.seal_fault:\n",
+        "            if False:\n",
+    ),
+    Guard(
+        "an audit looks at the seal",
+        "core/decide.py",
+        "_seal_missed(proven, event) if event.seal_fault else Judgement(Trigger.PROVEN, found, proven)",
+        "Judgement(Trigger.PROVEN, found, proven)",
     ),
     Guard(
         "verify looks at the run again after hashing; a file that vanished meanwhile is missed",

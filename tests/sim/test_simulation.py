@@ -132,6 +132,19 @@ def test_a_nas_that_rots_after_the_seal_is_healed_and_both_versions_are_kept(tmp
         assert nas.lost() == []
 
 
+@pytest.mark.parametrize("name", ["checksums.sha256", "exlab-watch-agent.json"])
+def test_a_seal_that_is_lost_on_the_nas_is_made_again_by_the_next_audit(tmp_path: Path, name: str) -> None:
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        nas = life.world.nas["EQ_A"]
+        life.world.touch()
+        lost = next(path for path in nas.real if path.endswith(f"/{name}"))
+        good = nas.real.pop(lost).data
+        life.run_for(7 * HOUR_S)
+        assert moves_of(life)[-3:] == ["audit_started", "seal_missed", "sealed"]
+        assert (nas.real[lost].data == good, nas.lost()) == (name == "checksums.sha256", [])
+
+
 # --- coincidences that chance seldom brings about: one directed life for each guard that a seed rarely needs --------
 
 
