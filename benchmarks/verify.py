@@ -19,7 +19,8 @@ from whole_sync import MIB, write_file
 
 from exlab_watch_agent.adapters.local.digests import LocalDigester
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
-from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
+from exlab_watch_agent.adapters.transports.destination import Destination
+from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.ports import Control
 
 
@@ -47,7 +48,7 @@ def measure(home: Path, name: str, *, files: int, size_bytes: int, rounds: int) 
         write_file(local / f"{number:05d}.bin", size_bytes)
     shutil.copytree(local, nas / "run")
     inventory = DiskRunTree().inventory(str(local))
-    transport = MountedPathTransport(str(nas))
+    transport = Destination(MountedFarSide(str(nas)))
     paths = [entry.path for entry in inventory.files]
     ratios: list[float] = []
     times: dict[str, float] = {}

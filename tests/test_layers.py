@@ -13,13 +13,15 @@ NAME = PACKAGE.name
 WORDS = {"", "statechart", "errors"}
 PURE = WORDS | {"core", "ports"}
 LOCAL = PURE | {"adapters/clock", "adapters/local"}
-TRANSPORT = LOCAL | {"adapters/children", "adapters/transports/shared"}
+FAR_SIDE = {"adapters/transports/far_side", "adapters/transports/shared"}
+TRANSPORT = LOCAL | FAR_SIDE | {"adapters/children"}
 ADAPTERS = LOCAL | {
     "adapters/apartness",
     "adapters/state",
     "adapters/watching",
     "adapters/children",
     "adapters/transports/shared",
+    "adapters/transports/destination",
     "adapters/transports/mounted",
     "adapters/transports/rclone",
     "adapters/transports/rsync",
@@ -43,7 +45,9 @@ MAY_KNOW: dict[str, set[str]] = {
     "adapters/watching": LOCAL,
     "adapters/children": LOCAL,
     "adapters/transports/shared": LOCAL,
-    "adapters/transports/mounted": LOCAL | {"adapters/transports/shared"},  # it needs no program
+    "adapters/transports/far_side": PURE | {"adapters/transports/shared"},
+    "adapters/transports/destination": LOCAL | FAR_SIDE,  # it knows none of the ways
+    "adapters/transports/mounted": LOCAL | FAR_SIDE,  # it needs no program
     "adapters/transports/rclone": TRANSPORT,
     "adapters/transports/rsync": TRANSPORT,
     "app": ADAPTERS | {"acts", "engine", "config", "report"},

@@ -27,7 +27,8 @@ from exlab_watch_agent.adapters.state.central_log import CentralLog
 from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
-from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
+from exlab_watch_agent.adapters.transports.destination import Destination
+from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
 from exlab_watch_agent.config.load import Settings
@@ -121,7 +122,7 @@ def make_transport(
     """
     owner = f"{socket.gethostname()} {state_dir} {equipment.equipment_id}" if state_dir is not None else ""
     if isinstance(equipment.target, MountedPathTarget):
-        return MountedPathTransport(equipment.target.path, owner=owner)
+        return Destination(MountedFarSide(equipment.target.path), owner=owner)
     if isinstance(equipment.target, RcloneTarget):
         return RcloneTransport(
             equipment.target,

@@ -19,7 +19,8 @@ from typing import Any
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.state.layout import StateLayout
-from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
+from exlab_watch_agent.adapters.transports.destination import Destination
+from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, FileEntry
@@ -49,11 +50,11 @@ agent:
 """
 
 
-class ForgetfulNas(MountedPathTransport):
+class ForgetfulNas(Destination):
     """A NAS that loses, once and for this run, the end of the largest file that it has acknowledged."""
 
     def __init__(self, root: str, leaf: str) -> None:
-        super().__init__(root)
+        super().__init__(MountedFarSide(root))
         self._leaf = leaf
         self._has_forgotten = False
 

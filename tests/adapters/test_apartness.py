@@ -11,7 +11,8 @@ import pytest
 
 from exlab_watch_agent.adapters import apartness
 from exlab_watch_agent.adapters.apartness import ASK_EVERY_S, ProbedApartness
-from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
+from exlab_watch_agent.adapters.transports.destination import Destination
+from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
 from exlab_watch_agent.errors import (
     DestinationIsSourceError,
@@ -25,7 +26,7 @@ CACHE = ".exlab-wizard"
 RUN = "P/Runs/Run_2026-04-17T14-32"
 
 
-class Counted(MountedPathTransport):
+class Counted(Destination):
     rounds = 0
 
     def round_trip(self, while_there: Callable[[str, bytes], None] | None = None) -> None:
@@ -44,7 +45,7 @@ class Place:
             folder.mkdir(parents=True)
         root.mkdir(parents=True, exist_ok=True)
         policy = EquipmentPolicy("EQ", "EQ", str(self.local), MountedPathTarget(str(root)))
-        self.transport = Counted(str(root))
+        self.transport = Counted(MountedFarSide(str(root)))
         self.clock = FakeClock()
         self.apartness = ProbedApartness(policy, self.transport, self.clock)
 

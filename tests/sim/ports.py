@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
-from exlab_watch_agent.adapters.transports.shared.marked_root import look_of
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
     claim_in,
     claim_text,
+    look_of,
     require_cache_path,
     require_data_path,
 )

@@ -57,13 +57,14 @@ from exlab_watch_agent.adapters.transports.rclone.uploads import (
     Uploads,
 )
 from exlab_watch_agent.adapters.transports.shared.local_side import bytes_to_place, require_sources
-from exlab_watch_agent.adapters.transports.shared.marked_root import NOTHING_THERE, MarkedRoot, WhileThere, look_of
+from exlab_watch_agent.adapters.transports.shared.marked_root import NOTHING_THERE, MarkedRoot, WhileThere
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
     MARKER_FILE,
     PARTIAL_FOLDER,
     PROBE_PREFIX,
     arrived_under_another_name,
+    look_of,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -90,7 +91,7 @@ _OVERWRITING = {"IgnoreExisting": False, "IgnoreTimes": True}
 class RcloneTransport(MarkedRoot):
     """Implements ports.Transport on a remote of an operator's rclone.conf.
 
-    `owner`: as in MountedPathTransport. `children`: keeps the process; None for one of its own. `stall_s`: a piece of
+    `owner`: as in Destination. `children`: keeps the process; None for one of its own. `stall_s`: a piece of
     work that moves no byte for that long is ended with the process. `stream_bytes_max`: larger files are not downloaded
     to be hashed. `sampled_bytes_min`: of less than that in all no blocks are compared. `batch_files`, `batch_bytes`,
     `large_bytes`: as BATCH_FILES, BATCH_BYTES and LARGE_BYTES say.

@@ -56,11 +56,12 @@ from exlab_watch_agent.adapters.transports.shared.local_side import (
     require_sources,
     require_sources_unchanged,
 )
-from exlab_watch_agent.adapters.transports.shared.marked_root import NOTHING_THERE, MarkedRoot, WhileThere, look_of
+from exlab_watch_agent.adapters.transports.shared.marked_root import NOTHING_THERE, MarkedRoot, WhileThere
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
     MARKER_FILE,
     PARTIAL_FOLDER,
+    look_of,
     require_cache_path,
     require_data_path,
     require_inside,

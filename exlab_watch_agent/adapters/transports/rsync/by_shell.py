@@ -50,12 +50,13 @@ from exlab_watch_agent.adapters.transports.shared.local_side import (
     as_it_is,
     bytes_to_place,
 )
-from exlab_watch_agent.adapters.transports.shared.marked_root import MarkedRoot, WhileThere, look_of
+from exlab_watch_agent.adapters.transports.shared.marked_root import MarkedRoot, WhileThere
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
     MARKER_FILE,
     OWN_FILE_BYTES_MAX,
     PROBE_PREFIX,
+    look_of,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -88,7 +89,7 @@ _UNHINDERED = Control()
 class RsyncSshTransport(MarkedRoot):
     """Implements ports.Transport on a folder of a server with a shell.
 
-    `owner`: as in MountedPathTransport. `is_metered`: whether a bandwidth limit may come into force; where it never can,
+    `owner`: as in Destination. `is_metered`: whether a bandwidth limit may come into force; where it never can,
     the data take the shorter way. `children`: without it the transport has its own, ended by `close`.
     `piece_kept_bytes`: as PIECE_KEPT_BYTES says.
     """

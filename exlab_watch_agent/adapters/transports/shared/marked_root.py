@@ -15,18 +15,14 @@ from typing import ClassVar
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     MARKER_FILE,
-    anchor_in,
-    claim_in,
     claim_text,
-    holder_in,
+    look_of,
     marker_id_in,
     marker_text,
     new_marker_id,
     require_inside,
-    sealed_as,
 )
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
-from exlab_watch_agent.core.creation import identity_in, says_synced
 from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
@@ -213,21 +209,3 @@ class MarkedRoot(ABC):
 
 
 NOTHING_THERE = DestinationLook(is_empty=True, claim=None, identity=None)
-
-
-def look_of(
-    destination: str, *, claim: bytes | None, creation: bytes | None, is_empty: bool = False
-) -> DestinationLook:
-    """Return whose folder it is, from the bytes of its claim and of its `creation.json`, None where there is none."""
-    proven_as = "" if claim is None else sealed_as(claim)
-    is_synced = creation is not None and says_synced(creation)
-    return DestinationLook(
-        is_empty=is_empty,
-        claim=None if claim is None else claim_in(claim),
-        identity=None if creation is None else identity_in(creation, folder_name=destination.rpartition("/")[2]),
-        is_sealed=bool(proven_as) or is_synced,
-        holder="" if claim is None else holder_in(claim),
-        says_synced=is_synced,
-        sealed_as=proven_as,
-        anchor=None if claim is None else anchor_in(claim),
-    )

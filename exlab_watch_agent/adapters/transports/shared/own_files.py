@@ -1,10 +1,11 @@
 """What the agent itself keeps at a destination: names and formats that every transport shares.
 
 Decided here: how marker, claim and partial files are called and spelled, and how much of a foreign file is believed.
-Not here: how they get there (each transport), and what a claim means (core/destination.py).
+Not here: how they get there (each way), and what a claim means (core/claim.py).
 
 ```
 <root>/.exlab-watch-agent.json                    marker: {"schema": 1, "id": 32 hex}
+<root>/.exlab-watch-agent/                        heartbeats; what rsync alone keeps there
 <root>/.exlab-superseded/<destination>/<n>/...    what had to make room, never destroyed
 <destination>/.exlab-partial/                     files on their way; ours alone, may be emptied at any time
 <destination>/.exlab-wizard/exlab-watch-agent.json   claim: whose folder it is; the seal adds members
@@ -21,14 +22,15 @@ from dataclasses import asdict
 from typing import Any
 
 from exlab_watch_agent.adapters.local.tree import is_inside
-from exlab_watch_agent.core.claim import Claim
-from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.claim import Claim, DestinationLook
+from exlab_watch_agent.core.creation import RunIdentity, identity_in, says_synced
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import FailureKind, TransportError
 
 MARKER_FILE = ".exlab-watch-agent.json"
 PROBE_PREFIX = ".exlab-probe-"
+OWN_FOLDER = ".exlab-watch-agent"
 PARTIAL_FOLDER = ".exlab-partial"
 CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
 OWN_FILE_BYTES_MAX = 1024 * 1024
@@ -147,5 +149,32 @@ def arrived_under_another_name(path: str, where: str) -> TransportError:
     text = (
         f"{path!r} did not arrive under its name at {where}: the target may take names that differ in case only for the "
         "same, or change them. Rename it, or use another target."
+    )
+    return TransportError(FailureKind.UNKNOWN, text)
+
+
+def look_of(
+    destination: str, *, claim: bytes | None, creation: bytes | None, is_empty: bool = False
+) -> DestinationLook:
+    """Return whose folder it is, from the bytes of its claim and of its `creation.json`, None where there is none."""
+    proven_as = "" if claim is None else sealed_as(claim)
+    is_synced = creation is not None and says_synced(creation)
+    return DestinationLook(
+        is_empty=is_empty,
+        claim=None if claim is None else claim_in(claim),
+        identity=None if creation is None else identity_in(creation, folder_name=destination.rpartition("/")[2]),
+        is_sealed=bool(proven_as) or is_synced,
+        holder="" if claim is None else holder_in(claim),
+        says_synced=is_synced,
+        sealed_as=proven_as,
+        anchor=None if claim is None else anchor_in(claim),
+    )
+
+
+def taken(path: str, destination: str, where: str) -> TransportError:
+    """Return what is wrong where something has the name of a file that is to be copied."""
+    text = (
+        f"Cannot write {path!r} in {destination!r} at {where}: something of that name, or of one that the server takes for "
+        "the same, exists already and is never replaced. Rename one of them, then retry."
     )
     return TransportError(FailureKind.UNKNOWN, text)

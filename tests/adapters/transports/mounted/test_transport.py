@@ -22,11 +22,12 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local import digests
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
+from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.mounted import folders
 from exlab_watch_agent.adapters.transports.mounted.copy import place_new
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
+from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.adapters.transports.mounted.throttle import Throttle
-from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.core.creation import identity_in
 from exlab_watch_agent.errors import (
     CancelledError,
@@ -57,8 +58,9 @@ FS_IOC_SHUTDOWN = 0x8004587D
 class TestContract(TransportContract):
     def constructor(self, root: Path) -> str:
         return (
-            "from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport\n"
-            f"transport = MountedPathTransport({str(root)!r})"
+            "from exlab_watch_agent.adapters.transports.destination import Destination\n"
+            "from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide\n"
+            f"transport = Destination(MountedFarSide({str(root)!r}))"
         )
 
 
@@ -94,8 +96,8 @@ def there(root: Path) -> Path:
 
 
 @pytest.fixture
-def transport(root: Path) -> MountedPathTransport:
-    return MountedPathTransport(str(root))
+def transport(root: Path) -> Destination:
+    return Destination(MountedFarSide(str(root)))
 
 
 # --- durable -----------------------------------------------------------------------------------------------------------
@@ -141,7 +143,7 @@ class Recorder:
 
 
 def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(
-    run: Path, root: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, root: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = fill(run, {"a.bin": b"a", "sub/deep/b.bin": b"b" * 20_000_000, ".exlab-wizard/x.json": b"x"})
     recorder = Recorder(monkeypatch)
@@ -155,7 +157,7 @@ def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(
 
 
 def test_folders_that_a_killed_push_made_are_synced_by_the_next_one(
-    run: Path, root: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, root: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(there, {"sub/deep/a.bin": b"a"})
     recorder = Recorder(monkeypatch)
@@ -167,7 +169,7 @@ def test_folders_that_a_killed_push_made_are_synced_by_the_next_one(
 
 
 def test_what_was_moved_aside_is_synced_on_both_sides(
-    root: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    root: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(there, {"sub/a.bin": b"a"})
     recorder = Recorder(monkeypatch)
@@ -178,7 +180,7 @@ def test_what_was_moved_aside_is_synced_on_both_sides(
 
 
 def test_a_failed_fsync_is_not_repeated_on_the_same_file(
-    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = fill(run, {"a.bin": b"a"})
     tried: list[int] = []
@@ -210,7 +212,7 @@ def test_power_cut_after_the_copy_loses_nothing(run: Path, tmp_path: Path) -> No
     if os.geteuid() != 0 or subprocess.run(loop, capture_output=True, check=False).returncode:
         pytest.skip("a power cut needs root and a loop device")
     try:
-        transport = MountedPathTransport(str(mount))
+        transport = Destination(MountedFarSide(str(mount)))
         marker = transport.bind()
         transport.place_claim(RUN, CLAIM)
         transport.copy(str(run), listed, RUN, control=FREE)
@@ -240,7 +242,7 @@ def is_cached(path: Path) -> bool:
 
 
 def test_what_is_hashed_is_not_answered_by_the_page_cache(
-    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not hasattr(os, "RWF_NOWAIT"):
         pytest.skip("only Linux can be asked what is cached")
@@ -274,14 +276,14 @@ CRASH_POINTS = [
 
 @pytest.mark.parametrize(("call", "nth"), CRASH_POINTS)
 def test_killed_at_this_very_system_call_and_repeated_everything_is_whole(
-    run: Path, root: Path, there: Path, transport: MountedPathTransport, call: str, nth: int
+    run: Path, root: Path, there: Path, transport: Destination, call: str, nth: int
 ) -> None:
     needs("strace")
     files = {"a.bin": os.urandom(1000), "sub/b.bin": os.urandom(9_000_000), "sub/deep/c.bin": b""}
     listed = fill(run, files)
     body = (
         # strace counts the calls of each thread for itself: one worker, so that every call has its number.
-        f"transport = MountedPathTransport({str(root)!r}, workers=1)\n"
+        f"transport = Destination(MountedFarSide({str(root)!r}, workers=1))\n"
         "transport.place_claim(RUN, CLAIM)\n"
         f"transport.copy({str(run)!r}, entries(Path({str(run)!r})), RUN, control=FREE)\n"
     )
@@ -371,7 +373,7 @@ def test_a_local_permission_is_a_wait_and_one_of_the_destination_is_auth(open_pl
     fill(run, {"a.bin": b"a"})
     (run / "a.bin").chmod(0)
     listed = entries(run)
-    transport = MountedPathTransport(str(root))
+    transport = Destination(MountedFarSide(str(root)))
     with pytest.raises(RunUnreadableError):
         as_nobody(lambda: transport.copy(str(run), listed, RUN, control=FREE))
     (run / "a.bin").chmod(0o644)
@@ -382,7 +384,7 @@ def test_a_local_permission_is_a_wait_and_one_of_the_destination_is_auth(open_pl
 
 
 def test_a_local_read_error_is_not_taken_for_one_of_the_network(
-    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = fill(run, {"a.bin": b"a" * 100})
     bad = (run / "a.bin").stat().st_ino
@@ -404,7 +406,7 @@ def test_a_local_read_error_is_not_taken_for_one_of_the_network(
 
 
 def test_a_write_that_takes_no_bytes_is_an_error(
-    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = fill(run, {"a.bin": b"a" * 100})
     monkeypatch.delattr(os, "sendfile")
@@ -415,7 +417,7 @@ def test_a_write_that_takes_no_bytes_is_an_error(
 
 
 def test_short_writes_and_sends_are_gone_on_with(
-    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = os.urandom(300_001)
     sendfile, write = os.sendfile, os.write
@@ -433,7 +435,7 @@ def test_short_writes_and_sends_are_gone_on_with(
 
 
 def test_an_error_in_one_file_stops_the_others_soon(
-    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = fill(run, {f"{n:04d}": b"x" for n in range(2000)})
     (run / "0000").write_bytes(b"changed")
@@ -443,7 +445,7 @@ def test_an_error_in_one_file_stops_the_others_soon(
     assert ".exlab-partial" not in os.listdir(there)
 
 
-def test_a_run_folder_that_is_gone_is_a_wait_not_a_vanished_file(run: Path, transport: MountedPathTransport) -> None:
+def test_a_run_folder_that_is_gone_is_a_wait_not_a_vanished_file(run: Path, transport: Destination) -> None:
     listed = fill(run, {"a.bin": b"a"})
     run.rename(run.parent / "elsewhere")
     with pytest.raises(RunUnreadableError):
@@ -461,14 +463,14 @@ def test_a_name_that_a_lost_answer_gave_us_already_is_ours(tmp_path: Path, monke
     assert tree(tmp_path) == {"final": b"a"}
 
 
-def test_names_of_any_length_fit_because_temporary_names_are_short(run: Path, transport: MountedPathTransport) -> None:
+def test_names_of_any_length_fit_because_temporary_names_are_short(run: Path, transport: Destination) -> None:
     listed = fill(run, {"n" * 255: b"a"})
     transport.copy(str(run), listed, RUN, control=FREE)
     assert set(transport.listing(RUN)) == {"n" * 255}
 
 
 def test_new_files_and_folders_have_the_permissions_of_the_umask(
-    run: Path, there: Path, transport: MountedPathTransport
+    run: Path, there: Path, transport: Destination
 ) -> None:
     listed = fill(run, {"sub/a.bin": b"a"})
     (run / "sub/a.bin").chmod(0o600)
@@ -484,7 +486,7 @@ def test_new_files_and_folders_have_the_permissions_of_the_umask(
     assert stat.S_IMODE((there.parents[2] / "beat.json").stat().st_mode) == 0o640
 
 
-def test_times_are_kept_to_the_nanosecond(run: Path, there: Path, transport: MountedPathTransport) -> None:
+def test_times_are_kept_to_the_nanosecond(run: Path, there: Path, transport: Destination) -> None:
     fill(run, {"a.bin": b"a"})
     os.utime(run / "a.bin", ns=(1_500_000_000_123_456_789,) * 2)
     transport.copy(str(run), entries(run), RUN, control=FREE)
@@ -493,7 +495,7 @@ def test_times_are_kept_to_the_nanosecond(run: Path, there: Path, transport: Mou
 
 
 def test_a_share_that_keeps_no_times_says_none_and_takes_the_bytes(
-    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = fill(run, {"a.bin": b"a"})
 
@@ -507,9 +509,7 @@ def test_a_share_that_keeps_no_times_says_none_and_takes_the_bytes(
     assert transport.listing(RUN)["a.bin"].mtime_ns is None
 
 
-def test_clearing_removes_our_own_temporary_files_and_nothing_else(
-    there: Path, transport: MountedPathTransport
-) -> None:
+def test_clearing_removes_our_own_temporary_files_and_nothing_else(there: Path, transport: Destination) -> None:
     ours = ".exlab-partial/.partial.0123456789abcdef.tmp"
     fill(there, {ours: b"half", ".exlab-partial/theirs": b"1", ".exlab-partial/.x.tmp": b"2", "a.bin": b"a"})
     (there / ".exlab-partial" / ".link.0123456789abcdef.tmp").symlink_to(there / "a.bin")
@@ -523,7 +523,7 @@ def test_clearing_removes_our_own_temporary_files_and_nothing_else(
 
 
 def test_a_partial_folder_that_is_a_link_is_neither_emptied_nor_used(
-    run: Path, there: Path, transport: MountedPathTransport, tmp_path: Path
+    run: Path, there: Path, transport: Destination, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
     fill(outside, {".partial.0123456789abcdef.tmp": b"theirs"})
@@ -537,7 +537,7 @@ def test_a_partial_folder_that_is_a_link_is_neither_emptied_nor_used(
 
 @pytest.mark.parametrize("left", [[".exlab-partial/.claim.0123456789abcdef.tmp"], []])
 def test_what_a_push_stopped_at_once_leaves_counts_as_nothing(
-    there: Path, transport: MountedPathTransport, left: list[str]
+    there: Path, transport: Destination, left: list[str]
 ) -> None:
     (there / ".exlab-wizard").mkdir(parents=True)
     fill(there, dict.fromkeys(left, b""))
@@ -545,7 +545,7 @@ def test_what_a_push_stopped_at_once_leaves_counts_as_nothing(
 
 
 def test_a_vanished_partial_folder_is_not_made_again_in_the_middle(
-    run: Path, there: Path, transport: MountedPathTransport
+    run: Path, there: Path, transport: Destination
 ) -> None:
     """It is what keeps data off the local disk when the share is taken away below us."""
     listed = fill(run, {f"{n}.bin": b"x" * 100_000 for n in range(5)})
@@ -563,7 +563,7 @@ def test_a_vanished_partial_folder_is_not_made_again_in_the_middle(
 
 
 def test_a_full_share_has_answered_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = MountedPathTransport(str(tmp_path))
+    transport = Destination(MountedFarSide(str(tmp_path)))
     known = transport.bind()
 
     def full(*_: object) -> int:
@@ -576,7 +576,7 @@ def test_a_full_share_has_answered_the_probe(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("call", ["fsync", "open", "unlink"])
 def test_a_share_that_answers_from_a_cache_alone_is_unreachable(
-    root: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch, call: str
+    root: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     known = transport.bind()
     real = getattr(os, call)
@@ -599,7 +599,7 @@ def test_a_share_that_answers_from_a_cache_alone_is_unreachable(
 def test_a_root_that_is_a_file_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DestinationUnreachableError, match="not a folder"):
-        MountedPathTransport(str(tmp_path / "file")).bind()
+        Destination(MountedFarSide(str(tmp_path / "file"))).bind()
 
 
 # --- cache folder ------------------------------------------------------------------------------------------------------
@@ -620,7 +620,7 @@ class Appending(threading.Thread):
 
 
 def test_a_log_that_grows_all_the_time_arrives_as_it_was_at_some_moment(
-    run: Path, there: Path, transport: MountedPathTransport
+    run: Path, there: Path, transport: Destination
 ) -> None:
     fill(run, {".exlab-wizard/wizard.host.log": b"one whole line\n" * 100_000})
     writer = Appending(run / ".exlab-wizard/wizard.host.log")
@@ -637,7 +637,7 @@ def test_a_log_that_grows_all_the_time_arrives_as_it_was_at_some_moment(
 
 
 def test_another_cache_file_that_changes_while_it_is_read_is_not_taken(
-    run: Path, there: Path, transport: MountedPathTransport
+    run: Path, there: Path, transport: Destination
 ) -> None:
     fill(there, {".exlab-wizard/creation.json": b"old"})
     fill(run, {".exlab-wizard/creation.json": b"x" * 1_000_000})
@@ -656,7 +656,7 @@ def test_another_cache_file_that_changes_while_it_is_read_is_not_taken(
     assert tree(there) == {".exlab-wizard/creation.json": b"old"}
 
 
-def test_a_cache_file_that_is_gone_by_now_is_a_change(run: Path, transport: MountedPathTransport) -> None:
+def test_a_cache_file_that_is_gone_by_now_is_a_change(run: Path, transport: Destination) -> None:
     fill(run, {".exlab-wizard/passing.json": b"x"})
     cache = DiskRunTree().cache_files(str(run))
     (run / ".exlab-wizard/passing.json").unlink()
@@ -756,21 +756,19 @@ def test_a_root_that_leads_back_to_the_runs_own_folders_is_refused(run: Path, tm
         link = tmp_path / f"link-to-{place.name}"
         link.symlink_to(place)
         with pytest.raises(TransportError, match="own folder") as caught:
-            MountedPathTransport(str(link)).copy(str(run), listed, "P/Runs/R", control=FREE)
+            Destination(MountedFarSide(str(link))).copy(str(run), listed, "P/Runs/R", control=FREE)
         assert caught.value.kind is FailureKind.AUTH
     assert os.listdir(run) == ["a.bin"]
 
 
-def test_a_round_trip_leaves_nothing_and_places_no_marker(root: Path, transport: MountedPathTransport) -> None:
+def test_a_round_trip_leaves_nothing_and_places_no_marker(root: Path, transport: Destination) -> None:
     transport.round_trip()
     assert os.listdir(root) == []
     with pytest.raises(DestinationUnreachableError):
-        MountedPathTransport(str(root / "absent")).round_trip()
+        Destination(MountedFarSide(str(root / "absent"))).round_trip()
 
 
-def test_the_marker_is_required_before_and_after_each_piece_of_work(
-    root: Path, transport: MountedPathTransport
-) -> None:
+def test_the_marker_is_required_before_and_after_each_piece_of_work(root: Path, transport: Destination) -> None:
     with pytest.raises(DestinationUnreachableError):
         transport.require_marker(expected_marker_id=None)
     marker_id = transport.bind()
