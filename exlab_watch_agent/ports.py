@@ -327,6 +327,15 @@ class Transport(Protocol):
         """
         ...
 
+    def require_claim(self, destination: str, claim: Claim) -> None:
+        """Return when the claim at the destination, as the NAS has it now, is this one.
+
+        To be asked after `place_claim` and before the data: where nothing is created exclusively, another agent may have placed its
+        own in the same moment. `copy` asks again after the data there. Raises: DestinationOccupiedError as `place_claim` does;
+        TransportError when there is none.
+        """
+        ...
+
     def listing(self, destination: str) -> Mapping[str, RemoteFile]:
         """Return all regular files below the destination (cache folder and own temporary files left out): POSIX path → file.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, copy_says_synced, present
+from exlab_watch_agent.acts.copy import copy_says_synced, present
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.core.claim import CLAIM_PATH, conflict_at, standing
 from exlab_watch_agent.core.effects import Push
@@ -29,13 +29,11 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
     if conflict is not None:
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
-    transport.place_claim(effect.destination, effect.claim)
+    if look_there.claim is None:
+        transport.place_claim(effect.destination, effect.claim)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
     transport.require_marker(expected_marker_id=ports.marker_id())
-    if transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is None:
-        raise TransportError(
-            FailureKind.UNKNOWN, f"the claim that was written to {effect.destination} could not be read back"
-        )
+    transport.require_claim(effect.destination, effect.claim)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
     if not look_there.is_empty:

@@ -432,8 +432,8 @@ GUARDS = (
     Guard(
         "the marker is asked for between the claim and its reading back",
         "acts/push.py",
-        "    transport.require_marker(expected_marker_id=ports.marker_id())\n    if transport.read_small",
-        "    if transport.read_small",
+        "    transport.require_marker(expected_marker_id=ports.marker_id())\n    transport.require_claim",
+        "    transport.require_claim",
     ),
     Guard(
         "after a conflict the seal is made anew",

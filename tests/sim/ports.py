@@ -443,6 +443,15 @@ class FaultyTransport:
             self._nas.files[path] = NasFile(claim_text(claim), 0)
         self._end(fault)
 
+    def require_claim(self, destination: str, claim: Claim) -> None:
+        self._end(self._call("require_claim"))
+        file = self._nas.files.get(f"{destination}/{CLAIM_PATH}")
+        there = claim_in(file.data) if file is not None else None
+        if file is None:
+            raise TransportError(FailureKind.UNKNOWN, f"the claim at {destination} could not be read back")
+        if there is None or there.job_id != claim.job_id:
+            raise DestinationOccupiedError(f"{destination} belongs to another job")
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def listing(self, destination: str) -> Mapping[str, RemoteFile]:

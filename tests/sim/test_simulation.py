@@ -406,7 +406,7 @@ def claimed_by_another_agent(life: Simulation) -> bytes:
     return claim
 
 
-@pytest.mark.parametrize("when", ["before the look", "look", "place_claim"])
+@pytest.mark.parametrize("when", ["before the look", "look", "require_claim"])
 def test_a_sealed_copy_that_another_agent_claims_is_left_to_it(when: str, tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
         life.run_for(HOUR_S)
@@ -427,7 +427,7 @@ def test_a_sealed_copy_that_another_agent_claims_is_left_to_it(when: str, tmp_pa
         assert (record.state, record.verify_passes) == (RunState.CONFLICT, 0)
         assert record.last_error is not None
         assert record.last_error.kind in ("claimed_by_other_agent", "destination_occupied")
-        assert when == "place_claim" or record.last_error.kind == "claimed_by_other_agent"
+        assert when == "require_claim" or record.last_error.kind == "claimed_by_other_agent"
         life._operate({"command": "resolve", "job_id": record.job_id, "operator": "asmith"})
         life.run_for(HOUR_S)
         assert record_of(life).state is RunState.CONFLICT

@@ -8,7 +8,7 @@ spelled (own_files.py), and what a claim means (core/claim.py).
 - Nothing is deleted but probe and partial files of the agent. What must make room goes to a folder that nobody else writes to.
 - What is read back was asked of the NAS, and what proves a copy is a hash of the bytes there: a listing only ever fails a copy.
 - Where nothing is created exclusively, of two agents that claim one folder in the same moment both may believe that it is
-  theirs until they look again: each does so before and after its data are copied.
+  theirs until they look again: each does so before its data are copied (`require_claim`) and after.
 
 Longer than other modules, because the whole policy of all ways stands in it once.
 """
@@ -262,10 +262,13 @@ class Destination:
             )
             if not (is_first and far.can.creates_exclusively):
                 self._require_claim(far, destination, claim)
-            self._claims[destination] = claim
+
+    def require_claim(self, destination: str, claim: Claim) -> None:
+        with self._answering("Cannot read the claim of", destination) as far:
+            self._require_claim(far, destination, claim)
 
     def _require_own_claim(self, far: FarSide, destination: str) -> None:
-        """Return when the claim that was placed last is still there, where another agent may have written over it."""
+        """Return when the claim that was found to be ours is still there, where another agent may have written over it."""
         claim = self._claims.get(destination)
         if claim is not None and not far.can.creates_exclusively:
             self._require_claim(far, destination, claim)
@@ -285,6 +288,7 @@ class Destination:
         conflict = conflict_at(standing(there, claim), where, holder=there.holder, is_sealed=False)
         if conflict is not None:
             raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+        self._claims[destination] = claim
 
     # --- what is there -----------------------------------------------------------------------------------------------
 

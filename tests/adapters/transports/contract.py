@@ -294,6 +294,19 @@ class TransportContract:
         said = sorted(child.communicate()[0].strip() for child in children)
         assert said == [b"mine", b"occupied", b"occupied", b"occupied"]
 
+    def test_a_claim_that_another_agent_replaced_meanwhile_is_ours_no_longer(
+        self, transport: Transport, there: Path
+    ) -> None:
+        transport.place_claim(RUN, CLAIM)
+        transport.require_claim(RUN, CLAIM)
+        path = there / ".exlab-wizard/exlab-watch-agent.json"
+        path.write_bytes(path.read_bytes().replace(b"job-1", b"job-2"))
+        with pytest.raises(DestinationOccupiedError, match="job-2"):
+            transport.require_claim(RUN, CLAIM)
+        path.unlink()
+        with pytest.raises(TransportError, match="could not be read back"):
+            transport.require_claim(RUN, CLAIM)
+
     def test_whose_folder_it_is_shows_in_its_creation_json(self, transport: Transport, there: Path) -> None:
         fill(there, {".exlab-wizard/creation.json": CREATION})
         assert transport.look(RUN).identity == IDENTITY
@@ -718,6 +731,7 @@ class TransportContract:
             lambda: transport.look(path),
             lambda: transport.listing(path),
             lambda: transport.place_claim(path, CLAIM),
+            lambda: transport.require_claim(path, CLAIM),
             lambda: transport.clear_partials(path),
         ]
         for attempt in attempts:

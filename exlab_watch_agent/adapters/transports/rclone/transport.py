@@ -254,7 +254,6 @@ class RcloneTransport(MarkedRoot):
     def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
         with self._answering("Cannot write to", destination):
             self._require_names(files)
-            self._require_own_claim(destination)
             standing = self._remote.files(destination) if files else {}
             for entry in files:
                 if entry.path in standing:

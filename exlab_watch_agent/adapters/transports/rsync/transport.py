@@ -109,6 +109,9 @@ class RsyncTransport:
     def place_claim(self, destination: str, claim: Claim) -> None:
         self._way().place_claim(destination, claim)
 
+    def require_claim(self, destination: str, claim: Claim) -> None:
+        self._way().require_claim(destination, claim)
+
     def listing(self, destination: str) -> Mapping[str, RemoteFile]:
         return self._way().listing(destination)
 

@@ -178,6 +178,11 @@ class MarkedRoot(ABC):
             self._require_claim(destination, claim, there)
             self._claims[destination] = claim
 
+    def require_claim(self, destination: str, claim: Claim) -> None:
+        with self._answering("Cannot read the claim of", destination):
+            self._require_claim(destination, claim, self._claim_at(destination))
+            self._claims[destination] = claim
+
     def _require_own_claim(self, destination: str) -> None:
         """Return when the claim that was placed last is still there: for ways by which nothing is created exclusively."""
         claim = self._claims.get(destination)
