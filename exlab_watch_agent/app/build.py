@@ -29,7 +29,7 @@ from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
-from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
+from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
 from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
@@ -124,11 +124,9 @@ def make_transport(
     if isinstance(equipment.target, MountedPathTarget):
         return Destination(MountedFarSide(equipment.target.path), owner=owner)
     if isinstance(equipment.target, RcloneTarget):
-        return RcloneTransport(
-            equipment.target,
+        return Destination(
+            RcloneFarSide(equipment.target, children=children, stall_s=policy.stall_s),
             owner=owner,
-            children=children,
-            stall_s=policy.stall_s,
             stream_bytes_max=policy.verify_stream_bytes_max,
         )
     if os.name == "nt":

@@ -27,7 +27,7 @@ from blake3 import blake3
 
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.durable import temporary_name
-from exlab_watch_agent.adapters.transports.far_side import FarSide, Listing, Moves, Shipment, Way, cannot_be_used
+from exlab_watch_agent.adapters.transports.far_side import FarSide, Listing, Shipment, Way, cannot_be_used
 from exlab_watch_agent.adapters.transports.shared.local_side import require_sources, require_sources_unchanged
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     MARKER_FILE,
@@ -78,7 +78,7 @@ class Destination:
     def __init__(
         self, way: Way, *, owner: str = "", stream_bytes_max: int | None = None, clock: PausingClock = SYSTEM_CLOCK
     ) -> None:
-        self._way = way
+        self.way = way
         self._stream_bytes_max = stream_bytes_max
         self._clock = clock
         self._owner = blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8)
@@ -89,16 +89,16 @@ class Destination:
         self._clear: set[str] = set()
 
     def describe(self) -> str:
-        return self._way.name
+        return self.way.name
 
     def check_tools(self) -> tuple[str, ...]:
-        return self._way.chosen().check_tools()
+        return self.way.chosen().check_tools()
 
     def nature(self) -> Nature:
-        return self._way.nature()
+        return self.way.nature()
 
     def close(self) -> None:
-        self._way.close()
+        self.way.close()
 
     # --- the border --------------------------------------------------------------------------------------------------
 
@@ -106,9 +106,9 @@ class Destination:
     def _reached(self) -> Iterator[FarSide]:
         """Turn whatever keeps the root from answering into a DestinationUnreachableError."""
         try:
-            far = self._way.chosen()
+            far = self.way.chosen()
         except TransportError as error:
-            why = f"The destination {self._way.name} cannot be used: {str(error).rstrip('.')}."
+            why = f"The destination {self.way.name} cannot be used: {str(error).rstrip('.')}."
             raise DestinationUnreachableError(why) from error
         try:
             yield far
@@ -119,7 +119,7 @@ class Destination:
     def _answering(self, doing: str, path: str) -> Iterator[FarSide]:
         """The border: `path` must lie below the root, and what goes wrong becomes a TransportError."""
         require_inside(path)
-        far = self._way.chosen()
+        far = self.way.chosen()
         try:
             yield far
         except far.foreign as error:
@@ -158,7 +158,7 @@ class Destination:
                 )
 
     def free_bytes(self) -> int | None:
-        return self._way.chosen().free_bytes()
+        return self.way.chosen().free_bytes()
 
     def top_names(self) -> tuple[str, ...] | None:
         with self._reached() as far:
@@ -400,7 +400,7 @@ class Destination:
                 shipment.require_as_listed()
         except reasons:
             changed = _changed(shipment.source_root, shipment.files)
-            if changed and not far.can.names_last:
+            if changed and far.can.moves and not far.can.names_last:
                 # Some tools take some of both; else their time or hash shows them to the next push.
                 with contextlib.suppress(TransportError):
                     self.set_aside(shipment.folder, list(changed))
@@ -474,17 +474,12 @@ class Destination:
             moving = far.present(destination, wanted) if wanted else ()
             if not moving:
                 return
-            match far.can.moves:
-                case Moves.NEVER:
-                    text = f"{far.name} cannot rename files: move {destination}/{moving[0]} away there, then retry."
-                    raise TransportError(FailureKind.UNKNOWN, text)
-                case Moves.WHEN_SENT:
-                    # They stay until their successors come, and are known to this object only: after a restart they are
-                    # listed again, and found wrong again.
-                    self._making_room.setdefault(destination, set()).update(moving)
-                case Moves.AT_ONCE:
-                    aside = far.new_numbered(f"{SUPERSEDED_FOLDER}/{destination}")
-                    far.move(destination, aside, moving)
+            if far.can.moves:
+                far.move(destination, far.new_numbered(f"{SUPERSEDED_FOLDER}/{destination}"), moving)
+            else:
+                # They stay until their successors come, and are known to this object only: after a restart they are listed
+                # again, and found wrong again.
+                self._making_room.setdefault(destination, set()).update(moving)
 
     def clear_partials(self, destination: str) -> None:
         with self._answering("Cannot clean up in", destination) as far:

@@ -9,7 +9,6 @@ the sending of a list of files are one call each, so that a way over a network m
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,14 +20,6 @@ from exlab_watch_agent.errors import TransportError
 from exlab_watch_agent.ports import Control, RemoteFile
 
 
-class Moves(enum.Enum):
-    """When a file can make room for another one."""
-
-    AT_ONCE = "at once"
-    WHEN_SENT = "in the step in which its successor takes the name"
-    NEVER = "never"
-
-
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a way can, as far as `Destination` acts on it. The plain way is what holds for most.
@@ -38,7 +29,7 @@ class Capabilities:
     only where nothing has it; else sources and names are looked at around it.
     `names_last`: no file has its name before it was found to be as listed.
     `tells_taken`: `send` raises where something has a name; else it must be looked whether all have arrived.
-    `moves`: when what must make room can do so.
+    `moves`: whether a file can make room at once; else it does so in the step in which its successor takes the name.
     `removes`: whether a file can be taken away again; else the probe file stays, out of people's sight.
     `sampled_from_bytes`: how large files must be in all for samples to pay; None where ranges of a file cannot be read.
     `portion_files`, `portion_bytes`: how much one `send` is to bring at most, which is what is lost when it is cut off.
@@ -49,7 +40,7 @@ class Capabilities:
     checks_each_file: bool = False
     names_last: bool = False
     tells_taken: bool = True
-    moves: Moves = Moves.AT_ONCE
+    moves: bool = True
     removes: bool = True
     sampled_from_bytes: int | None = None
     portion_files: int | None = None
@@ -137,11 +128,7 @@ class FarSide(Way, Protocol):
     likely_cause: str
     """The sentence for operators that most often explains a root that is not as it was."""
     foreign: tuple[type[Exception], ...] = ()
-
-    @property
-    def can(self) -> Capabilities:
-        """What this way can. May ask, as a verb does, where that depends on the server."""
-        ...
+    can: Capabilities
 
     def chosen(self) -> FarSide:
         return self
@@ -217,7 +204,9 @@ class FarSide(Way, Protocol):
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def put_new(self, path: str, data: bytes, *, temporary: str, is_lasting: bool) -> bool:
-        """Write a small file where there is none, whole at once; return whether there was none. What is there stays.
+        """Write a small file where there is none, whole at once; return whether there was none, as far as the way can tell.
+
+        What is there stays.
 
         `temporary`: a path for it to wait under, for ways that rename; what has that name is of ours, and may go. The folder of a
         claim's is made, and goes when it is empty. `is_lasting`: else the name may become durable with the next `sync`.

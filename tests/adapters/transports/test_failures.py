@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.rclone import pace as rclone
-from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
+from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide
 from exlab_watch_agent.adapters.transports.rsync import pace as rsync
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
 from exlab_watch_agent.core.policy import EquipmentPolicy, RcloneTarget, RsyncSshTarget
@@ -179,7 +180,7 @@ def impatient(equipment: EquipmentPolicy) -> Transport:
     target, owner = equipment.target, equipment.equipment_id
     if isinstance(target, RcloneTarget):
         brisk = rclone.Pace(connect_s=1.0, silence_s=2.0, call_s=5.0)
-        return RcloneTransport(target, owner=owner, pace=brisk)
+        return Destination(RcloneFarSide(target, pace=brisk), owner=owner)
     assert isinstance(target, RsyncSshTarget)
     pace = rsync.Pace(connect_s=1, alive_every_s=1, alive_count_max=1)
     return RsyncTransport(target, owner=owner, pace=pace)

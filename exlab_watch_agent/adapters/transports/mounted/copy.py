@@ -1,7 +1,7 @@
 """Copies files into a mounted folder: whole, durable, under names that nothing else has.
 
 Decided here: the order temporary file, bytes, time, fsync, final name, and how many files are on their way at once. Not
-here: which files (transport.py), what an errno of the destination means (errors.py), and how a bandwidth limit is kept
+here: which files (far_side.py), what an errno of the destination means (errors.py), and how a bandwidth limit is kept
 (throttle.py).
 
 Source: docs/facts.md, Replacing a file durably, and Speeds and costs: with eight files on their way an fsync for each costs

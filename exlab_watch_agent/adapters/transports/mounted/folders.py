@@ -1,7 +1,7 @@
 """The folders and files below a mounted root, reached through real folders only.
 
 Decided here: that no name leads out of the root, by a link or otherwise, and that the root is not the run's own folder. Not
-here: what is at the destination (transport.py), and how bytes get there (copy.py).
+here: what is at the destination (far_side.py), and how bytes get there (copy.py).
 """
 
 from __future__ import annotations

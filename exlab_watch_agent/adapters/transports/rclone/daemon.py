@@ -2,7 +2,7 @@
 
 A process start costs 70 ms and a new connection to the NAS as much again; a request to a running rclone costs one or
 two. Decided here: which rclone, how it is started and with which flags, and which connections to it are kept. Not here: how
-it is asked (requests.py), what its errors mean (errors.py), and what it is asked for (transport.py).
+it is asked (requests.py), what its errors mean (errors.py), and what it is asked for (far_side.py).
 
 It listens on a socket in a folder that only our user may enter (where a path would be too long, or on Windows, on
 loopback with a password that it gets by its environment). It cannot do more than its own command line could.
@@ -63,7 +63,7 @@ _FLAGS = (
     "--rc-job-expire-interval=1s",
     "--ask-password=false",
     "--ignore-existing",  # a name that is there when rclone looks is skipped; the few of our own say otherwise
-    "--ignore-checksum",  # the module transport.py says why
+    "--ignore-checksum",  # the module far_side.py says why
     "--retries=1",
     "--low-level-retries=3",
     "--multi-thread-streams=0",

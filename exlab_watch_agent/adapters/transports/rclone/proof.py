@@ -18,7 +18,7 @@ from exlab_watch_agent.adapters.transports.rclone.errors import RcloneError, err
 from exlab_watch_agent.adapters.transports.rclone.jobs import Jobs, Supervision
 from exlab_watch_agent.adapters.transports.rclone.remote import Remote, below
 from exlab_watch_agent.adapters.transports.rclone.requests import Requests
-from exlab_watch_agent.adapters.transports.shared.own_files import MARKER_FILE, require_inside
+from exlab_watch_agent.adapters.transports.shared.own_files import MARKER_FILE
 from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
@@ -41,19 +41,15 @@ were told, or what they saw while the bytes arrived: that is not a reading of wh
 class Proof:
     """Reads back what is at one remote. Methods raise RcloneError, TransportError, CancelledError."""
 
-    def __init__(self, remote: Remote, jobs: Jobs, *, sampled_bytes_min: int, stream_bytes_max: int | None) -> None:
+    def __init__(self, remote: Remote, jobs: Jobs) -> None:
         self._remote = remote
         self._jobs = jobs
-        self._sampled_bytes_min = sampled_bytes_min
-        self._stream_bytes_max = stream_bytes_max
 
-    def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
-        """Return path → xxh3_128 of some blocks of each file that is there; None where reading them would not pay."""
-        if sum(entry.size_bytes for entry in files) < self._sampled_bytes_min:
-            return None
+    def samples(self, destination: str, files: Sequence[FileEntry], control: Control) -> dict[str, str]:
+        """Return path → xxh3_128 of some blocks of each file that is there."""
         found: dict[str, str] = {}
         there = self._remote.files(destination)
-        present = [entry for entry in files if require_inside(entry.path) in there]
+        present = [entry for entry in files if entry.path in there]
         pulse = Pulse(control)
 
         def sample(requests: Requests, entry: FileEntry) -> None:
@@ -72,10 +68,8 @@ class Proof:
         self._jobs.supervise(present, sample, supervision=supervision, threads=_READERS)
         return found
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+    def digests(self, destination: str, paths: Sequence[str], control: Control) -> dict[str, str]:
         """Return path → SHA-256 of each file that is there."""
-        for path in paths:
-            require_inside(path)
         found: dict[str, str] = {}
         if control.is_cancelled():
             raise CancelledError("stopped as asked")
@@ -124,11 +118,9 @@ class Proof:
         lines = [(below(line[_DIGEST_CHARACTERS + 2 :], destination), line) for line in answer["hashsum"]]
         return _digests_in((path, {"hash": line[:_DIGEST_CHARACTERS]}) for path, line in lines)
 
-    def digest_bytes_max(self) -> int | None:
-        """Return from which size on a file is not hashed, None where every file is."""
-        if self._remote.daemon.config.base_type == "local" or self._hashes_there():
-            return None
-        return self._stream_bytes_max
+    def hashes_any_size(self) -> bool:
+        """Whether no file's bytes have to come over a network to be hashed."""
+        return self._remote.daemon.config.base_type == "local" or self._hashes_there()
 
     def _hashes_there(self) -> bool:
         """Whether the server itself takes SHA-256, which it has shown on the marker."""

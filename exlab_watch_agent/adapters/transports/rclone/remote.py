@@ -1,7 +1,7 @@
 """What one remote says of itself and holds: listed, read and asked for one file at a time.
 
 Decided here: which of a backend's answers are believed, and how the agent's own files are told from others'. Not here: work
-that takes long (jobs.py), and what is at a destination (transport.py).
+that takes long (jobs.py), and what is at a destination (far_side.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Brings files to a remote under names that nothing has, each under its name once it is whole.
 
 Decided here: which requests bring which files, and what it means that one could not be written. Which names may be taken
-when, and why, is said in transport.py.
+when, and why, is said in far_side.py.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from exlab_watch_agent.adapters.transports.far_side import Shipment
 from exlab_watch_agent.adapters.transports.rclone.daemon import PARTIAL_SUFFIX
 from exlab_watch_agent.adapters.transports.rclone.errors import RcloneError, error_in
 from exlab_watch_agent.adapters.transports.rclone.jobs import Jobs, Supervision
 from exlab_watch_agent.adapters.transports.rclone.remote import Remote, from_to
 from exlab_watch_agent.adapters.transports.rclone.requests import Requests
-from exlab_watch_agent.adapters.transports.shared.local_side import require_sources
-from exlab_watch_agent.adapters.transports.shared.own_files import arrived_under_another_name
+from exlab_watch_agent.adapters.transports.shared.own_files import arrived_under_another_name, taken
 from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
-from exlab_watch_agent.errors import AgentError, FailureKind, SourceChangedError, TransportError
-from exlab_watch_agent.ports import Control, RemoteFile
+from exlab_watch_agent.errors import AgentError, SourceChangedError, TransportError
+from exlab_watch_agent.ports import Progress, RemoteFile
 
 LARGE_BYTES = 16 * 1024 * 1024
 """From this size on a file is copied by itself to a name of our own, and its final name is looked for once it is whole."""
@@ -57,13 +57,14 @@ class Uploads:
         self._batch_bytes = batch_bytes
         self._large_bytes = large_bytes
 
-    def copy_all(self, source_root: str, files: Sequence[FileEntry], destination: str, control: Control) -> None:
-        """Bring all of them there. Raises: what went wrong first; then rclone no longer works on it."""
+    def copy_all(self, shipment: Shipment) -> None:
+        """Bring all of it there. Raises: what went wrong first; then rclone no longer works on it."""
+        files, control = shipment.files, shipment.control
         group = f"push-{secrets.token_hex(4)}"
         supervision = self._jobs.supervision(control, lambda: self._jobs.moved(group), set_rate=self._jobs.set_rate)
         small = [entry for entry in files if entry.size_bytes < self._large_bytes]
         large = [entry for entry in files if entry.size_bytes >= self._large_bytes]
-        push = _Push(source_root, destination, group, supervision)
+        push = _Push(shipment.source_root, shipment.folder, group, supervision)
         supervision.keep_rate()
         try:
             for batch in portions(
@@ -82,6 +83,7 @@ class Uploads:
             with contextlib.suppress(RcloneError, TransportError):
                 self._jobs.set_rate(None)  # what is read back to be proven is not an upload
             self._jobs.forget(group)
+        control.report(Progress(sum(entry.size_bytes for entry in files), len(files)))
 
     def _copy_listed(self, push: _Push, entries: Sequence[FileEntry], *, at_once: int) -> None:
         """Let rclone copy these files, each under its name once it is whole, in one request."""
@@ -101,37 +103,24 @@ class Uploads:
         if self._remote.ask("core/stats", group=push.group).get("checks"):
             raise self._met(push, entries)
 
-    def _met(self, push: _Push, entries: Sequence[FileEntry]) -> AgentError:
-        """Return which of these names was taken, each of which either was taken or is a copy of ours now.
-
-        Raises: what the sources say of themselves, which comes first.
-        """
-        require_sources(push.source_root, entries)
+    def _met(self, push: _Push, entries: Sequence[FileEntry]) -> TransportError:
+        """Return which of these names was taken, each of which either was taken or is a copy of ours now."""
         there = self._remote.files(push.destination)
         for entry in entries:
             if entry.path not in there:
                 return arrived_under_another_name(entry.path, self._remote.fs)
         foreign = [entry for entry in entries if not _is_copy(there[entry.path], entry)]
-        return self.taken(push.destination, (foreign or entries)[0])
-
-    def taken(self, destination: str, entry: FileEntry) -> TransportError:
-        """Return what is wrong where somebody has the name of a file."""
-        text = f"{destination}/{entry.path} at {self._remote.fs} exists already and is never replaced"
-        return TransportError(FailureKind.UNKNOWN, f"{text}: rename one of them, then retry.")
+        return taken((foreign or entries)[0].path, push.destination, self._remote.fs)
 
     def _failed_of(self, push: _Push, named: Mapping[str, FileEntry], error: RcloneError) -> AgentError:
         """Return what it means that some of these could not be written; `named`: rclone's name → entry."""
         said = self._jobs.failed(push.group)
         failed = [name for name in named if name in said]
         why = RcloneError(said[failed[0]]) if failed else error
-        return self._copy_error(push.source_root, [named[name] for name in failed] or list(named.values()), why)
+        return self._copy_error([named[name] for name in failed] or list(named.values()), why)
 
-    def _copy_error(self, source_root: str, failed: Sequence[FileEntry], error: RcloneError) -> AgentError:
-        """Return what it means that these files, or one of them, could not be written, and `error` is what rclone says.
-
-        Raises: what the sources say of themselves, which comes first.
-        """
-        require_sources(source_root, failed)
+    def _copy_error(self, failed: Sequence[FileEntry], error: RcloneError) -> AgentError:
+        """Return what it means that these files, or one of them, could not be written, and `error` is what rclone says."""
         if "source file is being updated" in str(error):
             return SourceChangedError(f"{failed[0].path!r} changed while it was being copied.")
         # Files fill a disk together, and the one that failed first need not be the one for which there is no room.
@@ -161,11 +150,11 @@ class Uploads:
 
     def _put_back(self, push: _Push, parts: Mapping[str, FileEntry]) -> None:
         """Remove those of our parts (by path) that were not moved, because somebody has their names. Raises: which."""
-        taken = [part for part in parts if self._remote.exists(part)]
-        for part in taken:
+        left = [part for part in parts if self._remote.exists(part)]
+        for part in left:
             self._remote.ask("operations/deletefile", fs=self._remote.fs, remote=part)
-        if taken:
-            raise self._met(push, [parts[part] for part in taken])
+        if left:
+            raise self._met(push, [parts[part] for part in left])
 
     def _copy_large(self, push: _Push, entries: Sequence[FileEntry]) -> None:
         """Let rclone copy each to a name of our own and move it when it is whole, unless somebody has its name by then."""
@@ -183,7 +172,7 @@ class Uploads:
                 requests.call("operations/movefile", {**move, "_group": names_group}, may_take_hours=True)
                 self._put_back(push, {part: entry})
             except RcloneError as error:
-                raise self._copy_error(push.source_root, [entry], error) from error
+                raise self._copy_error([entry], error) from error
 
         try:
             self._jobs.supervise(list(enumerate(entries)), bring, supervision=push.supervision, threads=_LARGE_AT_ONCE)
@@ -203,11 +192,11 @@ class Uploads:
         try:
             answers = self._jobs.batched(what, inputs, group=group, at_once=SMALL_AT_ONCE, supervision=push.supervision)
         except RcloneError as error:
-            raise self._copy_error(push.source_root, batch, error) from error
+            raise self._copy_error(batch, error) from error
         failed = [(entry, error_in(answer)) for entry, answer in zip(batch, answers, strict=True) if "error" in answer]
         if failed:
             self._jobs.stop(group)
-            raise self._copy_error(push.source_root, [entry for entry, _ in failed], failed[0][1])
+            raise self._copy_error([entry for entry, _ in failed], failed[0][1])
 
 
 def _part_beside(final: str, number: int, token: str) -> str:

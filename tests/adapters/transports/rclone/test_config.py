@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from exlab_watch_agent.adapters.children.process import Children
+from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.rclone.config import RemoteConfig, read_remote
-from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
+from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide
 from exlab_watch_agent.core.policy import RcloneTarget
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control
@@ -106,7 +107,7 @@ def copied(conf: Path, root: str, children: Children, run: Path) -> None:
     """Let the agent's rclone copy one file through the remote [lab]."""
     run.mkdir()
     (run / "a.bin").write_bytes(b"data")
-    transport = RcloneTransport(RcloneTarget("lab", root, str(conf)), children=children)
+    transport = Destination(RcloneFarSide(RcloneTarget("lab", root, str(conf)), children=children))
     try:
         transport.round_trip()
         transport.copy(str(run), entries(run), "run", control=Control())
@@ -181,7 +182,7 @@ def test_a_remote_whose_answers_prove_nothing_is_refused_with_the_way_out(
 def test_nothing_is_asked_of_a_remote_that_is_refused(conf: Path, tmp_path: Path, children: Children) -> None:
     (tmp_path / "nas" / "root").mkdir(parents=True)
     conf.write_text(f"[lab]\ntype = cache\nremote = {tmp_path}/nas\n")
-    transport = RcloneTransport(RcloneTarget("lab", "root", str(conf)), children=children)
+    transport = Destination(RcloneFarSide(RcloneTarget("lab", "root", str(conf)), children=children))
     try:
         for ask in (transport.round_trip, transport.bind):
             with pytest.raises(DestinationUnreachableError, match=ITS_OWN):
@@ -202,7 +203,7 @@ def test_a_remote_that_becomes_one_that_is_refused_is_refused_from_the_next_requ
 ) -> None:
     (tmp_path / "nas" / "root").mkdir(parents=True)
     conf.write_text(f"[lab]\ntype = alias\nremote = {tmp_path}/nas\n")
-    transport = RcloneTransport(RcloneTarget("lab", "root", str(conf)), children=children)
+    transport = Destination(RcloneFarSide(RcloneTarget("lab", "root", str(conf)), children=children))
     try:
         marker_id = transport.bind()
         conf.write_text(f"[lab]\ntype = cache\nremote = {tmp_path}/nas\n")

@@ -22,11 +22,13 @@ import pytest
 from exlab_watch_agent.adapters.children.process import Children
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.digests import LocalDigester
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
+from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.rclone import daemon
 from exlab_watch_agent.adapters.transports.rclone.errors import failure_kind
+from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide
 from exlab_watch_agent.adapters.transports.rclone.pace import PACE, Pace
 from exlab_watch_agent.adapters.transports.rclone.requests import Requests
-from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.policy import RcloneTarget
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
@@ -71,9 +73,11 @@ class RcloneContract(TransportContract):
         below = str(root.relative_to(remote.root))
         path = f"{remote.prefix}/{below}" if remote.prefix else below
         return (
-            "from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport\n"
+            "from exlab_watch_agent.adapters.transports.destination import Destination\n"
+            "from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide\n"
             "from exlab_watch_agent.core.policy import RcloneTarget\n"
-            f"transport = RcloneTransport(RcloneTarget({remote.name!r}, {path!r}, {str(remote.config)!r}), sampled_bytes_min=0)"
+            f"target = RcloneTarget({remote.name!r}, {path!r}, {str(remote.config)!r})\n"
+            "transport = Destination(RcloneFarSide(target, sampled_bytes_min=0))"
         )
 
     def make(self, root: Path) -> Transport:
@@ -330,7 +334,7 @@ class TestS3(Essentials):
 
     def test_a_root_that_is_not_there_is_unreachable_and_is_not_made(self, root: Path) -> None:
         """There the bucket is what must be there; a folder is only a part of names."""
-        transport = RcloneTransport(RcloneTarget(self._remote.name, "no-bucket/x", str(self._remote.config)))
+        transport = Destination(RcloneFarSide(RcloneTarget(self._remote.name, "no-bucket/x", str(self._remote.config))))
         self._transports.append(transport)
         with pytest.raises(DestinationUnreachableError):
             transport.bind()
@@ -381,7 +385,7 @@ def children(tmp_path: Path) -> Iterator[Children]:
     children.close()
 
 
-MADE: list[RcloneTransport] = []
+MADE: list[Destination] = []
 
 
 @pytest.fixture(autouse=True)
@@ -391,9 +395,17 @@ def _made_are_closed() -> Iterator[None]:
         MADE.pop().close()
 
 
-def make(conf: Path, children: Children, path: str = "root", **more: object) -> RcloneTransport:
-    MADE.append(RcloneTransport(RcloneTarget("lab", path, str(conf)), children=children, **more))  # type: ignore[arg-type]
+def make(
+    conf: Path, children: Children, path: str = "root", *, stream_bytes_max: int | None = None, **more: object
+) -> Destination:
+    far = RcloneFarSide(RcloneTarget("lab", path, str(conf)), children=children, **more)  # type: ignore[arg-type]
+    MADE.append(Destination(far, stream_bytes_max=stream_bytes_max))
     return MADE[-1]
+
+
+def daemon_of(transport: Destination) -> daemon.RcloneDaemon:
+    assert isinstance(transport.way, RcloneFarSide)
+    return transport.way.remote.daemon
 
 
 def test_rclone_gets_a_private_copy_of_the_sections_it_needs(conf: Path, nas: Path, children: Children) -> None:
@@ -534,7 +546,7 @@ def test_rclone_killed_in_the_middle_leaves_no_part_and_the_next_push_completes(
     listed = fill(run, {"a.bin": os.urandom(6_000_000), "b.bin": os.urandom(10)})
     transport = make(conf, children)
     transport.round_trip()
-    child = transport._remote.daemon._child
+    child = daemon_of(transport)._child
     assert child is not None
 
     def kill(progress: Progress) -> None:
@@ -563,7 +575,7 @@ def test_a_push_that_moves_nothing_is_ended_as_network(
     listed = fill(run, {"a.bin": os.urandom(6_000_000)})
     transport = make(conf, children, stall_s=1.0)
     transport.round_trip()
-    child = transport._remote.daemon._child
+    child = daemon_of(transport)._child
     assert child is not None
     has_moved = threading.Event()
 
@@ -571,7 +583,7 @@ def test_a_push_that_moves_nothing_is_ended_as_network(
         if not has_moved.is_set():
             has_moved.set()
             # The link is silent: rclone is there and answers, and no byte moves.
-            Requests(transport._remote.daemon).call("core/bwlimit", {"rate": "1B"})
+            Requests(daemon_of(transport)).call("core/bwlimit", {"rate": "1B"})
 
     with pytest.raises(TransportError, match="moved no byte") as caught:
         transport.copy(str(run), listed, RUN, control=Control(report=stop, rate_bytes_per_s=lambda: 2e6))
@@ -590,7 +602,7 @@ def test_a_file_that_cannot_be_read_back_is_no_missing_file(
     root = sshd_ordinary_user.place(tmp_path.name).root
     fill(root / "run", {"a.bin": b"a", "secret.bin": b"secret"})
     (root / "run" / "secret.bin").chmod(0)
-    transport = RcloneTransport(RcloneTarget(remote.name, str(root), str(remote.config)), children=children)
+    transport = Destination(RcloneFarSide(RcloneTarget(remote.name, str(root), str(remote.config)), children=children))
     MADE.append(transport)
     assert transport.digests("run", ["a.bin", "gone.bin"], control=FREE).keys() == {"a.bin"}
     with pytest.raises(TransportError, match="permission denied") as caught:
@@ -626,7 +638,7 @@ def test_connections_that_rclone_closes_because_nobody_uses_them_are_no_sign_tha
     clock = LaterClock()
     transport = make(conf, children, clock=clock)
     marker_id = transport.bind()
-    daemon = transport._remote.daemon
+    daemon = daemon_of(transport)
     idle = [daemon.take() for _ in range(3)]
     for connection in idle:
         if connection.sock is None:
@@ -654,6 +666,21 @@ def test_data_with_a_name_like_a_part_on_its_way_are_refused_and_never_cleared(
     transport = make(conf, children)
     transport.clear_partials(RUN)
     assert tree(nas / "root" / RUN) == {"b.0123abcd.partial": b"theirs", "c.exlab-partial": b"theirs"}
+
+
+def test_small_files_that_are_replaced_do_not_hide_what_a_killed_push_left(
+    conf: Path, nas: Path, children: Children, tmp_path: Path
+) -> None:
+    """A push that is repeated replaces the cache folder first, and clears only then."""
+    (nas / "root").mkdir()
+    run = tmp_path / "run"
+    small = {".exlab-wizard/creation.json": b"{}"}
+    fill(run, small)
+    fill(nas / "root" / RUN, {"a.bin.0123abcd.exlab-partial": b"half"})
+    transport = make(conf, children)
+    transport.replace(str(run), DiskRunTree().cache_files(str(run)), RUN, control=FREE)
+    transport.clear_partials(RUN)
+    assert tree(nas / "root" / RUN) == small
 
 
 @pytest.mark.parametrize(
@@ -687,7 +714,7 @@ def test_a_remote_hash_is_believed_only_where_the_server_reads_the_bytes_and_has
     def bound(remote: RcloneRemote) -> int | None:
         place = remote.place(tmp_path.name).transport
         target = RcloneTarget(place["rclone_remote"], place["rclone_remote_path"], place["rclone_config"])
-        transport = RcloneTransport(target, children=children, stream_bytes_max=7)
+        transport = Destination(RcloneFarSide(target, children=children), stream_bytes_max=7)
         try:
             transport.bind()
             return transport.digest_bytes_max()
@@ -705,12 +732,12 @@ def test_a_remote_hash_is_believed_only_where_the_server_reads_the_bytes_and_has
 # --- a foreign file that comes while a push runs ---------------------------------------------------------------------
 
 
-def to(remote: RcloneRemote, children: Children, name: str, **bounds: int) -> tuple[RcloneTransport, Path]:
+def to(remote: RcloneRemote, children: Children, name: str, **bounds: int) -> tuple[Destination, Path]:
     """Return a transport with these bounds to a new folder of the remote, and that folder."""
     place = remote.place(name)
     block = place.transport
     target = RcloneTarget(block["rclone_remote"], block["rclone_remote_path"], block["rclone_config"])
-    MADE.append(RcloneTransport(target, children=children, **bounds))  # type: ignore[arg-type]
+    MADE.append(Destination(RcloneFarSide(target, children=children, **bounds)))  # type: ignore[arg-type]
     return MADE[-1], place.root
 
 
@@ -735,12 +762,12 @@ class Stranger:
 
 
 def assert_taken_and_completed(
-    transport: RcloneTransport, run: Path, listed: tuple[FileEntry, ...], root: Path, stranger: Stranger, rate: float
+    transport: Destination, run: Path, listed: tuple[FileEntry, ...], root: Path, stranger: Stranger, rate: float
 ) -> None:
     """The push fails with the sentence, the stranger's bytes stay, and once they are moved aside the next one completes."""
     there = root / RUN
     taken = str(stranger.path.relative_to(there))
-    with pytest.raises(TransportError, match=f"{RUN}/{taken} at .* exists already and is never replaced"):
+    with pytest.raises(TransportError, match=f"{taken!r} in {RUN!r} at .* exists already and is never replaced"):
         transport.copy(str(run), listed, RUN, control=stranger.control(rate))
     assert stranger.has_come
     assert stranger.path.read_bytes() == stranger.data
