@@ -30,7 +30,7 @@ from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide
-from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
+from exlab_watch_agent.adapters.transports.rsync.way import RsyncWay
 from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.text import utc_text
@@ -134,15 +134,14 @@ def make_transport(
             f"equipment {equipment.equipment_id}: rsync over ssh runs on Linux and macOS only; on Windows use rclone with "
             "a remote of type sftp."
         )
-    return RsyncTransport(
+    way = RsyncWay(
         equipment.target,
-        owner=owner,
         children=children,
         socket_folder=None if state_dir is None else StateLayout(state_dir).sockets,
         stall_s=policy.stall_s,
-        stream_bytes_max=policy.verify_stream_bytes_max,
         is_metered=equipment.bandwidth is not None,
     )
+    return Destination(way, owner=owner, stream_bytes_max=policy.verify_stream_bytes_max)
 
 
 def ports_of(

@@ -1,7 +1,7 @@
 """The first acceptance of a destination root: which roots are bound without a question, and which an operator is asked about.
 
 Decided here: the rule and its words. Not here: what a root lies on (each transport's `nature`), the marker that a bound root
-carries (adapters/transports/marked_root.py), and who is asked (cli/binding.py).
+carries (adapters/transports/destination.py), and who is asked (cli/binding.py).
 """
 
 from __future__ import annotations

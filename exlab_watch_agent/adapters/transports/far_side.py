@@ -16,7 +16,7 @@ from typing import Protocol
 from exlab_watch_agent.adapters.transports.shared.own_files import PARTIAL_FOLDER
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
-from exlab_watch_agent.errors import TransportError
+from exlab_watch_agent.errors import FailureKind, TransportError
 from exlab_watch_agent.ports import Control, RemoteFile
 
 
@@ -137,7 +137,7 @@ class FarSide(Way, Protocol):
 
     def translated(self, error: Exception, doing: str) -> TransportError:
         """Return what an error of `foreign` means for a push. `doing` begins the sentence, without its stop."""
-        raise NotImplementedError(f"{type(self).__name__} raises no foreign errors")
+        return TransportError(FailureKind.UNKNOWN, f"{doing}: {error}.")
 
     def away(self, error: Exception) -> str:
         """Return the sentence of an error (`foreign` or TransportError) for an operator whose lane waits for the root."""

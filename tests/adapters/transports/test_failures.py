@@ -19,7 +19,7 @@ from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.rclone import pace as rclone
 from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide
 from exlab_watch_agent.adapters.transports.rsync import pace as rsync
-from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
+from exlab_watch_agent.adapters.transports.rsync.way import RsyncWay
 from exlab_watch_agent.core.policy import EquipmentPolicy, RcloneTarget, RsyncSshTarget
 from exlab_watch_agent.ports import Transport
 from tests.lab.disks import folding_disk, full_disk, read_only
@@ -183,7 +183,7 @@ def impatient(equipment: EquipmentPolicy) -> Transport:
         return Destination(RcloneFarSide(target, pace=brisk), owner=owner)
     assert isinstance(target, RsyncSshTarget)
     pace = rsync.Pace(connect_s=1, alive_every_s=1, alive_count_max=1)
-    return RsyncTransport(target, owner=owner, pace=pace)
+    return Destination(RsyncWay(target, pace=pace), owner=owner)
 
 
 @BOTH

@@ -14,7 +14,6 @@ from operator import itemgetter
 from exlab_watch_agent.adapters.local.digests import Pulse
 from exlab_watch_agent.adapters.transports.rsync.connection import SshConnection
 from exlab_watch_agent.adapters.transports.rsync.target_folder import TargetFolder, checking, data_below
-from exlab_watch_agent.adapters.transports.shared.own_files import require_inside
 from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.errors import CancelledError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control
@@ -24,23 +23,21 @@ _PORTION_FILES = 500
 _HASHERS_MAX = 4
 _SLOWEST_HASH_BYTES_PER_S = 1_000_000
 
-Open = Callable[[str, Control], AbstractContextManager[TargetFolder]]
+Open = Callable[[Control], AbstractContextManager[TargetFolder]]
 
 
 class Hashing:
-    """`open_folder` opens the root for a path below it, through a shell that is the caller's alone."""
+    """`open_folder` opens the root through a shell that is the caller's alone."""
 
     def __init__(self, connection: SshConnection, open_folder: Open) -> None:
         self._connection = connection
         self._open = open_folder
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+    def digests(self, destination: str, paths: Sequence[str], control: Control) -> dict[str, str]:
         """Return path → SHA-256 of each regular file that is there."""
-        for path in paths:
-            require_inside(path)
         checking(control)()
         tools = self._connection.tools()
-        with self._open(destination, control) as folder:
+        with self._open(control) as folder:
             standing = data_below(folder, destination)
         files = [(path, standing[path].size_bytes) for path in paths if path in standing and standing[path].is_file]
         if tools.hasher is None:
@@ -56,7 +53,7 @@ class Hashing:
         def work_off() -> None:
             own = Control(lambda: has_failed.is_set() or control.is_cancelled())
             try:
-                with self._open(destination, own) as folder:
+                with self._open(own) as folder:
                     while waiting:
                         with contextlib.suppress(IndexError):
                             self._hash_portion(folder, destination, waiting.popleft(), found, pulse)
@@ -104,7 +101,7 @@ class Hashing:
         """The same where nothing on the target can hash: all bytes come back here."""
         found = {}
         pulse = Pulse(control)
-        with self._open(destination, control) as folder:
+        with self._open(control) as folder:
             for path, _ in files:
                 hasher = hashlib.sha256()
 

@@ -31,7 +31,7 @@ from exlab_watch_agent.ports import Clock
 _PID = re.compile(rb"\n([0-9]+)\n$")  # before it may be what a login script printed
 
 # Statuses that the functions below give, and that scripts pass on.
-ABSENT, NO_ROOT, IN_THE_WAY, FAILED = 3, 4, 5, 6
+ABSENT, NO_ROOT, IN_THE_WAY, FAILED, TAKEN = 3, 4, 5, 6, 7
 
 _PRELUDE = rb"""LC_ALL=C; export LC_ALL; unset CDPATH ENV BASH_ENV
 there() {

@@ -25,12 +25,11 @@ from exlab_watch_agent.adapters.clock import PausingClock
 from exlab_watch_agent.adapters.transports.rsync.connection import SilentConnection
 from exlab_watch_agent.adapters.transports.rsync.program import Rsync, classified_rsync
 from exlab_watch_agent.adapters.transports.rsync.ssh_login import SshLogin
+from exlab_watch_agent.adapters.transports.shared.own_files import OWN_FOLDER
 from exlab_watch_agent.core.push_plan import folders_of
 from exlab_watch_agent.errors import CancelledError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control
 
-OWN_FOLDER = ".exlab-watch-agent"
-"""Below the root: where files wait while they arrive."""
 SMALL_BYTES_MAX = 256 * 1024 * 1024
 UNHINDERED = Control()
 NEW = ("-t", "--no-implied-dirs", "--omit-dir-times", "--fsync")

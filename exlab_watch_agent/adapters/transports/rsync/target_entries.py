@@ -25,15 +25,6 @@ class TargetEntry:
         return stat.S_ISDIR(self.mode)
 
 
-@dataclass(frozen=True, slots=True)
-class FolderLook:
-    """A run's folder at a glance. `claim` and `creation` are the bytes of these files, None where there are none."""
-
-    is_empty: bool
-    claim: bytes | None
-    creation: bytes | None
-
-
 def entries_in(lines: Iterable[bytes]) -> Iterator[tuple[str, TargetEntry]]:
     """Yield path → entry. A line: mode in hexadecimal, size, whole seconds, path, with a blank between them."""
     for line in lines:

@@ -14,11 +14,13 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from exlab_watch_agent.adapters.local.durable import temporary_name
+from exlab_watch_agent.adapters.transports.far_side import FolderLook
 from exlab_watch_agent.adapters.transports.rsync.remote_shell import (
     ABSENT,
     FAILED,
     IN_THE_WAY,
     NO_ROOT,
+    TAKEN,
     Answer,
     RemoteShell,
     printing,
@@ -26,7 +28,7 @@ from exlab_watch_agent.adapters.transports.rsync.remote_shell import (
     words,
 )
 from exlab_watch_agent.adapters.transports.rsync.target_digests import digests_in, is_odd
-from exlab_watch_agent.adapters.transports.rsync.target_entries import FolderLook, TargetEntry, entries_in
+from exlab_watch_agent.adapters.transports.rsync.target_entries import TargetEntry, entries_in
 from exlab_watch_agent.adapters.transports.rsync.target_errors import classified_target
 from exlab_watch_agent.adapters.transports.rsync.target_tools import TargetTools
 from exlab_watch_agent.adapters.transports.shared.own_files import PARTIAL_FOLDER
@@ -164,25 +166,27 @@ class TargetFolder:
         """Make a folder and those above it, never the root. Also raises when a link or a file is in the way."""
         self._ask(f"Cannot make {folder!r}", self._make(folder) + b":")
 
-    def place_new(self, path: str, data: bytes) -> None:
-        """Write a small file under a name that nothing has; what has it stays. Whole at once, not yet durable."""
+    def place_new(self, path: str, data: bytes, temporary: str) -> bool:
+        """Write a small file under a name that nothing has, and return whether that was so; what has it stays.
+
+        Whole at once, not yet durable. It waits under `temporary`, whose folder is ours, or the root.
+        """
         folder, _, name = path.rpartition("/")
-        temporary, final = quoted(temporary_name(name)), quoted(name)
+        waiting_in = temporary.rpartition("/")[0]
+        waiting, final = quoted(f"{self._root}/{temporary}"), quoted(name)
+        clearing = b"rmdir %b 2>/dev/null; " % quoted(f"{self._root}/{waiting_in}") if waiting_in else b""
         script = self._make(folder) + (
-            b"anything ./%b && exit 0\n"
-            b"{ %b; } | cat > ./%b || { rm -f ./%b; exit %d; }\n"
+            b"anything ./%b && exit %d\n(\n%b:\n) || exit $?\nrm -f %b\n"
+            b"{ %b; } | cat > %b || { rm -f %b; %bexit %d; }\n"
             # A file system without hard links: there the look and the rename are two steps.
-            b"ln ./%b ./%b 2>/dev/null || anything ./%b || mv -n ./%b ./%b\n"
-            b"s=$?; rm -f ./%b; exit $s"
+            b"s=0; if ln %b ./%b 2>/dev/null; then :; elif anything ./%b; then s=%d; else mv -n %b ./%b; s=$?\n"
+            b"if [ $s = 0 ] && [ -e %b ]; then s=%d; fi; fi\n"
+            b"rm -f %b; %bexit $s"
         ) % (
-            final,
-            printing(data),
-            temporary,
-            temporary,
-            FAILED,
-            *(temporary, final, final, temporary, final, temporary),
-        )
-        self._ask(f"Cannot write {path!r}", script)
+            final, TAKEN, self._make(waiting_in), waiting, printing(data), waiting, waiting, clearing, FAILED,
+            waiting, final, final, TAKEN, waiting, final, waiting, TAKEN, waiting, clearing,
+        )  # fmt: skip
+        return self._ask(f"Cannot write {path!r}", script, may_be=(TAKEN,)).status == 0
 
     def replace(self, files: Sequence[tuple[str, bytes]], temporary_folder: str) -> None:
         """Write small files, replacing what has their names, each whole at once; durable when it returns.
@@ -215,8 +219,8 @@ class TargetFolder:
             may_be=(ABSENT,),
         )
 
-    def exchange(self, name: str, nonce: bytes, *, mtime_text: str) -> tuple[bytes, int] | None:
-        """Write a probe file into the root, read it back and remove it; return its bytes and time, None if there was no room.
+    def exchange(self, name: str, nonce: bytes, *, mtime_text: str) -> tuple[bytes, int]:
+        """Write a probe file into the root, read it back and remove it; return its bytes and time.
 
         `mtime_text`: the time it is to have, as `touch -t` takes it, in UTC.
         """
@@ -230,12 +234,7 @@ class TargetFolder:
             probe, printing(nonce), probe, probe, FAILED, mtime_text.encode(), probe,
             self._tools.stat_option.encode(), form, probe, probe, probe,
         )  # fmt: skip
-        try:
-            answer = self._ask("Cannot write a probe file", script)
-        except TransportError as error:
-            if error.kind is FailureKind.DESTINATION_FULL:
-                return None
-            raise
+        answer = self._ask("Cannot write a probe file", script)
         mtime, _, data = answer.output.partition(b"\n")
         return data, int(mtime)
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.children.process import Children
 from exlab_watch_agent.adapters.local.digests import LocalDigester
-from exlab_watch_agent.adapters.transports.rsync.by_rsync import RsyncOnlyTransport
-from exlab_watch_agent.adapters.transports.rsync.by_shell import RsyncSshTransport
+from exlab_watch_agent.adapters.transports.destination import Destination
+from exlab_watch_agent.adapters.transports.rsync.by_rsync import RsyncOnlyFarSide
+from exlab_watch_agent.adapters.transports.rsync.by_shell import ShellFarSide
 from exlab_watch_agent.adapters.transports.rsync.ssh_login import NoShellError
-from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
+from exlab_watch_agent.adapters.transports.rsync.way import RsyncWay
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import (
@@ -50,11 +52,11 @@ class TestContractBehindRrsync(TransportContract):
     @pytest.fixture(autouse=True)
     def _server(self, sshd_rrsync: SshServer) -> Iterator[None]:
         self.server = sshd_rrsync
-        self.made: list[RsyncOnlyTransport] = []
+        self.made: list[tuple[Transport, Children]] = []
         yield
-        for transport in self.made:
+        for transport, children in self.made:
             transport.close()
-            transport._children.close()
+            children.close()
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
@@ -70,17 +72,21 @@ class TestContractBehindRrsync(TransportContract):
         return (
             "import os\n"
             "from exlab_watch_agent.adapters.children.process import Children\n"
-            "from exlab_watch_agent.adapters.transports.rsync.by_rsync import RsyncOnlyTransport\n"
+            "from exlab_watch_agent.adapters.transports.destination import Destination\n"
+            "from exlab_watch_agent.adapters.transports.rsync.by_rsync import RsyncOnlyFarSide\n"
             "from exlab_watch_agent.core.policy import RsyncSshTarget\n"
             f"target = RsyncSshTarget({self.server.target!r}, {self.server.port}, {str(self.server.key)!r}, "
             f"{str(self.server.known_hosts)!r}, {self.server.path_of(root)!r})\n"
-            "transport = RsyncOnlyTransport(target, children=Children(), owner=str(os.getpid()))"
+            "children = Children()\n"
+            "far = RsyncOnlyFarSide(target, children=children)\n"
+            "transport = Destination(far, owner=str(os.getpid()), stream_bytes_max=1 << 30)"
         )
 
     def make(self, root: Path) -> Transport:
-        transport = super().make(root)
-        assert isinstance(transport, RsyncOnlyTransport)
-        self.made.append(transport)
+        names: dict[str, Any] = {}
+        exec(self.constructor(root), names)
+        self.made.append((names["transport"], names["children"]))
+        transport: Transport = names["transport"]
         return transport
 
     # rsync itself gives a file its name: see the file that changed while it was sent, below.
@@ -232,17 +238,17 @@ class TestContractBehindRrsync(TransportContract):
 # --- which way -----------------------------------------------------------------------------------------------------------
 
 
-def chosen(server: SshServer, place: Place) -> RsyncTransport:
+def chosen(server: SshServer, place: Place) -> Destination:
     block: dict[str, Any] = dict(place.transport)
     target = RsyncSshTarget(
         block["ssh_target"], block["ssh_port"], block["ssh_key_path"], block["known_hosts"], block["remote_path"]
     )
-    return RsyncTransport(target)
+    return Destination(RsyncWay(target))
 
 
 @pytest.mark.parametrize(
     ("fixture", "way"),
-    [("sshd", RsyncSshTransport), ("sshd_bare", RsyncOnlyTransport), ("sshd_rrsync", RsyncOnlyTransport)],
+    [("sshd", ShellFarSide), ("sshd_bare", RsyncOnlyFarSide), ("sshd_rrsync", RsyncOnlyFarSide)],
 )
 def test_the_way_is_what_the_account_allows(
     fixture: str, way: type, request: pytest.FixtureRequest, tmp_path: Path
@@ -253,7 +259,7 @@ def test_the_way_is_what_the_account_allows(
     run = tmp_path / "run"
     try:
         transport.round_trip()
-        assert isinstance(transport._way(), way)
+        assert isinstance(transport.way.chosen(), way)
         assert "rsync" in transport.check_tools()[0]
         transport.copy(str(run), fill(run, {"a": b"a"}), RUN, control=FREE)
         assert tree(place.root / RUN) == {"a": b"a"}

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.rsync import target_folder
-from exlab_watch_agent.adapters.transports.rsync.by_shell import RsyncSshTransport
+from exlab_watch_agent.adapters.transports.rsync.by_shell import ShellFarSide
 from exlab_watch_agent.adapters.transports.rsync.target_folder import TargetFolder
 from exlab_watch_agent.adapters.transports.rsync.target_tools import NEEDED
 from exlab_watch_agent.core.policy import RsyncSshTarget
@@ -24,15 +25,16 @@ from tests.lab.links import Link
 from tests.lab.servers import SshServer, free_port, program, running_sshd
 
 
-def source_of(server: SshServer, root: Path, **more: object) -> str:
+def source_of(server: SshServer, root: Path, *, stream_bytes_max: int | None = None, **more: object) -> str:
     """Return Python source whose last line binds `transport`."""
     options = "".join(f", {name}={value!r}" for name, value in more.items())
     return (
-        "from exlab_watch_agent.adapters.transports.rsync.by_shell import RsyncSshTransport\n"
+        "from exlab_watch_agent.adapters.transports.destination import Destination\n"
+        "from exlab_watch_agent.adapters.transports.rsync.by_shell import ShellFarSide\n"
         "from exlab_watch_agent.core.policy import RsyncSshTarget\n"
         f"target = RsyncSshTarget({server.target!r}, {server.port}, {str(server.key)!r}, "
         f"{str(server.known_hosts)!r}, {str(root)!r})\n"
-        f"transport = RsyncSshTransport(target{options})"
+        f"transport = Destination(ShellFarSide(target{options}), stream_bytes_max={stream_bytes_max})"
     )
 
 
@@ -82,11 +84,11 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(sshd: SshServer) -> Iterator[Callable[..., RsyncSshTransport]]:
+def make(sshd: SshServer) -> Iterator[Callable[..., Destination]]:
     """A transport to a folder of the ordinary server; named members of its target and options win."""
-    made: list[RsyncSshTransport] = []
+    made: list[Destination] = []
 
-    def make(root: Path, **more: Any) -> RsyncSshTransport:
+    def make(root: Path, **more: Any) -> Destination:
         members = {
             "host": sshd.target, "port": sshd.port, "key_path": str(sshd.key), "known_hosts_path": str(sshd.known_hosts),
             "remote_path": str(root),
@@ -94,7 +96,7 @@ def make(sshd: SshServer) -> Iterator[Callable[..., RsyncSshTransport]]:
         for name in list(more):
             if name in members:
                 members[name] = more.pop(name)
-        made.append(RsyncSshTransport(RsyncSshTarget(**members), **more))  # type: ignore[arg-type]
+        made.append(Destination(ShellFarSide(RsyncSshTarget(**members), **more)))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -108,7 +110,7 @@ def new_root(tmp_path: Path, name: str = "nas") -> Path:
     return root
 
 
-def refusal(transport: RsyncSshTransport) -> TransportError:
+def refusal(transport: Destination) -> TransportError:
     with pytest.raises(TransportError) as caught:
         transport.listing(RUN)
     with pytest.raises(DestinationUnreachableError) as away:
@@ -117,35 +119,33 @@ def refusal(transport: RsyncSshTransport) -> TransportError:
     return caught.value
 
 
-def test_nothing_listens(tmp_path: Path, make: Callable[..., RsyncSshTransport]) -> None:
+def test_nothing_listens(tmp_path: Path, make: Callable[..., Destination]) -> None:
     error = refusal(make(new_root(tmp_path), port=free_port()))
     assert error.kind is FailureKind.NETWORK
     assert "nothing answers on port" in str(error)
 
 
-def test_a_name_that_the_network_does_not_know(tmp_path: Path, make: Callable[..., RsyncSshTransport]) -> None:
+def test_a_name_that_the_network_does_not_know(tmp_path: Path, make: Callable[..., Destination]) -> None:
     error = refusal(make(new_root(tmp_path), host="root@no-such-host.invalid"))
     assert error.kind is FailureKind.NETWORK
     assert "not known" in str(error) or "could not" in str(error).lower()
 
 
-def test_a_key_that_the_server_does_not_know(
-    tmp_path: Path, make: Callable[..., RsyncSshTransport], sshd: SshServer
-) -> None:
+def test_a_key_that_the_server_does_not_know(tmp_path: Path, make: Callable[..., Destination], sshd: SshServer) -> None:
     error = refusal(make(new_root(tmp_path), key_path=str(sshd.stranger_key)))
     assert error.kind is FailureKind.AUTH
     assert "authorized_keys" in str(error)
     assert str(sshd.stranger_key) in str(error)
 
 
-def test_a_key_that_is_not_there(tmp_path: Path, make: Callable[..., RsyncSshTransport]) -> None:
+def test_a_key_that_is_not_there(tmp_path: Path, make: Callable[..., Destination]) -> None:
     error = refusal(make(new_root(tmp_path), key_path=str(tmp_path / "no key")))
     assert error.kind is FailureKind.AUTH
 
 
 @pytest.mark.parametrize("is_changed", [False, True])
 def test_a_host_key_that_is_unknown_or_another_one(
-    tmp_path: Path, make: Callable[..., RsyncSshTransport], sshd: SshServer, is_changed: bool
+    tmp_path: Path, make: Callable[..., Destination], sshd: SshServer, is_changed: bool
 ) -> None:
     known_hosts = tmp_path / "known hosts"
     if is_changed:
@@ -157,7 +157,7 @@ def test_a_host_key_that_is_unknown_or_another_one(
 
 
 def test_odd_paths_of_key_and_known_hosts_and_root_work(
-    tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport], sshd: SshServer
+    tmp_path: Path, run: Path, make: Callable[..., Destination], sshd: SshServer
 ) -> None:
     odd = tmp_path / 'it\'s "odd" 100% $HOME \\ folder'
     odd.mkdir()
@@ -185,7 +185,7 @@ def test_a_login_script_that_prints_does_no_harm_to_questions(tmp_path: Path) ->
         root = new_root(tmp_path)
         names: dict[str, Any] = {}
         exec(source_of(server, root), names)
-        transport: RsyncSshTransport = names["transport"]
+        transport: Destination = names["transport"]
         try:
             assert transport.bind()
             run = tmp_path / "run"
@@ -196,7 +196,7 @@ def test_a_login_script_that_prints_does_no_harm_to_questions(tmp_path: Path) ->
             transport.close()
 
 
-def test_a_read_only_target(tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport]) -> None:
+def test_a_read_only_target(tmp_path: Path, run: Path, make: Callable[..., Destination]) -> None:
     root = new_root(tmp_path)
     transport = make(root)
     listed = fill(run, {"a": b"a"})
@@ -206,7 +206,7 @@ def test_a_read_only_target(tmp_path: Path, run: Path, make: Callable[..., Rsync
 
 
 def test_a_link_that_is_cut_in_mid_file_goes_on_from_the_piece(
-    tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport], sshd: SshServer
+    tmp_path: Path, run: Path, make: Callable[..., Destination], sshd: SshServer
 ) -> None:
     root = new_root(tmp_path)
     data = os.urandom(24_000_000)
@@ -237,7 +237,7 @@ def test_a_link_that_is_cut_in_mid_file_goes_on_from_the_piece(
 
 
 def test_a_limit_that_comes_and_goes_in_the_middle_of_a_file_holds_at_once(
-    tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport], sshd: SshServer
+    tmp_path: Path, run: Path, make: Callable[..., Destination], sshd: SshServer
 ) -> None:
     """Counted on the wire: what passed while the limit held, not how long anything took."""
     root = new_root(tmp_path)
@@ -268,7 +268,7 @@ def test_a_limit_that_comes_and_goes_in_the_middle_of_a_file_holds_at_once(
 
 @pytest.mark.parametrize("what", ["file", "folder", "link"])
 def test_a_name_that_comes_to_be_while_rsync_runs_is_not_replaced_either(
-    tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport], what: str
+    tmp_path: Path, run: Path, make: Callable[..., Destination], what: str
 ) -> None:
     root = new_root(tmp_path)
     listed = fill(run, {"a.bin": os.urandom(200_000), "b/c.bin": b"c"})
@@ -302,7 +302,7 @@ def test_a_name_that_comes_to_be_while_rsync_runs_is_not_replaced_either(
 
 
 def test_names_that_the_target_takes_for_one_are_refused_and_nothing_is_lost(
-    tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run: Path, make: Callable[..., Destination], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = new_root(tmp_path)
     transport = make(root)
@@ -321,11 +321,12 @@ def test_names_that_the_target_takes_for_one_are_refused_and_nothing_is_lost(
 
 
 def test_a_shell_that_gives_no_answer_is_given_up_and_the_next_question_is_answered(
-    tmp_path: Path, make: Callable[..., RsyncSshTransport]
+    tmp_path: Path, make: Callable[..., Destination]
 ) -> None:
     transport = make(new_root(tmp_path))
     known = transport.bind()
-    with pytest.raises(TransportError) as caught, transport._connection.shell() as shell:
+    assert isinstance(transport.way, ShellFarSide)
+    with pytest.raises(TransportError) as caught, transport.way.connection.shell() as shell:
         shell.ask(b"sleep 1000", timeout_s=0.5)
     assert caught.value.kind is FailureKind.NETWORK
     transport.probe(expected_marker_id=known)
@@ -335,7 +336,7 @@ def test_a_server_that_was_started_again_is_found_again(tmp_path: Path) -> None:
     with running_sshd(tmp_path / "own") as server:
         names: dict[str, Any] = {}
         exec(source_of(server, new_root(tmp_path)), names)
-        transport: RsyncSshTransport = names["transport"]
+        transport: Destination = names["transport"]
         try:
             known = transport.bind()
             server.service.stop()
@@ -347,11 +348,11 @@ def test_a_server_that_was_started_again_is_found_again(tmp_path: Path) -> None:
             transport.close()
 
 
-def test_small_runs_are_not_sampled(tmp_path: Path, run: Path, make: Callable[..., RsyncSshTransport]) -> None:
+def test_small_runs_are_not_sampled(tmp_path: Path, run: Path, make: Callable[..., Destination]) -> None:
     assert make(new_root(tmp_path)).samples(RUN, fill(run, {"a": b"a"}), control=FREE) is None
 
 
-def test_the_tools_are_named(tmp_path: Path, make: Callable[..., RsyncSshTransport]) -> None:
+def test_the_tools_are_named(tmp_path: Path, make: Callable[..., Destination]) -> None:
     (note,) = make(new_root(tmp_path)).check_tools()
     assert note.startswith("rsync 3.")
     assert "on the target" in note
@@ -367,7 +368,7 @@ def test_where_nothing_on_the_target_hashes_the_bytes_come_back(tmp_path: Path, 
     with running_sshd(tmp_path / "few-server", force=force) as server:
         names: dict[str, Any] = {}
         exec(source_of(server, new_root(tmp_path), stream_bytes_max=1234), names)
-        transport: RsyncSshTransport = names["transport"]
+        transport: Destination = names["transport"]
         try:
             files = {"a.bin": os.urandom(3_000_000), "empty": b"", "two\nlines": b"odd"}
             listed = fill(run, files)
