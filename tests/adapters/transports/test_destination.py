@@ -1,0 +1,194 @@
+"""What `Destination` asks of a way, and how often: the policy of all ways, seen from below. The contract shows what it is for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
+from exlab_watch_agent.adapters.transports.destination import Destination
+from exlab_watch_agent.adapters.transports.far_side import Exchanged, FarSide
+from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
+from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.errors import (
+    DestinationOccupiedError,
+    DestinationUnreachableError,
+    FailureKind,
+    SourceChangedError,
+    TransportError,
+)
+from exlab_watch_agent.ports import Control, Progress
+from tests.adapters.transports.contract import CLAIM, FREE, RUN, fill, tree
+
+CLAIM_FILE = ".exlab-wizard/exlab-watch-agent.json"
+VERBS = {name for name in vars(FarSide) if not name.startswith("_")} - {
+    "can",
+    "chosen",
+    "foreign",
+    "translated",
+    "away",
+}
+
+
+class Recorded(MountedFarSide):
+    """A folder of this machine that notes what is asked of it, and can less where a test says so."""
+
+    def __init__(self, root: Path, **less: Any) -> None:
+        super().__init__(str(root))
+        self.asked: list[str] = []
+        self.can = dataclasses.replace(self.can, **less)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in VERBS:
+            self.asked.append(name)
+        return super().__getattribute__(name)
+
+    @contextmanager
+    def asking(self, *expected: str) -> Iterator[None]:
+        self.asked.clear()
+        yield
+        assert tuple(self.asked) == expected
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    run = tmp_path / "run"
+    run.mkdir()
+    return run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "nas"
+    root.mkdir()
+    return root
+
+
+def test_a_claim_that_was_created_exclusively_is_not_read_again(root: Path) -> None:
+    far = Recorded(root)
+    with far.asking("require_fit", "put_new"):
+        Destination(far).place_claim(RUN, CLAIM)
+    with far.asking("require_fit", "put_new", "read_own"):  # one is there: whose is it?
+        Destination(far).place_claim(RUN, CLAIM)
+
+
+def test_where_nothing_is_created_exclusively_a_claim_is_read_after_it_was_placed_and_after_the_copy(
+    root: Path, run: Path
+) -> None:
+    far = Recorded(root, creates_exclusively=False)
+    transport = Destination(far)
+    with far.asking("require_fit", "put_new", "read_own"):
+        transport.place_claim(RUN, CLAIM)
+    with far.asking("require_fit", "send", "sync", "read_own"):
+        transport.copy(str(run), fill(run, {"a": b"a"}), RUN, control=FREE)
+    claim = root / RUN / CLAIM_FILE
+    claim.write_bytes(claim.read_bytes().replace(b"job-1", b"job-2"))
+    with pytest.raises(DestinationOccupiedError):
+        transport.copy(str(run), fill(run, {"b": b"b"})[1:], RUN, control=FREE)
+
+
+def test_what_is_clear_is_not_cleared_again_until_something_was_stopped(root: Path, run: Path) -> None:
+    far = Recorded(root)
+    transport = Destination(far)
+    listed = fill(run, {"a": b"a", ".exlab-wizard/x": b"x"})
+    cache = DiskRunTree().cache_files(str(run))
+    transport.replace(str(run), cache, RUN, control=FREE)
+    with far.asking("clear_partials"):
+        transport.clear_partials(RUN)
+        transport.clear_partials(RUN)
+    transport.copy(str(run), listed, RUN, control=FREE)
+    transport.replace(str(run), cache, RUN, control=FREE)
+    with far.asking():
+        transport.clear_partials(RUN)
+    with pytest.raises(TransportError):
+        transport.copy(str(run), listed, RUN, control=FREE)
+    with far.asking("clear_partials"):
+        transport.clear_partials(RUN)
+
+
+def test_progress_goes_on_over_portions(root: Path, run: Path) -> None:
+    listed = fill(run, {f"{n}": b"x" * 10 for n in range(5)})
+    seen: list[Progress] = []
+    far = Recorded(root, portion_files=2)
+    with far.asking("require_fit", "send", "send", "send", "sync"):
+        Destination(far).copy(str(run), listed, RUN, control=Control(report=seen.append))
+    assert seen[-1] == Progress(50, 5)
+    assert [p.bytes_done for p in seen] == sorted(p.bytes_done for p in seen)
+
+
+def test_a_way_that_checks_nothing_itself_has_names_and_sources_looked_at_around_it(root: Path, run: Path) -> None:
+    far = Recorded(root, checks_each_file=False, names_last=False, tells_taken=False)
+    transport = Destination(far)
+    listed = fill(run, {"a": b"a", "sub/b": b"b"})
+    with far.asking("require_fit", "list", "send", "list", "sync"):
+        transport.copy(str(run), listed, RUN, control=FREE)
+    with far.asking("require_fit", "list"), pytest.raises(TransportError, match="never replaced"):
+        transport.copy(str(run), listed, RUN, control=FREE)
+    (root / "other" / RUN).mkdir(parents=True)
+    (root / "other" / RUN / "sub").write_bytes(b"a file")
+    with pytest.raises(TransportError, match="where a folder must be"):
+        transport.copy(str(run), listed[1:], f"other/{RUN}", control=FREE)
+    (run / "a").write_bytes(b"another")
+    with far.asking("require_fit", "list"), pytest.raises(SourceChangedError):
+        transport.copy(str(run), listed, "third", control=FREE)
+
+
+def test_what_a_tool_took_of_a_file_that_changed_meanwhile_goes_aside_and_the_source_is_the_reason(
+    root: Path, run: Path
+) -> None:
+    listed = fill(run, {"a": b"before", "b": b"b"})
+
+    class Meddling(Recorded):
+        def send(self, shipment: Any) -> None:
+            super().send(shipment)
+            (run / "a").write_bytes(b"after it")
+            raise TransportError(FailureKind.NETWORK, "the tool says something else")
+
+    far = Meddling(root, checks_each_file=False, names_last=False)
+    with pytest.raises(SourceChangedError):
+        Destination(far).copy(str(run), listed, RUN, control=FREE)
+    assert tree(root) == {f"{RUN}/b": b"b", f".exlab-superseded/{RUN}/1/a": b"before"}
+
+
+def test_a_share_without_room_for_the_probe_has_answered_but_what_was_asked_meanwhile_has_not(root: Path) -> None:
+    class Full(Recorded):
+        def exchange(
+            self, path: str, data: bytes, *, mtime_ns: int, while_there: Callable[[], None] | None
+        ) -> Exchanged:
+            if while_there is not None:
+                while_there()
+            raise TransportError(FailureKind.DESTINATION_FULL, "no room")
+
+    known = Destination(Recorded(root)).bind()
+    Destination(Full(root)).probe(expected_marker_id=known)
+    with pytest.raises(DestinationUnreachableError, match="no room"):
+        Destination(Full(root)).round_trip(lambda _path, _data: None)
+
+
+def test_a_way_that_is_not_found_is_unreachable_without_a_guess(root: Path) -> None:
+    class Closed:
+        name = "lab@nas:/srv"
+
+        def chosen(self) -> FarSide:
+            raise TransportError(FailureKind.NETWORK, "Cannot connect to nas.")
+
+        def nature(self) -> Nature:
+            return Nature("ssh", self.name, "it is reached by ssh")
+
+        def close(self) -> None:
+            pass
+
+    transport = Destination(Closed())
+    assert transport.nature().elsewhere
+    said = "The destination lab@nas:/srv cannot be used: Cannot connect to nas."
+    for ask in (transport.bind, transport.round_trip, transport.top_names):
+        with pytest.raises(DestinationUnreachableError) as caught:
+            ask()
+        assert str(caught.value) == said
+    with pytest.raises(TransportError):
+        transport.listing(RUN)
