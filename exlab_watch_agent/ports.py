@@ -547,11 +547,20 @@ class RunStore(Protocol):
         """The furthest anchor on the NAS that was found not to fit the trail; None where there never was one."""
         ...
 
-    def accept_trail(self, operator: str, reason: str, at: datetime) -> None:
+    def accept_trail(self, operator: str, reason: str, at: datetime) -> bool:
         """End the hold: the operator takes the state as it is for true. Durable, with a line of its own in the trail.
 
-        Does nothing where nothing is held. Raises: as `commit`.
+        Return whether anything was in doubt. Raises: as `commit`.
         """
+        ...
+
+    @property
+    def folder_id(self) -> str:
+        """What the state folder is called, whoever works in it: 32 hex."""
+        ...
+
+    def accept_machine(self, operator: str, reason: str, at: datetime) -> bool:
+        """Be at home on this machine from now on. Return whether the folder was not before. Raises: as `commit`."""
         ...
 
     def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:

@@ -24,7 +24,7 @@ from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.site import Site, operator_name
-from exlab_watch_agent.core.commands import Command, LookAt, ScanRoots, Sync
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Command, LookAt, ScanRoots, Sync
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -216,9 +216,9 @@ def _agent_for(site: Site, run_paths: frozenset[str], narrator: Narrator) -> Age
     return Agent(site.settings, state_dir=site.state, scope=scope, on_move=narrator.on_move)
 
 
-def accept_trail(site: Site, reason: str) -> int:
-    """Have the state that was found after damage counted as true; return the exit code. Raises: AgentError."""
-    print(offline.accept_trail(site, reason))
+def accept(site: Site, command: AcceptTrail | AcceptMachine) -> int:
+    """Have the state as it is counted as true, or this machine as its home; return the exit code. Raises: AgentError."""
+    print(offline.accept(site, command))
     return ExitCode.FINE
 
 
