@@ -8,7 +8,7 @@ because it is mostly prose: the obligations of both sides are in one place.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -572,12 +572,40 @@ class RunStore(Protocol):
         ...
 
 
+def _not_known() -> float:
+    return 0.0
+
+
+def _none_exists(_: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSelf:
+    """Who this agent is. `state_folder`: its id, which others know it by. `host` is for people.
+
+    `machine`: 32 hex, empty where the system says nothing. `state_dir`: where the state folder is. `exists`: whether there is
+    a folder at a path of this machine.
+    """
+
+    state_folder: str = ""
+    host: str = ""
+    machine: str = ""
+    state_dir: str = ""
+    exists: Callable[[str], bool] = _none_exists
+
+    def signed(self, claim: Claim) -> Claim:
+        """Return the claim as this agent makes it."""
+        return replace(claim, state_folder=self.state_folder, host=self.host)
+
+
 @dataclass(frozen=True)
 class Ports:
     """What the effects of one lane work with, and what the engine knew of both of its sides when they began.
 
     `root`: the equipment's folder. `binding`: the destination root's marker and who accepted it, None before its first use.
     `volume`: identity of the equipment's folder as the last scan found it, None before the first.
+    `agent`: who works; `ran_s`: for how long, in seconds, agents of its state folder have run in all, as far as known.
     """
 
     clock: Clock
@@ -595,6 +623,8 @@ class Ports:
     apartness: Apartness
     binding: Binding | None = None
     volume: str | None = None
+    agent: AgentSelf = AgentSelf()
+    ran_s: Callable[[], float] = _not_known
 
     def marker_id(self) -> str | None:
         """Return the id of the destination root's marker where that root was accepted, else None."""

@@ -51,14 +51,16 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     started_at = ports.clock.now()
     manifest = _sealed_manifest(effect, ports)
     look_there = None
-    if manifest is not None:  # else the push asked a moment ago
+    if effect.manifest_digest or effect.adopts:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
         look_there = look_unless_foreign(effect, ports)
+    if effect.adopts and not effect.manifest_digest:
+        manifest = _manifest_of_the_copy(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
     listing = ports.transport.listing(effect.destination)
-    if manifest is None and inventory.fingerprint != effect.fingerprint:
+    if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
-        if gone:
+        if gone and not effect.adopts:
             return vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
         return RunChanged(effect.turn, "the run changed since it counted as complete")
     wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
@@ -94,6 +96,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         bytes_total=inventory.bytes_total,
         skipped_oversize=oversize,
         anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
+        is_by_manifest=manifest is not None,
     )
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
@@ -109,7 +112,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         proof=None if oversize else _proof(effect, inventory, manifest_digest(text), there, started_at, ports),
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
-        seal_fault="" if look_there is None else _seal_fault(effect, look_there, ports),
+        seal_fault=_seal_fault(effect, look_there, ports) if look_there is not None and effect.manifest_digest else "",
     )
 
 
@@ -138,7 +141,7 @@ def _seal_fault(effect: Verify, look_there: DestinationLook, ports: Ports) -> st
 def _proof(
     effect: Verify, inventory: Inventory, proven: str, there: ReadBack, started_at: datetime, ports: Ports
 ) -> Pass:
-    """Return what is kept of a comparison in which both sides were equal; how long agents ran is the engine's to add."""
+    """Return what is kept of a comparison in which both sides were equal."""
     uptime = ports.clock.uptime()
     return Pass(
         id=f"{effect.job_id}/{effect.turn}",
@@ -146,7 +149,7 @@ def _proof(
         ended_at=ports.clock.now(),
         boot_id=uptime.boot_id,
         monotonic_s=uptime.seconds,
-        uptime_sum_s=0.0,
+        uptime_sum_s=ports.ran_s(),
         marker_id=ports.marker_id() or "",
         spelling=ports.transport.describe(),
         manifest_sha256=proven,
@@ -220,6 +223,12 @@ class _Reader:
             raise error
         self._ports.transport.require_marker(expected_marker_id=self._ports.marker_id())
         self.error = error
+
+
+def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None:
+    """Return the manifest that another agent's sealed copy was proven with; None where it is not there or was altered."""
+    data = manifest_there(effect, ports)
+    return None if data is None or manifest_digest(data) != effect.adopts else parse_manifest(data)
 
 
 def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:

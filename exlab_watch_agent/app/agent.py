@@ -182,7 +182,7 @@ class Agent:
             parts.run_log.start()
             engine = Engine(
                 store=parts.store,
-                lanes=self._lanes,
+                lanes=[replace(ports, agent=parts.itself()) for ports in self._lanes],
                 policy=parts.policy,
                 clock=parts.clock,
                 now_local=parts.clock.now_local,

@@ -34,7 +34,7 @@ from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.errors import ConfigError
-from exlab_watch_agent.ports import Clock, Ports, Transport
+from exlab_watch_agent.ports import AgentSelf, Clock, Ports, Transport
 from exlab_watch_agent.statechart import CHART
 
 PACKAGE_LOG = logging.getLogger("exlab_watch_agent")
@@ -89,6 +89,16 @@ class Parts:
             "audit_blake3": head.digest,
             "sealed_at": utc_text(self.clock.now()),
         }
+
+    def itself(self) -> AgentSelf:
+        """Return who this agent is. The store is open."""
+        return AgentSelf(
+            state_folder=self.store.folder_id,
+            host=self.host,
+            machine=self.store.machine,
+            state_dir=os.path.abspath(self.state_dir),
+            exists=os.path.isdir,
+        )
 
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:
         """Return the configured transport of an equipment; its programs live and end with this agent."""

@@ -204,6 +204,9 @@ class Publisher:
         return Heartbeat(
             at=parts.clock.now(),
             host=parts.host,
+            state_folder=parts.store.folder_id,
+            machine=parts.store.machine,
+            path=os.path.abspath(parts.state_dir),
             pid=os.getpid(),
             version=__version__,
             counts={state.value: found[state] for state in CHART.states if found.get(state)},
@@ -242,7 +245,7 @@ class Publisher:
                 log.warning("the heartbeat could not be placed on the NAS: %s", problem)
 
     def _on_nas_of(self, lane_id: str, data: bytes) -> PlaceHeartbeat:
-        return PlaceHeartbeat(lane_id, f".exlab-watch-agent/{self._parts.host}.json", data)
+        return PlaceHeartbeat(lane_id, self._parts.host, data)
 
 
 def _write_live(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from exlab_watch_agent.core.claim import Claim, conflict_at
+from exlab_watch_agent.core.claim import Claim, DestinationStanding, conflict_at
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -43,6 +43,12 @@ from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 RunEffect = Work | WriteStatus
 LOCAL_CHANGED = "local_changed_after_sync"
+DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
+DIFFERENT_COPY = (
+    "the NAS has a sealed copy of this run by another agent, and it is not what is here; nothing was touched. If the local "
+    "data are right, move the folder away on the NAS, then give `exlab-watch-agent resolve RUN --use local`:"
+)
+_NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, DestinationStanding.ADOPTABLE})
 NAMES_KEPT_MAX = 20
 HAS_CHANGED = "the run changed since it counted as complete"
 UNREADABLE_MAX = 2
@@ -104,7 +110,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             return _judge_verify(record, event, now=now, policy=policy)
         case Sealed():
             if state is RunState.SEALING:
-                sealed = replace(record, sealed_at=record.sealed_at or now).cleared()
+                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="").cleared()
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -162,6 +168,8 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
             return _start_over(record, HAS_CHANGED)
+        case RunState.CONFLICT if awaits_holder(record) and event.destination in _NOT_HELD:
+            return Judgement(Trigger.CLAIM_LAPSED, "no other agent holds the copy any more", record.cleared())
     return None
 
 
@@ -176,11 +184,34 @@ def _judge_queued(
         return refused
     if event.destination is None:
         return None
-    conflict = conflict_at(event.destination, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
+    where = event.destination
+    if where is DestinationStanding.ADOPTABLE and record.is_sealed:
+        where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
+    conflict = conflict_at(where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
     if conflict is not None:
         return _conflict(record, LastError(conflict.kind, conflict.message))
     bound_for = replace(record, destination=event.destination_path).without_wait()
+    if event.destination is DestinationStanding.ADOPTABLE and not _may_heal_what_it_adopts(record, event):
+        adopting = replace(bound_for, adopts=event.claimed_manifest, attempts=0, mismatches=0)
+        text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
+        return Judgement(Trigger.COPY_ADOPTED, text, adopting)
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
+
+
+def _may_heal_what_it_adopts(record: RunRecord, event: Inspected) -> bool:
+    """Whether the local data were found equal to the manifest of this very copy, and the copy was not."""
+    return bool(record.adopts) and record.adopts == event.claimed_manifest and record.mismatches > 0
+
+
+def awaits_holder(record: RunRecord) -> bool:
+    """Whether a run rests only because another agent holds its copy, which may end without anybody's doing."""
+    error = record.last_error
+    return (
+        record.state is RunState.CONFLICT
+        and not record.is_sealed
+        and error is not None
+        and error.kind == DestinationStanding.CLAIMED_BY_OTHER_AGENT
+    )
 
 
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
@@ -203,6 +234,10 @@ def _is_equal(event: Verified) -> bool:
 
 def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
     found = _words(event.comparison)
+    is_equal = event.comparison.agreement is Agreement.EQUAL
+    is_healable = event.comparison.agreement is Agreement.REMOTE_DIFFERS and event.is_by_manifest
+    if record.adopts and not is_equal and not is_healable:
+        return _conflict(replace(record, adopts=""), LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
     match event.comparison.agreement:
         case Agreement.LOCAL_GONE:
             error = LastError(FailureKind.LOCAL_FILE_VANISHED, found)
@@ -288,7 +323,7 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             if record.attempts + 1 >= UNREADABLE_MAX:
                 return _damaged(record, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
-        case RunState.AUDITING | RunState.RUNNING | RunState.SEALING if event.conflict:
+        case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
             return _conflict(record, LastError(event.conflict, event.message))
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.with_error(error))
@@ -423,7 +458,9 @@ def verify_effect(record: RunRecord) -> Verify:
         record.destination,
         record.fingerprint,
         manifest_digest=record.manifest_digest if record.is_sealed else "",
+        claim=claim_of(record),
         is_audit=record.state is RunState.AUDITING,
+        adopts=record.adopts,
     )
 
 
@@ -432,7 +469,7 @@ def work_effect(record: RunRecord) -> Work | None:
     place = (record.job_id, record.turn, record.run_path, record.equipment_id, record.destination, record.fingerprint)
     match record.state:
         case RunState.RUNNING:
-            return Push(*place, claim=claim_of(record), is_sealed=record.is_sealed)
+            return Push(*place, claim=claim_of(record), is_sealed=record.is_sealed, adopts=record.adopts)
         case RunState.PRECHECKING:
             return Precheck(*place)
         case RunState.AWAITING_VERIFY | RunState.AUDITING:
@@ -444,5 +481,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 claim=claim_of(record),
                 wait_s=record.wait_s,
                 is_again=record.is_sealed,
+                adopts=record.adopts,
             )
     return None

@@ -46,7 +46,8 @@ class RunRecord:
     oldest first, as far as they were made since then by a version that kept them. `declared_mismatches` are files
     whose hash differs from the one that the instrument gave; `overrides_seen` counts the entries of
     `validation_overrides` that the audit trail knows of. `creation_signature` is that of the `creation.json` of a run
-    that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start.
+    that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start. `adopts`: the manifest of
+    another agent's sealed copy at the destination, from when it is to be taken over until it is sealed as ours.
     """
 
     job_id: str
@@ -79,6 +80,7 @@ class RunRecord:
     verified_boot_id: str = ""
     verified_uptime_s: float = 0.0
     passes: tuple[Pass, ...] = ()
+    adopts: str = ""
 
     @property
     def is_sealed(self) -> bool:
@@ -127,7 +129,7 @@ class RunRecord:
 
     def afresh(self) -> RunRecord:
         """Return the record of a run that must be complete and quiet again."""
-        return replace(self, fingerprint="", declared_mismatches=()).cleared()
+        return replace(self, fingerprint="", declared_mismatches=(), adopts="").cleared()
 
     def with_data(self, fingerprint: str, *, files_total: int, bytes_total: int) -> RunRecord:
         """Return the record with what its folder held when it was judged complete or proven."""

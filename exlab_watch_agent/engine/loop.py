@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from exlab_watch_agent.acts.carry_out import carry_out
@@ -33,7 +34,7 @@ from exlab_watch_agent.core.effects import (
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
-from exlab_watch_agent.engine.bench import AgentUptime, Bench
+from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Commit, Moved, Reply
 from exlab_watch_agent.engine.destinations import Destinations
 from exlab_watch_agent.engine.dispatch import Anchor, Dispatch
@@ -47,6 +48,7 @@ from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Decide, Runs
 from exlab_watch_agent.engine.timers import Timers
 from exlab_watch_agent.engine.turns import Turns
+from exlab_watch_agent.engine.uptime import AgentUptime
 from exlab_watch_agent.engine.views import EngineView, lane_now
 from exlab_watch_agent.ports import Clock, Ports, Progress, RunStore, SideBySide
 from exlab_watch_agent.statechart import CHART, RunState
@@ -103,6 +105,7 @@ class Engine:
         self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._timers = Timers()
+        self._uptime = AgentUptime(clock)
         self.lanes = {ports.equipment.equipment_id: self._lane(ports) for ports in lanes}
         self._commit = Commit(store, clock, self._timers)
         self._errands = Errands(
@@ -116,8 +119,7 @@ class Engine:
             carry_out=carry_out,
             make_side_by_side=make_side_by_side,
         )
-        self._uptime = AgentUptime(clock)
-        bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, self.post, self._uptime)
+        bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, self.post)
         self._looks = Looks(bench, only=None if only is None else set(only))
         self._runs = Runs(bench, looks=self._looks, decide=decide, new_job_id=new_job_id)
         self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs)
@@ -146,6 +148,7 @@ class Engine:
 
     def _lane(self, ports: Ports) -> Lane:
         key = marker_key(ports.equipment.equipment_id, ports.transport.describe())
+        ports = replace(ports, ran_s=self._uptime.sum_s)
         return Lane(ports, key, self._store.binding(key), is_working=self._is_working)
 
     # --- the loop ----------------------------------------------------------------------------------------------------

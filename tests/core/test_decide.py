@@ -88,11 +88,14 @@ def inspected(
     overrides: tuple[OverrideEntry, ...] = (),
     sync_status: str = "pending",
     destination: DestinationStanding | None = None,
+    claimed_manifest: str = "",
 ) -> Inspected:
     creation = Creation("1.8", 8, "run", "experimental", IDENTITY, True, "P", sync_status, overrides)
     completeness = Completeness(complete, "" if complete else "no data files yet")
     place = "P/Runs/Run_2026-04-17T14-32" if destination is not None else ""
-    return Inspected(creation, completeness, findings, fingerprint, 2, 10, destination, place)
+    return Inspected(
+        creation, completeness, findings, fingerprint, 2, 10, destination, place, claimed_manifest=claimed_manifest
+    )
 
 
 def verified(agreement: Agreement = Agreement.EQUAL, *, turn: int = TURN, **changes: Any) -> Verified:
@@ -298,6 +301,10 @@ LOOKS = [
     ("queued", False, inspected(destination=DestinationStanding.CLAIMED_UNSEALED), "conflict_found", "conflict"),
     ("queued", True, inspected(destination=DestinationStanding.CLAIMED_BY_OTHER_AGENT), "conflict_found", "conflict"),
     ("queued", False, inspected(destination=DestinationStanding.SEALED_UNCLAIMED), "conflict_found", "conflict"),
+    ("queued", False, inspected(destination=DestinationStanding.ADOPTABLE), "copy_adopted", "awaiting_verify"),
+    ("queued", True, inspected(destination=DestinationStanding.ADOPTABLE), "conflict_found", "conflict"),
+    ("queued", False, inspected(findings=(HARD,), destination=DestinationStanding.ADOPTABLE), "refused", "blocked"),
+    ("queued", False, inspected(fingerprint="g", destination=DestinationStanding.ADOPTABLE), "changed", "acquiring"),
     ("queued", True, inspected(destination=DestinationStanding.SEALED_UNCLAIMED), "push_started", "running"),
     ("queued", True, inspected(destination=DestinationStanding.OURS), "push_started", "running"),
     ("queued", False, inspected(findings=(HARD,), destination=DestinationStanding.OURS), "refused", "blocked"),
@@ -529,6 +536,70 @@ def test_a_pass_a_minute_after_another_is_one_more() -> None:
     assert step(before, verified(uptime=Uptime("boot", 560.0))).record.verify_passes == 2
     assert step(before, verified(uptime=Uptime("boot", 559.0))).record.verify_passes == 1
     assert step(before, verified()).record.verify_passes == 1, "what is not known hastens nothing"
+
+
+ADOPTING: dict[str, Any] = {"adopts": "m" * 64}
+MAY_ADOPT = inspected(destination=DestinationStanding.ADOPTABLE, claimed_manifest="m" * 64)
+
+
+def test_a_copy_that_is_to_be_adopted_is_compared_with_its_own_manifest_before_anything_is_written() -> None:
+    after = step(record("queued", mismatches=2, attempts=3), MAY_ADOPT)
+    assert (after.record.adopts, after.record.mismatches, after.record.attempts) == ("m" * 64, 0, 0)
+    (effect,) = work(after)
+    assert isinstance(effect, Verify)
+    assert (effect.adopts, effect.manifest_digest, effect.is_audit) == ("m" * 64, "", False)
+
+
+@pytest.mark.parametrize(
+    ("event", "trigger", "state"),
+    [
+        (verified(), "proven", "sealing"),
+        (verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True), "put_back", "queued"),
+        (verified(Agreement.REMOTE_DIFFERS), "conflict_found", "conflict"),
+        (verified(Agreement.LOCAL_DIFFERS, is_by_manifest=True), "conflict_found", "conflict"),
+        (verified(Agreement.BOTH_DIFFER, is_by_manifest=True), "conflict_found", "conflict"),
+        (verified(Agreement.LOCAL_GONE, is_by_manifest=True), "conflict_found", "conflict"),
+    ],
+)
+def test_only_local_data_that_are_what_was_sealed_take_a_copy_over(event: Verified, trigger: str, state: str) -> None:
+    before = record("awaiting_verify", **ADOPTING)
+    assert moved(before, event) == (trigger, state)
+    after = step(before, event).record
+    assert (after.adopts == "") is (state == "conflict")
+    assert after.sealed_at is None
+
+
+def test_a_damaged_copy_is_healed_only_once_the_local_data_were_found_to_be_what_was_sealed() -> None:
+    found = step(record("awaiting_verify", **ADOPTING), verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True)).record
+    (effect,) = work(step(found, MAY_ADOPT))
+    assert isinstance(effect, Push)
+    assert effect.adopts == "m" * 64
+    another = inspected(destination=DestinationStanding.ADOPTABLE, claimed_manifest="n" * 64)
+    assert moved(found, another) == ("copy_adopted", "awaiting_verify"), "it is another copy by now"
+    assert moved(found.cleared(), MAY_ADOPT) == ("copy_adopted", "awaiting_verify"), "after a retry it is proven anew"
+    assert found.afresh().adopts == ""
+
+
+def test_after_the_seal_nothing_is_left_to_adopt() -> None:
+    assert step(record("sealing", **ADOPTING), Sealed(TURN)).record.adopts == ""
+
+
+HELD = LastError("claimed_by_other_agent", "held by another")
+
+
+@pytest.mark.parametrize("where", list(DestinationStanding))
+@pytest.mark.parametrize(
+    "error", [HELD, LastError("claimed_unsealed", "x"), LastError("differs_from_sealed_copy", "x")]
+)
+def test_a_conflict_ends_by_itself_only_where_another_agent_held_the_copy_and_holds_it_no_more(
+    where: DestinationStanding, error: LastError
+) -> None:
+    before = record("conflict", last_error=error)
+    is_free = where in (DestinationStanding.FREE, DestinationStanding.OURS, DestinationStanding.ADOPTABLE)
+    trigger = moved(before, inspected(destination=where))[0]
+    assert (trigger == "claim_lapsed") is (is_free and error is HELD)
+    assert moved(record("conflict", sealed=True, last_error=error), inspected(destination=where))[0] is None
+    assert moved(before, inspected())[0] is None, "a look that did not ask the NAS says nothing of it"
 
 
 def test_a_record_keeps_the_latest_passes_and_a_difference_voids_them() -> None:

@@ -104,7 +104,7 @@ class RunStore:
         self._writer: _SlotWriter | None = None
         self._lines_since_checkpoint = 0
         self._who = b'"host":%b,"chart":%b' % (json_bytes(host or socket.gethostname()), json_bytes(CHART.version))
-        self._machine = machine_id() if machine is None else machine
+        self.machine = machine_id() if machine is None else machine
         self._now = (clock or SystemClock()).now
         self.notices: tuple[str, ...] = ()
 
@@ -141,7 +141,7 @@ class RunStore:
     def _load(self) -> None:
         loaded = load(self._folder)  # reads all before anything is changed: a folder of another version stays as it is
         was_in_order = bool(loaded.generation) and not loaded.damage
-        named = FolderNamed(uuid.uuid4().hex, self._machine)
+        named = FolderNamed(uuid.uuid4().hex, self.machine)
         Repair(loaded, self._body, named).run()
         self._trail.open(loaded.head)
         remove_temporaries(self._folder)
@@ -161,8 +161,8 @@ class RunStore:
         if "folder" not in self._facts:
             self._note(named)
         home, found_on = self._facts["folder"]["machine"], self._facts.get("found_on", "")
-        if home and self._machine not in ("", home, found_on):
-            self._note(MachineChanged(self._machine))
+        if home and self.machine not in ("", home, found_on):
+            self._note(MachineChanged(self.machine))
 
     def _note(self, fact: Fact, operator: str | None = None) -> None:
         self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=self._now())
@@ -303,7 +303,7 @@ class RunStore:
         """Be at home on this machine from now on. Return whether the folder was not before."""
         is_new = "found_on" in self._facts
         if is_new:
-            fact = MachineAccepted(self._machine or self._facts["found_on"], reason)
+            fact = MachineAccepted(self.machine or self._facts["found_on"], reason)
             self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=at)
         return is_new
 

@@ -24,6 +24,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     new_marker_id,
     require_inside,
     sealed_as,
+    sealed_at_in,
 )
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.creation import identity_in, says_synced
@@ -230,4 +231,5 @@ def look_of(
         says_synced=is_synced,
         sealed_as=proven_as,
         anchor=None if claim is None else anchor_in(claim),
+        sealed_at="" if claim is None else sealed_at_in(claim),
     )
