@@ -25,6 +25,7 @@ from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.statechart import RunState
 
@@ -277,6 +278,13 @@ class Transport(Protocol):
         """
         ...
 
+    def put_marker_back(self, marker_id: str) -> None:
+        """Place the root's marker with this id again, where there is none; never creates the root.
+
+        To be called when it is shown that this is the root which had it. Raises: DestinationUnreachableError as `bind`.
+        """
+        ...
+
     def probe(self, *, expected_marker_id: str | None) -> None:
         """Return when the root has the expected marker, and keeps and gives back a few bytes.
 
@@ -522,6 +530,20 @@ class RunStore(Protocol):
     @property
     def hold(self) -> str | None:
         """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
+        ...
+
+    @property
+    def position(self) -> TrailPosition:
+        """The audit trail's last line."""
+        ...
+
+    def digest_at(self, seq: int) -> str | None:
+        """Return the digest of the trail's line with this number, None where there is none that can be read."""
+        ...
+
+    @property
+    def ahead(self) -> TrailPosition | None:
+        """The furthest anchor on the NAS that was found not to fit the trail; None where there never was one."""
         ...
 
     def accept_trail(self, operator: str, reason: str, at: datetime) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from exlab_watch_agent.core.claim import DestinationLook, DestinationStanding, conflict_at
 from exlab_watch_agent.core.creation import says_synced
-from exlab_watch_agent.core.effects import Precheck, Push, Verify
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
-from exlab_watch_agent.errors import FailureKind, ManifestNotKeptError
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
+from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, ManifestNotKeptError
 from exlab_watch_agent.ports import Ports
 
 NOT_THE_COPY = frozenset({FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.BINARY_MISSING})
@@ -31,7 +32,28 @@ def note_wrong(effect: Precheck | Verify, paths: Sequence[str], ports: Ports) ->
         ports.manifests.note_wrong(effect.job_id, paths)
 
 
-def copy_says_synced(effect: Push | Verify, ports: Ports) -> bool:
+def look_unless_foreign(effect: Verify | Seal, ports: Ports) -> DestinationLook:
+    """Return what the copy says of itself, unless somebody else has claimed it meanwhile: then it is not our proof, whatever
+    its bytes are.
+
+    Raises: DestinationOccupiedError.
+    """
+    found = ports.transport.look(effect.destination)
+    if found.claim is not None and found.claim.job_id != effect.job_id:
+        where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
+        conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
+        assert conflict is not None, "a foreign claim is one"
+        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+    return found
+
+
+def manifest_there(effect: Verify | Seal, ports: Ports) -> bytes | None:
+    """Return the manifest that the copy has, None where it has none."""
+    path = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
+    return ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+
+
+def copy_says_synced(effect: Push, ports: Ports) -> bool:
     """Return whether the copy's `creation.json` says that the copy was proven."""
     path = f"{CACHE_FOLDER}/{CREATION_FILE}"
     data = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)

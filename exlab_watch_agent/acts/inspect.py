@@ -115,11 +115,11 @@ def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> Ins
 
 def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Inspected:
     """Add whose the destination folder is, and who claims it in words."""
-    where, holder = DestinationStanding.UNASKED, ""
+    where, holder, anchor = DestinationStanding.UNASKED, "", None
     try:
         found = ports.transport.look(effect.destination)
     except TransportError:
         pass  # the push asks again, and meets the same error in its own words
     else:
-        where, holder = standing(found, effect.claim), found.holder
-    return replace(inspected, destination=where, destination_path=effect.destination, holder=holder)
+        where, holder, anchor = standing(found, effect.claim), found.holder, found.anchor_of(effect.claim.job_id)
+    return replace(inspected, destination=where, destination_path=effect.destination, holder=holder, anchor=anchor)

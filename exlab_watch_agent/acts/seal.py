@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX
+from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, look_unless_foreign, manifest_there
 from exlab_watch_agent.acts.source import unchanged_inventory
-from exlab_watch_agent.core.claim import CLAIM_FILE
+from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.effects import Seal
 from exlab_watch_agent.core.events import Sealed
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, Inventory
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
+from exlab_watch_agent.core.seal import kept_as
 from exlab_watch_agent.errors import FailureKind, ManifestLostError, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
@@ -19,6 +21,9 @@ from exlab_watch_agent.ports import Control, Ports
 def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here."""
     inventory = unchanged_inventory(effect, ports)
+    if effect.is_again:
+        look_there = look_unless_foreign(effect, ports)
+        _keep_what_was_altered(effect, look_there, ports)
     manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
     if manifest is None:
         manifest = _manifest_anew(effect, inventory, ports, control)
@@ -40,6 +45,24 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made again.
     saved = ports.creations.put_text(effect.run_path, synced)
     return Sealed(effect.turn, saved)
+
+
+def _keep_what_was_altered(effect: Seal, look_there: DestinationLook, ports: Ports) -> None:
+    """Keep beside the runs, as evidence, a manifest or claim there that is not as we left it: the seal replaces both."""
+    manifest = manifest_there(effect, ports)
+    if manifest is not None and manifest_digest(manifest) != effect.manifest_digest:
+        _keep(effect, f"{CACHE_FOLDER}/{MANIFEST_FILE}", manifest, ports)
+    if look_there.claim is None:
+        damaged = ports.transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+        if damaged is not None:
+            _keep(effect, CLAIM_PATH, damaged, ports)
+
+
+def _keep(effect: Seal, path: str, data: bytes, ports: Ports) -> None:
+    if len(data) >= CACHE_READ_BACK_BYTES_MAX:
+        text = f"{path} of {effect.destination} on the NAS is not ours and too large to be kept beside: move it away there."
+        raise TransportError(FailureKind.UNKNOWN, text)
+    ports.transport.write_small(kept_as(effect.destination, path, hashlib.sha256(data).hexdigest()), data)
 
 
 def _manifest_anew(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> bytes:

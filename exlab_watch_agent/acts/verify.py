@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, NOT_THE_COPY, copy_says_synced, note_wrong
+from exlab_watch_agent.acts.copy import (
+    CACHE_READ_BACK_BYTES_MAX,
+    NOT_THE_COPY,
+    look_unless_foreign,
+    manifest_there,
+    note_wrong,
+)
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
 from exlab_watch_agent.acts.source import vanished
-from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at
+from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.effects import Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
@@ -23,8 +29,9 @@ from exlab_watch_agent.core.manifest import (
     parse_manifest,
 )
 from exlab_watch_agent.core.policy import CompletenessSignal
+from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import DestinationOccupiedError, ManifestLostError, ManifestNotKeptError, TransportError
+from exlab_watch_agent.errors import ManifestLostError, ManifestNotKeptError, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 UNREADABLE = "unreadable"
@@ -40,9 +47,10 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
     """
     manifest = _sealed_manifest(effect, ports)
+    look_there = None
     if manifest is not None:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
-        _require_no_foreign_claim(effect, ports)
+        look_there = look_unless_foreign(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
     listing = ports.transport.listing(effect.destination)
     if manifest is None and inventory.fingerprint != effect.fingerprint:
@@ -81,6 +89,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         files_total=inventory.files_total,
         bytes_total=inventory.bytes_total,
         skipped_oversize=oversize,
+        anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
         uptime=ports.clock.uptime(),
     )
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
@@ -96,7 +105,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         manifest_digest=manifest_digest(text),
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
-        is_seal_missing=manifest is not None and not copy_says_synced(effect, ports),
+        seal_fault="" if look_there is None else _seal_fault(effect, look_there, ports),
     )
 
 
@@ -111,14 +120,15 @@ def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
         ports.manifests.forget_wrong(effect.job_id)
 
 
-def _require_no_foreign_claim(effect: Verify, ports: Ports) -> None:
-    """Return unless somebody else has claimed the copy meanwhile: then it is not our proof, whatever its bytes are."""
-    found = ports.transport.look(effect.destination)
-    if found.claim is not None and found.claim.job_id != effect.job_id:
-        where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
-        conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
-        assert conflict is not None, "a foreign claim is one"
-        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+def _seal_fault(effect: Verify, look_there: DestinationLook, ports: Ports) -> str:
+    """Return in words what is wrong with the copy's seal, asked for once its data are known to be right."""
+    found = SealFound(
+        is_claimed=look_there.claim is not None,
+        claimed_digest=look_there.sealed_as,
+        manifest_digest="" if (data := manifest_there(effect, ports)) is None else manifest_digest(data),
+        says_synced=look_there.says_synced,
+    )
+    return seal_fault(found, manifest_digest=effect.manifest_digest)
 
 
 def _digests_there(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> dict[str, str]:

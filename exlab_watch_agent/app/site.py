@@ -15,10 +15,11 @@ from platformdirs import user_config_path, user_state_path
 
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import send_request
 from exlab_watch_agent.adapters.state.layout import StateLayout
-from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, load
+from exlab_watch_agent.adapters.state.recovery import Loaded, load
 from exlab_watch_agent.app.publish import lanes_left, read_live
 from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding, marker_key

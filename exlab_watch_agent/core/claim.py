@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
+from exlab_watch_agent.core.rollback import TrailPosition
 
 CLAIM_FILE = "exlab-watch-agent.json"
 CLAIM_PATH = f"{CACHE_FOLDER}/{CLAIM_FILE}"
@@ -32,7 +33,10 @@ class DestinationLook:
 
     `is_empty`: it is absent or holds nothing at all. `claim`: ours or another agent's, if there is one.
     `identity`: from a `creation.json` that is there, None when there is none or it cannot be read.
-    `is_sealed`: claim or `creation.json` say that the copy was proven. `holder`: who makes the claim, in words.
+    `is_sealed`: claim or `creation.json` say that the copy was proven. `says_synced`: its `creation.json` says so.
+    `sealed_as`: the manifest's digest that the claim says was proven, empty where it says none. `anchor`: the last line that
+    its holder's audit trail had when it was sealed. `holder`: who makes the
+    claim, in words.
     """
 
     is_empty: bool
@@ -40,6 +44,13 @@ class DestinationLook:
     identity: RunIdentity | None
     is_sealed: bool = False
     holder: str = ""
+    says_synced: bool = False
+    sealed_as: str = ""
+    anchor: TrailPosition | None = None
+
+    def anchor_of(self, job_id: str) -> TrailPosition | None:
+        """Return the anchor where the claim is this job's: those of others say nothing of our trail."""
+        return self.anchor if self.claim is not None and self.claim.job_id == job_id else None
 
 
 class DestinationStanding(StrEnum):

@@ -44,6 +44,7 @@ from exlab_watch_agent.statechart import CHART, RunState, Trigger
 RunEffect = Work | WriteStatus
 LOCAL_CHANGED = "local_changed_after_sync"
 NAMES_KEPT_MAX = 20
+HAS_CHANGED = "the run changed since it counted as complete"
 UNREADABLE_MAX = 2
 """So often in a row a copy that cannot be read as a whole is looked at, before it counts as damaged."""
 
@@ -137,7 +138,6 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
     if refusals:
         refusal = _as_seen(record, event).with_error(LastError(refusals[0].rule, explain(findings)))
         refused = Judgement(Trigger.REFUSED, explain(findings), refusal)
-    changed = _start_over(record, "the run changed since it counted as complete")
     match record.state:
         case RunState.ACQUIRING if event.completeness.is_complete:
             return refused or Judgement(
@@ -145,22 +145,23 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             )
         # What was sealed is never started over: in the queue the change shows, and an operator must choose.
         case RunState.BLOCKED if has_changed and not record.is_sealed:
-            return changed
+            return _start_over(record, HAS_CHANGED)
         case RunState.BLOCKED if refused is None:
             admitted = _admitted(record, event, now)
             if record.is_sealed:
                 admitted = replace(admitted, fingerprint=record.fingerprint)
             return Judgement(Trigger.ADMITTED, "the gate lets it through now", admitted)
         case RunState.QUEUED:
-            return _judge_queued(record, event, refused=refused, changed=changed if has_changed else None)
+            changed = _start_over(record, HAS_CHANGED) if has_changed else None
+            return _judge_queued(record, event, refused=refused, changed=changed)
         case RunState.RUNNING if refused is not None:
             return refused
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY | RunState.SEALING if has_changed:
-            return _judge_change(record, "the run changed since it counted as complete")
+            return _judge_change(record, HAS_CHANGED)
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if has_changed:
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
-            return changed
+            return _start_over(record, HAS_CHANGED)
     return None
 
 
@@ -189,9 +190,10 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
         case RunState.AUDITING:
             return _judge_audit(record, event, now=now, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
-            trigger = Trigger.SEAL_MISSED if event.is_seal_missing else Trigger.DIFFERENCE_GONE
             proven = _proven(record, event, now=now, policy=policy)
-            return Judgement(trigger, "both sides equal the manifest again", proven)
+            if event.seal_fault:
+                return _seal_missed(proven, event)
+            return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", proven)
     return None
 
 
@@ -231,7 +233,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
 def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
     found = _words(event.comparison)
     if _is_equal(event):
-        return Judgement(Trigger.PROVEN, found, _proven(record, event, now=now, policy=policy))
+        proven = _proven(record, event, now=now, policy=policy)
+        return _seal_missed(proven, event) if event.seal_fault else Judgement(Trigger.PROVEN, found, proven)
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
             return _damaged(record, LastError(FailureKind.HASH_MISMATCH, found))
@@ -242,6 +245,15 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
             return _conflict(record, LastError(LOCAL_CHANGED, found), fingerprint=event.fingerprint)
         case _:
             assert_never(event.comparison.agreement)
+
+
+def _seal_missed(proven: RunRecord, event: Verified) -> Judgement:
+    """The data are what they were, and the copy does not say so, or says something else: it is sealed again."""
+    return Judgement(
+        Trigger.SEAL_MISSED,
+        f"both sides equal the manifest, but the NAS copy does not say so: {event.seal_fault}",
+        proven,
+    )
 
 
 def _damaged(record: RunRecord, error: LastError) -> Judgement:
@@ -276,7 +288,7 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             if record.attempts + 1 >= UNREADABLE_MAX:
                 return _damaged(record, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
-        case RunState.AUDITING | RunState.RUNNING if event.conflict:
+        case RunState.AUDITING | RunState.RUNNING | RunState.SEALING if event.conflict:
             return _conflict(record, LastError(event.conflict, event.message))
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.with_error(error))
@@ -431,5 +443,11 @@ def work_effect(record: RunRecord) -> Work | None:
         case RunState.AWAITING_VERIFY | RunState.AUDITING:
             return verify_effect(record)
         case RunState.SEALING:
-            return Seal(*place, manifest_digest=record.manifest_digest, claim=claim_of(record), wait_s=record.wait_s)
+            return Seal(
+                *place,
+                manifest_digest=record.manifest_digest,
+                claim=claim_of(record),
+                wait_s=record.wait_s,
+                is_again=record.is_sealed,
+            )
     return None

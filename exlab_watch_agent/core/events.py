@@ -17,6 +17,7 @@ from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.manifest import Comparison
 from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, Uptime
 from exlab_watch_agent.core.reconcile import Differences
+from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
 
 # --- of a run -----------------------------------------------------------------------------------------------------------
@@ -27,8 +28,8 @@ class Inspected:
     """The run folder was looked at. Findings carry no override marks yet: that depends on the time of the decision.
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
-    in words who claims it. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was
-    looked at.
+    in words who claims it, `anchor` at which line of our trail it was sealed. `is_unsignalled`: the signal of a run that is
+    not complete is not there, so nothing else was looked at.
     """
 
     creation: Creation
@@ -41,6 +42,7 @@ class Inspected:
     destination_path: str = ""
     is_unsignalled: bool = False
     holder: str = ""
+    anchor: TrailPosition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,9 @@ class Verified:
     Where both sides are not equal, the comparison is all that it says: `manifest_digest` is empty then.
     `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
-    destination was not taken because of `verify.max_stream_bytes`. `is_seal_missing`: the run was sealed, and its copy
-    does not say so, or no longer does. `uptime`: when it was found, by a clock that nobody sets.
+    destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
+    the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
+    as its claim says. `uptime`: when it was found, by a clock that nobody sets.
     """
 
     turn: int
@@ -85,7 +88,8 @@ class Verified:
     declared_mismatches: tuple[str, ...] = ()
     overrides: tuple[OverrideEntry, ...] = ()
     skipped_oversize: tuple[str, ...] = ()
-    is_seal_missing: bool = False
+    seal_fault: str = ""
+    anchor: TrailPosition | None = None
     uptime: Uptime = UNKNOWN_UPTIME
 
 
@@ -247,9 +251,10 @@ class ScanFailed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The destination answered; `marker_id` is that of its root's marker."""
+    """The destination answered; `marker_id` is that of its root's marker. `is_put_back`: which was gone, and was placed again."""
 
     marker_id: str
+    is_put_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

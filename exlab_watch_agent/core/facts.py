@@ -13,6 +13,7 @@ from typing import ClassVar
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.record import Move
+from exlab_watch_agent.core.rollback import TrailPosition
 
 Data = Mapping[str, str | int | bool | None]
 
@@ -132,6 +133,18 @@ class OperatorCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class TrailFoundBehind:
+    """An anchor of our own on the NAS speaks against the trail here, so that deletion is held. `found`: in words, what it says."""
+
+    kind: ClassVar[str] = "trail_found_behind"
+    anchor: TrailPosition
+    found: str
+
+    def data(self) -> Data:
+        return {"seq": self.anchor.seq, "digest": self.anchor.digest, "found": self.found}
+
+
+@dataclass(frozen=True, slots=True)
 class TrailAccepted:
     """An operator took the state for true that was found after damage; `hold`: what was found then."""
 
@@ -153,6 +166,7 @@ Fact = (
     | PassesVoided
     | RootBound
     | OperatorCommand
+    | TrailFoundBehind
     | TrailAccepted
 )
 KINDS = frozenset(
@@ -168,6 +182,7 @@ KINDS = frozenset(
                 PassesVoided,
                 RootBound,
                 OperatorCommand,
+                TrailFoundBehind,
                 TrailAccepted,
             )
         ),
@@ -177,7 +192,7 @@ KINDS = frozenset(
 )
 """Every kind of line that a fact is written as."""
 
-FolderFact = DestinationBound | RootBound | TrailAccepted
+FolderFact = DestinationBound | RootBound | TrailFoundBehind | TrailAccepted
 """What a state folder keeps beside its runs."""
 
 
@@ -192,6 +207,8 @@ def folder_fact(kind: str, data: Mapping[str, object]) -> FolderFact | None:
             return DestinationBound(str(data["root"]), str(data["marker_id"]), accepted_by)
         case RootBound.kind:
             return RootBound(str(data["equipment_id"]), str(data["volume"]))
+        case TrailFoundBehind.kind:
+            return TrailFoundBehind(TrailPosition(int(str(data["seq"])), str(data["digest"])), str(data["found"]))
         case TrailAccepted.kind:
             return TrailAccepted(str(data.get("reason", "")), str(data.get("hold", "")))
     return None

@@ -120,7 +120,7 @@ class RunRecord:
 
     def cleared(self) -> RunRecord:
         """Return the record as one without failures behind it and without a wait."""
-        return replace(self, attempts=0, mismatches=0, last_error=None).without_wait()
+        return replace(self, attempts=0, mismatches=0, last_error=None, next_attempt_at=None, wait_s=0.0)
 
     def afresh(self) -> RunRecord:
         """Return the record of a run that must be complete and quiet again."""

@@ -14,9 +14,10 @@ from typing import assert_never
 
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.effects import Effect
-from exlab_watch_agent.core.facts import Fact, Transition
+from exlab_watch_agent.core.facts import Fact, TrailFoundBehind, Transition
 from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.rollback import TrailPosition, found_behind
 from exlab_watch_agent.engine.messages import Answer, CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
 from exlab_watch_agent.engine.timers import TimerKind, Timers
 from exlab_watch_agent.engine.views import Pause
@@ -91,6 +92,15 @@ class Commit:
     def note(self, fact: Fact, *, operator: str | None = None) -> None:
         """Put a line into the trail that is about no run."""
         self._entries.append(Entry(fact.kind, operator=operator, data=fact.data()))
+
+    def compare_anchor(self, seen: TrailPosition) -> None:
+        """Hold deletion where an anchor of our own on the NAS does not fit the trail here."""
+        found = found_behind(
+            seen, head=self.store.position, digest_here=self.store.digest_at(seen.seq), ahead=self.store.ahead
+        )
+        if found:
+            log.error("Deletion is held: %s.", found)
+            self.note(TrailFoundBehind(seen, found))
 
     def save(self, record: RunRecord, fact: Fact, *, operator: str | None = None) -> RunRecord:
         """Put a run's record and a line of the trail beside the others of this pass."""

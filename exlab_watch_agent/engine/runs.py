@@ -19,11 +19,13 @@ from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import AskWhere, Inspect
 from exlab_watch_agent.core.events import (
     Event,
+    Inspected,
     Inspection,
     NothingNew,
     Seen,
     Unseen,
     UnseenCode,
+    Verified,
     Whereabouts,
 )
 from exlab_watch_agent.core.facts import IdentityChanged, OverrideFound, OverridesRemoved, RunMoved, Transition
@@ -78,10 +80,14 @@ class Runs:
         record = self._bench.commit.record(job_id)
         if record is None:
             return None
+        if isinstance(event, Inspected | Verified) and event.anchor is not None:
+            self._bench.commit.compare_anchor(event.anchor)
         step = self._decide(record, event, now=self._bench.clock.now(), policy=self._bench.policy)
         after = step.record
         if step.move is not None:
-            after = replace(after, creation_signature=self._signature_to_keep(after))
+            signature = self._signature_to_keep(after)
+            if signature != after.creation_signature:
+                after = replace(after, creation_signature=signature)
             self._bench.commit.save(after, Transition(step.move), operator=step.move.operator)
             self._bench.commit.then(Moved(record, after, step.move))
         self._bench.commit.then(*step.effects)
@@ -255,7 +261,8 @@ class Runs:
             replace(view, unreadable="", unreadable_looks=0, problem="", findings=findings, reason=completeness.reason),
         )
         memory.is_settling = inspected.completeness.is_complete and not completeness.is_complete
-        inspected = replace(inspected, completeness=completeness)
+        if completeness != inspected.completeness:
+            inspected = replace(inspected, completeness=completeness)
         if inspected.destination is not None and self._has_twin_at(record, inspected.destination_path):
             inspected = replace(inspected, destination=DestinationStanding.OCCUPIED)
         self.decide(record.job_id, inspected)

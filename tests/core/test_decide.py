@@ -439,7 +439,7 @@ VERIFIES = [
     ("auditing", True, verified(Agreement.BOTH_DIFFER), "conflict_found", "conflict"),
     ("auditing", True, verified(skipped_oversize=("a",)), "audit_interrupted", "verified"),
     ("conflict", True, verified(), "difference_gone", "verified"),
-    ("conflict", True, verified(is_seal_missing=True), "seal_missed", "sealing"),
+    ("conflict", True, verified(seal_fault="its manifest is gone"), "seal_missed", "sealing"),
     ("conflict", True, verified(Agreement.LOCAL_DIFFERS), None, "conflict"),
     ("conflict", True, verified(skipped_oversize=("a",)), None, "conflict"),
     ("conflict", False, verified(), None, "conflict"),

@@ -553,3 +553,81 @@ def test_creation_json_here_does_not_say_synced_before_the_nas_has_the_seal(lab:
         in_the_way.rmdir()
         lab.until_state(run, "verified")
     lab.assert_whole(run)
+
+
+# --- the seal is looked at by each audit -----------------------------------------------------------------------------
+
+
+def lose_the_cache_folder(lab: Lab, run: Path) -> None:
+    shutil.rmtree(lab.copy_of(run) / CACHE)
+
+
+def lose_the_claim(lab: Lab, run: Path) -> None:
+    (lab.copy_of(run) / CACHE / "exlab-watch-agent.json").unlink()
+
+
+def damage_the_claim(lab: Lab, run: Path) -> None:
+    (lab.copy_of(run) / CACHE / "exlab-watch-agent.json").write_bytes(b"no claim")
+
+
+def alter_the_manifest(lab: Lab, run: Path) -> None:
+    (lab.copy_of(run) / CACHE / "checksums.sha256").write_bytes(b"0" * 64 + b"  a.bin\n")
+
+
+def take_synced_back(lab: Lab, run: Path) -> None:
+    there = lab.copy_of(run) / CACHE / "creation.json"
+    there.write_text(there.read_text().replace('"synced"', '"pending"'))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said", "kept"),
+    [
+        (lose_the_cache_folder, "its claim is gone", []),
+        (lose_the_claim, "its claim is gone", []),
+        (damage_the_claim, "its claim is gone or damaged", [b"no claim"]),
+        (alter_the_manifest, "its manifest was altered", [b"0" * 64 + b"  a.bin\n"]),
+        (take_synced_back, "does not say synced", []),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_seal_that_was_lost_or_altered_on_the_nas_is_made_again_and_what_was_altered_is_kept(
+    lab: Lab, harm: Callable[[Lab, Path], None], said: str, kept: list[bytes]
+) -> None:
+    run = proven_twice(lab)
+    harm(lab, run)
+    assert lab.cli("verify", run.name).code == 0
+    assert triggers(lab, run)[-3:] == ["audit_started", "seal_missed", "sealed"]
+    assert said in reasons_of(lab, run, "seal_missed")[0]
+    lab.assert_whole(run)
+    assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("verified", 3)
+    assert list(superseded(lab).values()) == kept
+    assert lab.cli("verify", run.name).code == 0
+    assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
+
+
+# --- a state folder that is not the one that sealed ------------------------------------------------------------------
+
+
+def test_a_state_folder_that_was_put_back_to_an_older_copy_holds_deletion_until_it_is_accepted(lab: Lab) -> None:
+    run = proven_twice(lab)
+    older = lab.state.with_name("older")
+    shutil.copytree(lab.state, older)
+    (lab.copy_of(run) / CACHE / "checksums.sha256").unlink()
+    assert lab.cli("verify", run.name).code == 0, (
+        "sealed again, at a line that the copy of the state folder does not have"
+    )
+    assert lab.cli("problems").code == 0
+    shutil.rmtree(lab.state)
+    older.rename(lab.state)
+    lab.cli("verify", run.name)
+    said = lab.cli("problems")
+    assert "older copy" in said.out
+    assert "resolve --accept-trail" in said.out
+    assert "deletion_on_hold" in problem_kinds(lab)
+    held = [fact for fact in lab.trail() if fact["kind"] == "trail_found_behind"]
+    lab.cli("verify", run.name)
+    assert [fact for fact in lab.trail() if fact["kind"] == "trail_found_behind"] == held, "it is told once"
+    assert lab.cli("resolve", "--accept-trail", "--reason", "the backup is what we have").code == 0
+    assert lab.cli("verify", run.name).code == 0
+    assert lab.cli("problems").code == 0
+    lab.assert_whole(run)

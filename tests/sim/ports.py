@@ -11,7 +11,6 @@ from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.transports.shared.marked_root import look_of
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
-    SUPERSEDED_FOLDER,
     claim_in,
     claim_text,
     require_cache_path,
@@ -23,6 +22,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, FileSignature, Inventory
 from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.errors import (
     CancelledError,
     CreationFileError,
@@ -405,6 +405,9 @@ class FaultyTransport:
             raise DestinationUnreachableError("the NAS does not answer")
         if self._nas.state == "unmounted":
             raise DestinationUnreachableError("the marker is missing")
+
+    def put_marker_back(self, marker_id: str) -> None:
+        raise AssertionError("only an operator has a marker put back")
 
     def round_trip(self, while_there: Callable[[str, bytes], None] | None = None) -> None:
         raise AssertionError("the engine leaves no probe files but by probe()")

@@ -19,9 +19,10 @@ from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.looks import BACKGROUND_LOOKS_MAX, Pace
 from exlab_watch_agent.engine.messages import Noticed, ScanWanted
+from exlab_watch_agent.errors import CreationFileError
 from exlab_watch_agent.ports import Entry
 from exlab_watch_agent.statechart import RunState
-from tests.sim.simulation import HOUR_S, Simulation, in_place
+from tests.sim.simulation import HOUR_S, Simulation, in_place, status_of
 from tests.sim.world import SENTINEL
 
 NEVER_S = 1e9
@@ -157,6 +158,28 @@ def test_an_operator_s_edit_that_the_agent_s_own_write_took_along_is_still_looke
         assert alive.outcome()[run.path][0] is RunState.VERIFIED
 
 
+def test_a_status_that_could_not_be_written_and_one_that_another_program_wrote_are_put_right(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        run = complete_run(alive)
+        alive.environment.bad_name(run)
+
+        def locked(name: str) -> None:
+            if name == "set_sync_status":
+                alive.world.port = lambda _: None
+                raise CreationFileError("another program has it open", code="locked")
+
+        alive.world.port = locked
+        assert alive.engine is not None
+        alive.engine.post(ScanWanted())
+        alive.run_for(40.0)
+        assert (alive.outcome()[run.path][0], status_of(run)) == (RunState.BLOCKED, "pending")
+        alive.run_for(100.0)
+        assert status_of(run) == "blocked_by_validation"
+        alive.environment._edit(run, lambda members: members.update(sync_status="synced"))
+        alive.run_for(HOUR_S)
+        assert status_of(run) == "blocked_by_validation"
+
+
 def test_the_agent_s_own_writes_lead_to_no_look_at_the_data(tmp_path: Path) -> None:
     with life(1, tmp_path, "events") as alive:
         run = complete_run(alive)
@@ -179,6 +202,42 @@ def test_the_agent_s_own_writes_lead_to_no_look_at_the_data(tmp_path: Path) -> N
         written = reads.index("set_sync_status done")
         assert "inventory" not in reads[written:]
         assert "read creation" in reads[written:]  # it was noticed, and known for its own
+
+
+def test_a_folder_that_is_new_is_looked_at_before_all_that_is_only_looked_at_again(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        assert alive.engine is not None
+        blocked = [complete_run(alive) for _ in range(3)]
+        for run in blocked:
+            alive.environment.bad_name(run)
+        alive.engine.post(ScanWanted())
+        alive.run_for(60.0)
+        assert {state for state, *_ in alive.outcome().values()} == {RunState.BLOCKED}
+        new = complete_run(alive)
+        paths = looks_of(alive)
+        alive.engine.post(ScanWanted(("EQ_A",)))
+        alive.run_for(0.0)
+        assert paths[0] == new.path
+        assert sorted(paths[1:]) == sorted(run.path for run in blocked)
+
+
+def test_a_root_that_is_there_again_is_looked_at_in_full_whatever_the_scan_was_for(tmp_path: Path) -> None:
+    with life(1, tmp_path, "scans") as alive:
+        assert alive.engine is not None
+        run = complete_run(alive)
+        alive.environment.bad_name(run)
+        alive.engine.post(ScanWanted())
+        alive.run_for(60.0)
+        assert alive.outcome()[run.path][0] is RunState.BLOCKED
+        alive.world.roots_away.add("EQ_A")
+        alive.engine.post(ScanWanted(("EQ_A",)))
+        alive.run_for(1.0)
+        assert alive.engine.lanes["EQ_A"].root_problem is not None
+        alive.environment.bad_name(run)
+        alive.world.roots_away.clear()
+        alive.engine.post(ScanWanted(("EQ_A",), is_full=False))
+        alive.run_for(1.0)
+        assert alive.outcome()[run.path][0] is not RunState.BLOCKED
 
 
 def test_a_slow_look_waits_for_its_turn_in_the_background_and_a_new_run_does_not(tmp_path: Path) -> None:
@@ -269,6 +328,25 @@ def queued_run(alive: Life) -> Any:
     alive.run_for(HOUR_S)
     assert alive.outcome()[run.path][0] is RunState.QUEUED
     return run
+
+
+def test_a_run_whose_override_is_revoked_while_it_is_in_the_queue_is_not_pushed(tmp_path: Path) -> None:
+    def say(members: dict[str, Any], **entry: str) -> None:
+        members["validation_overrides"].append({"operator": "asmith", **entry})
+
+    with life(1, tmp_path, "scans") as alive:
+        nas = alive.world.nas["EQ_A"]
+        nas.state = "dead"
+        run = complete_run(alive)
+        alive.environment.bad_name(run)
+        alive.environment._edit(run, lambda members: say(members, id="a", problem_class="reserved_filesystem_name"))
+        alive.run_for(HOUR_S)
+        assert alive.outcome()[run.path][0] is RunState.QUEUED
+        alive.environment._edit(run, lambda members: say(members, id="b", revokes="a"))
+        nas.state = "up"
+        alive.run_for(HOUR_S)
+        assert alive.outcome()[run.path][0] is RunState.BLOCKED
+        assert nas.real == {}
 
 
 def test_a_queued_run_that_is_gone_fails_when_a_second_scan_says_so(tmp_path: Path) -> None:

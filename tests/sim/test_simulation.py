@@ -132,6 +132,19 @@ def test_a_nas_that_rots_after_the_seal_is_healed_and_both_versions_are_kept(tmp
         assert nas.lost() == []
 
 
+@pytest.mark.parametrize("name", ["checksums.sha256", "exlab-watch-agent.json"])
+def test_a_seal_that_is_lost_on_the_nas_is_made_again_by_the_next_audit(tmp_path: Path, name: str) -> None:
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        nas = life.world.nas["EQ_A"]
+        life.world.touch()
+        lost = next(path for path in nas.real if path.endswith(f"/{name}"))
+        good = nas.real.pop(lost).data
+        life.run_for(7 * HOUR_S)
+        assert moves_of(life)[-3:] == ["audit_started", "seal_missed", "sealed"]
+        assert (nas.real[lost].data == good, nas.lost()) == (name == "checksums.sha256", [])
+
+
 # --- coincidences that chance seldom brings about: one directed life for each guard that a seed rarely needs --------
 
 
@@ -220,6 +233,32 @@ def test_a_folder_that_is_copied_back_to_where_its_original_was_gets_no_share_in
         assert states == {run.path: RunState.VERIFIED, old: RunState.CONFLICT}
 
 
+def test_a_copied_folder_is_not_pushed_to_its_original_s_copy_although_the_nas_does_not_show_that_for_a_moment(
+    tmp_path: Path,
+) -> None:
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        old, nas = run.path, life.world.nas["EQ_A"]
+        life.environment.move_run(run)
+        life.run_for(HOUR_S)
+        while old not in life.world.runs:
+            life.world.runs = {run.path: run}
+            life.environment.copy_run(run)
+        life.environment.complete_run(life.world.runs[old])
+        real = nas.real
+
+        def empty_for_the_look(name: str) -> None:
+            nas.real = {} if name == "look" and life.oracle.looking else real
+
+        life.world.port = empty_for_the_look
+        life.run_for(2 * HOUR_S)
+        assert life.store is not None
+        (copied,) = (record for record in life.oracle.acknowledged.values() if record.run_path == old)
+        assert copied.state is RunState.CONFLICT
+        assert [move.trigger for move in life.store.history(copied.job_id)][-2:] == ["admitted", "conflict_found"]
+
+
 def test_a_sealed_run_whose_healing_failed_keeps_its_proven_copy_when_it_changes_then(tmp_path: Path) -> None:
     with one_run(tmp_path, "ok auth") as life:
         (run,) = life.world.runs.values()
@@ -235,6 +274,33 @@ def test_a_sealed_run_whose_healing_failed_keeps_its_proven_copy_when_it_changes
         assert record_of(life).state is RunState.FAILED
         life._operate({"command": "retry", "all": True, "operator": "asmith"})
         life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.CONFLICT
+
+
+def test_a_sealed_run_that_was_blocked_when_it_was_to_be_healed_keeps_its_proven_copy_when_it_changes_then(
+    tmp_path: Path,
+) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+
+        def add_entry(**entry: str) -> None:
+            life.environment._edit(run, lambda members: members["validation_overrides"].append(entry))
+            life._operate({"command": "scan", "operator": "asmith"})
+
+        life.environment.bad_name(run)
+        add_entry(id="a", operator="asmith", problem_class="reserved_filesystem_name")
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+        add_entry(id="b", operator="asmith", revokes="a")
+        rot(life)
+        life.run_for(7 * HOUR_S)
+        assert (record_of(life).state, record_of(life).is_sealed) == (RunState.BLOCKED, True)
+        for path in sorted(set(run.files) - {SENTINEL}):
+            life.world.put(run, path, b"something else, written after the seal")
+        life.run_for(3 * HOUR_S)
+        assert record_of(life).state is RunState.BLOCKED
+        add_entry(id="c", operator="asmith", problem_class="reserved_filesystem_name")
+        life.run_for(3 * HOUR_S)
         assert record_of(life).state is RunState.CONFLICT
 
 
@@ -514,6 +580,22 @@ def test_killed_between_the_seal_there_and_the_status_here_the_next_agent_ends_i
         life.run_for(HOUR_S)
         assert record_of(life).state is RunState.VERIFIED
         assert what_is_wrong(nas, record_of(life).destination, run) == []
+
+
+def test_what_a_kill_left_of_a_commit_is_cut_off_before_the_next_commit(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        life.run_for(10.0)
+        assert record_of(life).state is RunState.ACQUIRING
+        life._torn = b'{"seq":99,"at":"2026-04-17T14:'
+        life.die("the write of the trail")
+        life.start()
+        life.run_for(HOUR_S)
+        assert moves_of(life)[1:] == ["admitted", *STRAIGHT]
+        before = record_of(life)
+        life.die("a step")
+        life.start()  # all of it is in the trail, and whole
+        assert life.store is not None
+        assert (list(life.store), life.store.hold) == ([before], None)
 
 
 def test_a_wall_clock_that_is_set_makes_one_pass_of_two_that_are_seconds_apart(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What goes wrong while effects are under way: one that waited too long, one that never ends, one that ends for no reason."""
+"""What goes wrong while effects are under way: one that waited too long, one that never ends, one that ends for no reason,
+and a world that changes under it."""
 
 from __future__ import annotations
 
@@ -9,14 +10,17 @@ from typing import Any, cast
 import pytest
 
 from exlab_watch_agent.core.binding import accepted
+from exlab_watch_agent.core.effects import Precheck, Seal, Verify, Work
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.engine.messages import ScanWanted
 from exlab_watch_agent.engine.views import RunView
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.statechart import RunState
+from tests.sim.oracle import what_is_wrong
 from tests.sim.simulation import HOUR_S, Call, Simulation, status_of
 from tests.sim.test_noticing import complete_run
-from tests.sim.test_simulation import one_run, record_of
+from tests.sim.test_simulation import STRAIGHT, moves_of, one_run, record_of
+from tests.sim.world import Killed
 
 
 def take_call(life: Simulation, name: str, equipment_id: str = "EQ_A") -> Call:
@@ -140,6 +144,28 @@ def test_a_conflict_that_is_compared_in_one_lane_keeps_no_other_lane_from_its_au
         assert record_at(life, other.path).verify_passes > passes
 
 
+def test_a_turn_for_an_audit_is_gone_once_its_run_was_audited_for_another_reason(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        (mine,) = life.world.runs.values()
+        other = complete_run(cast("Any", life), equipment_id="EQ_B")
+        life.engine.post(ScanWanted())
+        life.run_for(HOUR_S)
+        job_id = record_at(life, mine.path).job_id
+        life._operate({"command": "verify", "job_id": record_at(life, other.path).job_id, "operator": "asmith"})
+        life._in_loop(life.engine.turn_over)
+        hanging = take_call(life, "Verify", "EQ_B")
+        life.run_for(6 * HOUR_S)
+        assert list(life.engine.lanes["EQ_A"].audits) == [job_id]
+        life._operate({"command": "verify", "job_id": job_id, "operator": "asmith"})
+        life.run_for(1.0)
+        before = record_at(life, mine.path)
+        end(life, hanging)
+        life.run_for(HOUR_S)
+        assert before.state is RunState.VERIFIED
+        assert record_at(life, mine.path) == before
+
+
 def record_at(life: Simulation, run_path: str) -> RunRecord:
     return next(record for record in life.oracle.acknowledged.values() if record.run_path == run_path)
 
@@ -176,3 +202,116 @@ def test_a_pass_does_not_go_through_all_that_is_told(tmp_path: Path, monkeypatch
         views.tell(f"{7:032x}", RunView(reason="is pushed"))
         life._in_loop(life.engine.turn_over)
         assert compared < 20
+
+
+# --- a world that changes under an effect ----------------------------------------------------------------------------
+
+
+def once_at(life: Simulation, kind: type[Work], port: str, deed: Callable[[], object]) -> None:
+    """Let something happen once, at the first call of a port (or the first that begins so) of an effect of this kind."""
+
+    def at_port(name: str) -> None:
+        if name.startswith(port) and life.oracle.windows and isinstance(life.oracle.windows[-1].effect, kind):
+            life.world.port = lambda _: None
+            deed()
+
+    life.world.port = at_port
+
+
+@pytest.mark.parametrize("port", ["inventory", "samples"])
+def test_a_run_that_changes_when_its_copy_is_prechecked_starts_over_and_its_copy_is_not_to_blame(
+    port: str, tmp_path: Path
+) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        once_at(life, Precheck, port, lambda: life.environment.write_file(run))
+        life.run_for(HOUR_S)
+        assert moves_of(life)[2:] == ["push_started", "pushed", "changed", "admitted", *STRAIGHT]
+
+
+def test_what_changed_while_both_sides_were_hashed_is_not_proven(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        once_at(life, Verify, "digests", lambda: life.environment.append_file(run))  # here all was read by then
+        life.run_for(HOUR_S)
+        assert moves_of(life)[2:] == [*STRAIGHT[:3], "changed", "admitted", *STRAIGHT]
+
+
+def test_a_run_of_which_a_file_was_away_while_it_was_hashed_is_not_proven_without_it(tmp_path: Path) -> None:
+    """Somebody moves it elsewhere and back, so that the run is as it was before and after."""
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        last = "zz, after all others"
+        life.world.put(run, last, b"moved elsewhere and back")
+        life.environment.complete_run(run)
+        file = run.files[last]
+
+        def take_it() -> None:
+            del run.files[last]
+            once_at(life, Verify, "digests", lambda: run.files.update({last: file}))
+
+        once_at(life, Verify, "hash ", take_it)
+        life.run_for(40.0)
+        assert moves_of(life)[2:6] == [*STRAIGHT[:3], "changed"]
+
+
+def test_here_no_synced_is_said_of_a_run_that_changed_while_the_nas_was_told(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        once_at(life, Seal, "read_small", lambda: life.environment.append_file(run))
+        life.run_for(HOUR_S)
+        assert moves_of(life)[2:] == [*STRAIGHT[:4], "changed", "admitted", *STRAIGHT]
+        assert what_is_wrong(life.world.nas["EQ_A"], record_of(life).destination, run) == []
+
+
+def test_a_manifest_that_rotted_in_the_state_folder_does_not_get_into_a_seal(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        kept = tmp_path / "state" / "manifests"
+        once_at(life, Seal, "inventory", lambda: next(kept.glob("*.sha256")).write_bytes(b"something else"))
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+        assert what_is_wrong(life.world.nas["EQ_A"], record_of(life).destination, run) == []
+
+
+def test_a_seal_that_comes_to_nothing_takes_synced_back_without_waiting_for_a_look(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+
+        def kill(port: str) -> None:
+            if port == "put_text done":
+                life.world.port = lambda _: None
+                raise Killed(port)
+
+        life.world.port = kill
+        with pytest.raises(Killed):
+            life.run_for(HOUR_S)
+        life.die("put_text done")
+        assert status_of(run) == "synced"
+        life.environment.append_file(run)
+        life.start()
+        life.run_for(1.0, hold="Inspect")
+        assert moves_of(life)[-1] == "changed"
+        assert status_of(run) == "pending"
+
+
+def test_the_instruments_own_folder_is_not_bound_and_ends_no_wait_for_the_destination(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.engine is not None
+        nas, lane = life.world.nas["EQ_A"], life.engine.lanes["EQ_A"]
+        nas.source = lambda: life.world.as_destination("EQ_A")
+        life.run_for(300.0)
+        assert (nas.marker_id, lane.away is not None) == (None, True)
+        nas.source = None
+        life.run_for(HOUR_S)
+        assert record_of(life).state is RunState.VERIFIED
+        nas.state = "dead"
+        life._operate({"command": "verify", "job_id": record_of(life).job_id, "operator": "asmith"})
+        life.run_for(1.0)
+        assert lane.away is not None
+        nas.source, nas.state = lambda: life.world.as_destination("EQ_A"), "up"
+        life.run_for(150.0)
+        assert lane.away is not None
+        nas.source = None
+        life.run_for(150.0)
+        assert lane.away is None

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from exlab_watch_agent.adapters.transports.shared.own_files import SUPERSEDED_FOLDER
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, Inventory
 from exlab_watch_agent.core.passes import Uptime
+from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 
 LOCAL_ROOT = "/data/lab"
 SENTINEL = "acquisition_complete.flag"

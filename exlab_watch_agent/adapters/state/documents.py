@@ -183,11 +183,11 @@ class Documents(Collection[str]):
             record = record_of(raw)  # says what is wrong
             raise AssertionError(f"{record.job_id} is whole after all") from None
         job_id, rival = raw["job_id"], self._by_path.get(kept.run_path)
-        self._kept = self._kept.load(job_id, kept)
+        self._kept.load(job_id, kept)
         self._index(job_id, kept)
         is_latest = rival is None or (self.last(rival) or (0, 0)) <= (document["last"] or (0, 0))
         if is_latest:
-            self._by_path = self._by_path.load(kept.run_path, job_id)
+            self._by_path.load(kept.run_path, job_id)
 
     def put(self, record: RunRecord, dumped: bytes, last: Place | None) -> None:
         """Take in a record whose JSON is `dumped`; `last` is the place of its line in the trail."""

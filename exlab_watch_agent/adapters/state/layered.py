@@ -21,16 +21,17 @@ class Layered(Generic[Key, Value]):
     """`loaded`: changed by nobody once a change was made above it. `changed`: key → value, None for one that was removed.
 
     `added`: the keys that came since, in their order; the list is shared and only grows, `added_count` of it are ours.
+    `grown`: how many more entries there are than were loaded.
     """
 
     loaded: dict[Key, Value] = field(default_factory=dict)
     changed: HashTrieMap[Key, Value | None] = field(default_factory=HashTrieMap)
     added: list[Key] = field(default_factory=list)
     added_count: int = 0
-    size: int = 0
+    grown: int = 0
 
     def get(self, key: Key) -> Value | None:
-        return self.changed[key] if key in self.changed else self.loaded.get(key)
+        return self.changed.get(key, self.loaded.get(key))
 
     def __getitem__(self, key: Key) -> Value:
         value = self.get(key)
@@ -42,26 +43,26 @@ class Layered(Generic[Key, Value]):
         return self.get(key) is not None  # type: ignore[arg-type]  # a key of another type is in neither
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.loaded) + self.grown
 
     def put(self, key: Key, value: Value) -> Layered[Key, Value]:
         """Return the mapping with this entry. To be called on the latest one only, as `remove` is."""
-        size = self.size + (key not in self)
-        if key not in self.loaded and key not in self.changed:
-            self.added.append(key)
-        return Layered(self.loaded, self.changed.insert(key, value), self.added, len(self.added), size)
+        grown = self.grown
+        if self.get(key) is None:
+            grown += 1
+            if key not in self.loaded and key not in self.changed:
+                self.added.append(key)
+        return Layered(self.loaded, self.changed.insert(key, value), self.added, len(self.added), grown)
 
     def remove(self, key: Key) -> Layered[Key, Value]:
         """Return the mapping without this entry."""
-        size = self.size - (key in self)
-        return Layered(self.loaded, self.changed.insert(key, None), self.added, self.added_count, size)
+        grown = self.grown - (key in self)
+        return Layered(self.loaded, self.changed.insert(key, None), self.added, self.added_count, grown)
 
-    def load(self, key: Key, value: Value) -> Layered[Key, Value]:
-        """Return the mapping with this entry among the loaded ones; only before the first change, and before others read it."""
+    def load(self, key: Key, value: Value) -> None:
+        """Take this entry among the loaded ones, in place; only before the first change, and before others read it."""
         assert not self.added_count, "what was loaded stays as it is"
-        size = self.size + (key not in self.loaded)
         self.loaded[key] = value
-        return Layered(self.loaded, self.changed, self.added, 0, size)
 
     def items(self) -> Iterator[tuple[Key, Value]]:
         """Yield the entries in the order in which their keys came."""

@@ -9,15 +9,16 @@ that no slot knew of. The heads in sealed runs and in the heartbeat on the NAS t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.state.documents import Documents, Place, move_of, record_json, record_of
+from exlab_watch_agent.adapters.state.folder_facts import note_fact
 from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.segments import (
     Break,
@@ -31,9 +32,6 @@ from exlab_watch_agent.adapters.state.segments import (
     segment_path,
 )
 from exlab_watch_agent.adapters.state.slots import STORE_SCHEMA, SlotReport, read_slots
-from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA
-from exlab_watch_agent.core.binding import Binding
-from exlab_watch_agent.core.facts import KINDS, DestinationBound, FolderFact, RootBound, TrailAccepted, folder_fact
 from exlab_watch_agent.core.record import Move
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
@@ -193,53 +191,6 @@ def _replayed(loaded: Loaded, reader: TrailReader, slot_head: TrailHead) -> bool
         record = record_of(raw)
         loaded.documents.put(record, record_json(record), line.place)
     return is_head_there
-
-
-def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:
-    """Bring the facts that belong to no run in line with one line of the trail. Raises: KeyError, StateFolderError."""
-    match kind:
-        case kind if kind in KINDS:
-            _note(facts, folder_fact(kind, data))
-        case "run_restored":
-            pass
-        case "segment_opened" | "trail_damaged":
-            if data["schema"] > TRAIL_SCHEMA:
-                raise StateFolderError(
-                    f"The audit trail was written by another version of the agent (schema {data['schema']}, this one knows "
-                    f"{TRAIL_SCHEMA}): install that version again."
-                )
-            facts["has_opening"] = True
-            if kind == "trail_damaged":
-                facts["hold"] = {"found": data["found"]}
-                facts["segments"] = dict(data["segments"])
-            elif data["closed"] is not None:
-                facts.setdefault("segments", {})[data["closed"]] = data["closed_bytes"]
-        case _:
-            raise StateFolderError(
-                f"The audit trail has a line of the kind {kind!r}, which this version does not know: install the version "
-                "that wrote it again."
-            )
-
-
-def _note(facts: dict[str, Any], fact: FolderFact | None) -> None:
-    match fact:
-        case DestinationBound():
-            facts.setdefault("markers", {})[fact.root] = fact.marker_id
-            facts.setdefault("accepted_by", {})[fact.root] = fact.accepted_by
-        case RootBound():
-            facts.setdefault("volumes", {})[fact.equipment_id] = fact.volume
-        case TrailAccepted():
-            facts.pop("hold", None)
-        case None:
-            pass
-        case _:
-            assert_never(fact)
-
-
-def binding_in(facts: Mapping[str, Any], root: str) -> Binding | None:
-    """Return a destination root's marker and who accepted it, None before its first use."""
-    marker_id: str | None = facts.get("markers", {}).get(root)
-    return None if marker_id is None else Binding(marker_id, facts.get("accepted_by", {}).get(root, ""))
 
 
 def _judge(loaded: Loaded, slot: SlotReport, breaks: list[Break]) -> None:

@@ -14,8 +14,9 @@ from blake3 import blake3
 
 from exlab_watch_agent.adapters.local.durable import fsync_folder, write_atomically
 from exlab_watch_agent.adapters.state.documents import json_bytes, place_json, record_json
+from exlab_watch_agent.adapters.state.folder_facts import note_fact
 from exlab_watch_agent.adapters.state.layout import EVIDENCE_NAME, TRAIL_NAME, StateLayout, closed_name
-from exlab_watch_agent.adapters.state.recovery import Loaded, note_fact
+from exlab_watch_agent.adapters.state.recovery import Loaded
 from exlab_watch_agent.adapters.state.segments import TrailHead, live_path
 from exlab_watch_agent.adapters.state.trail import Batch, close_live, opening_data, place_next, put_next_in_place
 

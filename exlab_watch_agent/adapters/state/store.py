@@ -23,8 +23,10 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_temporaries, write_all
 from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
+from exlab_watch_agent.adapters.state.folder_facts import binding_in, note_fact
 from exlab_watch_agent.adapters.state.layout import StateLayout
-from exlab_watch_agent.adapters.state.recovery import binding_in, history_of, load, note_fact
+from exlab_watch_agent.adapters.state.lookup import digest_at
+from exlab_watch_agent.adapters.state.recovery import history_of, load
 from exlab_watch_agent.adapters.state.repair import Repair
 from exlab_watch_agent.adapters.state.segments import TrailHead
 from exlab_watch_agent.adapters.state.slots import Slots
@@ -39,6 +41,7 @@ from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.facts import TrailAccepted
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.core.text import reason, utc_text_exact
 from exlab_watch_agent.errors import StateFolderError, StoreWriteError
 from exlab_watch_agent.ports import Clock, Entry
@@ -214,6 +217,21 @@ class RunStore:
     @property
     def head(self) -> TrailHead:
         return self._trail.head
+
+    @property
+    def position(self) -> TrailPosition:
+        """The trail's last line."""
+        return TrailPosition(self._trail.head.seq, self._trail.head.digest)
+
+    def digest_at(self, seq: int) -> str | None:
+        """Return the digest of the trail's line with this number, None where there is none that can be read."""
+        return digest_at(self._folder, seq)
+
+    @property
+    def ahead(self) -> TrailPosition | None:
+        """The furthest anchor on the NAS that was found not to fit the trail; None where there never was one."""
+        found = self._facts.get("ahead")
+        return None if found is None else TrailPosition(found["seq"], found["digest"])
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

@@ -26,9 +26,10 @@ from typing import Any
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
+from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import say
 from exlab_watch_agent.adapters.state.layout import TRAIL_NAME, StateLayout
-from exlab_watch_agent.adapters.state.recovery import binding_in, load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import load, verify_trail
 from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.state.slots import STORE_SCHEMA
 from exlab_watch_agent.adapters.state.store import RunStore
@@ -480,7 +481,7 @@ def sealed(story: Story) -> None:
     story.feed(elsewhere, AUDIT, compared(Agreement.EQUAL, skipped_oversize=("raw/λ 01.tif",)))
     story.feed(missed, AUDIT, compared(Agreement.LOCAL_GONE, local_missing=NAMES), equal)
     story.feed(missed, AUDIT, compared(Agreement.LOCAL_DIFFERS, local_changed=("README.md",)))
-    story.feed(missed, compared(Agreement.EQUAL, is_seal_missing=True))
+    story.feed(missed, compared(Agreement.EQUAL, seal_fault="its manifest is gone"))
     for job_id in (often, doubted, missed):
         story.manifests.save(job_id, manifest_of(story.records[job_id]))
 

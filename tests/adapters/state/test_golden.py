@@ -20,13 +20,14 @@ import pytest
 from exlab_watch_agent.adapters.children.process import Children
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.state.documents import move_json, move_of, record_json, record_of
+from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
-from exlab_watch_agent.adapters.state.recovery import Loaded, binding_in, load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import Loaded, load, verify_trail
 from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.state.store import RunStore
-from exlab_watch_agent.adapters.transports.shared.own_files import claim_in, holder_in, is_sealed_claim, marker_id_in
+from exlab_watch_agent.adapters.transports.shared.own_files import claim_in, holder_in, marker_id_in, sealed_as
 from exlab_watch_agent.app.publish import lanes_left, read_live
 from exlab_watch_agent.core.commands import command_of
 from exlab_watch_agent.core.creation import OverrideEntry
@@ -494,7 +495,7 @@ def test_marker_and_claims_are_understood_and_written_as_they_are() -> None:
         assert claim is not None
         assert (claim.job_id, claim.equipment_id) == (record.job_id, "SCOPE_01")
         assert (claim.run, claim.identity) == ("P-42/Runs/Run_2026-04-17T14-30", record.identity)
-    assert [is_sealed_claim(kept[name]) for name in ("claim", "sealed claim")] == [False, True]
+    assert [bool(sealed_as(kept[name])) for name in ("claim", "sealed claim")] == [False, True]
     assert holder_in(kept["sealed claim"]).endswith("on lab-pc-1, sealed at 2026-04-18T10:00:00Z")
     written = writers.at_the_destination(record, manifest_of(record), trail_head())
     assert (written["marker"], written["claim"]) == (kept["marker"], kept["claim"])

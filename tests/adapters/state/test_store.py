@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.adapters.state import recovery
+from exlab_watch_agent.adapters.state import folder_facts
 from exlab_watch_agent.adapters.state.layered import Layered
 from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.recovery import load, verify_trail
@@ -630,7 +630,7 @@ def test_a_trail_with_a_line_of_a_kind_that_only_a_later_version_writes_is_left_
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as later:
-        later.setattr(recovery, "KINDS", KINDS | {"removal_planned"})
+        later.setattr(folder_facts, "KINDS", KINDS | {"removal_planned"})
         with opened(folder) as store:
             store.commit([Entry("removal_planned", data={"files": 3})], at=NOW)
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -55,7 +55,6 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     OWN_FILE_BYTES_MAX,
     PARTIAL_FOLDER,
     PROBE_PREFIX,
-    SUPERSEDED_FOLDER,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -64,6 +63,7 @@ from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
+from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile

@@ -63,7 +63,6 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     MARKER_FILE,
     PARTIAL_FOLDER,
     PROBE_PREFIX,
-    SUPERSEDED_FOLDER,
     arrived_under_another_name,
     require_cache_path,
     require_data_path,
@@ -74,6 +73,7 @@ from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.policy import RcloneTarget
+from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.errors import (
     AgentError,
     CancelledError,

@@ -61,7 +61,6 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
     MARKER_FILE,
     PARTIAL_FOLDER,
-    SUPERSEDED_FOLDER,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -72,6 +71,7 @@ from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.core.push_plan import folders_of
+from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.errors import (
     FailureKind,
     TransportError,

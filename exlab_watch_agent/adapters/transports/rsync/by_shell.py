@@ -56,7 +56,6 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     MARKER_FILE,
     OWN_FILE_BYTES_MAX,
     PROBE_PREFIX,
-    SUPERSEDED_FOLDER,
     require_cache_path,
     require_data_path,
     require_inside,
@@ -67,6 +66,7 @@ from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of
+from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.errors import (
     FailureKind,
     TransportError,

@@ -15,14 +15,15 @@ from typing import ClassVar
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     MARKER_FILE,
+    anchor_in,
     claim_in,
     claim_text,
     holder_in,
-    is_sealed_claim,
     marker_id_in,
     marker_text,
     new_marker_id,
     require_inside,
+    sealed_as,
 )
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.creation import identity_in, says_synced
@@ -30,6 +31,7 @@ from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    MarkerMissingError,
     TransportError,
 )
 
@@ -100,6 +102,14 @@ class MarkedRoot(ABC):
             self._exchange_a_nonce()
             return found or self._place_marker()
 
+    def put_marker_back(self, marker_id: str) -> None:
+        with self._reached():
+            self._require_folder()
+            if self._marker_id() is None:
+                self._place_marker_file(marker_text(marker_id))
+                self._clock.pause(self._settle_s)
+            self._expected_marker(marker_id)
+
     def probe(self, *, expected_marker_id: str | None) -> None:
         with self._reached():
             self._require_marker(expected_marker_id)
@@ -136,7 +146,7 @@ class MarkedRoot(ABC):
         if found is None:
             self._require_folder()
         if found is None and expected_marker_id is not None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
+            raise MarkerMissingError(self._away(f"the marker {MARKER_FILE} is missing"))
         if expected_marker_id not in (None, found):
             raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} belongs to another destination"))
         return found
@@ -209,10 +219,15 @@ def look_of(
     destination: str, *, claim: bytes | None, creation: bytes | None, is_empty: bool = False
 ) -> DestinationLook:
     """Return whose folder it is, from the bytes of its claim and of its `creation.json`, None where there is none."""
+    proven_as = "" if claim is None else sealed_as(claim)
+    is_synced = creation is not None and says_synced(creation)
     return DestinationLook(
         is_empty=is_empty,
         claim=None if claim is None else claim_in(claim),
         identity=None if creation is None else identity_in(creation, folder_name=destination.rpartition("/")[2]),
-        is_sealed=(claim is not None and is_sealed_claim(claim)) or (creation is not None and says_synced(creation)),
+        is_sealed=bool(proven_as) or is_synced,
         holder="" if claim is None else holder_in(claim),
+        says_synced=is_synced,
+        sealed_as=proven_as,
+        anchor=None if claim is None else anchor_in(claim),
     )

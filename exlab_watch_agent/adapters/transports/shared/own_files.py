@@ -24,19 +24,21 @@ from exlab_watch_agent.adapters.local.tree import is_inside
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import FailureKind, TransportError
 
 MARKER_FILE = ".exlab-watch-agent.json"
 PROBE_PREFIX = ".exlab-probe-"
 PARTIAL_FOLDER = ".exlab-partial"
-SUPERSEDED_FOLDER = ".exlab-superseded"
 CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
 OWN_FILE_BYTES_MAX = 1024 * 1024
 SCHEMA = 1
 WORDS_MAX = 300
+SEQ_MAX = 2**53
 _OF_THE_SEAL = (("on", "host"), ("sealed at", "sealed_at"))
 
 _MARKER_ID = re.compile(r"[0-9a-f]{32}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def require_inside(relative_path: str) -> str:
@@ -96,9 +98,18 @@ def claim_in(data: bytes) -> Claim | None:
     return Claim(job_id=job_id, equipment_id=equipment_id, run=run, identity=RunIdentity(*rest))
 
 
-def is_sealed_claim(data: bytes) -> bool:
-    """Return whether a claim says that its copy was proven: only the seal adds this member."""
-    return bool(_object_in(data).get("manifest_sha256"))
+def sealed_as(data: bytes) -> str:
+    """Return the digest of the manifest that a claim says was proven; empty before the seal, which adds this member."""
+    return _string(_object_in(data).get("manifest_sha256"))
+
+
+def anchor_in(data: bytes) -> TrailPosition | None:
+    """Return the line of its holder's audit trail at which a claim's copy was sealed; None where it names none."""
+    members = _object_in(data)
+    seq, digest = members.get("audit_seq"), _string(members.get("audit_blake3"))
+    if not isinstance(seq, int) or isinstance(seq, bool) or not 0 < seq <= SEQ_MAX or not _DIGEST.fullmatch(digest):
+        return None
+    return TrailPosition(seq, digest)
 
 
 def holder_in(data: bytes) -> str:

@@ -1,0 +1,73 @@
+"""What a state folder keeps beside its runs: bindings, volumes, segments, the hold on deletion.
+
+Decided here: what each kind of line of the trail changes of it. Not here: which lines count (recovery.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA
+from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.facts import (
+    KINDS,
+    DestinationBound,
+    FolderFact,
+    RootBound,
+    TrailAccepted,
+    TrailFoundBehind,
+    folder_fact,
+)
+from exlab_watch_agent.errors import StateFolderError
+
+
+def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None:
+    """Bring the facts that belong to no run in line with one line of the trail. Raises: KeyError, StateFolderError."""
+    match kind:
+        case kind if kind in KINDS:
+            _note(facts, folder_fact(kind, data))
+        case "run_restored":
+            pass
+        case "segment_opened" | "trail_damaged":
+            if data["schema"] > TRAIL_SCHEMA:
+                raise StateFolderError(
+                    f"The audit trail was written by another version of the agent (schema {data['schema']}, this one knows "
+                    f"{TRAIL_SCHEMA}): install that version again."
+                )
+            facts["has_opening"] = True
+            if kind == "trail_damaged":
+                facts["hold"] = {"found": data["found"]}
+                facts["segments"] = dict(data["segments"])
+            elif data["closed"] is not None:
+                facts.setdefault("segments", {})[data["closed"]] = data["closed_bytes"]
+        case _:
+            raise StateFolderError(
+                f"The audit trail has a line of the kind {kind!r}, which this version does not know: install the version "
+                "that wrote it again."
+            )
+
+
+def _note(facts: dict[str, Any], fact: FolderFact | None) -> None:
+    match fact:
+        case DestinationBound():
+            facts.setdefault("markers", {})[fact.root] = fact.marker_id
+            facts.setdefault("accepted_by", {})[fact.root] = fact.accepted_by
+        case RootBound():
+            facts.setdefault("volumes", {})[fact.equipment_id] = fact.volume
+        case TrailFoundBehind():
+            before = facts.get("hold", {}).get("found")
+            facts["hold"] = {"found": f"{before}; {fact.found}" if before else fact.found}
+            facts["ahead"] = {"seq": fact.anchor.seq, "digest": fact.anchor.digest}
+        case TrailAccepted():
+            facts.pop("hold", None)
+        case None:
+            pass
+        case _:
+            assert_never(fact)
+
+
+def binding_in(facts: Mapping[str, Any], root: str) -> Binding | None:
+    """Return a destination root's marker and who accepted it, None before its first use."""
+    marker_id: str | None = facts.get("markers", {}).get(root)
+    return None if marker_id is None else Binding(marker_id, facts.get("accepted_by", {}).get(root, ""))
