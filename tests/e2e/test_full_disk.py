@@ -214,7 +214,7 @@ def test_a_manifest_that_has_no_room_holds_up_the_seal_alone_and_costs_no_second
         lab.until_state(lab.new_run(), "verified")
         disk.fill(free_bytes=SMALL // 4)  # enough for many lines of the trail
         name = "a name that fills the manifest " + "x" * 180
-        run = lab.new_run(files={f"{name} {number:04d}": b"%d" % number for number in range(2500)})
+        run = lab.new_run(files={f"{name} {number:04d}": b"%d" % number for number in range(1300)})
         until(lambda: "seal_failed" in problems(lab), "the failing seal is a problem", wait_s=GOES_ON_S)
         assert "make room" in problems(lab)["seal_failed"]["message"]
         assert lab.record(run)["state"] == "sealing"
