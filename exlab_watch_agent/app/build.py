@@ -30,6 +30,7 @@ from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.adapters.transports.rsync.transport import RsyncTransport
+from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.text import utc_text
@@ -67,6 +68,7 @@ class Parts:
     settings: Settings
     policy: Policy
     clock: SystemClock
+    pace: Pace
     host: str
     store: RunStore
     children: Children
@@ -102,10 +104,10 @@ class Parts:
 
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:
         """Return the configured transport of an equipment; its programs live and end with this agent."""
-        return make_transport(equipment, self.policy, state_dir=self.state_dir, children=self.children)
+        return make_transport(equipment, self.policy, state_dir=self.state_dir, children=self.children, pace=self.pace)
 
 
-def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock) -> Parts:
+def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock, pace: Pace = PACE) -> Parts:
     """Return the parts for an agent with these settings, over another state folder than theirs if one is given."""
     folder, host = state_dir or settings.state_dir, socket.gethostname()
     return Parts(
@@ -113,6 +115,7 @@ def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock) 
         settings=settings,
         policy=settings.policy(),
         clock=clock,
+        pace=pace,
         host=host,
         store=RunStore(folder),
         children=Children(StateLayout(folder).children),
@@ -122,7 +125,12 @@ def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock) 
 
 
 def make_transport(
-    equipment: EquipmentPolicy, policy: Policy, *, state_dir: Path | None = None, children: Children | None = None
+    equipment: EquipmentPolicy,
+    policy: Policy,
+    *,
+    state_dir: Path | None = None,
+    children: Children | None = None,
+    pace: Pace = PACE,
 ) -> Transport:
     """Return the transport that an equipment's target asks for, for the agent of that state folder if one is given.
 
@@ -139,6 +147,7 @@ def make_transport(
             children=children,
             stall_s=policy.stall_s,
             stream_bytes_max=policy.verify_stream_bytes_max,
+            pace=pace.rclone,
         )
     if os.name == "nt":
         raise ConfigError(
@@ -153,6 +162,7 @@ def make_transport(
         stall_s=policy.stall_s,
         stream_bytes_max=policy.verify_stream_bytes_max,
         is_metered=equipment.bandwidth is not None,
+        pace=pace.rsync,
     )
 
 

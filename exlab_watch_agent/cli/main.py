@@ -13,6 +13,7 @@ import typer
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
+from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_name
 from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, VerifyNow
@@ -46,10 +47,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while it works.")]
 
 
-def main() -> None:
-    """Run one command and end with its exit code; no error reaches the user as a traceback."""
+def main(pace: Pace = PACE) -> None:
+    """Run one command and end with its exit code; no error reaches the user as a traceback.
+
+    `pace`: of the agent that `run` starts.
+    """
     try:
-        code = app(prog_name="exlab-watch-agent", standalone_mode=False)
+        code = app(prog_name="exlab-watch-agent", standalone_mode=False, obj=pace)
     except typer.Exit as error:
         code = error.exit_code
     except typer.Abort:
@@ -150,13 +154,14 @@ def bind_command(
 
 @app.command()
 def run(
+    context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Bring all runs to rest, then end.")] = False,
     quiet: Quiet = False,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
     """Run the agent in the foreground until Ctrl-C or SIGTERM."""
-    return work.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet)
+    return work.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet, pace=context.obj)
 
 
 @app.command()

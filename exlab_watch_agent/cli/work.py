@@ -23,6 +23,7 @@ from rich.progress import (
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.app.pace import Pace
 from exlab_watch_agent.app.site import Site, operator_name
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Command, LookAt, ScanRoots, Sync
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -123,7 +124,7 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_agent(site: Site, *, is_once: bool, is_quiet: bool) -> int:
+def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
     """Run the agent in the foreground; return the exit code."""
     narrator = Narrator(is_quiet=is_quiet)
     agent = Agent(
@@ -132,6 +133,7 @@ def run_agent(site: Site, *, is_once: bool, is_quiet: bool) -> int:
         scope=Scope(is_watching=not is_once),
         on_move=narrator.on_move,
         on_notice=narrator.on_notice,
+        pace=pace,
     )
     _, found = _drive(agent, narrator, until_rest=is_once)
     if is_once:

@@ -108,7 +108,7 @@ class Destinations:
 
     def _on_link(self, lane: Lane, event: LinkEvent) -> None:
         before = lane.away
-        step = decide_link(lane.link, event)
+        step = decide_link(lane.link, event, self._bench.pace)
         lane.link = step.link
         if step.probe_in_s is not None:
             due_s = self._bench.in_s(step.probe_in_s)

@@ -31,6 +31,7 @@ from exlab_watch_agent.core.effects import (
     Probe,
     Seal,
 )
+from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
@@ -89,6 +90,7 @@ class Engine:
         on_pass: Callable[[], None] = lambda: None,
         hints: Callable[[], tuple[str, ...]] = tuple,
         only: Iterable[str] | None = None,
+        pace: Pace = PACE,
         is_working: bool = True,
         carry_out: CarryOut = carry_out,
         decide: Decide = decide,
@@ -107,7 +109,7 @@ class Engine:
         self._timers = Timers()
         self._uptime = AgentUptime(clock)
         self.lanes = {ports.equipment.equipment_id: self._lane(ports) for ports in lanes}
-        self._commit = Commit(store, clock, self._timers)
+        self._commit = Commit(store, clock, self._timers, pace)
         self._errands = Errands(
             self.lanes,
             clock=clock,
@@ -119,7 +121,7 @@ class Engine:
             carry_out=carry_out,
             make_side_by_side=make_side_by_side,
         )
-        bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, self.post)
+        bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, pace, self.post)
         self._looks = Looks(bench, only=None if only is None else set(only))
         self._runs = Runs(bench, looks=self._looks, decide=decide, new_job_id=new_job_id)
         self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs)

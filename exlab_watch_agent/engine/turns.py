@@ -21,11 +21,10 @@ from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.reconciling import Reconciling
-from exlab_watch_agent.engine.runs import UNREADABLE_WAIT_S, Runs
+from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.timers import TimerKind
 from exlab_watch_agent.statechart import CHART, RunState
 
-MISSING_WAIT_S = 60.0
 LOOK_AGAIN_S = 86_400.0
 """A copy that another agent holds is looked at again after so long."""
 
@@ -114,10 +113,10 @@ class Turns:
         if code is UnseenCode.DESTINATION:
             lane.put_into_queue(job_id, is_first=True)
             return
-        wait_s = UNREADABLE_WAIT_S
+        wait_s = self._bench.pace.unreadable_s
         if code is UnseenCode.MISSING:
             # Whether the run was moved, removed, or its root went away is the scan's to say.
-            wait_s = MISSING_WAIT_S
+            wait_s = self._bench.pace.missing_s
             self._reconciling.want_scan((effect.equipment_id,), is_full=False)
         self._bench.timers.set(TimerKind.READY, job_id, due_s=self._bench.in_s(wait_s))
 

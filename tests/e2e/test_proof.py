@@ -74,7 +74,7 @@ def assert_disproven(lab: Lab, run: Path) -> None:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    lab = Lab(tmp_path, retry_schedule=WAITS)
+    lab = Lab(tmp_path, retry_schedule=WAITS, is_quick=True)
     lab.settings["nas_cleanup"] = {"min_age_hours": 0}
     lab.save_config()
     return lab
