@@ -30,6 +30,7 @@ from exlab_watch_agent.adapters.local.creation_reading import (
 from exlab_watch_agent.adapters.local.creation_splicing import changed_text
 from exlab_watch_agent.adapters.local.file_lock import LockedError
 from exlab_watch_agent.adapters.local.handles import Folder
+from exlab_watch_agent.adapters.local.identity import signature_of
 from exlab_watch_agent.core.inventory import CREATION_FILE, FileSignature
 from exlab_watch_agent.core.text import printable, reason, shortened
 from exlab_watch_agent.errors import CreationFileError
@@ -172,7 +173,7 @@ def _write(run_path: str, folder: Folder, document: Document, text: str) -> File
 
     def refuse_if_changed() -> None:
         try:
-            is_ours_to_replace = durable.signature_of(folder.lstat(CREATION_FILE)) == document.signature
+            is_ours_to_replace = signature_of(folder.lstat(CREATION_FILE)) == document.signature
         except FileNotFoundError:
             is_ours_to_replace = False
         if not is_ours_to_replace:
@@ -181,7 +182,7 @@ def _write(run_path: str, folder: Folder, document: Document, text: str) -> File
     before = document.status
     mode = stat.S_IMODE(before.st_mode)
     owner = (before.st_uid, before.st_gid)
-    return durable.signature_of(
+    return signature_of(
         durable.write_in(folder, CREATION_FILE, data, mode=mode, owner=owner, before_replace=refuse_if_changed)
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from exlab_watch_agent.adapters.local import durable, json_text
 from exlab_watch_agent.adapters.local.handles import Folder, LinkError, OtherDeviceError, run_folder
+from exlab_watch_agent.adapters.local.identity import signature_of
 from exlab_watch_agent.adapters.local.json_text import JsonNumber, JsonTextError
 from exlab_watch_agent.core.creation import EXPERIMENTAL, SCHEMA_MAJOR, Creation, OverrideEntry, identity_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
@@ -47,7 +48,7 @@ class Document:
 
     @property
     def signature(self) -> FileSignature:
-        return durable.signature_of(self.status)
+        return signature_of(self.status)
 
     @property
     def overrides(self) -> list[dict[str, Any]]:

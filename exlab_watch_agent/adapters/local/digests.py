@@ -1,8 +1,8 @@
 """Hashes files: SHA-256 of every byte, and xxh3 over sampled blocks.
 
 Decided here: how a file is read (once, through one small reused buffer, never mapped: a mapped file that shrinks kills
-the process). Not here: how a local file is reached and when it counts as changed (sources.py), which files to sample and
-where (core/sampling.py), and what equal or different digests mean.
+the process). Not here: how a local file is reached (sources.py) and when it counts as changed (identity.py), which files to
+sample and where (core/sampling.py), and what equal or different digests mean.
 
 Source: docs/facts.md, Speeds and costs: any piece from 64 KiB to 1 MiB reads at the speed of the hash; the piece must fit
 the processor's own cache together with the page it came from.
@@ -20,7 +20,8 @@ from io import FileIO
 import xxhash
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local.sources import Sources, require_unchanged, unreadable
+from exlab_watch_agent.adapters.local.identity import require_unchanged
+from exlab_watch_agent.adapters.local.sources import Sources, unreadable
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
 from exlab_watch_agent.errors import CancelledError

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from exlab_watch_agent.adapters import clock
 from exlab_watch_agent.adapters.local.handles import CREATE_FLAGS, READ_FLAGS, Folder, is_link
-from exlab_watch_agent.core.inventory import FileSignature
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -63,10 +62,6 @@ def remove_temporaries(folder: Path | Folder, *, of: str = "", but: Collection[s
 def is_temporary_name(name: str) -> bool:
     """Return whether `temporary_name` makes such names: one that is found was left by a stop and is never pushed."""
     return _TEMPORARY.fullmatch(name) is not None
-
-
-def signature_of(status: os.stat_result) -> FileSignature:
-    return FileSignature(mtime_ns=status.st_mtime_ns, size_bytes=status.st_size, inode=status.st_ino)
 
 
 def write_atomically(

@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.durable import give
-from exlab_watch_agent.adapters.local.handles import Folder, identity_of
+from exlab_watch_agent.adapters.local.handles import Folder
+from exlab_watch_agent.adapters.local.identity import identity_of
 
 if sys.platform != "win32":
     import fcntl

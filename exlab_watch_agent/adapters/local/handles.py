@@ -21,6 +21,8 @@ import stat
 from contextlib import suppress
 from typing import Self
 
+from exlab_watch_agent.adapters.local.identity import identity_of
+
 RUN_LEVELS = 4
 """How many names of a run's path are below `local_root`."""
 EQUIPMENT_LEVELS = 1
@@ -60,10 +62,6 @@ def is_link(status: os.stat_result) -> bool:
     Source: Microsoft, [MS-FSCC] 2.1.2.1.
     """
     return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) in _LINK_TAGS
-
-
-def identity_of(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
 
 
 class Folder:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
 
-from exlab_watch_agent.adapters.local.durable import signature_of
 from exlab_watch_agent.adapters.local.handles import (
     EQUIPMENT_LEVELS,
     RUN_LEVELS,
@@ -20,6 +19,7 @@ from exlab_watch_agent.adapters.local.handles import (
     folder_below,
     is_link,
 )
+from exlab_watch_agent.adapters.local.identity import signature_of
 from exlab_watch_agent.core.discovery import RUN_PARENT_FOLDERS, RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
 from exlab_watch_agent.core.policy import EquipmentPolicy

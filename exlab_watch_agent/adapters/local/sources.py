@@ -1,19 +1,19 @@
 """The files of one run as a push or a hash reads them: reached step by step, and the very files that were listed.
 
-Decided here: when a local file counts as changed, as gone, or as one that cannot be read now. Not here: how a folder is entered
-(handles.py), and what is done with the bytes.
+Decided here: when a local file counts as gone, or as one that cannot be read now. Not here: how a folder is entered
+(handles.py), by what a file is known again (identity.py), and what is done with the bytes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 import threading
 from collections.abc import Callable
 from typing import Self, TypeVar
 
 from exlab_watch_agent.adapters.local.handles import READ_FLAGS, Folder, run_folder
+from exlab_watch_agent.adapters.local.identity import require_unchanged
 from exlab_watch_agent.adapters.local.reach import Reach
 from exlab_watch_agent.adapters.local.tree import is_inside
 from exlab_watch_agent.core.inventory import FileEntry
@@ -24,19 +24,6 @@ T = TypeVar("T")
 
 # A link (ELOOP), a socket (ENXIO), something else than a folder on the way (ENOTDIR), or another disk there (EXDEV).
 _NOT_A_FILE_ANY_MORE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.EXDEV})
-
-
-def require_unchanged(entry: FileEntry, status: os.stat_result) -> None:
-    """Raise SourceChangedError unless the open file is the entry's; members of the entry that are 0 are not known."""
-    if (
-        status.st_size != entry.size_bytes
-        or status.st_mtime_ns != entry.mtime_ns
-        or (entry.ctime_ns and status.st_ctime_ns != entry.ctime_ns)
-        or (entry.inode and status.st_ino != entry.inode)
-        or (entry.device and status.st_dev != entry.device)
-        or not stat.S_ISREG(status.st_mode)
-    ):
-        raise SourceChangedError(f"{entry.path!r} changed while it was being worked on.")
 
 
 def unreadable(root: str, path: str, error: OSError) -> RunUnreadableError:

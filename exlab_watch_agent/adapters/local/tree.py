@@ -12,7 +12,8 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exlab_watch_agent.adapters.local.handles import READ_FLAGS, Folder, LinkError, identity_of, is_link, run_folder
+from exlab_watch_agent.adapters.local.handles import READ_FLAGS, Folder, LinkError, is_link, run_folder
+from exlab_watch_agent.adapters.local.identity import entry_of, identity_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry, Inventory, OddEntry, OddKind
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import RootUnavailableError, RunUnreadableError
@@ -116,7 +117,7 @@ class _Step:
                 if is_link(status):
                     found.odd.append(OddEntry(path, OddKind.SYMLINK))
                 elif stat.S_ISREG(mode):
-                    found.files.append(_file_entry(path, status))
+                    found.files.append(entry_of(path, status))
                 elif not stat.S_ISDIR(mode):
                     found.odd.append(OddEntry(path, OddKind.SPECIAL))
                 elif device is not None and status.st_dev != device:
@@ -124,12 +125,6 @@ class _Step:
                 else:
                     found.directories.append(path)
                     self.pending.append(name)
-
-
-def _file_entry(path: str, status: os.stat_result) -> FileEntry:
-    return FileEntry(
-        path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
-    )  # by position: this line runs once a file
 
 
 def read_at_most(descriptor: int, limit_bytes: int) -> bytes:

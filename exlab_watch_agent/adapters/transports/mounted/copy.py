@@ -28,7 +28,8 @@ from exlab_watch_agent.adapters.local.digests import (
 )
 from exlab_watch_agent.adapters.local.durable import sync_folder, temporary_name, write_all
 from exlab_watch_agent.adapters.local.handles import CREATE_FLAGS, Folder
-from exlab_watch_agent.adapters.local.sources import Sources, require_unchanged, unreadable
+from exlab_watch_agent.adapters.local.identity import require_unchanged
+from exlab_watch_agent.adapters.local.sources import Sources, unreadable
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.folders import Folders
 from exlab_watch_agent.adapters.transports.mounted.throttle import Throttle
@@ -103,7 +104,7 @@ class FileCopier:
 
     def make_durable(self) -> None:
         """Make the names in all folders durable that were touched."""
-        self._in_parallel(self._make_durable, self._folders.touched)
+        self._in_parallel(self._make_durable, sorted(self._folders.touched))  # beside each other: entered once
 
     def _make_durable(self, relative: str) -> None:
         try:

@@ -10,7 +10,8 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 
-from exlab_watch_agent.adapters.local.sources import Sources, require_unchanged, unreadable
+from exlab_watch_agent.adapters.local.identity import require_unchanged
+from exlab_watch_agent.adapters.local.sources import Sources, unreadable
 from exlab_watch_agent.adapters.local.tree import read_at_most
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.errors import FailureKind, SourceChangedError, TransportError
