@@ -32,7 +32,7 @@ def read_back(root: str, destination: str, paths: Sequence[str], *, control: Con
     buffer = new_buffer()
     found = {}
     ways = []
-    with contextlib.closing(Folders(root).opened_ahead(destination, paths)) as opened:
+    with Folders(root) as folders, contextlib.closing(folders.opened_ahead(destination, paths)) as opened:
         for path, descriptor, is_anew in opened:
             try:
                 found[path], how = _hashed(descriptor, buffer, pulse, is_anew=is_anew)

@@ -19,21 +19,14 @@ import shutil
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
-from exlab_watch_agent.adapters.local.digests import (
-    Pulse,
-    sample_descriptor,
-)
-from exlab_watch_agent.adapters.local.durable import (
-    fsync_folder,
-    is_temporary_name,
-    temporary_name,
-)
+from exlab_watch_agent.adapters.local.digests import Pulse, sample_descriptor
+from exlab_watch_agent.adapters.local.durable import is_temporary_name, sync_folder, temporary_name
+from exlab_watch_agent.adapters.local.handles import Folder, folder_at
 from exlab_watch_agent.adapters.local.mounts import answers_from_a_cache, is_elsewhere, mount_of
 from exlab_watch_agent.adapters.local.tree import walk
 from exlab_watch_agent.adapters.transports.mounted.copy import (
@@ -146,52 +139,57 @@ class MountedPathTransport(MarkedRoot):
             self._devices.add(device)
 
     def _read_own(self, path: str) -> bytes | None:
-        return Folders(self._root).read(path, OWN_FILE_BYTES_MAX)
+        with Folders(self._root) as folders:
+            return folders.read(path, OWN_FILE_BYTES_MAX)
 
     def _place_marker_file(self, data: bytes) -> None:
-        with self._own_probe() as temporary:
-            write_whole(temporary, data)
+        with self._own_probe() as root:
+            write_whole(root, self._probe_name, data)
             with contextlib.suppress(FileExistsError):
-                place_new(temporary, f"{self._root}/{MARKER_FILE}")
-        fsync_folder(Path(self._root))
+                place_new(root, self._probe_name, root, MARKER_FILE)
+            sync_folder(root)
 
     def _place_claim_file(self, destination: str, data: bytes) -> None:
         # Its bytes are durable; its name becomes so with the folders that `copy` makes durable after the data. Should a
         # power cut take the name and leave data, the folder counts as occupied, and an operator is asked.
-        folders = Folders(self._root)
-        folders.make(f"{destination}/{CACHE_FOLDER}")
-        with self._partial_folder(folders, destination) as partial:
-            temporary = f"{partial}/{temporary_name('claim')}"
-            with removed_afterwards(temporary):
-                write_whole(temporary, data)
-                with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged
-                    place_new(temporary, folders.path(f"{destination}/{CLAIM_PATH}"))
+        folder, _, name = f"{destination}/{CLAIM_PATH}".rpartition("/")
+        with Folders(self._root) as folders:
+            folders.make(folder)
+            with self._partial_folder(folders, destination) as partial:
+                temporary = temporary_name("claim")
+                with (
+                    folders.folder(partial) as here,
+                    folders.folder(folder) as there,
+                    removed_afterwards(here, temporary),
+                ):
+                    write_whole(here, temporary, data)
+                    with contextlib.suppress(FileExistsError):  # another agent was faster: then its claim is judged
+                        place_new(here, temporary, there, name)
 
     def _exchange_a_nonce(self, while_there: WhileThere | None = None) -> bool:
         # A `stat` could be answered by a cache while the server is gone.
         nonce = secrets.token_hex(16).encode()
-        with self._own_probe() as probe:
+        with self._own_probe() as root:
             try:
-                write_whole(probe, nonce, mtime_ns=_PROBE_MTIME_NS)
+                write_whole(root, self._probe_name, nonce, mtime_ns=_PROBE_MTIME_NS)
             except OSError as error:
                 if classified(error, "").kind is FailureKind.DESTINATION_FULL:
                     return False
                 raise
             if while_there is not None:
                 while_there(self._probe_name, nonce)
-            if self._read_own(probe.rpartition("/")[2]) != nonce:
+            if self._read_own(self._probe_name) != nonce:
                 raise OSError(errno.EIO, "what was written is not what is read back")
-            self._keeps_times = abs(os.lstat(probe).st_mtime_ns - _PROBE_MTIME_NS) <= MTIME_TOLERANCE_NS
+            self._keeps_times = abs(root.lstat(self._probe_name).st_mtime_ns - _PROBE_MTIME_NS) <= MTIME_TOLERANCE_NS
         return True
 
     @contextlib.contextmanager
-    def _own_probe(self) -> Iterator[str]:
-        """Yield the path of the probe file, which is not there now and will not be there afterwards."""
-        path = f"{self._root}/{self._probe_name}"
-        with self._probing, removed_afterwards(path):
+    def _own_probe(self) -> Iterator[Folder]:
+        """Yield the root; the probe file is not there now and will not be there afterwards."""
+        with self._probing, folder_at(self._root) as root, removed_afterwards(root, self._probe_name):
             with contextlib.suppress(OSError):  # usually there is none; one that stays is said by what follows
-                os.unlink(path)
-            yield path
+                root.unlink(self._probe_name)
+            yield root
 
     def free_bytes(self) -> int | None:
         try:
@@ -207,8 +205,7 @@ class MountedPathTransport(MarkedRoot):
     # --- whose is it -------------------------------------------------------------------------------------------------
 
     def look(self, destination: str) -> DestinationLook:
-        with self._answering("Cannot look at", destination):
-            folders = Folders(self._root)
+        with self._opened("Cannot look at", destination) as folders:
             return look_of(
                 destination,
                 claim=folders.read(f"{destination}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX),
@@ -224,25 +221,24 @@ class MountedPathTransport(MarkedRoot):
     # --- what is there -----------------------------------------------------------------------------------------------
 
     def listing(self, destination: str) -> Mapping[str, RemoteFile]:
-        with self._answering("Cannot list", destination):
-            folders = Folders(self._root)
+        with self._opened("Cannot list", destination) as folders:
             if not folders.is_there(destination):
                 return {}
-            found = walk(folders.path(destination), leave_out=_is_ours)
+            with folders.folder(destination) as folder:
+                found = walk(folder, leave_out=_is_ours)
         return {
             entry.path: RemoteFile(entry.size_bytes, entry.mtime_ns if self._keeps_times else None)
             for entry in found.files
         }
 
     def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
-        with self._answering("Cannot read from", destination):
-            return Folders(self._root).read(f"{destination}/{require_inside(relative_path)}", limit_bytes)
+        with self._opened("Cannot read from", destination) as folders:
+            return folders.read(f"{destination}/{require_inside(relative_path)}", limit_bytes)
 
     def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
         pulse = Pulse(control)
         found = {}
-        with self._answering("Cannot read from", destination):
-            folders = Folders(self._root)
+        with self._opened("Cannot read from", destination) as folders:
             for entry in files:
                 pulse.moved(0)
                 with folders.opened(f"{destination}/{require_inside(entry.path)}") as descriptor:
@@ -259,10 +255,9 @@ class MountedPathTransport(MarkedRoot):
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def copy(self, source_root: str, files: Sequence[FileEntry], destination: str, *, control: Control) -> None:
-        with self._answering("Cannot write to", destination):
+        with self._opened("Cannot write to", destination) as folders:
             require_apart(self._root, source_root)
-            copier = FileCopier(source_root, control, workers=self._workers, clock=self._clock)
-            folders = Folders(self._root)
+            copier = FileCopier(source_root, control, folders, workers=self._workers, clock=self._clock)
             folders.make(destination)
             with self._partial_folder(folders, destination) as partial:
                 for entry in files:
@@ -272,7 +267,8 @@ class MountedPathTransport(MarkedRoot):
             for folder in folders.below(destination):
                 folders.touch(f"{destination}/{folder}")
             folders.touch_up_to_root(destination)
-            copier.make_durable(map(folders.path, folders.touched))
+            copier.make_durable()
+            folders.require_in_place(destination)
 
     def replace(
         self,
@@ -283,9 +279,8 @@ class MountedPathTransport(MarkedRoot):
         control: Control,
         instead: Mapping[str, bytes] = NOTHING_ELSE,
     ) -> None:
-        with self._answering("Cannot write to", destination):
-            copier = FileCopier(source_root, control, workers=self._workers, clock=self._clock)
-            folders = Folders(self._root)
+        with self._opened("Cannot write to", destination) as folders:
+            copier = FileCopier(source_root, control, folders, workers=self._workers, clock=self._clock)
             folders.make(destination)
             with self._partial_folder(folders, destination) as partial:
                 for entry in files:
@@ -293,7 +288,8 @@ class MountedPathTransport(MarkedRoot):
                 copier.replace(
                     [self._order(folders, destination, entry, partial, data=instead.get(entry.path)) for entry in files]
                 )
-            copier.make_durable(map(folders.path, folders.touched))
+            copier.make_durable()
+            folders.require_in_place(destination)
 
     def _order(
         self, folders: Folders, destination: str, entry: FileEntry, partial: str, *, data: bytes | None = None
@@ -302,61 +298,64 @@ class MountedPathTransport(MarkedRoot):
         folder = final.rpartition("/")[0]
         folders.make(folder)
         folders.touch(folder)
-        return Order(entry, temporary=f"{partial}/{temporary_name('partial')}", final=folders.path(final), data=data)
+        return Order(entry, partial=partial, final=final, data=data)
 
     @contextlib.contextmanager
     def _partial_folder(self, folders: Folders, destination: str) -> Iterator[str]:
-        """Yield the folder for files on their way; it is gone afterwards unless something of others is in it."""
-        folders.make(f"{destination}/{PARTIAL_FOLDER}")
-        partial = folders.path(f"{destination}/{PARTIAL_FOLDER}")
+        """Yield the path of the folder for files on their way; it is gone afterwards unless something of others is in it."""
+        partial = f"{destination}/{PARTIAL_FOLDER}"
+        folders.make(partial)
         try:
             yield partial
         finally:
-            with contextlib.suppress(OSError):
-                os.rmdir(partial)
+            with contextlib.suppress(OSError), folders.folder(destination) as folder:
+                folder.rmdir(PARTIAL_FOLDER)
 
     def write_small(self, path: str, data: bytes) -> None:
-        with self._answering("Cannot write", path):
-            folders = Folders(self._root)
-            folder, _, name = path.rpartition("/")
-            folders.make(folder)
-            folders.touch_up_to_root(folder)
-            for left in folders.names(folder) if folder else ():  # by a write that was killed
-                if left.startswith(f".{name}.") and is_temporary_name(left):
-                    os.unlink(folders.path(f"{folder}/{left}"))
-            temporary = folders.path(f"{folder}/{temporary_name(name)}" if folder else temporary_name(name))
-            with removed_afterwards(temporary):
-                write_whole(temporary, data)
-                os.replace(temporary, folders.path(path))
-            FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
+        with self._opened("Cannot write", path) as folders:
+            above, _, name = path.rpartition("/")
+            folders.make(above)
+            folders.touch_up_to_root(above)
+            temporary = temporary_name(name)
+            with folders.folder(above) as folder:
+                for left in folder.names() if above else ():  # by a write that was killed
+                    if left.startswith(f".{name}.") and is_temporary_name(left):
+                        folder.unlink(left)
+                with removed_afterwards(folder, temporary):
+                    write_whole(folder, temporary, data)
+                    folder.replace(temporary, name)
+            FileCopier("", _UNHINDERED, folders).make_durable()
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
-        with self._answering("Cannot move aside in", destination):
-            folders = Folders(self._root)
+        with self._opened("Cannot move aside in", destination) as folders:
             standing = [path for path in paths if folders.has(f"{destination}/{require_data_path(path)}")]
             if not standing:
                 return
             aside = folders.new_numbered(f"{SUPERSEDED_FOLDER}/{destination}")
             for path in standing:
+                old_folder, _, name = f"{destination}/{path}".rpartition("/")
                 new_folder = f"{aside}/{path}".rpartition("/")[0]
                 folders.make(new_folder)
-                with contextlib.suppress(FileNotFoundError):  # one name of two that this share takes for the same
-                    os.rename(folders.path(f"{destination}/{path}"), folders.path(f"{aside}/{path}"))
+                with (
+                    folders.folder(old_folder) as here,
+                    folders.folder(new_folder) as there,
+                    contextlib.suppress(FileNotFoundError),  # one name of two that this share takes for the same
+                ):
+                    here.move(name, there, name)
                 folders.touch_up_to_root(new_folder)
-                folders.touch(f"{destination}/{path}".rpartition("/")[0])
-            FileCopier("", _UNHINDERED).make_durable(map(folders.path, folders.touched))
+                folders.touch(old_folder)
+            FileCopier("", _UNHINDERED, folders).make_durable()
 
     def clear_partials(self, destination: str) -> None:
-        with self._answering("Cannot clean up in", destination):
-            folders = Folders(self._root)
-            partial = f"{destination}/{PARTIAL_FOLDER}"
-            for name in folders.names(partial):
-                path = folders.path(f"{partial}/{name}")
-                if is_temporary_name(name) and stat.S_ISREG(os.lstat(path).st_mode):
-                    os.unlink(path)
-            if folders.is_there(partial):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folders.path(partial))
+        with self._opened("Cannot clean up in", destination) as folders:
+            if not folders.is_there(f"{destination}/{PARTIAL_FOLDER}"):
+                return
+            with folders.folder(f"{destination}/{PARTIAL_FOLDER}") as partial:
+                for name in partial.names():
+                    if is_temporary_name(name) and stat.S_ISREG(partial.lstat(name).st_mode):
+                        partial.unlink(name)
+            with contextlib.suppress(OSError), folders.folder(destination) as folder:
+                folder.rmdir(PARTIAL_FOLDER)
 
     def digest_bytes_max(self) -> int | None:
         return None
@@ -365,6 +364,11 @@ class MountedPathTransport(MarkedRoot):
         """Nothing runs between calls."""
 
     # --- shared ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _opened(self, doing: str, path: str) -> Iterator[Folders]:
+        with self._answering(doing, path), Folders(self._root) as folders:
+            yield folders
 
     @contextlib.contextmanager
     def _answering(self, doing: str, path: str) -> Iterator[None]:
