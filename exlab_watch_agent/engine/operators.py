@@ -39,7 +39,7 @@ from exlab_watch_agent.statechart import RunState
 
 NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be accepted."
 AT_HOME = "This state folder is at home on this machine: there is nothing that would have to be accepted."
-MACHINE_ACCEPTED = "this state folder is at home on this machine from now on; a copy that another machine works with needs one of its own"
+MACHINE_ACCEPTED = "this state folder is at home on this machine from now on; a copy elsewhere needs one of its own"
 TRAIL_ACCEPTED = "the state as it is now counts; what was damaged stays in the evidence folder"
 
 
