@@ -8,7 +8,7 @@ because it is mostly prose: the obligations of both sides are in one place.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -21,6 +21,7 @@ from exlab_watch_agent.core.claim import DestinationLook as DestinationLook
 from exlab_watch_agent.core.creation import Creation, RunIdentity
 from exlab_watch_agent.core.creation import SavedCreation as SavedCreation
 from exlab_watch_agent.core.inventory import FileEntry, FileSignature, Inventory
+from exlab_watch_agent.core.passes import ReadBack as ReadBack
 from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
@@ -389,15 +390,15 @@ class Transport(Protocol):
         """
         ...
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
-        """Return POSIX path → SHA-256 of the bytes at the destination, read again. A missing file is left out.
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
+        """Return SHA-256 of the bytes at the destination, read again, and how they were read. A missing file is left out.
 
         Raises: TransportError.
         """
         ...
 
     def digest_bytes_max(self) -> int | None:
-        """Return the size above which a file is not to be asked of `digests`; None for no bound.
+        """Return the size above which a file is not to be asked of `read_back`; None for no bound.
 
         There is a bound where each file would have to be downloaded to be hashed (`verify.max_stream_bytes`).
         """
@@ -555,11 +556,20 @@ class RunStore(Protocol):
         """The furthest anchor on the NAS that was found not to fit the trail; None where there never was one."""
         ...
 
-    def accept_trail(self, operator: str, reason: str, at: datetime) -> None:
+    def accept_trail(self, operator: str, reason: str, at: datetime) -> bool:
         """End the hold: the operator takes the state as it is for true. Durable, with a line of its own in the trail.
 
-        Does nothing where nothing is held. Raises: as `commit`.
+        Return whether anything was in doubt. Raises: as `commit`.
         """
+        ...
+
+    @property
+    def folder_id(self) -> str:
+        """What the state folder is called, whoever works in it: 32 hex."""
+        ...
+
+    def accept_machine(self, operator: str, reason: str, at: datetime) -> bool:
+        """Be at home on this machine from now on. Return whether the folder was not before. Raises: as `commit`."""
         ...
 
     def commit(self, entries: Sequence[Entry], *, at: datetime) -> None:
@@ -571,12 +581,40 @@ class RunStore(Protocol):
         ...
 
 
+def _not_known() -> float:
+    return 0.0
+
+
+def _none_exists(_: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSelf:
+    """Who this agent is. `state_folder`: its id, which others know it by. `host` is for people.
+
+    `machine`: 32 hex, empty where the system says nothing. `state_dir`: where the state folder is. `exists`: whether there is
+    a folder at a path of this machine.
+    """
+
+    state_folder: str = ""
+    host: str = ""
+    machine: str = ""
+    state_dir: str = ""
+    exists: Callable[[str], bool] = _none_exists
+
+    def signed(self, claim: Claim) -> Claim:
+        """Return the claim as this agent makes it."""
+        return replace(claim, state_folder=self.state_folder, host=self.host)
+
+
 @dataclass(frozen=True)
 class Ports:
     """What the effects of one lane work with, and what the engine knew of both of its sides when they began.
 
     `root`: the equipment's folder. `binding`: the destination root's marker and who accepted it, None before its first use.
     `volume`: identity of the equipment's folder as the last scan found it, None before the first.
+    `agent`: who works; `ran_s`: for how long, in seconds, agents of its state folder have run in all, as far as known.
     """
 
     clock: Clock
@@ -594,6 +632,8 @@ class Ports:
     apartness: Apartness
     binding: Binding | None = None
     volume: str | None = None
+    agent: AgentSelf = AgentSelf()
+    ran_s: Callable[[], float] = _not_known
 
     def marker_id(self) -> str | None:
         """Return the id of the destination root's marker where that root was accepted, else None."""

@@ -44,6 +44,8 @@ class Trigger(StrEnum):
     REFUSED = "refused"
     CHANGED = "changed"
     PUSH_STARTED = "push_started"
+    COPY_ADOPTED = "copy_adopted"
+    CLAIM_LAPSED = "claim_lapsed"
     PUSHED = "pushed"
     PUT_BACK = "put_back"
     GAVE_UP = "gave_up"

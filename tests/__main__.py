@@ -11,8 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).parent.parent
 STYLE = [
@@ -29,6 +31,13 @@ TESTS = [
     [*SIDE_BY_SIDE, SLOWEST, "-m", "not alone"],
     ["pytest", SLOWEST, "-m", "alone"],
 ]
+BUDGETS_S = {
+    ("core", "test_layers", "test_tidy"): 20,
+    ("adapters", "cli", "sim"): 3 * 60,
+}
+"""What the tests of some folders may take, all their seconds added up. It is printed beside what they took; none fails by it."""
+ALL_BUDGET_S = 15 * 60  # on two cores
+ONE_BUDGET_S = 10
 
 
 def main() -> int:
@@ -40,7 +49,7 @@ def main() -> int:
         case ["quick"]:
             return _first_failure([*STYLE, [*SIDE_BY_SIDE, *(f"tests/{name}" for name in QUICK)]])
         case []:
-            return _first_failure([*STYLE, *TESTS]) or _try_the_wheel()
+            return _first_failure(STYLE) or _all_tests() or _try_the_wheel()
         case arguments:
             return _first_failure([*STYLE, ["pytest", *arguments]]) or _try_the_wheel()
 
@@ -58,6 +67,31 @@ def _first_failure(checks: list[list[str]]) -> int:
             return code
     shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def _all_tests() -> int:
+    """Run all tests, and print what they took beside what they may take, also where one failed."""
+    with tempfile.TemporaryDirectory(prefix="exlab-reports-") as folder:
+        reports = [Path(folder) / f"{number}.xml" for number in range(len(TESTS))]
+        began = time.monotonic()
+        code = _first_failure([[*test, f"--junitxml={report}"] for test, report in zip(TESTS, reports, strict=True)])
+        _print_budget([report for report in reports if report.exists()], time.monotonic() - began)
+    return code
+
+
+def _print_budget(reports: list[Path], took_s: float) -> None:
+    cases = [case for report in reports for case in ElementTree.parse(report).iter("testcase")]
+    for names, budget_s in BUDGETS_S.items():
+        begins = tuple(f"tests.{name}" for name in names)
+        sum_s = sum(_seconds(case) for case in cases if case.attrib["classname"].startswith(begins))
+        print(f"budget: {', '.join(names)}, added up: {sum_s:.0f} s of {budget_s} s")
+    print(f"budget: everything, from start to end: {took_s:.0f} s of {ALL_BUDGET_S} s")
+    over = [f"{case.attrib['name']} {_seconds(case):.0f} s" for case in cases if _seconds(case) > ONE_BUDGET_S]
+    print(f"budget: over {ONE_BUDGET_S} s in one test: {', '.join(over) or 'none'}", flush=True)
+
+
+def _seconds(case: ElementTree.Element) -> float:
+    return float(case.attrib["time"])
 
 
 def _try_the_wheel() -> int:

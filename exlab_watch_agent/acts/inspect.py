@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from exlab_watch_agent.acts.copy import holder_is_at_work
 from exlab_watch_agent.acts.probe import ask_destination
 from exlab_watch_agent.core.claim import DestinationStanding, standing
 from exlab_watch_agent.core.completeness import judge as judge_completeness
@@ -115,11 +116,19 @@ def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> Ins
 
 def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Inspected:
     """Add whose the destination folder is, and who claims it in words."""
-    where, holder, anchor = DestinationStanding.UNASKED, "", None
     try:
         found = ports.transport.look(effect.destination)
-    except TransportError:
-        pass  # the push asks again, and meets the same error in its own words
-    else:
-        where, holder, anchor = standing(found, effect.claim), found.holder, found.anchor_of(effect.claim.job_id)
-    return replace(inspected, destination=where, destination_path=effect.destination, holder=holder, anchor=anchor)
+        where = standing(found, ports.agent.signed(effect.claim))
+        is_held = where is DestinationStanding.CLAIMED_BY_OTHER_AGENT
+        if is_held and found.sealed_as and not holder_is_at_work(found, ports):
+            where = DestinationStanding.ADOPTABLE
+    except TransportError:  # the push asks again, and meets the same error in its own words
+        return replace(inspected, destination=DestinationStanding.UNASKED, destination_path=effect.destination)
+    return replace(
+        inspected,
+        destination=where,
+        destination_path=effect.destination,
+        holder=found.holder,
+        anchor=found.anchor_of(effect.claim.job_id),
+        claimed_manifest=found.sealed_as,
+    )

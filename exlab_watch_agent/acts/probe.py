@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from exlab_watch_agent.core import heartbeat
 from exlab_watch_agent.core.binding import marker_gone, must_ask
 from exlab_watch_agent.core.effects import Bind, PlaceHeartbeat, Probe, SealedCopy
 from exlab_watch_agent.core.events import Answered, BindingRefused, HeartbeatPlaced, Unreached
@@ -108,7 +109,28 @@ def place_heartbeat(effect: PlaceHeartbeat, ports: Ports) -> HeartbeatPlaced | U
         return Unreached(str(error), error.wait)
     try:
         ask_destination(ports, is_full=True)
-        ports.transport.write_small(effect.path, effect.data)
+        ports.transport.write_small(_own_path(effect, ports), effect.data)
     except AgentError as error:
         return HeartbeatPlaced(str(error))
     return HeartbeatPlaced()
+
+
+def _own_path(effect: PlaceHeartbeat, ports: Ports) -> str:
+    """Return where the sign of life goes: beside that of another agent of this host which is still at work."""
+    first = heartbeat.name_of(effect.host)
+    data = ports.transport.read_small(heartbeat.FOLDER, first, limit_bytes=heartbeat.BYTES_MAX)
+    sign = None if data is None else heartbeat.sign_in(data)
+    is_taken = (
+        sign is not None
+        and sign.state_folder not in ("", ports.agent.state_folder)
+        and heartbeat.is_at_work(
+            sign,
+            state_folder="",
+            now=ports.clock.now(),
+            here=ports.agent.machine,
+            own_state_dir=ports.agent.state_dir,
+            exists=ports.agent.exists,
+        )
+    )
+    name = heartbeat.name_beside(effect.host, ports.agent.state_folder) if is_taken else first
+    return f"{heartbeat.FOLDER}/{name}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from exlab_watch_agent.acts.copy import copy_says_synced, present
+from exlab_watch_agent.acts.copy import copy_says_synced, present, take_over
 from exlab_watch_agent.acts.source import unchanged_inventory
-from exlab_watch_agent.core.claim import CLAIM_PATH, conflict_at, standing
+from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, standing
 from exlab_watch_agent.core.effects import Push
 from exlab_watch_agent.core.events import Pushed
 from exlab_watch_agent.core.inventory import FileEntry
@@ -25,15 +25,19 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     look_there = transport.look(effect.destination)
     if not look_there.is_empty:  # the run's own folder has its creation.json
         ports.apartness.require_run(effect.run_path, effect.destination)
-    whose = standing(look_there, effect.claim)
+    mine = ports.agent.signed(effect.claim)
+    whose = standing(look_there, mine)
+    if whose is DestinationStanding.CLAIMED_BY_OTHER_AGENT and effect.adopts and look_there.sealed_as == effect.adopts:
+        take_over(effect, look_there, ports, control)
+        whose = DestinationStanding.OURS
     conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
     if conflict is not None:
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
     if look_there.claim is None:
-        transport.place_claim(effect.destination, effect.claim)
+        transport.place_claim(effect.destination, mine)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
     transport.require_marker(expected_marker_id=ports.marker_id())
-    transport.require_claim(effect.destination, effect.claim)
+    transport.require_claim(effect.destination, mine)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
     if not look_there.is_empty:

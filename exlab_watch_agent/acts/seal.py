@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict
 
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, look_unless_foreign, manifest_there
+from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, claim_bytes, look_unless_foreign, manifest_there
 from exlab_watch_agent.acts.source import unchanged_inventory
-from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, DestinationLook
+from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.effects import Seal
 from exlab_watch_agent.core.events import Sealed
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, Inventory
@@ -21,15 +19,17 @@ from exlab_watch_agent.ports import Control, Ports
 def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here."""
     inventory = unchanged_inventory(effect, ports)
-    if effect.is_again:
+    claim = ports.agent.signed(effect.claim)
+    if effect.is_again or effect.adopts:
         look_there = look_unless_foreign(effect, ports)
         _keep_what_was_altered(effect, look_there, ports)
+        claim = _handed_on(look_there, claim)
     manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
     if manifest is None:
         manifest = _manifest_anew(effect, inventory, ports, control)
-    anchor = {"schema": 1, **asdict(effect.claim), "manifest_sha256": effect.manifest_digest, **effect.anchor}
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
-    ports.sealer.write(effect.run_path, CLAIM_FILE, (json.dumps(anchor, indent=2) + "\n").encode())
+    told_claim = claim_bytes(claim, {"manifest_sha256": effect.manifest_digest, **effect.anchor})
+    ports.sealer.write(effect.run_path, CLAIM_FILE, told_claim)
     synced = ports.creations.text_with_status(effect.run_path, "synced")
     ports.transport.clear_partials(effect.destination)  # a seal that was killed also leaves some
     cache = ports.tree.cache_files(effect.run_path)
@@ -45,6 +45,14 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made again.
     saved = ports.creations.put_text(effect.run_path, synced)
     return Sealed(effect.turn, saved)
+
+
+def _handed_on(look_there: DestinationLook, mine: Claim) -> Claim:
+    """Return our claim with all who held the copy before us."""
+    there = look_there.claim
+    if there is None:
+        return mine
+    return there.kept_by(mine) if there.is_of(mine) else there.taken_over(mine, sealed_at=look_there.sealed_at)
 
 
 def _keep_what_was_altered(effect: Seal, look_there: DestinationLook, ports: Ports) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from exlab_watch_agent.acts.copy import (
     CACHE_READ_BACK_BYTES_MAX,
@@ -28,6 +29,7 @@ from exlab_watch_agent.core.manifest import (
     manifest_digest,
     parse_manifest,
 )
+from exlab_watch_agent.core.passes import HowRead, Pass, ReadBack, weakest
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
@@ -46,16 +48,19 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     Before the first seal a change of the run ends it at once; after it, both sides are hashed as they are. Nothing is
     written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
     """
+    started_at = ports.clock.now()
     manifest = _sealed_manifest(effect, ports)
     look_there = None
-    if manifest is not None:  # else the push asked a moment ago
+    if effect.manifest_digest or effect.adopts:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
         look_there = look_unless_foreign(effect, ports)
+    if effect.adopts and not effect.manifest_digest:
+        manifest = _manifest_of_the_copy(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
     listing = ports.transport.listing(effect.destination)
-    if manifest is None and inventory.fingerprint != effect.fingerprint:
+    if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
-        if gone:
+        if gone and not effect.adopts:
             return vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
         return RunChanged(effect.turn, "the run changed since it counted as complete")
     wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
@@ -67,7 +72,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         here, there = control.side_by_side(
             control,
             lambda ours: ports.digester.digests(effect.run_path, inventory.files, control=ours),
-            lambda theirs: _digests_there(effect, asked, ports, theirs),
+            lambda theirs: _read_back(effect, asked, ports, theirs),
         )
     except TransportError as error:
         if error.kind not in NOT_THE_COPY:  # a push that follows must not leave any of it where it is
@@ -80,7 +85,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     # the run from counting as proven.
     sizes = {entry.path: entry.size_bytes for entry in inventory.files}
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
-    comparison = compare(local=here, manifest=manifest, remote=there | unread, remote_listing=listing)
+    remote = {**there.digests, **unread}
+    comparison = compare(local=here, manifest=manifest, remote=remote, remote_listing=listing)
     found = Verified(
         turn=effect.turn,
         comparison=comparison,
@@ -90,7 +96,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         bytes_total=inventory.bytes_total,
         skipped_oversize=oversize,
         anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
-        uptime=ports.clock.uptime(),
+        is_by_manifest=manifest is not None,
     )
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
@@ -103,9 +109,10 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     return replace(
         found,
         manifest_digest=manifest_digest(text),
+        proof=None if oversize else _proof(effect, inventory, manifest_digest(text), there, started_at, ports),
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
-        seal_fault="" if look_there is None else _seal_fault(effect, look_there, ports),
+        seal_fault=_seal_fault(effect, look_there, ports) if look_there is not None and effect.manifest_digest else "",
     )
 
 
@@ -131,19 +138,39 @@ def _seal_fault(effect: Verify, look_there: DestinationLook, ports: Ports) -> st
     return seal_fault(found, manifest_digest=effect.manifest_digest)
 
 
-def _digests_there(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> dict[str, str]:
+def _proof(
+    effect: Verify, inventory: Inventory, proven: str, there: ReadBack, started_at: datetime, ports: Ports
+) -> Pass:
+    """Return what is kept of a comparison in which both sides were equal."""
+    uptime = ports.clock.uptime()
+    return Pass(
+        id=f"{effect.job_id}/{effect.turn}",
+        started_at=started_at,
+        ended_at=ports.clock.now(),
+        boot_id=uptime.boot_id,
+        monotonic_s=uptime.seconds,
+        uptime_sum_s=ports.ran_s(),
+        marker_id=ports.marker_id() or "",
+        spelling=ports.transport.describe(),
+        manifest_sha256=proven,
+        files=inventory.files_total,
+        bytes=inventory.bytes_total,
+        remote=there.how,
+        past_cache=there.is_past_cache,
+    )
+
+
+def _read_back(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> ReadBack:
     """Return what the NAS says of these files; `UNREADABLE` for each that it lists and cannot give back.
 
     Raises: TransportError when it gives back nothing at all, or when its files are not the reason.
     """
     reader = _Reader(effect.destination, ports, control)
     found = reader.read(paths)
-    error = reader.error
-    if error is not None and reader.unreadable and found.keys() == reader.unreadable:
-        if len(paths) == 1 and reader.reads_its_claim():
-            return found
-        raise error
-    return found
+    is_nothing_readable = bool(reader.unreadable) and found.keys() == reader.unreadable
+    if reader.error is not None and is_nothing_readable and not (len(paths) == 1 and reader.reads_its_claim()):
+        raise reader.error
+    return ReadBack(found, weakest(reader.ways), reader.is_past_cache)
 
 
 class _Reader:
@@ -155,6 +182,8 @@ class _Reader:
         self._control = control
         self.unreadable: set[str] = set()
         self.error: TransportError | None = None
+        self.ways: list[HowRead] = []
+        self.is_past_cache = True
 
     def read(self, paths: Sequence[str]) -> dict[str, str]:
         """Return path → SHA-256, `UNREADABLE` for what cannot be read at the second try either."""
@@ -183,7 +212,10 @@ class _Reader:
             return False
 
     def _digests(self, paths: Sequence[str]) -> dict[str, str]:
-        return self._ports.transport.digests(self._destination, paths, control=self._control)
+        read = self._ports.transport.read_back(self._destination, paths, control=self._control)
+        self.ways.append(read.how)
+        self.is_past_cache &= read.is_past_cache
+        return dict(read.digests)
 
     def _require_about_the_copy(self, error: TransportError) -> None:
         """Raise the error unless the NAS is there and the reason is what is stored on it."""
@@ -191,6 +223,12 @@ class _Reader:
             raise error
         self._ports.transport.require_marker(expected_marker_id=self._ports.marker_id())
         self.error = error
+
+
+def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None:
+    """Return the manifest that another agent's sealed copy was proven with; None where it is not there or was altered."""
+    data = manifest_there(effect, ports)
+    return None if data is None or manifest_digest(data) != effect.adopts else parse_manifest(data)
 
 
 def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:

@@ -13,14 +13,22 @@ kill leaves is taken away by the next one.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
-from exlab_watch_agent.adapters.local.durable import READ_FLAGS, is_link, remove_temporaries, temporary_name
+from exlab_watch_agent.adapters.local.durable import remove_temporaries, temporary_name
+from exlab_watch_agent.adapters.local.handles import (
+    CREATE_FLAGS,
+    EQUIPMENT_LEVELS,
+    READ_FLAGS,
+    Folder,
+    folder_below,
+    is_link,
+    run_folder,
+)
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.policy import EquipmentPolicy
@@ -39,7 +47,6 @@ ASK_EVERY_S = 24 * 3600.0
 _NAME = "apart"
 _ASKED_FOR: set[str] = set()
 """Names of the probe files of all lanes of this process; a set's single operation is atomic."""
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class ProbedApartness:
@@ -91,7 +98,7 @@ class ProbedApartness:
         folder = _cache_folder(equipment)
         parts = PurePath(folder).parts[1:]
         try:
-            with _probe_in(folder) as name:
+            with folder_below(folder, EQUIPMENT_LEVELS + 1) as opened, _probe_in(opened) as name:
                 if any(self._is_there("/".join(parts[begin:]), name) for begin in range(len(parts))):
                     raise self._same(equipment_root(equipment))
         except OSError as error:
@@ -116,10 +123,10 @@ class ProbedApartness:
 
     def require_run(self, run_path: str, destination: str) -> None:
         try:
-            with self._asking, _probe_in(os.path.join(run_path, CACHE_FOLDER)) as name:
+            with self._asking, run_folder(run_path) as run, run.step(CACHE_FOLDER) as folder, _probe_in(folder) as name:
                 there = self._transport.read_small(f"{destination}/{CACHE_FOLDER}", name, limit_bytes=1)
         except OSError as error:
-            if not _is_folder(run_path):
+            if not _is_run_there(run_path):
                 raise RootUnavailableError(
                     f"The run folder {run_path} is not there: {reason_with_name(error)}."
                 ) from error
@@ -173,21 +180,26 @@ def _is_folder(path: str) -> bool:
     return stat.S_ISDIR(status.st_mode) and not is_link(status)
 
 
+def _is_run_there(run_path: str) -> bool:
+    try:
+        run_folder(run_path).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _probe_in(folder: str) -> Iterator[str]:
+def _probe_in(folder: Folder) -> Iterator[str]:
     """Yield the name of a new empty file in a folder, which is gone afterwards. Raises: OSError."""
-    if not _is_folder(folder):
-        raise OSError(errno.ENOTDIR, "it is not a folder", folder)
     name = temporary_name(_NAME)
-    path = os.path.join(folder, name)
     _ASKED_FOR.add(name)  # several lanes may ask at the same time, and none may take the others' for left over
     try:
-        remove_temporaries(Path(folder), of=_NAME, but=_ASKED_FOR)
-        os.close(os.open(path, _CREATE, 0o644))  # also for the account there
+        remove_temporaries(folder, of=_NAME, but=_ASKED_FOR)
+        os.close(folder.open(name, CREATE_FLAGS, 0o644))  # also for the account there
         try:
             yield name
         finally:
-            os.unlink(path)  # one that is gone already was not there to be seen: then nothing was shown
+            folder.unlink(name)  # one that is gone already was not there to be seen: then nothing was shown
     finally:
         _ASKED_FOR.discard(name)
 

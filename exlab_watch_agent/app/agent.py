@@ -31,6 +31,7 @@ from exlab_watch_agent.app.build import (
     parts_of,
     ports_of,
 )
+from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.publish import (
     Attempts,
     Every,
@@ -57,7 +58,6 @@ from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
 
-SUPERVISE_EVERY_S = 1.0
 INBOX_EVERY_S = 1.0
 EVERYTHING = Scope()
 
@@ -116,14 +116,15 @@ class Agent:
         on_notice: Callable[[str], None] = lambda _: None,
         transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
         clock: SystemClock | None = None,
+        pace: Pace = PACE,
     ) -> None:
-        self._parts: Parts = parts_of(settings, state_dir=state_dir, clock=clock or SystemClock())
+        self._parts: Parts = parts_of(settings, state_dir=state_dir, clock=clock or SystemClock(), pace=pace)
         self._scope = scope
         self._tell_of_move = on_move
         self._on_notice = on_notice
         self._transport_factory = transport_factory or self._parts.make_transport
         self._requests = Requests(self._parts.inbox, self._parts.clock)
-        self._supervise = Every(self._parts.clock, SUPERVISE_EVERY_S)
+        self._supervise = Every(self._parts.clock, pace.supervise_every_s)
         self._watching: Watching | None = None
         self._log_handler: logging.Handler | None = None
         self._lanes: list[Ports] = []
@@ -182,7 +183,7 @@ class Agent:
             parts.run_log.start()
             engine = Engine(
                 store=parts.store,
-                lanes=self._lanes,
+                lanes=[replace(ports, agent=parts.itself()) for ports in self._lanes],
                 policy=parts.policy,
                 clock=parts.clock,
                 now_local=parts.clock.now_local,
@@ -192,6 +193,7 @@ class Agent:
                 on_pass=self._on_pass,
                 is_working=self._scope.is_working,
                 only=self._only(),
+                pace=parts.pace.engine,
             )
             before = {} if self._scope.is_everything else lanes_left(read_live(parts.state_dir))
             publisher = Publisher(
@@ -224,6 +226,7 @@ class Agent:
                 self.store,
                 self._parts.inbox.folder,
                 on_inbox=self._on_inbox,
+                pace=self._parts.pace.watching,
             )
         try:
             if self._watching is not None:

@@ -31,11 +31,12 @@ from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide
 from exlab_watch_agent.adapters.transports.rsync.way import RsyncWay
+from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
 from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.errors import ConfigError
-from exlab_watch_agent.ports import Clock, Ports, Transport
+from exlab_watch_agent.ports import AgentSelf, Clock, Ports, Transport
 from exlab_watch_agent.statechart import CHART
 
 PACKAGE_LOG = logging.getLogger("exlab_watch_agent")
@@ -68,6 +69,7 @@ class Parts:
     settings: Settings
     policy: Policy
     clock: SystemClock
+    pace: Pace
     host: str
     store: RunStore
     children: Children
@@ -91,12 +93,22 @@ class Parts:
             "sealed_at": utc_text(self.clock.now()),
         }
 
+    def itself(self) -> AgentSelf:
+        """Return who this agent is. The store is open."""
+        return AgentSelf(
+            state_folder=self.store.folder_id,
+            host=self.host,
+            machine=self.store.machine,
+            state_dir=os.path.abspath(self.state_dir),
+            exists=os.path.isdir,
+        )
+
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:
         """Return the configured transport of an equipment; its programs live and end with this agent."""
-        return make_transport(equipment, self.policy, state_dir=self.state_dir, children=self.children)
+        return make_transport(equipment, self.policy, state_dir=self.state_dir, children=self.children, pace=self.pace)
 
 
-def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock) -> Parts:
+def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock, pace: Pace = PACE) -> Parts:
     """Return the parts for an agent with these settings, over another state folder than theirs if one is given."""
     folder, host = state_dir or settings.state_dir, socket.gethostname()
     return Parts(
@@ -104,6 +116,7 @@ def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock) 
         settings=settings,
         policy=settings.policy(),
         clock=clock,
+        pace=pace,
         host=host,
         store=RunStore(folder),
         children=Children(StateLayout(folder).children),
@@ -113,7 +126,12 @@ def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock) 
 
 
 def make_transport(
-    equipment: EquipmentPolicy, policy: Policy, *, state_dir: Path | None = None, children: Children | None = None
+    equipment: EquipmentPolicy,
+    policy: Policy,
+    *,
+    state_dir: Path | None = None,
+    children: Children | None = None,
+    pace: Pace = PACE,
 ) -> Transport:
     """Return the transport that an equipment's target asks for, for the agent of that state folder if one is given.
 
@@ -125,7 +143,7 @@ def make_transport(
         return Destination(MountedFarSide(equipment.target.path), owner=owner)
     if isinstance(equipment.target, RcloneTarget):
         return Destination(
-            RcloneFarSide(equipment.target, children=children, stall_s=policy.stall_s),
+            RcloneFarSide(equipment.target, children=children, stall_s=policy.stall_s, pace=pace.rclone),
             owner=owner,
             stream_bytes_max=policy.verify_stream_bytes_max,
         )
@@ -140,6 +158,7 @@ def make_transport(
         socket_folder=None if state_dir is None else StateLayout(state_dir).sockets,
         stall_s=policy.stall_s,
         is_metered=equipment.bandwidth is not None,
+        pace=pace.rsync,
     )
     return Destination(way, owner=owner, stream_bytes_max=policy.verify_stream_bytes_max)
 

@@ -20,13 +20,13 @@ from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.fresh import look_at, look_through
 from exlab_watch_agent.app.site import Site, operator_name
-from exlab_watch_agent.core.commands import AcceptTrail, LookAt
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, LookAt
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
 from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
 from exlab_watch_agent.core.text import printable, utc_text
-from exlab_watch_agent.engine.operators import NOTHING_ON_HOLD, TRAIL_ACCEPTED
+from exlab_watch_agent.engine.operators import AT_HOME, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError
 from exlab_watch_agent.report.problems import Problem, problems
 from exlab_watch_agent.report.status import RunInFull, sentence, status_json
@@ -109,20 +109,26 @@ def find_problems(site: Site) -> list[Problem]:
 # --- doing -----------------------------------------------------------------------------------------------------------
 
 
-def accept_trail(site: Site, reason: str) -> str:
-    """Have the state that was found after damage counted as true; return what is to be said. Raises: AgentError."""
+def accept(site: Site, command: AcceptTrail | AcceptMachine) -> str:
+    """Have the state as it is counted as true, or this machine as its home; return what is to be said. Raises: AgentError."""
     if site.holder is not None:
-        return site.ask_agent(AcceptTrail(operator_name(), reason))
-    if site.hold is None:
+        return site.ask_agent(command)
+    if site.hold is None and isinstance(command, AcceptTrail):
         raise AgentError(NOTHING_ON_HOLD)
     require_private(site.state_dir)
     store = RunStore(site.state_dir)
     store.open()
     try:
-        store.accept_trail(operator_name(), reason, site.now())
+        match command:
+            case AcceptTrail():
+                was_held, said, nothing = store.accept_trail, TRAIL_ACCEPTED, NOTHING_ON_HOLD
+            case AcceptMachine():
+                was_held, said, nothing = store.accept_machine, MACHINE_ACCEPTED, AT_HOME
+        if not was_held(command.operator, command.reason, site.now()):
+            raise AgentError(nothing)
     finally:
         store.close()
-    return TRAIL_ACCEPTED
+    return said
 
 
 def write_example_config(path: Path, *, state_dir: Path | None) -> None:

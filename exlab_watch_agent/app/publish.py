@@ -42,7 +42,6 @@ from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
 
-LIVE_EVERY_S = 0.5
 LIVE_DUTY = 50
 """Writing the live view takes at most one part in this many of the loop's time."""
 HEARTBEAT_EVERY_S = 30.0
@@ -137,7 +136,7 @@ class Publisher:
         self._unsynced = UnsyncedRuns(_unsettled(parts.store))
         self._paused: str | None = None
         self._shown: _Glance | None = None
-        self._live = Every(parts.clock, LIVE_EVERY_S)
+        self._live = Every(parts.clock, parts.pace.live_every_s)
         self._heartbeat = Every(parts.clock, HEARTBEAT_EVERY_S)
         self._on_nas: dict[str, Every] = {}
 
@@ -193,7 +192,7 @@ class Publisher:
         path = StateLayout(self._parts.state_dir).live
         if self._attempts.write(path.name, lambda: _write_live(path, text)):
             self._shown = glance
-        self._live.every_s = max(LIVE_EVERY_S, LIVE_DUTY * (self._parts.clock.monotonic_s() - began_s))
+        self._live.every_s = max(self._parts.pace.live_every_s, LIVE_DUTY * (self._parts.clock.monotonic_s() - began_s))
 
     # --- the heartbeat -----------------------------------------------------------------------------------------------
 
@@ -204,6 +203,9 @@ class Publisher:
         return Heartbeat(
             at=parts.clock.now(),
             host=parts.host,
+            state_folder=parts.store.folder_id,
+            machine=parts.store.machine,
+            path=os.path.abspath(parts.state_dir),
             pid=os.getpid(),
             version=__version__,
             counts={state.value: found[state] for state in CHART.states if found.get(state)},
@@ -242,7 +244,7 @@ class Publisher:
                 log.warning("the heartbeat could not be placed on the NAS: %s", problem)
 
     def _on_nas_of(self, lane_id: str, data: bytes) -> PlaceHeartbeat:
-        return PlaceHeartbeat(lane_id, f".exlab-watch-agent/{self._parts.host}.json", data)
+        return PlaceHeartbeat(lane_id, self._parts.host, data)
 
 
 def _write_live(path: Path, text: str) -> None:

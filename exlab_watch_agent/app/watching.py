@@ -7,6 +7,7 @@ from pathlib import Path
 
 from exlab_watch_agent.adapters.watching.keeper import Health, WatchedRoot
 from exlab_watch_agent.adapters.watching.limits import read_limits
+from exlab_watch_agent.adapters.watching.pace import PACE, Pace
 from exlab_watch_agent.adapters.watching.watcher import Watcher
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import ScanWanted, Woken
@@ -29,6 +30,7 @@ class Watching:
         inbox_folder: Path,
         *,
         on_inbox: Callable[[], None],
+        pace: Pace = PACE,
     ) -> None:
         self._store = store
         self._post = engine.post
@@ -44,6 +46,7 @@ class Watching:
             took_s=lambda lane_id: engine.view.lanes[lane_id].scan_took_s,
             may_write=lambda lane_id: engine.view.lanes[lane_id].is_ours,
             is_finished=self._is_finished,
+            pace=pace,
         )
 
     def _is_finished(self, run_path: str) -> bool:

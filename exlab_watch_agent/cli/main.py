@@ -13,9 +13,10 @@ import typer
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
+from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_name
 from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
-from exlab_watch_agent.core.commands import Resolve, Retry, RetryAll, VerifyNow
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, printable_lines, reason, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -46,10 +47,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while it works.")]
 
 
-def main() -> None:
-    """Run one command and end with its exit code; no error reaches the user as a traceback."""
+def main(pace: Pace = PACE) -> None:
+    """Run one command and end with its exit code; no error reaches the user as a traceback.
+
+    `pace`: of the agent that `run` starts.
+    """
     try:
-        code = app(prog_name="exlab-watch-agent", standalone_mode=False)
+        code = app(prog_name="exlab-watch-agent", standalone_mode=False, obj=pace)
     except typer.Exit as error:
         code = error.exit_code
     except typer.Abort:
@@ -150,13 +154,14 @@ def bind_command(
 
 @app.command()
 def run(
+    context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Bring all runs to rest, then end.")] = False,
     quiet: Quiet = False,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
     """Run the agent in the foreground until Ctrl-C or SIGTERM."""
-    return work.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet)
+    return work.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet, pace=context.obj)
 
 
 @app.command()
@@ -261,19 +266,28 @@ def resolve(
     accept_trail: Annotated[
         bool, typer.Option("--accept-trail", help="Instead of a RUN: the state as it is now counts, and the hold ends.")
     ] = False,
+    accept_machine: Annotated[
+        bool, typer.Option("--accept-machine", help="Instead of a RUN: this machine goes on with the state folder.")
+    ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail.")] = "",
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
     """Resolve a conflict: the local data win; what differs on the NAS is moved aside there, never removed.
 
-    Or, with --accept-trail, say that the state that was found after damage is to count.
+    Or, with --accept-trail, say that the state that was found after damage is to count; or, with --accept-machine, that a
+    state folder that was moved to this machine is at home here from now on.
     """
     site = Site(config, state_dir)
-    if accept_trail == (run is not None) or accept_trail == (use is not None):
-        raise ConfigError("Name a RUN with --use local, or give --accept-trail alone.")
+    is_about_a_run = run is not None or use is not None
+    if accept_trail + accept_machine + is_about_a_run != 1 or (run is None) != (use is None):
+        raise ConfigError("Name a RUN with --use local, or give --accept-trail or --accept-machine alone.")
+    if accept_machine and not reason.strip():
+        raise ConfigError("--accept-machine needs --reason: why this machine goes on with the state folder.")
+    if accept_machine:
+        return work.accept(site, AcceptMachine(operator_name(), reason))
     if accept_trail:
-        return work.accept_trail(site, reason)
+        return work.accept(site, AcceptTrail(operator_name(), reason))
     if use != "local":
         raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
     path, record = _known(site, str(run))

@@ -16,6 +16,7 @@ from exlab_watch_agent.report.status import (
     counts,
     history_json,
     human_bytes,
+    proofs_past_cache,
     sentence,
     time_text,
 )
@@ -107,12 +108,21 @@ def print_run(run: RunInFull) -> None:
         print(f"  {move['at']}  {move['from'] or 'new'} -> {move['to']}{operator}: {move['reason']}")
 
 
+def _passes_text(record: RunRecord) -> str:
+    if not record.verify_passes or record.verified_at is None:
+        return "0"
+    text = f"{record.verify_passes}, last {time_text(record.verified_at)}"
+    if record.passes:
+        text += f" by {record.passes[-1].remote}; {len(proofs_past_cache(record))} past the caches of this PC"
+    return text
+
+
 def _print_record(record: RunRecord) -> None:
     print(f"  job          {record.job_id}")
     print(f"  equipment    {record.equipment_id}, project {printable(record.project)}, {record.run_kind}")
     print(f"  data         {counted(record.files_total, 'file')}, {human_bytes(record.bytes_total)}")
     print(f"  destination  {printable(record.destination) or '-'}")
-    print(f"  passes       {record.verify_passes}, last {time_text(record.verified_at) or '-'}")
+    print(f"  passes       {_passes_text(record)}")
     if record.last_error is not None:
         print(f"  last error   {record.last_error.kind}: {printable(record.last_error.message)}")
         if record.last_error.detail:

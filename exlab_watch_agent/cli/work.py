@@ -23,8 +23,9 @@ from rich.progress import (
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.app.pace import Pace
 from exlab_watch_agent.app.site import Site, operator_name
-from exlab_watch_agent.core.commands import Command, LookAt, ScanRoots, Sync
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Command, LookAt, ScanRoots, Sync
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -123,7 +124,7 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_agent(site: Site, *, is_once: bool, is_quiet: bool) -> int:
+def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
     """Run the agent in the foreground; return the exit code."""
     narrator = Narrator(is_quiet=is_quiet)
     agent = Agent(
@@ -132,6 +133,7 @@ def run_agent(site: Site, *, is_once: bool, is_quiet: bool) -> int:
         scope=Scope(is_watching=not is_once),
         on_move=narrator.on_move,
         on_notice=narrator.on_notice,
+        pace=pace,
     )
     _, found = _drive(agent, narrator, until_rest=is_once)
     if is_once:
@@ -216,9 +218,9 @@ def _agent_for(site: Site, run_paths: frozenset[str], narrator: Narrator) -> Age
     return Agent(site.settings, state_dir=site.state, scope=scope, on_move=narrator.on_move)
 
 
-def accept_trail(site: Site, reason: str) -> int:
-    """Have the state that was found after damage counted as true; return the exit code. Raises: AgentError."""
-    print(offline.accept_trail(site, reason))
+def accept(site: Site, command: AcceptTrail | AcceptMachine) -> int:
+    """Have the state as it is counted as true, or this machine as its home; return the exit code. Raises: AgentError."""
+    print(offline.accept(site, command))
     return ExitCode.FINE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from exlab_watch_agent.core.creation import RunIdentity
@@ -10,17 +10,51 @@ from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.rollback import TrailPosition
 
 CLAIM_FILE = "exlab-watch-agent.json"
+CLAIM_SCHEMA = 2
+FORMER_MAX = 100
 CLAIM_PATH = f"{CACHE_FOLDER}/{CLAIM_FILE}"
 
 
 @dataclass(frozen=True, slots=True)
+class FormerHolder:
+    """An agent that held a copy before: its state folder (empty where it said none), host, job, and when it sealed the copy."""
+
+    state_folder: str
+    host: str
+    job_id: str
+    sealed_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """Whose destination folder it is: the content of `<destination>/.exlab-wizard/exlab-watch-agent.json`."""
+    """Whose destination folder it is: the content of `<destination>/.exlab-wizard/exlab-watch-agent.json`.
+
+    `state_folder`: the id of the agent that makes it, empty in claims of the first version; `host` is for people.
+    `generation`: how many agents have held the copy, this one included; `former`: those before, the latest last.
+    """
 
     job_id: str
     equipment_id: str
     run: str
     identity: RunIdentity
+    state_folder: str = ""
+    host: str = ""
+    generation: int = 1
+    former: tuple[FormerHolder, ...] = ()
+
+    def is_of(self, mine: Claim) -> bool:
+        """True when the agent that makes `mine` made this one for the same job. One without an id is known by its job alone."""
+        is_same_folder = not self.state_folder or not mine.state_folder or self.state_folder == mine.state_folder
+        return is_same_folder and self.job_id == mine.job_id
+
+    def taken_over(self, by: Claim, *, sealed_at: str) -> Claim:
+        """Return the claim of the agent that holds the copy from now on, which keeps those who held it before."""
+        former = FormerHolder(self.state_folder, self.host, self.job_id, sealed_at)
+        return replace(by, generation=self.generation + 1, former=(*self.former, former)[-FORMER_MAX:])
+
+    def kept_by(self, mine: Claim) -> Claim:
+        """Return our claim as it is written anew over this one of ours: with the same holders before us."""
+        return replace(mine, generation=self.generation, former=self.former)
 
     def names_same_run(self, other: Claim) -> bool:
         """True when both are about one run, whoever makes them. That does not make a claim ours: only the job does."""
@@ -35,8 +69,7 @@ class DestinationLook:
     `identity`: from a `creation.json` that is there, None when there is none or it cannot be read.
     `is_sealed`: claim or `creation.json` say that the copy was proven. `says_synced`: its `creation.json` says so.
     `sealed_as`: the manifest's digest that the claim says was proven, empty where it says none. `anchor`: the last line that
-    its holder's audit trail had when it was sealed. `holder`: who makes the
-    claim, in words.
+    its holder's audit trail had when it was sealed, and `sealed_at` when that was. `holder`: who makes the claim, in words.
     """
 
     is_empty: bool
@@ -47,6 +80,10 @@ class DestinationLook:
     says_synced: bool = False
     sealed_as: str = ""
     anchor: TrailPosition | None = None
+    sealed_at: str = ""
+
+    def is_of_another_run(self, mine: Claim) -> bool:
+        return self.claim is not None and not self.claim.names_same_run(mine)
 
     def anchor_of(self, job_id: str) -> TrailPosition | None:
         """Return the anchor where the claim is this job's: those of others say nothing of our trail."""
@@ -57,7 +94,8 @@ class DestinationStanding(StrEnum):
     """Whose the destination folder is.
 
     `UNASKED`: the NAS answered and this folder did not; the push asks again, and meets the same error in its own words.
-    `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose.
+    `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose. `ADOPTABLE`: a proven copy of this run by an agent
+    that gives no sign of life any more.
     """
 
     UNASKED = "unasked"
@@ -67,15 +105,16 @@ class DestinationStanding(StrEnum):
     OCCUPIED = "occupied"
     CLAIMED_BY_OTHER_AGENT = "claimed_by_other_agent"
     CLAIMED_UNSEALED = "claimed_unsealed"
+    ADOPTABLE = "adoptable"
 
 
 def standing(look: DestinationLook, mine: Claim) -> DestinationStanding:
-    """Return whose the folder is. A claim is ours when its job is ours, and for no other reason.
+    """Return whose the folder is. A claim is ours when its job and its agent are ours, and for no other reason.
 
     Data without a claim and without our identity are somebody else's: fail closed.
     """
     if look.claim is not None:
-        if look.claim.job_id == mine.job_id:
+        if look.claim.is_of(mine):
             return DestinationStanding.OURS
         if not look.claim.names_same_run(mine):
             return DestinationStanding.OCCUPIED
@@ -87,7 +126,9 @@ def standing(look: DestinationLook, mine: Claim) -> DestinationStanding:
     return DestinationStanding.SEALED_UNCLAIMED if look.is_sealed else DestinationStanding.OURS
 
 
-OF_OTHERS = frozenset({"destination_occupied", "claimed_by_other_agent", "claimed_unsealed"})
+OF_OTHERS = frozenset(
+    {"destination_occupied", "claimed_by_other_agent", "claimed_unsealed", "differs_from_sealed_copy"}
+)
 """Kinds of conflict in which the destination is not ours to write to."""
 
 
@@ -113,7 +154,12 @@ def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is
     """
     of_whom = f" ({holder})" if holder else ""
     match where:
-        case DestinationStanding.UNASKED | DestinationStanding.FREE | DestinationStanding.OURS:
+        case (
+            DestinationStanding.UNASKED
+            | DestinationStanding.FREE
+            | DestinationStanding.OURS
+            | DestinationStanding.ADOPTABLE
+        ):
             return None
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None

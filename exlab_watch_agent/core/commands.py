@@ -63,6 +63,14 @@ class AcceptTrail(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptMachine(_Command):
+    """The state folder is at home on this machine from now on."""
+
+    name = "accept_machine"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Enqueue(_Command):
     """Look after this run from now on."""
 
@@ -119,10 +127,21 @@ class Resolve(_OfRun):
 
 
 RunCommand = Retry | Sync | VerifyNow | Resolve
-Command = ScanRoots | BindDestination | AcceptTrail | Enqueue | LookAt | RetryAll | RunCommand
+Command = ScanRoots | BindDestination | AcceptTrail | AcceptMachine | Enqueue | LookAt | RetryAll | RunCommand
 _BY_NAME: dict[str, type[Command]] = {
     kind.name: kind
-    for kind in (ScanRoots, BindDestination, AcceptTrail, Enqueue, LookAt, Retry, Sync, VerifyNow, Resolve)
+    for kind in (
+        ScanRoots,
+        BindDestination,
+        AcceptTrail,
+        AcceptMachine,
+        Enqueue,
+        LookAt,
+        Retry,
+        Sync,
+        VerifyNow,
+        Resolve,
+    )
 }
 
 

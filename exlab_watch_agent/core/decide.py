@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from exlab_watch_agent.core.claim import Claim, conflict_at
+from exlab_watch_agent.core.claim import Claim, DestinationStanding, conflict_at
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -33,7 +33,7 @@ from exlab_watch_agent.core.events import (
 from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.passes import Uptime, are_apart
+from exlab_watch_agent.core.passes import Pass, Uptime, are_apart, is_apart_from
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
@@ -43,6 +43,12 @@ from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 RunEffect = Work | WriteStatus
 LOCAL_CHANGED = "local_changed_after_sync"
+DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
+DIFFERENT_COPY = (
+    "the NAS has a sealed copy of this run by another agent, and it is not what is here; nothing was touched. If the local "
+    "data are right, move the folder away on the NAS, then give `exlab-watch-agent resolve RUN --use local`:"
+)
+_NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, DestinationStanding.ADOPTABLE})
 NAMES_KEPT_MAX = 20
 HAS_CHANGED = "the run changed since it counted as complete"
 UNREADABLE_MAX = 2
@@ -104,7 +110,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             return _judge_verify(record, event, now=now, policy=policy)
         case Sealed():
             if state is RunState.SEALING:
-                sealed = replace(record, sealed_at=record.sealed_at or now).cleared()
+                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="").cleared()
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -162,6 +168,8 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
             return _start_over(record, HAS_CHANGED)
+        case RunState.CONFLICT if awaits_holder(record) and event.destination in _NOT_HELD:
+            return Judgement(Trigger.CLAIM_LAPSED, "no other agent holds the copy any more", record.cleared())
     return None
 
 
@@ -176,11 +184,34 @@ def _judge_queued(
         return refused
     if event.destination is None:
         return None
-    conflict = conflict_at(event.destination, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
+    where = event.destination
+    if where is DestinationStanding.ADOPTABLE and record.is_sealed:
+        where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
+    conflict = conflict_at(where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
     if conflict is not None:
         return _conflict(record, LastError(conflict.kind, conflict.message))
     bound_for = replace(record, destination=event.destination_path).without_wait()
+    if event.destination is DestinationStanding.ADOPTABLE and not _may_heal_what_it_adopts(record, event):
+        adopting = replace(bound_for, adopts=event.claimed_manifest, attempts=0, mismatches=0)
+        text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
+        return Judgement(Trigger.COPY_ADOPTED, text, adopting)
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
+
+
+def _may_heal_what_it_adopts(record: RunRecord, event: Inspected) -> bool:
+    """Whether the local data were found equal to the manifest of this very copy, and the copy was not."""
+    return bool(record.adopts) and record.adopts == event.claimed_manifest and record.mismatches > 0
+
+
+def awaits_holder(record: RunRecord) -> bool:
+    """Whether a run rests only because another agent holds its copy, which may end without anybody's doing."""
+    error = record.last_error
+    return (
+        record.state is RunState.CONFLICT
+        and not record.is_sealed
+        and error is not None
+        and error.kind == DestinationStanding.CLAIMED_BY_OTHER_AGENT
+    )
 
 
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
@@ -188,9 +219,9 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
         case RunState.AWAITING_VERIFY:
             return _judge_first_verify(record, event, now=now, policy=policy)
         case RunState.AUDITING:
-            return _judge_audit(record, event, now=now, policy=policy)
+            return _judge_audit(record, event, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
-            proven = _proven(record, event, now=now, policy=policy)
+            proven = _proven(record, event, policy=policy)
             if event.seal_fault:
                 return _seal_missed(proven, event)
             return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", proven)
@@ -203,6 +234,10 @@ def _is_equal(event: Verified) -> bool:
 
 def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
     found = _words(event.comparison)
+    is_equal = event.comparison.agreement is Agreement.EQUAL
+    is_healable = event.comparison.agreement is Agreement.REMOTE_DIFFERS and event.is_by_manifest
+    if record.adopts and not is_equal and not is_healable:
+        return _conflict(replace(record, adopts=""), LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
     match event.comparison.agreement:
         case Agreement.LOCAL_GONE:
             error = LastError(FailureKind.LOCAL_FILE_VANISHED, found)
@@ -227,13 +262,13 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
         kept = event.declared_mismatches[:NAMES_KEPT_MAX]
         put_back = replace(record, declared_mismatches=kept).without_wait()
         return Judgement(Trigger.PUT_BACK, f"hashes differ from the instrument's manifest: {', '.join(kept)}", put_back)
-    return Judgement(Trigger.PROVEN, found, _proven(record, event, now=now, policy=policy))
+    return Judgement(Trigger.PROVEN, found, _proven(record, event, policy=policy))
 
 
-def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
+def _judge_audit(record: RunRecord, event: Verified, *, policy: Policy) -> Judgement:
     found = _words(event.comparison)
     if _is_equal(event):
-        proven = _proven(record, event, now=now, policy=policy)
+        proven = _proven(record, event, policy=policy)
         return _seal_missed(proven, event) if event.seal_fault else Judgement(Trigger.PROVEN, found, proven)
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
@@ -288,7 +323,7 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             if record.attempts + 1 >= UNREADABLE_MAX:
                 return _damaged(record, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
-        case RunState.AUDITING | RunState.RUNNING | RunState.SEALING if event.conflict:
+        case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
             return _conflict(record, LastError(event.conflict, event.message))
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.with_error(error))
@@ -335,28 +370,23 @@ def _admitted(record: RunRecord, event: Inspected, now: datetime) -> RunRecord:
     return replace(_as_seen(record, event), enqueued_at=now).cleared()
 
 
-def _proven(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> RunRecord:
+def _proven(record: RunRecord, event: Verified, *, policy: Policy) -> RunRecord:
     """Return the record after both sides were found equal. It counts as another pass when it is apart from the last one."""
-    counts = (
-        record.verified_at is None
-        or record.verify_passes == 0
-        or policy.cleanup.age_min_s == 0
-        or are_apart(
-            earlier_at=record.verified_at,
-            earlier=Uptime(record.verified_boot_id, record.verified_uptime_s),
-            now=now,
-            uptime=event.uptime,
-        )
-    )
+    assert event.proof is not None, "both sides are equal, and nothing was left out"
     data = record.with_data(event.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
-    return replace(
-        data,
-        verify_passes=record.verify_passes + (1 if counts else 0),
-        verified_at=now,
-        verified_boot_id=event.uptime.boot_id,
-        verified_uptime_s=event.uptime.seconds,
-        manifest_digest=event.manifest_digest,
-    ).cleared()
+    is_one_more = (
+        record.verify_passes == 0 or policy.cleanup.age_min_s == 0 or _is_apart_from_the_last(record, event.proof)
+    )
+    return data.with_pass(event.proof, is_one_more=is_one_more).cleared()
+
+
+def _is_apart_from_the_last(record: RunRecord, proof: Pass) -> bool:
+    if record.passes:
+        return is_apart_from(record.passes[-1], proof)
+    if record.verified_at is None:
+        return True
+    earlier = Uptime(record.verified_boot_id, record.verified_uptime_s)
+    return are_apart(earlier_at=record.verified_at, earlier=earlier, now=proof.ended_at, uptime=proof.uptime)
 
 
 def _words(comparison: Comparison) -> str:
@@ -428,7 +458,9 @@ def verify_effect(record: RunRecord) -> Verify:
         record.destination,
         record.fingerprint,
         manifest_digest=record.manifest_digest if record.is_sealed else "",
+        claim=claim_of(record),
         is_audit=record.state is RunState.AUDITING,
+        adopts=record.adopts,
     )
 
 
@@ -437,7 +469,7 @@ def work_effect(record: RunRecord) -> Work | None:
     place = (record.job_id, record.turn, record.run_path, record.equipment_id, record.destination, record.fingerprint)
     match record.state:
         case RunState.RUNNING:
-            return Push(*place, claim=claim_of(record), is_sealed=record.is_sealed)
+            return Push(*place, claim=claim_of(record), is_sealed=record.is_sealed, adopts=record.adopts)
         case RunState.PRECHECKING:
             return Precheck(*place)
         case RunState.AWAITING_VERIFY | RunState.AUDITING:
@@ -449,5 +481,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 claim=claim_of(record),
                 wait_s=record.wait_s,
                 is_again=record.is_sealed,
+                adopts=record.adopts,
             )
     return None

@@ -34,10 +34,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Push(Subject):
-    """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours."""
+    """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours.
+
+    `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to; else empty.
+    """
 
     claim: Claim
     is_sealed: bool = False
+    adopts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +53,29 @@ class Precheck(Subject):
 class Verify(Subject):
     """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet.
 
-    `is_audit`: it is one more pass over a sealed run.
+    `is_audit`: it is one more pass over a sealed run. `adopts`: the manifest of a sealed copy of another agent that is to be
+    taken over, else empty.
     """
 
     manifest_digest: str
+    claim: Claim
     is_audit: bool = False
+    adopts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Seal(Subject):
     """Write manifest and final `creation.json` on both sides and read them back.
 
-    `wait_s`: not before that long. `is_again`: the run was sealed before. `anchor`: what the claim is to say besides whose it
-    is, above all the trail's head.
+    `wait_s`: not before that long. `is_again`: the run was sealed before. `adopts`: as in Verify. `anchor`: what the claim is
+    to say besides whose it is, above all the trail's head.
     """
 
     manifest_digest: str
     claim: Claim
     wait_s: float
     is_again: bool = False
+    adopts: str = ""
     anchor: Mapping[str, str | int] = field(default_factory=dict)
 
 
@@ -196,10 +204,10 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class PlaceHeartbeat:
-    """Leave the agent's sign of life on the NAS. `path`: POSIX, below the destination root."""
+    """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by."""
 
     equipment_id: str
-    path: str
+    host: str
     data: bytes
 
 

@@ -15,7 +15,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreati
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.manifest import Comparison
-from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, Uptime
+from exlab_watch_agent.core.passes import Pass
 from exlab_watch_agent.core.reconcile import Differences
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
@@ -28,7 +28,8 @@ class Inspected:
     """The run folder was looked at. Findings carry no override marks yet: that depends on the time of the decision.
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
-    in words who claims it, `anchor` at which line of our trail it was sealed. `is_unsignalled`: the signal of a run that is
+    in words who claims it, `claimed_manifest` what its claim says was proven, `anchor` at which line of our trail it was
+    sealed. `is_unsignalled`: the signal of a run that is
     not complete is not there, so nothing else was looked at.
     """
 
@@ -43,6 +44,7 @@ class Inspected:
     is_unsignalled: bool = False
     holder: str = ""
     anchor: TrailPosition | None = None
+    claimed_manifest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ class Verified:
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
     the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
-    as its claim says. `uptime`: when it was found, by a clock that nobody sets.
+    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `proof`: what is kept of it where both
+    sides are equal and nothing was left out, else None.
     """
 
     turn: int
@@ -90,7 +93,8 @@ class Verified:
     skipped_oversize: tuple[str, ...] = ()
     seal_fault: str = ""
     anchor: TrailPosition | None = None
-    uptime: Uptime = UNKNOWN_UPTIME
+    proof: Pass | None = None
+    is_by_manifest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

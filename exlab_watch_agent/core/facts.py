@@ -145,6 +145,44 @@ class TrailFoundBehind:
 
 
 @dataclass(frozen=True, slots=True)
+class FolderNamed:
+    """What a state folder is called from now on, and on which machine it is at home (empty: not known).
+
+    `folder_id`: 32 hex. A folder that is new says it in the first line of its trail; this is for older ones.
+    """
+
+    kind: ClassVar[str] = "state_folder_named"
+    folder_id: str
+    machine: str
+
+    def data(self) -> Data:
+        return {"state_folder": self.folder_id, "machine": self.machine}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineChanged:
+    """The state folder was opened on another machine than the one that it is at home on, so that deletion is held."""
+
+    kind: ClassVar[str] = "machine_changed"
+    machine: str
+
+    def data(self) -> Data:
+        return {"machine": self.machine}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineAccepted:
+    """An operator said that the state folder is at home on this machine from now on."""
+
+    kind: ClassVar[str] = "machine_accepted"
+    machine: str
+    reason: str
+
+    def data(self) -> Data:
+        return {"machine": self.machine, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
 class TrailAccepted:
     """An operator took the state for true that was found after damage; `hold`: what was found then."""
 
@@ -168,6 +206,9 @@ Fact = (
     | OperatorCommand
     | TrailFoundBehind
     | TrailAccepted
+    | FolderNamed
+    | MachineChanged
+    | MachineAccepted
 )
 KINDS = frozenset(
     {
@@ -184,6 +225,9 @@ KINDS = frozenset(
                 OperatorCommand,
                 TrailFoundBehind,
                 TrailAccepted,
+                FolderNamed,
+                MachineChanged,
+                MachineAccepted,
             )
         ),
         "override_added",
@@ -192,7 +236,9 @@ KINDS = frozenset(
 )
 """Every kind of line that a fact is written as."""
 
-FolderFact = DestinationBound | RootBound | TrailFoundBehind | TrailAccepted
+FolderFact = (
+    DestinationBound | RootBound | TrailFoundBehind | TrailAccepted | FolderNamed | MachineChanged | MachineAccepted
+)
 """What a state folder keeps beside its runs."""
 
 
@@ -211,4 +257,10 @@ def folder_fact(kind: str, data: Mapping[str, object]) -> FolderFact | None:
             return TrailFoundBehind(TrailPosition(int(str(data["seq"])), str(data["digest"])), str(data["found"]))
         case TrailAccepted.kind:
             return TrailAccepted(str(data.get("reason", "")), str(data.get("hold", "")))
+        case FolderNamed.kind:
+            return FolderNamed(str(data["state_folder"]), str(data["machine"]))
+        case MachineChanged.kind:
+            return MachineChanged(str(data["machine"]))
+        case MachineAccepted.kind:
+            return MachineAccepted(str(data["machine"]), str(data.get("reason", "")))
     return None

@@ -275,6 +275,10 @@ _ODD_RULES = {
         Rule.SPECIAL_FILE_IN_RUN,
         "is a pipe, socket or device, which is never opened or copied: remove it.",
     ),
+    OddKind.MOUNT_POINT: (
+        Rule.SPECIAL_FILE_IN_RUN,
+        "is where another disk is mounted, which is never entered or copied: move what it holds into the run, or unmount it.",
+    ),
 }
 _RUN_KINDS = {"experimental": ("Runs", "Run_"), "test": ("TestRuns", "TestRun_")}
 

@@ -46,11 +46,12 @@ class OddKind(StrEnum):
 
     SYMLINK = "symlink"
     SPECIAL = "special"
+    MOUNT_POINT = "mount_point"
 
 
 @dataclass(frozen=True, slots=True)
 class OddEntry:
-    """A link (also a Windows junction) or a special file. It is never followed or opened."""
+    """A link (also a Windows junction), a special file, or where another disk is mounted. None is followed or opened."""
 
     path: str
     kind: OddKind
@@ -60,7 +61,7 @@ class OddEntry:
 class Inventory:
     """Everything in a run folder outside the cache folder, each tuple sorted by path.
 
-    `files`: regular files. `directories`: folders at any depth. `odd`: links and special files.
+    `files`: regular files. `directories`: folders at any depth. `odd`: links, special files, mount points.
     Names that are not valid Unicode carry surrogate escapes, as `os.fsdecode` gives them.
     """
 

@@ -4,7 +4,7 @@
         └──lost, unanswered──▶ Away ◀──lost, unanswered── Answering
 
 While it is away nothing of the lane that needs it is started, and no attempt is counted; it is asked again after 5 s, and
-after each question without an answer twice as late, up to 60 s. Not here: how it is asked (acts/probe.py), and which root
+after each question without an answer twice as late, up to 60 s (pace.py). Not here: how it is asked (acts/probe.py), and which root
 is taken for the destination (binding.py).
 """
 
@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
+from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.errors import Wait
 
-PROBE_FIRST_S = 5.0
-PROBE_MAX_S = 60.0
 ASKED_FULLY_FOR_S = 10.0
 """For this long, a destination that kept and gave back a few bytes need not do so again."""
 
@@ -41,7 +40,7 @@ class Away:
     since: datetime
     reason: str
     wait: Wait
-    probe_wait_s: float = PROBE_FIRST_S
+    probe_wait_s: float = PACE.probe_first_s
 
 
 Link = Unasked | Answering | Away
@@ -90,17 +89,20 @@ class LinkStep:
     probe_in_s: float | None = None
 
 
-def decide_link(link: Link, event: LinkEvent) -> LinkStep:
+def decide_link(link: Link, event: LinkEvent, pace: Pace = PACE) -> LinkStep:
     """Return what follows from what was met at the destination."""
     match event:
         case LinkLost():
             if isinstance(link, Away):
                 return LinkStep(replace(link, reason=event.reason, wait=event.wait))
-            return LinkStep(Away(event.at, event.reason, event.wait), PROBE_FIRST_S)
+            wait_s = pace.probe_first_s
+            return LinkStep(Away(event.at, event.reason, event.wait, wait_s), wait_s)
         case ProbeUnanswered():
-            before = link if isinstance(link, Away) else Away(event.at, event.reason, event.wait)
-            wait_s = min(PROBE_MAX_S, before.probe_wait_s * 2)
-            return LinkStep(Away(before.since, event.reason, event.wait, wait_s), wait_s)
+            since, before_s = (
+                (link.since, link.probe_wait_s) if isinstance(link, Away) else (event.at, pace.probe_first_s)
+            )
+            wait_s = min(pace.probe_max_s, before_s * 2)
+            return LinkStep(Away(since, event.reason, event.wait, wait_s), wait_s)
         case ProbeAnswered():
             return LinkStep(Answering(_latest(link, event.asked_fully_s)))
         case AdmissionAnswered():

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ELSEWHERE = (
+    "the state folder belongs to another machine: only one of the two may go on with it (`resolve --accept-machine`), and "
+    "the other needs a state folder of its own"
+)
+"""Why deletion is held while a state folder works on another machine than the one that it is at home on."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrailPosition:

@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-DOUBT_FIRST_S = 5.0
-DOUBT_MAX_S = 60.0
+from exlab_watch_agent.core.pace import PACE, Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +56,13 @@ class RootInDoubt:
     reason: str
 
 
-def after_scan(root: Root, event: RootFound | RootInDoubt) -> Root:
+def after_scan(root: Root, event: RootFound | RootInDoubt, pace: Pace = PACE) -> Root:
     """Return what the root is after a scan. Doubt that lasts is looked into after 5 s, then after twice as long, up to 60 s."""
     match event:
         case RootFound():
             return Ours(event.volume)
         case RootInDoubt():
-            wait_s = min(DOUBT_MAX_S, root.wait_s * 2) if isinstance(root, Doubted) else DOUBT_FIRST_S
+            wait_s = min(pace.doubt_max_s, root.wait_s * 2) if isinstance(root, Doubted) else pace.doubt_first_s
             return Doubted(event.reason, wait_s, volume_of(root))
         case _:
             assert_never(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from exlab_watch_agent.core.pace import Pace
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.engine.commit import Commit
 from exlab_watch_agent.engine.errands import Errands
@@ -24,6 +25,7 @@ class Bench:
     lanes: Mapping[str, Lane]
     policy: Policy
     clock: Clock
+    pace: Pace
     post: Callable[[Message], None]
 
     def in_s(self, wait_s: float) -> float:

@@ -15,6 +15,7 @@ from typing import assert_never
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.effects import Effect
 from exlab_watch_agent.core.facts import Fact, TrailFoundBehind, Transition
+from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.rollback import TrailPosition, found_behind
 from exlab_watch_agent.engine.messages import Answer, CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
@@ -24,9 +25,6 @@ from exlab_watch_agent.errors import StoreFullError
 from exlab_watch_agent.ports import Clock, Entry, RunStore
 
 log = logging.getLogger(__name__)
-
-FIRST_WAIT_S = 1.0
-WAIT_MAX_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +53,18 @@ class Commit:
     `waits_for_room` is False where a command had rather end than wait.
     """
 
-    def __init__(self, store: RunStore, clock: Clock, timers: Timers) -> None:
+    def __init__(self, store: RunStore, clock: Clock, timers: Timers, pace: Pace = PACE) -> None:
         self.store = store
         self._clock = clock
         self._timers = timers
+        self._pace = pace
         self._entries: list[Entry] = []
         self._fresh: dict[str, RunRecord] = {}
         self._fresh_paths: dict[str, str] = {}
         self._consequences: list[Consequence] = []
         self.waits_for_room = True
         self.pause: Pause | None = None
-        self._wait_s = FIRST_WAIT_S
+        self._wait_s = self._pace.room_first_s
         self._held: list[Message] = []
         self._timers_held: list[tuple[TimerKind, str]] = []
         self._has_missed_events = False
@@ -146,10 +145,10 @@ class Commit:
         now_s = self._clock.monotonic_s()
         if self.pause is None:
             self.pause = Pause(self._clock.now(), reason)
-            self._wait_s = FIRST_WAIT_S
+            self._wait_s = self._pace.room_first_s
             log.warning("Nothing is decided until there is room: %s", reason)
         else:
-            self._wait_s = min(WAIT_MAX_S, self._wait_s * 2)
+            self._wait_s = min(self._pace.room_max_s, self._wait_s * 2)
         self._timers.set(TimerKind.ROOM, "", due_s=now_s + self._wait_s)
 
     def _end_pause(self) -> None:

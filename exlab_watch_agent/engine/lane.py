@@ -124,6 +124,8 @@ class Lane:
         """Take note of the `creation.json` of a run that was read; None: it is to be read once more."""
         self.rejected.pop(run_path, None)
         self.known[run_path] = signature
+        # A scan may have come between a new run's folder and its `creation.json`.
+        self.orphans = tuple(orphan for orphan in self.orphans if orphan.run_path != run_path)
 
     def forget(self, run_path: str) -> None:
         """Forget a path at which the run no longer is."""

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 
 from exlab_watch_agent.acts.carry_out import carry_out
@@ -30,6 +31,7 @@ from exlab_watch_agent.core.effects import (
     Probe,
     Seal,
 )
+from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
@@ -47,6 +49,7 @@ from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Decide, Runs
 from exlab_watch_agent.engine.timers import Timers
 from exlab_watch_agent.engine.turns import Turns
+from exlab_watch_agent.engine.uptime import AgentUptime
 from exlab_watch_agent.engine.views import EngineView, lane_now
 from exlab_watch_agent.ports import Clock, Ports, Progress, RunStore, SideBySide
 from exlab_watch_agent.statechart import CHART, RunState
@@ -87,6 +90,7 @@ class Engine:
         on_pass: Callable[[], None] = lambda: None,
         hints: Callable[[], tuple[str, ...]] = tuple,
         only: Iterable[str] | None = None,
+        pace: Pace = PACE,
         is_working: bool = True,
         carry_out: CarryOut = carry_out,
         decide: Decide = decide,
@@ -103,8 +107,9 @@ class Engine:
         self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._timers = Timers()
+        self._uptime = AgentUptime(clock)
         self.lanes = {ports.equipment.equipment_id: self._lane(ports) for ports in lanes}
-        self._commit = Commit(store, clock, self._timers)
+        self._commit = Commit(store, clock, self._timers, pace)
         self._errands = Errands(
             self.lanes,
             clock=clock,
@@ -116,7 +121,7 @@ class Engine:
             carry_out=carry_out,
             make_side_by_side=make_side_by_side,
         )
-        bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, self.post)
+        bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, pace, self.post)
         self._looks = Looks(bench, only=None if only is None else set(only))
         self._runs = Runs(bench, looks=self._looks, decide=decide, new_job_id=new_job_id)
         self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs)
@@ -145,6 +150,7 @@ class Engine:
 
     def _lane(self, ports: Ports) -> Lane:
         key = marker_key(ports.equipment.equipment_id, ports.transport.describe())
+        ports = replace(ports, ran_s=self._uptime.sum_s)
         return Lane(ports, key, self._store.binding(key), is_working=self._is_working)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -268,6 +274,8 @@ class Engine:
         """Take up every stored run where it was, and reconcile with the disk."""
         now = self._clock.now()
         for record in self._store:
+            for proof in record.passes[-1:]:
+                self._uptime.take_up(proof.uptime_sum_s)
             lane = self.lanes.get(record.equipment_id)
             if lane is None:
                 continue

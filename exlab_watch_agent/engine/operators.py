@@ -7,6 +7,7 @@ from typing import assert_never
 
 from exlab_watch_agent.core.claim import OF_OTHERS
 from exlab_watch_agent.core.commands import (
+    AcceptMachine,
     AcceptTrail,
     BindDestination,
     Enqueue,
@@ -37,6 +38,8 @@ from exlab_watch_agent.errors import AgentError, StoreFullError, StoreWriteError
 from exlab_watch_agent.statechart import RunState
 
 NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be accepted."
+AT_HOME = "This state folder is at home on this machine: there is nothing that would have to be accepted."
+MACHINE_ACCEPTED = "this state folder is at home on this machine from now on; a copy elsewhere needs one of its own"
 TRAIL_ACCEPTED = "the state as it is now counts; what was damaged stays in the evidence folder"
 
 
@@ -84,7 +87,7 @@ class Operators:
             )
         self._bench.commit.then(self._destinations.bind(lane, command.operator, reply))
 
-    def _obey(self, command: ScanRoots | AcceptTrail | Enqueue | LookAt | RetryAll | RunCommand) -> str:
+    def _obey(self, command: ScanRoots | AcceptTrail | AcceptMachine | Enqueue | LookAt | RetryAll | RunCommand) -> str:
         match command:
             case ScanRoots():
                 return self._scan(command)
@@ -92,6 +95,8 @@ class Operators:
                 return self._retry_all(command.operator)
             case AcceptTrail():
                 return self._accept_trail(command)
+            case AcceptMachine():
+                return self._accept_machine(command)
             case Enqueue():
                 return self._enqueue(command.run_path)
             case LookAt():
@@ -119,10 +124,14 @@ class Operators:
         return record
 
     def _accept_trail(self, command: AcceptTrail) -> str:
-        if self._bench.commit.store.hold is None:
+        if not self._bench.commit.store.accept_trail(command.operator, command.reason, self._bench.clock.now()):
             raise AgentError(NOTHING_ON_HOLD)
-        self._bench.commit.store.accept_trail(command.operator, command.reason, self._bench.clock.now())
         return TRAIL_ACCEPTED
+
+    def _accept_machine(self, command: AcceptMachine) -> str:
+        if not self._bench.commit.store.accept_machine(command.operator, command.reason, self._bench.clock.now()):
+            raise AgentError(AT_HOME)
+        return MACHINE_ACCEPTED
 
     def _scan(self, command: ScanRoots) -> str:
         """Reconcile all lanes; take what is in one equipment's root now for the right folder where an operator says so."""

@@ -29,7 +29,6 @@ from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
-SECOND_SCAN_S = 5.0
 SCAN_DUTY = 4
 """Scans that events ask for take at most one part in this many of the time: folders may come by the thousand."""
 NOTHING_KNOWN = Known({}, {})
@@ -96,7 +95,7 @@ class Reconciling:
         """Suspend the lane and scan again after a while: nothing is concluded from a root that may not be ours."""
         if lane.root_problem != problem:
             log.warning("%s waits: %s", lane.equipment_id, problem)
-        lane.root = after_scan(lane.root, RootInDoubt(problem))
+        lane.root = after_scan(lane.root, RootInDoubt(problem), self._bench.pace)
         assert isinstance(lane.root, Doubted), "a scan said so"
         for job_id in self._bench.errands.at_work_in(lane.equipment_id):
             record = self._bench.commit.record(job_id)
@@ -159,7 +158,7 @@ class Reconciling:
         if record.state is not RunState.QUEUED or self._bench.errands.is_admitting(record.job_id):
             return
         if is_first:
-            due_s = self._bench.in_s(SECOND_SCAN_S)
+            due_s = self._bench.in_s(self._bench.pace.second_scan_s)
             self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
         elif not may_have_moved:
             self._runs.decide(record.job_id, RunVanished())

@@ -44,8 +44,6 @@ from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
-UNREADABLE_WAIT_S = 5.0
-PROBLEM_WAIT_S = 60.0
 TICK_S = 0.05
 """A file that was changed twice within a tick may show the same signature; ticks are 1 to 16 ms long."""
 
@@ -191,15 +189,19 @@ class Runs:
                 if self._looks.read_again(path):
                     return
                 self.views.tell_of_folder(path, result.message)
-                self._looks.want_in(path, PROBLEM_WAIT_S)  # a permission or a lock that is corrected makes no event
+                self._looks.want_in(
+                    path, self._bench.pace.problem_s
+                )  # a permission or a lock that is corrected makes no event
             case UnseenCode.LEVEL:
                 assert result.signature is not None, "the file was read"
                 lane.rejected[path] = result.signature
                 self.views.tell_of_folder(path, result.message)
-                self._looks.want_in(path, PROBLEM_WAIT_S)  # what is corrected, or moved away, may leave no event either
+                self._looks.want_in(
+                    path, self._bench.pace.problem_s
+                )  # what is corrected, or moved away, may leave no event either
             case UnseenCode.UNREADABLE:
                 record = self._on_unreadable(lane, place, result, record, are_there)
-                self._looks.want_in(path, UNREADABLE_WAIT_S)
+                self._looks.want_in(path, self._bench.pace.unreadable_s)
             case UnseenCode.MISSING:
                 self.views.tell_of_folder(path, None)
         self._looks.was_readable(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from exlab_watch_agent.core.decide import claim_of
+from exlab_watch_agent.core.decide import awaits_holder, claim_of
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Admit
 from exlab_watch_agent.core.events import AuditDue, Inspection, Unseen, UnseenCode
@@ -21,11 +21,12 @@ from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.reconciling import Reconciling
-from exlab_watch_agent.engine.runs import UNREADABLE_WAIT_S, Runs
+from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.timers import TimerKind
 from exlab_watch_agent.statechart import CHART, RunState
 
-MISSING_WAIT_S = 60.0
+LOOK_AGAIN_S = 86_400.0
+"""A copy that another agent holds is looked at again after so long."""
 
 
 class Turns:
@@ -84,7 +85,7 @@ class Turns:
         while lane.queue:
             job_id, _ = lane.queue.popitem(last=False)
             record = self._bench.commit.record(job_id)
-            if record is None or record.state is not RunState.QUEUED:
+            if record is None or not (record.state is RunState.QUEUED or awaits_holder(record)):
                 continue
             place = place_of(record.run_path, self._looks.roots)
             if place is None:
@@ -104,16 +105,18 @@ class Turns:
         """After the look before a push: put the run back into the queue unless its push goes on."""
         job_id, lane = effect.claim.job_id, self._bench.lanes[effect.equipment_id]
         record = self._bench.commit.record(job_id)
+        if record is not None and awaits_holder(record):
+            self.audit_in(job_id, LOOK_AGAIN_S)
         if record is None or record.state is not RunState.QUEUED:
             return
         code = result.code if isinstance(result, Unseen) else None
         if code is UnseenCode.DESTINATION:
             lane.put_into_queue(job_id, is_first=True)
             return
-        wait_s = UNREADABLE_WAIT_S
+        wait_s = self._bench.pace.unreadable_s
         if code is UnseenCode.MISSING:
             # Whether the run was moved, removed, or its root went away is the scan's to say.
-            wait_s = MISSING_WAIT_S
+            wait_s = self._bench.pace.missing_s
             self._reconciling.want_scan((effect.equipment_id,), is_full=False)
         self._bench.timers.set(TimerKind.READY, job_id, due_s=self._bench.in_s(wait_s))
 
@@ -121,6 +124,14 @@ class Turns:
 
     def plan_audit(self, record: RunRecord, now: datetime) -> None:
         """Have a sealed run audited when that is due; at once where what was proven is void."""
+        if awaits_holder(record):
+            self.audit_in(
+                record.job_id,
+                remaining_wait_s(
+                    due_at=record.entered_at + timedelta(seconds=LOOK_AGAIN_S), wait_s=LOOK_AGAIN_S, now=now
+                ),
+            )
+            return
         if record.verified_at is None:
             return
         interval_s = self._bench.policy.audit_interval_s
@@ -133,7 +144,9 @@ class Turns:
 
     def on_audit_due(self, job_id: str) -> None:
         record = self._bench.commit.record(job_id)
-        if record is not None and record.state in CHART.auditable:
+        if record is not None and awaits_holder(record):
+            self._bench.lanes[record.equipment_id].put_into_queue(job_id)
+        elif record is not None and record.state in CHART.auditable:
             self.audit_soon(record)
 
     def audit_soon(self, record: RunRecord) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from exlab_watch_agent.core.attention import FAILURES_TOLD, SEAL_FAILURES_STOPPED, UNREADABLE_LOOKS_TOLD
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.core.text import age, printable, shell_word, utc_text
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 from exlab_watch_agent.report.snapshot import LaneView, Snapshot
@@ -109,7 +110,10 @@ def problems_of_state(*, paused: str | None, hold: str | None) -> list[Problem]:
     """Return what is wrong with the agent as a whole: its state is in doubt, or it waits for room."""
     found: list[Problem] = []
     if hold is not None:
-        command = "exlab-watch-agent resolve --accept-trail"
+        is_elsewhere = hold.startswith(ELSEWHERE)
+        command = "exlab-watch-agent resolve " + (
+            '--accept-machine --reason "..."' if is_elsewhere else "--accept-trail"
+        )
         found.append(
             Problem(Severity.DATA_AT_RISK, HOLD, "state folder", f"nothing is deleted: {printable(hold)}", command)
         )

@@ -261,6 +261,9 @@ class Heartbeat:
 
     at: datetime
     host: str
+    state_folder: str
+    machine: str
+    path: str
     pid: int
     version: str
     counts: Mapping[str, int]
@@ -278,6 +281,9 @@ class Heartbeat:
             "schema": 1,
             "at": _time(self.at),
             "host": self.host,
+            "state_folder": self.state_folder,
+            "machine": self.machine,
+            "path": self.path,
             "pid": self.pid,
             "version": self.version,
             "counts": dict(self.counts),

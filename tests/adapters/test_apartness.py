@@ -11,6 +11,7 @@ import pytest
 
 from exlab_watch_agent.adapters import apartness
 from exlab_watch_agent.adapters.apartness import ASK_EVERY_S, ProbedApartness
+from exlab_watch_agent.adapters.local.handles import Folder
 from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
@@ -112,7 +113,7 @@ def test_a_link_in_place_of_a_cache_folder_is_not_written_through(tmp_path: Path
     (tmp_path / "elsewhere").mkdir()
     (place.run / CACHE).rmdir()
     (place.run / CACHE).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunUnreadableError, match="not a folder"):
+    with pytest.raises(RunUnreadableError, match="a link"):
         place.apartness.require_run(str(place.run), RUN)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -139,6 +140,7 @@ def test_a_probe_file_that_somebody_takes_away_shows_nothing(tmp_path: Path, mon
 
 
 def test_lanes_that_ask_at_the_same_time_leave_each_other_s_probe_files_alone(tmp_path: Path) -> None:
-    with apartness._probe_in(str(tmp_path)) as first, apartness._probe_in(str(tmp_path)) as second:
+    folder = Folder(str(tmp_path))
+    with apartness._probe_in(folder) as first, apartness._probe_in(folder) as second:
         assert {entry.name for entry in tmp_path.iterdir()} == {first, second}
     assert list(tmp_path.iterdir()) == []

@@ -7,12 +7,20 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.core.claim import Claim, DestinationLook, DestinationStanding, conflict_at, standing
+from exlab_watch_agent.core.claim import (
+    Claim,
+    DestinationLook,
+    DestinationStanding,
+    FormerHolder,
+    conflict_at,
+    standing,
+)
 from exlab_watch_agent.core.creation import RunIdentity
 
 IDENTITY = RunIdentity("2026-04-17T14:32:00Z", "asmith", "8c7e", "Run_2026-04-17T14-32")
 OTHER_IDENTITY = replace(IDENTITY, created_by="bjones")
 MINE = Claim("job-1", "EQ", "P/Runs/Run_2026-04-17T14-32", IDENTITY)
+BY_FOLDER = replace(MINE, state_folder="ours", host="labpc")
 SAME_RUN = replace(MINE, job_id="job-2")
 NOTHING = DestinationLook(is_empty=True, claim=None, identity=None)
 S = DestinationStanding
@@ -37,6 +45,9 @@ def look(**found: Any) -> DestinationLook:
         (look(claim=replace(SAME_RUN, run="P/Runs/Run_2026-04-17T14-33")), S.OCCUPIED),
         (look(claim=replace(SAME_RUN, equipment_id="EQ_2"), is_sealed=True), S.OCCUPIED),
         (look(identity=IDENTITY), S.OURS),
+        (look(claim=replace(MINE, state_folder="another")), S.OURS),
+        (look(claim=replace(BY_FOLDER, state_folder="another")), S.CLAIMED_UNSEALED),
+        (look(claim=replace(BY_FOLDER, state_folder="another"), is_sealed=True), S.CLAIMED_BY_OTHER_AGENT),
         (look(identity=IDENTITY, is_sealed=True), S.SEALED_UNCLAIMED),
         (look(identity=OTHER_IDENTITY), S.OCCUPIED),
         (look(identity=OTHER_IDENTITY, is_sealed=True), S.OCCUPIED),
@@ -45,14 +56,16 @@ def look(**found: Any) -> DestinationLook:
 def test_a_folder_is_ours_by_our_job_or_where_nobody_says_that_it_is_another_s(
     found: DestinationLook, whose: S
 ) -> None:
-    assert standing(found, MINE) is whose
+    mine = BY_FOLDER if found.claim is not None and found.claim.host else MINE
+    assert standing(found, mine) is whose
 
 
 @pytest.mark.parametrize("is_sealed", [False, True])
 @pytest.mark.parametrize("where", list(S))
 def test_only_a_folder_that_is_ours_or_may_be_is_gone_on_with(where: S, is_sealed: bool) -> None:
     conflict = conflict_at(where, "P/Runs/R", holder="job 7 on labpc-07", is_sealed=is_sealed)
-    may_be_ours = where in (S.UNASKED, S.FREE, S.OURS) or (where is S.SEALED_UNCLAIMED and is_sealed)
+    # One that may be adopted is gone on with by proving it, not by writing there.
+    may_be_ours = where in (S.UNASKED, S.FREE, S.OURS, S.ADOPTABLE) or (where is S.SEALED_UNCLAIMED and is_sealed)
     assert (conflict is None) is may_be_ours
     if conflict is not None:
         assert conflict.message.startswith("P/Runs/R ")
@@ -75,3 +88,13 @@ def test_each_kind_of_conflict_has_its_name(where: S, kind: str) -> None:
     assert conflict is not None
     assert conflict.kind == kind
     assert "()" not in conflict.message
+
+
+def test_whoever_takes_a_copy_over_names_all_who_held_it_before() -> None:
+    first = replace(MINE, job_id="job-0", state_folder="a", host="one")
+    second = first.taken_over(replace(MINE, state_folder="b", host="two"), sealed_at="then")
+    third = second.taken_over(replace(MINE, job_id="job-3", state_folder="c"), sealed_at="later")
+    assert (second.generation, third.generation) == (2, 3)
+    assert third.former == (FormerHolder("a", "one", "job-0", "then"), FormerHolder("b", "two", "job-1", "later"))
+    again = replace(MINE, job_id="job-3", state_folder="c", host="renamed")
+    assert third.kept_by(again) == replace(again, generation=3, former=third.former)

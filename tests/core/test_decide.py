@@ -32,7 +32,7 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.manifest import Agreement, Comparison
-from exlab_watch_agent.core.passes import Uptime
+from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, Pass, Uptime
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.errors import FailureKind
@@ -88,11 +88,14 @@ def inspected(
     overrides: tuple[OverrideEntry, ...] = (),
     sync_status: str = "pending",
     destination: DestinationStanding | None = None,
+    claimed_manifest: str = "",
 ) -> Inspected:
     creation = Creation("1.8", 8, "run", "experimental", IDENTITY, True, "P", sync_status, overrides)
     completeness = Completeness(complete, "" if complete else "no data files yet")
     place = "P/Runs/Run_2026-04-17T14-32" if destination is not None else ""
-    return Inspected(creation, completeness, findings, fingerprint, 2, 10, destination, place)
+    return Inspected(
+        creation, completeness, findings, fingerprint, 2, 10, destination, place, claimed_manifest=claimed_manifest
+    )
 
 
 def verified(agreement: Agreement = Agreement.EQUAL, *, turn: int = TURN, **changes: Any) -> Verified:
@@ -102,7 +105,17 @@ def verified(agreement: Agreement = Agreement.EQUAL, *, turn: int = TURN, **chan
         Agreement.BOTH_DIFFER: {"local_changed": ("a.bin",), "remote_changed": ("a.bin",)},
         Agreement.LOCAL_GONE: {"local_missing": ("a.bin",)},
     }.get(agreement, {})
-    return replace(Verified(turn, Comparison(agreement, **names), "d" * 64, "f", 2, 10), **changes)
+    made = Verified(turn, Comparison(agreement, **names), "d" * 64, "f", 2, 10)
+    if agreement is Agreement.EQUAL and not changes.get("skipped_oversize"):
+        made = replace(made, proof=proof(changes.pop("uptime", UNKNOWN_UPTIME)))
+    return replace(made, **changes)
+
+
+def proof(uptime: Uptime = UNKNOWN_UPTIME) -> Pass:
+    return Pass(
+        "job/1", NOW - timedelta(seconds=1), NOW, uptime.boot_id, uptime.seconds, 0.0, "m" * 32, "/mnt/nas", "d" * 64, 2,
+        10, HowRead.O_DIRECT, past_cache=True,
+    )  # fmt: skip
 
 
 def failed(kind: FailureKind = FailureKind.NETWORK, *, turn: int = TURN, **changes: Any) -> EffectFailed:
@@ -288,6 +301,10 @@ LOOKS = [
     ("queued", False, inspected(destination=DestinationStanding.CLAIMED_UNSEALED), "conflict_found", "conflict"),
     ("queued", True, inspected(destination=DestinationStanding.CLAIMED_BY_OTHER_AGENT), "conflict_found", "conflict"),
     ("queued", False, inspected(destination=DestinationStanding.SEALED_UNCLAIMED), "conflict_found", "conflict"),
+    ("queued", False, inspected(destination=DestinationStanding.ADOPTABLE), "copy_adopted", "awaiting_verify"),
+    ("queued", True, inspected(destination=DestinationStanding.ADOPTABLE), "conflict_found", "conflict"),
+    ("queued", False, inspected(findings=(HARD,), destination=DestinationStanding.ADOPTABLE), "refused", "blocked"),
+    ("queued", False, inspected(fingerprint="g", destination=DestinationStanding.ADOPTABLE), "changed", "acquiring"),
     ("queued", True, inspected(destination=DestinationStanding.SEALED_UNCLAIMED), "push_started", "running"),
     ("queued", True, inspected(destination=DestinationStanding.OURS), "push_started", "running"),
     ("queued", False, inspected(findings=(HARD,), destination=DestinationStanding.OURS), "refused", "blocked"),
@@ -519,6 +536,95 @@ def test_a_pass_a_minute_after_another_is_one_more() -> None:
     assert step(before, verified(uptime=Uptime("boot", 560.0))).record.verify_passes == 2
     assert step(before, verified(uptime=Uptime("boot", 559.0))).record.verify_passes == 1
     assert step(before, verified()).record.verify_passes == 1, "what is not known hastens nothing"
+
+
+ADOPTING: dict[str, Any] = {"adopts": "m" * 64}
+MAY_ADOPT = inspected(destination=DestinationStanding.ADOPTABLE, claimed_manifest="m" * 64)
+
+
+def test_a_copy_that_is_to_be_adopted_is_compared_with_its_own_manifest_before_anything_is_written() -> None:
+    after = step(record("queued", mismatches=2, attempts=3), MAY_ADOPT)
+    assert (after.record.adopts, after.record.mismatches, after.record.attempts) == ("m" * 64, 0, 0)
+    (effect,) = work(after)
+    assert isinstance(effect, Verify)
+    assert (effect.adopts, effect.manifest_digest, effect.is_audit) == ("m" * 64, "", False)
+
+
+@pytest.mark.parametrize(
+    ("event", "trigger", "state"),
+    [
+        (verified(), "proven", "sealing"),
+        (verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True), "put_back", "queued"),
+        (verified(Agreement.REMOTE_DIFFERS), "conflict_found", "conflict"),
+        (verified(Agreement.LOCAL_DIFFERS, is_by_manifest=True), "conflict_found", "conflict"),
+        (verified(Agreement.BOTH_DIFFER, is_by_manifest=True), "conflict_found", "conflict"),
+        (verified(Agreement.LOCAL_GONE, is_by_manifest=True), "conflict_found", "conflict"),
+    ],
+)
+def test_only_local_data_that_are_what_was_sealed_take_a_copy_over(event: Verified, trigger: str, state: str) -> None:
+    before = record("awaiting_verify", **ADOPTING)
+    assert moved(before, event) == (trigger, state)
+    after = step(before, event).record
+    assert (after.adopts == "") is (state == "conflict")
+    assert after.sealed_at is None
+
+
+def test_a_damaged_copy_is_healed_only_once_the_local_data_were_found_to_be_what_was_sealed() -> None:
+    found = step(record("awaiting_verify", **ADOPTING), verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True)).record
+    (effect,) = work(step(found, MAY_ADOPT))
+    assert isinstance(effect, Push)
+    assert effect.adopts == "m" * 64
+    another = inspected(destination=DestinationStanding.ADOPTABLE, claimed_manifest="n" * 64)
+    assert moved(found, another) == ("copy_adopted", "awaiting_verify"), "it is another copy by now"
+    assert moved(found.cleared(), MAY_ADOPT) == ("copy_adopted", "awaiting_verify"), "after a retry it is proven anew"
+    assert found.afresh().adopts == ""
+
+
+def test_after_the_seal_nothing_is_left_to_adopt() -> None:
+    assert step(record("sealing", **ADOPTING), Sealed(TURN)).record.adopts == ""
+
+
+HELD = LastError("claimed_by_other_agent", "held by another")
+
+
+@pytest.mark.parametrize("where", list(DestinationStanding))
+@pytest.mark.parametrize(
+    "error", [HELD, LastError("claimed_unsealed", "x"), LastError("differs_from_sealed_copy", "x")]
+)
+def test_a_conflict_ends_by_itself_only_where_another_agent_held_the_copy_and_holds_it_no_more(
+    where: DestinationStanding, error: LastError
+) -> None:
+    before = record("conflict", last_error=error)
+    is_free = where in (DestinationStanding.FREE, DestinationStanding.OURS, DestinationStanding.ADOPTABLE)
+    trigger = moved(before, inspected(destination=where))[0]
+    assert (trigger == "claim_lapsed") is (is_free and error is HELD)
+    assert moved(record("conflict", sealed=True, last_error=error), inspected(destination=where))[0] is None
+    assert moved(before, inspected())[0] is None, "a look that did not ask the NAS says nothing of it"
+
+
+def test_a_record_keeps_the_latest_passes_and_a_difference_voids_them() -> None:
+    after = record("auditing", sealed=True)
+    for number in range(PASSES_KEPT_MAX + 2):
+        proven = step(
+            replace(after, state=RunState.AUDITING, turn=TURN), verified(uptime=Uptime("boot", 100.0 * number))
+        )
+        after = proven.record
+    assert [one.monotonic_s for one in after.passes] == [100.0 * n for n in range(2, PASSES_KEPT_MAX + 2)]
+    damaged = step(replace(after, state=RunState.AUDITING, turn=TURN), verified(Agreement.REMOTE_DIFFERS)).record
+    assert (damaged.passes, damaged.verify_passes) == ((), 0)
+
+
+def test_passes_are_two_only_where_the_clock_of_the_nas_says_so_too() -> None:
+    first = replace(proof(Uptime("boot", 100.0)), nas_at=NOW)
+    before = record("auditing", sealed=True, verify_passes=1, passes=(first,))
+    for nas_passed_s, counted in ((59, 1), (60, 2)):
+        second = replace(
+            proof(Uptime("boot", 400.0)),
+            ended_at=NOW + timedelta(hours=1),
+            nas_at=NOW + timedelta(seconds=nas_passed_s),
+        )
+        after = step(before, replace(verified(), proof=second)).record
+        assert after.verify_passes == counted
 
 
 DIFFERENT = [

@@ -307,9 +307,14 @@ def test_a_second_spelling_of_the_cache_folder_collides_with_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "rule"), [(OddKind.SYMLINK, Rule.SYMLINK_IN_RUN), (OddKind.SPECIAL, Rule.SPECIAL_FILE_IN_RUN)]
+    ("kind", "rule"),
+    [
+        (OddKind.SYMLINK, Rule.SYMLINK_IN_RUN),
+        (OddKind.SPECIAL, Rule.SPECIAL_FILE_IN_RUN),
+        (OddKind.MOUNT_POINT, Rule.SPECIAL_FILE_IN_RUN),
+    ],
 )
-def test_links_and_special_files_are_hard_findings(kind: OddKind, rule: Rule) -> None:
+def test_links_mount_points_and_special_files_are_hard_findings(kind: OddKind, rule: Rule) -> None:
     (finding,) = findings_of("a.tif", odd=(OddEntry("d/latest", kind),))
     assert (finding.rule, finding.tier, finding.offending_path) == (rule, Tier.HARD, "d/latest")
     assert (finding.offending_kind, finding.matched_token) == (OffendingKind.FILE_NAME, "latest")

@@ -7,7 +7,6 @@ from itertools import product
 import pytest
 
 from exlab_watch_agent.core.root import (
-    DOUBT_MAX_S,
     Doubted,
     Ours,
     Root,
@@ -41,5 +40,5 @@ def test_a_doubt_that_lasts_is_looked_into_after_5_10_20_40_and_at_most_60_secon
             root = after_scan(root, RootInDoubt("it is gone"))
             assert isinstance(root, Doubted)
             waits.append(root.wait_s)
-        assert waits == [5.0, 10.0, 20.0, 40.0, DOUBT_MAX_S, DOUBT_MAX_S]
+        assert waits == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
         root = after_scan(root, RootFound("disk 1"))

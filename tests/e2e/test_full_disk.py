@@ -118,7 +118,7 @@ def problems(lab: Lab) -> dict[str, Any]:
 def test_on_a_full_disk_the_agent_waits_says_so_harms_nothing_and_goes_on_when_there_is_room(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path, is_bound=False)
+    lab = Lab(tmp_path, is_bound=False, is_quick=True)
     disk = make_disk(lab.state, SMALL)
     lab.bind()
     first = lab.new_run()
@@ -156,7 +156,7 @@ def test_on_a_full_disk_the_agent_waits_says_so_harms_nothing_and_goes_on_when_t
 def test_killed_while_it_waits_for_room_it_takes_all_up_again_even_while_there_is_still_none(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path, is_bound=False)
+    lab = Lab(tmp_path, is_bound=False, is_quick=True)
     disk = make_disk(lab.state, SMALL)
     lab.bind()
     first = lab.new_run()
@@ -183,7 +183,7 @@ def test_killed_while_it_waits_for_room_it_takes_all_up_again_even_while_there_i
 def test_a_signal_ends_it_while_it_waits_for_room_and_the_next_start_takes_all_up(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path, is_bound=False)
+    lab = Lab(tmp_path, is_bound=False, is_quick=True)
     disk = make_disk(lab.state, SMALL)
     lab.bind()
     with AgentProcess(lab) as agent:
@@ -207,14 +207,14 @@ def test_a_signal_ends_it_while_it_waits_for_room_and_the_next_start_takes_all_u
 def test_a_manifest_that_has_no_room_holds_up_the_seal_alone_and_costs_no_second_push(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path, retry_schedule=["1s", "1s"], is_bound=False)
+    lab = Lab(tmp_path, retry_schedule=["1s", "1s"], is_bound=False, is_quick=True)
     disk = make_disk(lab.state, 2 * SMALL)
     lab.bind()
     with lab.running() as agent:
         lab.until_state(lab.new_run(), "verified")
         disk.fill(free_bytes=SMALL // 4)  # enough for many lines of the trail
         name = "a name that fills the manifest " + "x" * 180
-        run = lab.new_run(files={f"{name} {number:04d}": b"%d" % number for number in range(2500)})
+        run = lab.new_run(files={f"{name} {number:04d}": b"%d" % number for number in range(1300)})
         until(lambda: "seal_failed" in problems(lab), "the failing seal is a problem", wait_s=GOES_ON_S)
         assert "make room" in problems(lab)["seal_failed"]["message"]
         assert lab.record(run)["state"] == "sealing"
@@ -232,7 +232,7 @@ def test_a_manifest_that_has_no_room_holds_up_the_seal_alone_and_costs_no_second
 def test_without_room_beside_the_data_the_run_says_so_and_is_sealed_once_there_is_some(
     tmp_path: Path, make_disk: MakeDisk
 ) -> None:
-    lab = Lab(tmp_path, Equipment("SCOPE_01"), Equipment("SCOPE_02"), retry_schedule=["1s", "1s"])
+    lab = Lab(tmp_path, Equipment("SCOPE_01"), Equipment("SCOPE_02"), retry_schedule=["1s", "1s"], is_quick=True)
     disk = make_disk(lab.local / "SCOPE_01", 4 * SMALL)
     with lab.running():
         run = lab.new_run(equipment="SCOPE_01", files={"a.tif": os.urandom(SMALL)})

@@ -24,7 +24,7 @@ def with_placeholder(lab: Lab, *overrides: dict[str, Any]) -> Path:
 
 
 def test_while_the_nas_is_away_the_lane_waits_and_the_gate_goes_on_and_afterwards_all_goes_on(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, Equipment(upload_mbps=8))
+    lab = Lab(tmp_path, is_quick=True)
     first = lab.new_run()
     assert lab.cli("run", "--once", "--quiet").code == 0
     lab.assert_whole(first)
@@ -68,8 +68,16 @@ def test_while_the_nas_is_away_the_lane_waits_and_the_gate_goes_on_and_afterward
             "verified",
         ]
         until(lambda: not lane(lab)["waiting_since"], "the lane no longer waits")
+        assert not lab.copy_of(expiring).exists()
+        assert not lab.copy_of(revoked).exists()
+    assert lab.debris() == []
+    lab.assert_chain_holds()
 
-        # In the middle of a push it goes away altogether.
+
+def test_a_nas_that_goes_away_in_the_middle_of_a_push_costs_no_attempt_and_is_said(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, Equipment(upload_mbps=8), is_quick=True)
+    nas, away = lab.nas / "SCOPE_01", lab.nas / "away"
+    with lab.running():
         long = lab.new_run(files={f"{number:02d}.bin": bytes([number]) * 120_000 for number in range(20)})
         until(lambda: list(lab.copy_of(long).glob("*.bin")), "some files are there")
         nas.rename(away)
@@ -81,8 +89,6 @@ def test_while_the_nas_is_away_the_lane_waits_and_the_gate_goes_on_and_afterward
         away.rename(nas)
         lab.until_state(long, "verified")
         lab.assert_whole(long)
-        assert not lab.copy_of(expiring).exists()
-        assert not lab.copy_of(revoked).exists()
     assert lab.debris() == []
     lab.assert_chain_holds()
 
@@ -123,7 +129,7 @@ def test_run_once_with_the_nas_away_ends_and_leaves_the_runs_queued(tmp_path: Pa
 
 
 def test_what_a_killed_agent_was_waiting_for_is_known_until_the_next_one_finds_it_mended(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, is_quick=True)
     (lab.nas / "SCOPE_01").rename(lab.nas / "away")
     run = lab.new_run()
     with AgentProcess(lab) as agent:
@@ -154,7 +160,7 @@ def test_another_share_in_the_place_of_the_nas_is_not_written_to(tmp_path: Path)
 
 
 def test_a_root_that_is_missing_or_unreadable_makes_its_lane_wait_until_it_appears(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, Equipment("SCOPE_01"), Equipment("MISSING_01"), Equipment("LOCKED_01"))
+    lab = Lab(tmp_path, Equipment("SCOPE_01"), Equipment("MISSING_01"), Equipment("LOCKED_01"), is_quick=True)
     missing, locked = lab.local / "MISSING_01", lab.local / "LOCKED_01"
     run = lab.new_run(equipment="LOCKED_01")
     missing.rmdir()
@@ -179,7 +185,7 @@ def test_a_root_that_is_missing_or_unreadable_makes_its_lane_wait_until_it_appea
 
 
 def test_a_root_that_goes_away_takes_no_run_with_it(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, is_quick=True)
     run = lab.new_run()
     waiting = lab.new_run(files={})
     root, elsewhere = lab.local / "SCOPE_01", lab.home / "elsewhere"

@@ -16,7 +16,7 @@ SLOW_MBPS = 8.0
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path, Equipment("SCOPE_01"))
+    lab = Lab(tmp_path, Equipment("SCOPE_01"), is_quick=True)
     yield lab
     while subprocess.run(["umount", "--lazy", str(root_of(lab))], capture_output=True, check=False).returncode == 0:
         pass
@@ -77,7 +77,7 @@ def test_a_push_whose_source_is_unmounted_in_the_middle_costs_no_attempt_and_goe
     volume = lab.home / "volume"
     mount(volume, lab)
     with lab.running():
-        run = lab.new_run(files={f"{number:02}.bin": bytes([number]) * 400_000 for number in range(20)})
+        run = lab.new_run(files={f"{number:02}.bin": bytes([number]) * 200_000 for number in range(20)})
         lab.until_state(run, "running")
         until(lambda: list(lab.copy_of(run).rglob("0*.bin")), "some files are there")
         with away(lab, volume):

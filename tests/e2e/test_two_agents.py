@@ -13,7 +13,7 @@ TAKES_OVER_S = 60.0
 
 def lab_over_the_same_root(lab: Lab, home: Path, *equipment: Equipment) -> Lab:
     """Return another state folder and config over the same instrument folder and the same NAS."""
-    other = Lab(home, *equipment, is_bound=False)
+    other = Lab(home, *equipment, is_bound=False, is_quick=True)
     other.local, other.nas = lab.local, lab.nas
     for one in other.equipment:
         (lab.local / one.id).mkdir(exist_ok=True)
@@ -101,7 +101,7 @@ def test_the_lock_is_no_run_and_no_reason_to_scan(tmp_path: Path) -> None:
 
 
 def test_a_root_that_cannot_be_written_waits_with_the_reason_and_is_taken_once_it_can(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, is_quick=True)
     root = lab.local / "SCOPE_01"
     run = lab.new_run()
     root.chmod(0o555)

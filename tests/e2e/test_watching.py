@@ -19,7 +19,7 @@ from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, creation_of, u
 
 def new_lab(tmp_path: Path, **agent: Any) -> Lab:
     """Return a lab whose runs stay `acquiring`, so that only the noticing is at work, and whose scans are rare."""
-    return Lab(tmp_path, Equipment("SCOPE_01", SENTINEL_SIGNAL), **{"rescan_minutes": 600, **agent})
+    return Lab(tmp_path, Equipment("SCOPE_01", SENTINEL_SIGNAL), is_quick=True, **{"rescan_minutes": 600, **agent})
 
 
 def taken_up(lab: Lab) -> set[str]:

@@ -184,7 +184,7 @@ def test_a_look_about_the_creation_json_waits_until_our_own_write_is_known_and_a
     [
         (PUSH, True, True),
         (SEAL, True, True),
-        (Verify(*SUBJECT, manifest_digest=""), True, True),
+        (Verify(*SUBJECT, manifest_digest="", claim=CLAIM), True, True),
         (STATUS, True, False),
         (Probe(EQ), False, False),
         (Scan(EQ, "/data/SCOPE_01", Known({}, {})), False, False),
@@ -286,7 +286,7 @@ def test_two_that_wait_come_down_to_one_that_does_what_both_ask_for(
 
 
 def test_slots_are_counted_while_their_effects_run(desk: Desk) -> None:
-    audit = Verify(*SUBJECT, manifest_digest="d", is_audit=True)
+    audit = Verify(*SUBJECT, manifest_digest="d", claim=CLAIM, is_audit=True)
     desk.want(replace(PUSH, job_id="another"), audit, replace(LOOK, is_background=True))
     taken = {slot: desk.errands.taken(slot, EQ) for slot in Slot}
     assert taken == {Slot.PUSH: 1, Slot.AUDIT: 1, Slot.BACKGROUND: 1}

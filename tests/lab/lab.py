@@ -46,6 +46,7 @@ PROJECT = "PROJ-0042 Cortex pilot"
 SENTINEL = "acquisition_complete.flag"
 WAIT_S = 20.0
 POLL_S = 0.02
+QUICK_PROGRAM = Path(__file__).with_name("quick.py")
 SECRET = "s3cr3t-t0ken"
 
 AS_AN_ORDINARY_USER = """\
@@ -119,11 +120,15 @@ MANIFEST_SIGNAL = {"completeness_signal": "manifest", "manifest_filename": "mani
 class Lab:
     """One laboratory. `agent` holds members of the config's block of that name.
 
-    `is_bound`: its operator has said `bind` already where a destination would ask for that.
+    `is_bound`: its operator has said `bind` already where a destination would ask for that. `is_quick`: its running agent
+    waits less before it asks again what is away (quick.py); for tests of what it does then, not of when.
     """
 
-    def __init__(self, home: Path, *equipment: Equipment, is_bound: bool = True, **agent: Any) -> None:
+    def __init__(
+        self, home: Path, *equipment: Equipment, is_bound: bool = True, is_quick: bool = False, **agent: Any
+    ) -> None:
         self.home = home
+        self.program = [str(QUICK_PROGRAM)] if is_quick else ["-m", "exlab_watch_agent"]
         self.local = home / "instrument pc"
         self.nas = home / "nas"
         self.state = home / "state"
@@ -292,7 +297,7 @@ class Lab:
     # --- the command line --------------------------------------------------------------------------------------------
 
     def argv(self, *words: str) -> list[str]:
-        return ["-m", "exlab_watch_agent", *words, "--config", str(self.config)]
+        return [*self.program, *words, "--config", str(self.config)]
 
     def cli(self, *words: str, wait_s: float = 60, as_user: bool = False, feed: str = "") -> Said:
         """Run one command to its end; `feed` is what it can read."""

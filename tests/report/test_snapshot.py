@@ -72,8 +72,26 @@ def test_the_keys_of_the_live_view_are_those_that_were_pinned() -> None:
 
 def test_the_keys_of_the_heartbeat_are_those_that_were_pinned() -> None:
     oldest = OldestUnsynced("/data/a\nb", NOW)
-    beat = Heartbeat(NOW, "pc", 7, "0.1.0", {"queued": 1}, oldest, a_full_one().lanes, None, 9, "f" * 64, None, None)
+    beat = Heartbeat(
+        NOW,
+        "pc",
+        "s" * 32,
+        "m" * 32,
+        "/state",
+        7,
+        "0.1.0",
+        {"queued": 1},
+        oldest,
+        a_full_one().lanes,
+        None,
+        9,
+        "f" * 64,
+        None,
+        None,
+    )
     document = beat.to_json()
+    added = {"state_folder": "s" * 32, "machine": "m" * 32, "path": "/state"}
+    assert {name: document.pop(name) for name in added} == added
     assert list(document) == list(json.loads((GOLDEN / "heartbeat.golden.json").read_text(encoding="utf-8")))
     assert document["oldest_unsynced"] == {"run_path": "/data/a\\nb", "since": "2026-04-18T12:00:00Z"}
     assert document["audit"] == {"seq": 9, "blake3": "f" * 64}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.engine.keys import Slot
 from exlab_watch_agent.engine.looks import BACKGROUND_LOOKS_MAX, Pace
@@ -278,6 +279,23 @@ def test_a_look_that_a_sleeping_machine_drew_out_puts_no_later_scan_s_look_off(t
         alive.environment.complete_run(run)
         alive.run_for(HOUR_S)
         assert alive.outcome()[run.path][0] is RunState.VERIFIED
+
+
+def test_a_run_is_no_orphan_any_more_once_its_creation_json_was_read_even_before_the_next_scan(tmp_path: Path) -> None:
+    """A scan may come between a new run's folder and its `creation.json`, which the instrument's software writes last."""
+    with life(1, tmp_path, "scans") as alive:
+        run = complete_run(alive)
+        creation = run.cache.pop(CREATION_FILE)
+        assert alive.engine is not None
+        lane = alive.engine.lanes["EQ_A"]
+        alive.engine.post(ScanWanted())
+        alive.run_for(0.0)
+        assert [orphan.run_path for orphan in lane.orphans] == [run.path]
+        run.cache[CREATION_FILE] = creation
+        alive.engine.post(Noticed((run.path,)))
+        alive.run_for(0.0)
+        assert run.path in alive.outcome()
+        assert lane.orphans == ()
 
 
 def test_a_run_that_is_moved_away_and_back_while_it_is_looked_at_is_one_run(tmp_path: Path) -> None:

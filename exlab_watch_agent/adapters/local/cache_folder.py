@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from exlab_watch_agent.adapters.local.durable import fsync_folder, is_link, remove_temporaries, write_atomically
+from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_temporaries, write_atomically, write_in
+from exlab_watch_agent.adapters.local.handles import run_folder
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
-from exlab_watch_agent.core.text import reason
+from exlab_watch_agent.core.text import reason, reason_with_name
 from exlab_watch_agent.errors import ManifestNotKeptError, RunUnreadableError
 
 _SEPARATORS = frozenset("/\\:\0")
@@ -88,11 +89,10 @@ class CacheFolderSealer:
     def write(self, run_path: str, relative_path: str, data: bytes) -> None:
         if relative_path in ("", ".", "..") or not _SEPARATORS.isdisjoint(relative_path):
             raise ValueError("only a plain name in the cache folder can be written")
-        folder = Path(run_path, CACHE_FOLDER)
         try:
-            if is_link(os.lstat(folder)):
-                raise RunUnreadableError(f"{folder} is a link: nothing is written through it")
-            remove_temporaries(folder, of=relative_path)
-            write_atomically(folder / relative_path, data, mode=0o644)
+            with run_folder(run_path) as run, run.step(CACHE_FOLDER) as folder:
+                remove_temporaries(folder, of=relative_path)
+                write_in(folder, relative_path, data, mode=0o644)
         except OSError as error:
-            raise RunUnreadableError(f"{folder / relative_path} cannot be written ({reason(error)})") from error
+            path = os.path.join(run_path, CACHE_FOLDER, relative_path)
+            raise RunUnreadableError(f"{path} cannot be written ({reason_with_name(error)})") from error

@@ -10,27 +10,28 @@ looked at once more in the last moment before it is replaced.
 from __future__ import annotations
 
 import json
-import os
 import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from exlab_watch_agent.adapters.local import durable, json_text
+from exlab_watch_agent.adapters.local import durable, file_lock, json_text
 from exlab_watch_agent.adapters.local.creation_reading import (
     BOM,
     LIMIT_BYTES,
     SHOWN_MAX,
     Document,
+    cache_folder_of,
     read_document,
+    read_document_in,
     where_is,
 )
 from exlab_watch_agent.adapters.local.creation_splicing import changed_text
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
+from exlab_watch_agent.adapters.local.file_lock import LockedError
+from exlab_watch_agent.adapters.local.handles import Folder
+from exlab_watch_agent.adapters.local.identity import signature_of
+from exlab_watch_agent.core.inventory import CREATION_FILE, FileSignature
 from exlab_watch_agent.core.text import printable, reason, shortened
 from exlab_watch_agent.errors import CreationFileError
 from exlab_watch_agent.ports import CreationFile, CreationText, SavedCreation
@@ -120,18 +121,23 @@ class JsonCreationFiles:
 
     def _change(self, run_path: str, change: Callable[[Document], str | None]) -> SavedCreation:
         """Read, change and write under the lock; `change` returns the new text, None for "it is there already"."""
-        read_document(run_path)  # A file that cannot be read is left alone, without so much as a lock file beside it.
-        folder = Path(run_path, CACHE_FOLDER)
-        with self._locked(run_path, folder), _write_errors(run_path):
-            _remove_leftovers(folder)
-            for _ in range(_WRITE_ATTEMPT_COUNT_MAX):
-                document = read_document(run_path)
-                text = change(document)
-                if text is None:
-                    durable.fsync_folder(folder)  # A stop may have come between our replace and its fsync.
-                    return SavedCreation(document.signature, document.signature)
-                with suppress(_ChangedMeanwhileError):
-                    return SavedCreation(document.signature, _write(run_path, document, text))
+        with cache_folder_of(run_path) as folder:
+            # A file that cannot be read is left alone, without so much as a lock file beside it.
+            read_document_in(folder, run_path)
+            with self._locked(run_path, folder), _write_errors(run_path):
+                return self._change_locked(run_path, folder, change)
+
+    @staticmethod
+    def _change_locked(run_path: str, folder: Folder, change: Callable[[Document], str | None]) -> SavedCreation:
+        durable.remove_temporaries(folder, of=CREATION_FILE)  # We hold the lock: no living writer has one here.
+        for _ in range(_WRITE_ATTEMPT_COUNT_MAX):
+            document = read_document_in(folder, run_path)
+            text = change(document)
+            if text is None:
+                durable.sync_folder(folder)  # A stop may have come between our replace and its fsync.
+                return SavedCreation(document.signature, document.signature)
+            with suppress(_ChangedMeanwhileError):
+                return SavedCreation(document.signature, _write(run_path, folder, document, text))
         raise CreationFileError(
             f"{where_is(run_path)} was saved by another program each time the agent wanted to write it: "
             "close the program that keeps it open; the agent tries again.",
@@ -139,21 +145,19 @@ class JsonCreationFiles:
         )
 
     @contextmanager
-    def _locked(self, run_path: str, folder: Path) -> Iterator[None]:
-        # Whoever may reach the folder may take the lock: ExLab-Wizard often runs under another account than the agent,
-        # and there is nothing in this file to protect.
-        lock = FileLock(folder / LOCK_FILE, timeout=self._lock_wait_s, mode=0o666)
+    def _locked(self, run_path: str, folder: Folder) -> Iterator[None]:
         try:
-            lock.acquire()
-        except Timeout:
+            lock = file_lock.take(folder, LOCK_FILE, wait_s=self._lock_wait_s)
+        except LockedError:
             raise CreationFileError(
                 f"{where_is(run_path)} has been locked by another program for {self._lock_wait_s:g} s: close the window "
                 "of ExLab-Wizard or the command that is changing this run; the agent tries again.",
                 code="locked",
             ) from None
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
             raise CreationFileError(
-                f"{where_is(run_path)} cannot be locked ({reason(error)}): "
+                f"{where_is(run_path)} cannot be locked ({why}): "
                 f"let the agent's account write {LOCK_FILE} and the folder it is in.",
                 code="unwritable",
             ) from error
@@ -163,14 +167,13 @@ class JsonCreationFiles:
             lock.release()
 
 
-def _write(run_path: str, document: Document, text: str) -> FileSignature:
+def _write(run_path: str, folder: Folder, document: Document, text: str) -> FileSignature:
     """Put `text` in the place of the file that was read. Raises: _ChangedMeanwhileError when another file is there."""
-    path = Path(run_path, CACHE_FOLDER, CREATION_FILE)
     data = _encoded(document, text, run_path)
 
     def refuse_if_changed() -> None:
         try:
-            is_ours_to_replace = durable.signature_of(os.lstat(path)) == document.signature
+            is_ours_to_replace = signature_of(folder.lstat(CREATION_FILE)) == document.signature
         except FileNotFoundError:
             is_ours_to_replace = False
         if not is_ours_to_replace:
@@ -179,8 +182,8 @@ def _write(run_path: str, document: Document, text: str) -> FileSignature:
     before = document.status
     mode = stat.S_IMODE(before.st_mode)
     owner = (before.st_uid, before.st_gid)
-    return durable.signature_of(
-        durable.write_atomically(path, data, mode=mode, owner=owner, before_replace=refuse_if_changed)
+    return signature_of(
+        durable.write_in(folder, CREATION_FILE, data, mode=mode, owner=owner, before_replace=refuse_if_changed)
     )
 
 
@@ -206,13 +209,3 @@ def _write_errors(run_path: str) -> Iterator[None]:
             "make room on the disk and let the agent's account write into its folder.",
             code="unwritable",
         ) from error
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed left behind. We hold the lock: no living one has a temporary file here."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries]
-    for name in names:
-        if name.startswith(f".{CREATION_FILE}.") and durable.is_temporary_name(name):
-            with suppress(OSError):  # Not worth a failure; the push leaves such names out.
-                os.unlink(folder / name)

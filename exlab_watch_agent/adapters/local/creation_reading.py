@@ -5,15 +5,17 @@ Not here: what the values mean (core/creation.py, core/overrides.py), and how th
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent.adapters.local import durable, json_text
+from exlab_watch_agent.adapters.local.handles import Folder, LinkError, OtherDeviceError, run_folder
+from exlab_watch_agent.adapters.local.identity import signature_of
 from exlab_watch_agent.adapters.local.json_text import JsonNumber, JsonTextError
 from exlab_watch_agent.core.creation import EXPERIMENTAL, SCHEMA_MAJOR, Creation, OverrideEntry, identity_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
@@ -46,7 +48,7 @@ class Document:
 
     @property
     def signature(self) -> FileSignature:
-        return durable.signature_of(self.status)
+        return signature_of(self.status)
 
     @property
     def overrides(self) -> list[dict[str, Any]]:
@@ -55,8 +57,15 @@ class Document:
 
 def read_document(run_path: str) -> Document:
     """Return the run's `creation.json` as it is now. Raises: CreationFileError."""
+    with cache_folder_of(run_path) as folder:
+        return read_document_in(folder, run_path)
+
+
+def read_document_in(folder: Folder, run_path: str) -> Document:
+    """Return what is in the run's open cache folder. Raises: CreationFileError."""
     where = where_is(run_path)
-    data, status = _read_bytes(Path(run_path, CACHE_FOLDER, CREATION_FILE), where)
+    with _read_errors(where):
+        data, status = durable.read_in(folder, CREATION_FILE, LIMIT_BYTES)
     text, tree = _parsed(data, where)
     if not isinstance(tree, dict):
         raise _invalid(where, "the whole file", "an object", tree)
@@ -64,11 +73,21 @@ def read_document(run_path: str) -> Document:
     return Document(creation=creation, text=text, tree=tree, has_bom=data.startswith(BOM.encode()), status=status)
 
 
-def _read_bytes(path: Path, where: str) -> tuple[bytes, os.stat_result]:
+def cache_folder_of(run_path: str) -> Folder:
+    """Return the run's cache folder, to be closed by the caller. Raises: CreationFileError as if it were the file."""
+    with _read_errors(where_is(run_path)), run_folder(run_path) as run:
+        return run.step(CACHE_FOLDER)
+
+
+@contextmanager
+def _read_errors(where: str) -> Iterator[None]:
+    """The border for the errors of reading."""
     try:
-        if durable.is_link(os.lstat(path.parent)):
-            raise durable.NotRegularFileError(errno.ELOOP, "the folder is a link", str(path.parent))
-        return durable.read_with_status(path, LIMIT_BYTES)
+        yield
+    except (LinkError, OtherDeviceError, durable.NotRegularFileError) as error:
+        raise CreationFileError(
+            f"{where} is reached by a link or is not a regular file: put the real file in its place.", code="unreadable"
+        ) from error
     except (FileNotFoundError, NotADirectoryError):
         raise CreationFileError(
             f"{where} is missing: create the run with ExLab-Wizard, or put the file back.", code="missing"
@@ -77,10 +96,6 @@ def _read_bytes(path: Path, where: str) -> tuple[bytes, os.stat_result]:
         raise CreationFileError(
             f"{where} is larger than {LIMIT_BYTES} bytes: remove what does not belong into it.", code="invalid_content"
         ) from None
-    except durable.NotRegularFileError as error:
-        raise CreationFileError(
-            f"{where} is reached by a link or is not a regular file: put the real file in its place.", code="unreadable"
-        ) from error
     except OSError as error:
         raise CreationFileError(
             f"{where} cannot be read ({reason(error)}): let the agent's account read it, or close what holds it open.",

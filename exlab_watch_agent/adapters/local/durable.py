@@ -18,14 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from exlab_watch_agent.adapters import clock
-from exlab_watch_agent.core.inventory import FileSignature
+from exlab_watch_agent.adapters.local.handles import CREATE_FLAGS, READ_FLAGS, Folder, is_link
 
-_BINARY = getattr(os, "O_BINARY", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-# O_NONBLOCK: the open of a fifo would wait for a writer for ever. O_NOCTTY: nothing we open may become our terminal.
-READ_FLAGS = os.O_RDONLY | _BINARY | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-"""With these every file is opened that is only read."""
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY | _NOFOLLOW
+_BINARY = getattr(os, "O_BINARY", 0)
 _CHUNK_BYTES = 1 << 20
 _SYNC_EVERY_BYTES = 4 << 20
 
@@ -33,9 +29,6 @@ _WINDOWS_BUSY = frozenset({5, 32, 33})
 _REPLACE_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.75, 1.0)
 # A file system that cannot sync a folder (some SMB and FUSE mounts) says one of these; EIO and ENOSPC are real.
 _NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_LINK_TAGS = frozenset({0xA000000C, 0xA0000003})
-"""Reparse tags of Windows: symbolic link; mount point, which a junction also is."""
-
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
@@ -52,17 +45,18 @@ def temporary_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(8)}.tmp"
 
 
-def remove_temporaries(folder: Path, *, of: str = "", but: Collection[str] = ()) -> None:
+def remove_temporaries(folder: Path | Folder, *, of: str = "", but: Collection[str] = ()) -> None:
     """Remove what writers that were killed left in a folder, of one name or of all names, but those of writers that we know.
 
     Only for who knows that nobody else writes there now. What cannot be removed stays: it does no harm.
     """
     prefix = f".{of}." if of else "."
+    here = folder if isinstance(folder, Folder) else Folder(str(folder))
     with suppress(OSError):
-        for name in os.listdir(folder):
+        for name in here.names():
             if is_temporary_name(name) and name.startswith(prefix) and name not in but:
                 with suppress(OSError):
-                    os.unlink(folder / name)
+                    here.unlink(name)
 
 
 def is_temporary_name(name: str) -> bool:
@@ -70,22 +64,20 @@ def is_temporary_name(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def is_link(status: os.stat_result) -> bool:
-    """Return whether this `lstat` is of a symbolic link or a Windows junction: a name that leads to another place.
-
-    Windows also marks other things with a reparse tag: files of a deduplicated volume, files that a cloud or a compressed
-    image holds. These are the file itself, read by its name like any other; refused as links, whole runs would stay behind.
-    Source: Microsoft, [MS-FSCC] 2.1.2.1.
-    """
-    return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) in _LINK_TAGS
-
-
-def signature_of(status: os.stat_result) -> FileSignature:
-    return FileSignature(mtime_ns=status.st_mtime_ns, size_bytes=status.st_size, inode=status.st_ino)
-
-
 def write_atomically(
     path: Path,
+    data: bytes | Iterable[bytes],
+    *,
+    mode: int | None = None,
+    pause: Callable[[float], None] = clock.pause,
+) -> os.stat_result:
+    """Write a file of the agent's own by its path: what `write_in` does in the folder that the path names."""
+    return write_in(Folder(str(path.parent)), path.name, data, mode=mode, pause=pause)
+
+
+def write_in(
+    folder: Folder,
+    name: str,
     data: bytes | Iterable[bytes],
     *,
     mode: int | None = None,
@@ -93,7 +85,7 @@ def write_atomically(
     before_replace: Callable[[], None] | None = None,
     pause: Callable[[float], None] = clock.pause,
 ) -> os.stat_result:
-    """Write `data` to `path`, durably, and return the `fstat` of the very file that was placed.
+    """Write `data` to the name in the folder, durably, and return the `fstat` of the very file that was placed.
 
     The old file stays whole until the new one is. `mode`: permission bits, 0o600 for None. `owner`: (uid, gid), as far
     as this account may give files away. `before_replace` may still forbid the replacement by raising. Data in pieces are
@@ -102,27 +94,27 @@ def write_atomically(
     Raises: OSError. The temporary file is gone then, and a failed fsync was not repeated; when it was the fsync of the
     folder, the new file is there but may not survive a power cut.
     """
-    temporary = path.with_name(temporary_name(path.name))
-    descriptor = os.open(temporary, _CREATE, 0o600)
+    temporary = temporary_name(name)
+    descriptor = folder.open(temporary, CREATE_FLAGS, 0o600)
     try:
         try:
             if isinstance(data, bytes):
                 write_all(descriptor, data)
             else:
                 _write_pieces(descriptor, data)
-            _give(descriptor, mode, owner)
+            give(descriptor, mode, owner)
             os.fsync(descriptor)
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)  # Some network file systems report a full disk only here.
         if before_replace is not None:
             before_replace()
-        _replace(temporary, path, pause)
+        _replace(folder, temporary, name, pause)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            folder.unlink(temporary)
         raise
-    fsync_folder(path.parent)
+    sync_folder(folder)
     return status
 
 
@@ -162,7 +154,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[written:]
 
 
-def _give(descriptor: int, mode: int | None, owner: tuple[int, int] | None) -> None:
+def give(descriptor: int, mode: int | None, owner: tuple[int, int] | None) -> None:
     """Set owner, then mode: a change of the owner may clear bits of the mode."""
     if owner is not None and hasattr(os, "fchown"):
         try:
@@ -175,24 +167,29 @@ def _give(descriptor: int, mode: int | None, owner: tuple[int, int] | None) -> N
         os.fchmod(descriptor, mode)
 
 
-def _replace(source: Path, target: Path, pause: Callable[[float], None]) -> None:
+def _replace(folder: Folder, source: str, target: str, pause: Callable[[float], None]) -> None:
     """Rename over the target; on Windows wait a moment while a scanner, indexer or reader has the target open."""
     for wait_s in _REPLACE_WAITS_S:
         try:
-            os.replace(source, target)
+            folder.replace(source, target)
             return
         except OSError as error:
             if getattr(error, "winerror", None) not in _WINDOWS_BUSY:
                 raise
         pause(wait_s)
-    os.replace(source, target)
+    folder.replace(source, target)
 
 
 def fsync_folder(path: Path) -> None:
     """Make the names in this folder durable, where the platform and the file system can. Raises: OSError."""
+    sync_folder(Folder(str(path)))
+
+
+def sync_folder(folder: Folder) -> None:
+    """Do the same in a folder that is open."""
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    descriptor = folder.open_itself()
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -207,15 +204,15 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
 
     Raises: FileTooLargeError; NotRegularFileError and other OSErrors.
     """
-    return read_with_status(path, limit_bytes)[0]
+    return read_in(Folder(str(path.parent)), path.name, limit_bytes)[0]
 
 
-def read_with_status(path: Path, limit_bytes: int) -> tuple[bytes, os.stat_result]:
+def read_in(folder: Folder, name: str, limit_bytes: int) -> tuple[bytes, os.stat_result]:
     """Return what `read_bounded` returns, with the `fstat` of that very file from before its first byte was read.
 
     From before: a file that is rewritten while it is read then shows as changed, never as known.
     """
-    descriptor = _open_regular(path)
+    descriptor = _open_regular(folder, name)
     try:
         status = os.fstat(descriptor)
         chunks: list[bytes] = []
@@ -230,18 +227,25 @@ def read_with_status(path: Path, limit_bytes: int) -> tuple[bytes, os.stat_resul
     return b"".join(chunks), status
 
 
-def _open_regular(path: Path) -> int:
-    """Return a descriptor of the regular file at `path` itself."""
-    named = None if _NOFOLLOW else os.lstat(path)
+def _open_regular(folder: Folder, name: str) -> int:
+    """Return a descriptor of the regular file of that name itself."""
+    named = None if _NOFOLLOW else folder.lstat(name)
     try:
-        descriptor = os.open(path, READ_FLAGS)
+        descriptor = folder.open(name, READ_FLAGS)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO) or os.path.isdir(path):
-            raise NotRegularFileError(error.errno, "not a regular file", str(path)) from error
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO) or _is_folder(folder, name):
+            raise NotRegularFileError(error.errno, "not a regular file", folder.path_of(name)) from error
         raise
     opened = os.fstat(descriptor)
     is_same = named is None or (not is_link(named) and os.path.samestat(named, opened))
     if stat.S_ISREG(opened.st_mode) and is_same:
         return descriptor
     os.close(descriptor)
-    raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
+    raise NotRegularFileError(errno.EINVAL, "not a regular file", folder.path_of(name))
+
+
+def _is_folder(folder: Folder, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(folder.lstat(name).st_mode)
+    except OSError:
+        return False

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from exlab_watch_agent.adapters.local.durable import is_link, read_bounded, remove_temporaries, write_atomically
+from exlab_watch_agent.adapters.local import file_lock
+from exlab_watch_agent.adapters.local.durable import read_in, remove_temporaries, write_in
+from exlab_watch_agent.adapters.local.file_lock import HeldLock, LockedError
+from exlab_watch_agent.adapters.local.handles import EQUIPMENT_LEVELS, Folder, LinkError, folder_below
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.text import printable, reason
 from exlab_watch_agent.errors import RootUnavailableError
@@ -31,73 +31,80 @@ class EquipmentRootLock:
     def __init__(self, root: str, *, holder: Mapping[str, Any]) -> None:
         """`root`: the equipment's folder. `holder`: what another agent is told, such as pid, host and state_dir."""
         self._root = root
-        self._folder = Path(root, CACHE_FOLDER)
+        self._path = os.path.join(root, CACHE_FOLDER)
         self._holder = dict(holder)
-        self._lock: FileLock | None = None
-        self._identity: tuple[int, int] | None = None
+        self._lock: HeldLock | None = None
 
     def take(self) -> None:
-        if self._lock is not None and _identity(self._folder / LOCK_NAME) == self._identity:
+        if self._lock is not None and self._is_in_place(self._lock):
             return
         # The root was replaced by another folder, or the file was removed: what we hold no longer guards anything.
         self.release()
-        self._require_root()
-        try:
-            self._take()
-        except Timeout:
-            raise RootUnavailableError(
-                f"{self._root} is worked on by another agent ({self._said_by_holder()}): stop that one, or take the "
-                "equipment out of one of the two configs; this agent goes on by itself once the folder is free."
-            ) from None
-        except (OSError, NotImplementedError) as error:
-            self.release()
-            why = reason(error) if isinstance(error, OSError) else str(error)
-            raise RootUnavailableError(
-                f"{self._folder} cannot be written ({why}), and without its lock there, and creation.json in each run, "
-                "no run can be synced: give the agent's account the right to write there, or make room."
-            ) from error
+        with self._opened_root() as root:
+            try:
+                with self._cache_folder(root) as folder:
+                    self._take(folder)
+            except (OSError, NotImplementedError) as error:
+                self.release()
+                why = reason(error) if isinstance(error, OSError) else str(error)
+                raise RootUnavailableError(
+                    f"{self._path} cannot be written ({why}), and without its lock there, and creation.json in each run, "
+                    "no run can be synced: give the agent's account the right to write there, or make room."
+                ) from error
 
-    def _require_root(self) -> None:
+    def _is_in_place(self, lock: HeldLock) -> bool:
+        try:
+            with folder_below(self._path, EQUIPMENT_LEVELS + 1) as folder:
+                return lock.is_named(folder, LOCK_NAME)
+        except OSError:
+            return False
+
+    def _opened_root(self) -> Folder:
         # The root itself is never made: an absent one is a volume that is not mounted.
         try:
-            is_linked = is_link(os.lstat(self._root))
+            return folder_below(self._root, EQUIPMENT_LEVELS)
+        except LinkError as error:
+            raise RootUnavailableError(
+                f"{self._root} is a link, and links are not followed: let local_root name the folder that it leads to."
+            ) from error
         except OSError as error:
             raise RootUnavailableError(
                 f"{self._root} is not there: mount it or create it; nothing is concluded from it."
             ) from error
-        if is_linked:
-            raise RootUnavailableError(
-                f"{self._root} is a link, and links are not followed: let local_root name the folder that it leads to."
-            )
 
-    def _take(self) -> None:
-        self._folder.mkdir(exist_ok=True)
-        if is_link(os.lstat(self._folder)):
-            raise RootUnavailableError(f"{self._folder} is a link, and links are not followed: put a folder there.")
-        # Not bound to a thread: any thread may close the agent, which releases the root.
-        lock = FileLock(self._folder / LOCK_NAME, timeout=0, thread_local=False, mode=0o666)
-        lock.acquire()
-        self._lock, self._identity = lock, _identity(self._folder / LOCK_NAME)
-        remove_temporaries(self._folder, of=HOLDER_NAME)
-        write_atomically(self._folder / HOLDER_NAME, json.dumps(self._holder).encode(), mode=0o644)
-
-    def _said_by_holder(self) -> str:
+    def _cache_folder(self, root: Folder) -> Folder:
         try:
-            said = json.loads(read_bounded(self._folder / HOLDER_NAME, HOLDER_BYTES_MAX))
-            return printable(f"pid {said['pid']} on {said['host']}, state folder {said['state_dir']}")
-        except (OSError, ValueError, KeyError, TypeError):
-            return "it has not said who it is"
+            try:
+                return root.step(CACHE_FOLDER)
+            except FileNotFoundError:
+                root.mkdir(CACHE_FOLDER, 0o775)
+                return root.step(CACHE_FOLDER)
+        except LinkError as error:
+            raise RootUnavailableError(
+                f"{self._path} is a link, and links are not followed: put a folder there."
+            ) from error
+
+    def _take(self, folder: Folder) -> None:
+        try:
+            self._lock = file_lock.take(folder, LOCK_NAME, wait_s=0)
+        except LockedError:
+            raise RootUnavailableError(
+                f"{self._root} is worked on by another agent ({_said_by_holder(folder)}): stop that one, or take the "
+                "equipment out of one of the two configs; this agent goes on by itself once the folder is free."
+            ) from None
+        remove_temporaries(folder, of=HOLDER_NAME)
+        write_in(folder, HOLDER_NAME, json.dumps(self._holder).encode(), mode=0o644)
 
     def release(self) -> None:
         """Release the root. May be called again, and without having taken it."""
-        lock, self._lock, self._identity = self._lock, None, None
+        lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _said_by_holder(folder: Folder) -> str:
     try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        said = json.loads(read_in(folder, HOLDER_NAME, HOLDER_BYTES_MAX)[0])
+        return printable(f"pid {said['pid']} on {said['host']}, state folder {said['state_dir']}")
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it has not said who it is"

@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.adapters.local.handles import run_folder
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable, reason, utc_text
@@ -105,11 +106,11 @@ class RunLogWriter:
                 log.warning("the log of %s could not be written: %s", record.run_path, reason(error))
 
     def _append(self, run_path: str, line: str) -> None:
-        folder = os.path.join(run_path, CACHE_FOLDER)
-        if os.path.islink(folder) or not os.path.isdir(folder):
+        try:
+            with run_folder(run_path) as run, run.step(CACHE_FOLDER) as folder:
+                descriptor = folder.open(f"wizard.{self._host}.log", _APPEND, 0o644)
+        except (FileNotFoundError, NotADirectoryError):
             return  # The run is gone or was moved; its folder is not made again.
-        path = os.path.join(folder, f"wizard.{self._host}.log")
-        descriptor = os.open(path, _APPEND, 0o644)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")

@@ -8,9 +8,18 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 
-from exlab_watch_agent.adapters.local.durable import is_link, signature_of
+from exlab_watch_agent.adapters.local.handles import (
+    EQUIPMENT_LEVELS,
+    RUN_LEVELS,
+    Folder,
+    LinkError,
+    folder_below,
+    is_link,
+)
+from exlab_watch_agent.adapters.local.identity import signature_of
 from exlab_watch_agent.core.discovery import RUN_PARENT_FOLDERS, RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
 from exlab_watch_agent.core.policy import EquipmentPolicy
@@ -28,47 +37,51 @@ class DiskRunScanner:
     def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
         root = equipment_root(equipment)
         seen: list[SeenRun] = []
-        for project in _folders(root):
-            for name in RUN_PARENT_FOLDERS:
-                parent = os.path.join(root, project, name)
-                for leaf in _folders(parent, may_be_absent=True):
-                    place = RunPlace(os.path.join(parent, leaf), equipment.equipment_id, project, name, leaf)
-                    seen.append(SeenRun(place, _creation_signature(place)))
+        for project, name, parent in _run_parents(root):
+            above = os.path.join(root, project, name)
+            for leaf in _folders_in(parent):
+                place = RunPlace(os.path.join(above, leaf), equipment.equipment_id, project, name, leaf)
+                seen.append(SeenRun(place, _creation_signature(parent, leaf)))
         return tuple(sorted(seen, key=lambda run: run.place.run_path))
 
     def folders(self, equipment: EquipmentPolicy) -> Iterator[str]:
         """Yield every folder below the equipment's that a scan comes by, the run folders too. Raises: RootUnavailableError."""
         root = equipment_root(equipment)
-        for project in _folders(root):
+        for project in _projects(root):
             yield os.path.join(root, project)
             for name in RUN_PARENT_FOLDERS:
-                parent = os.path.join(root, project, name)
-                yield parent
-                for leaf in _folders(parent, may_be_absent=True):
-                    yield os.path.join(parent, leaf)
+                yield os.path.join(root, project, name)
+        for project, name, parent in _run_parents(root):
+            for leaf in _folders_in(parent):
+                yield os.path.join(root, project, name, leaf)
 
     def volume(self, equipment: EquipmentPolicy) -> str:
         root = equipment_root(equipment)
-        try:
-            status = os.lstat(root)
-            # The device number alone may be another after a reboot and the same after a new mount.
-            volume_id = os.statvfs(root).f_fsid if hasattr(os, "statvfs") else 0
-        except OSError as error:
-            raise _unavailable(root, error) from error
+        with _root_folder(root) as folder:
+            try:
+                status = folder.status()
+                # The device number alone may be another after a reboot and the same after a new mount.
+                volume_id = folder.volume_id()
+            except OSError as error:
+                raise _unavailable(root, error) from error
         return f"{status.st_dev:x}.{volume_id:x}.{status.st_ino:x}"
 
     def is_empty(self, equipment: EquipmentPolicy) -> bool:
         root = equipment_root(equipment)
-        try:
-            with os.scandir(root) as entries:
+        with _root_folder(root) as folder:
+            try:
                 # `lost+found` is the file system's own.
-                return all(entry.name.startswith(".") or entry.name == "lost+found" for entry in entries)
-        except OSError as error:
-            raise _unavailable(root, error) from error
+                return all(name.startswith(".") or name == "lost+found" for name in folder.names())
+            except OSError as error:
+                raise _unavailable(root, error) from error
 
     def is_there(self, path: str) -> bool:
+        above, name = os.path.split(path)
         try:
-            os.lstat(path)
+            with folder_below(above, RUN_LEVELS - 1) as folder:
+                folder.lstat(name)
+        except LinkError:
+            return True  # where a link leads is not looked at, so that it cannot be told
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
@@ -81,29 +94,70 @@ def equipment_root(equipment: EquipmentPolicy) -> str:
     return str(PurePath(equipment.local_root, equipment.equipment_id))
 
 
-def _folders(path: str, *, may_be_absent: bool = False) -> Iterator[str]:
-    """Yield the names of real folders in `path`; links are never followed. Raises: RootUnavailableError."""
+def _root_folder(root: str) -> Folder:
     try:
-        # `path` itself may be a link, which the listing would follow.
-        is_linked = is_link(os.lstat(path))
-        if is_linked and may_be_absent:
-            return
-        if is_linked:
-            raise RootUnavailableError(
-                f"{path} is a link, and links are not followed: let local_root name the folder that it leads to."
-            )
-        with os.scandir(path) as entries:
-            names = [entry.name for entry in entries if _is_folder(entry)]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if may_be_absent:
-            return
-        raise _unavailable(path, error) from error
+        return folder_below(root, EQUIPMENT_LEVELS)
     except OSError as error:
-        raise _unavailable(path, error) from error
-    yield from sorted(names)
+        raise _unavailable(root, error) from error
+
+
+def _projects(root: str) -> list[str]:
+    with _root_folder(root) as folder:
+        return _names_of_folders(folder)
+
+
+def _run_parents(root: str) -> Iterator[tuple[str, str, Folder]]:
+    """Yield each `Runs` and `TestRuns` with its project; it is open until the next one is asked for.
+
+    What is no folder, or a link, by now counts as it would have counted a moment before. Raises: RootUnavailableError.
+    """
+    with _root_folder(root) as folder:
+        for project in _names_of_folders(folder):
+            with _stepped(folder, project) as inside:
+                if inside is None:
+                    continue
+                for name in RUN_PARENT_FOLDERS:
+                    with _stepped(inside, name, to_list=True) as parent:
+                        if parent is not None:
+                            yield project, name, parent
+
+
+@contextmanager
+def _stepped(folder: Folder, name: str, *, to_list: bool = False) -> Iterator[Folder | None]:
+    """Yield a folder that may be absent. Raises: RootUnavailableError when it can neither be entered nor is absent."""
+    try:
+        found = folder.step(name, to_list=to_list)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    except OSError as error:
+        raise _unavailable(folder.path_of(name), error) from error
+    with found:
+        yield found
+
+
+def _names_of_folders(folder: Folder) -> list[str]:
+    try:
+        with folder.again(to_list=True) as listed:
+            return _folders_in(listed)
+    except OSError as error:
+        raise _unavailable(folder.path, error) from error
+
+
+def _folders_in(folder: Folder) -> list[str]:
+    """Return the names of real folders in one that was opened to be listed, sorted. Raises: RootUnavailableError."""
+    try:
+        with folder.scan() as entries:
+            return sorted(entry.name for entry in entries if _is_folder(entry))
+    except OSError as error:
+        raise _unavailable(folder.path, error) from error
 
 
 def _unavailable(path: str, error: OSError) -> RootUnavailableError:
+    if isinstance(error, LinkError):
+        return RootUnavailableError(
+            f"{path} is a link, and links are not followed: let local_root name the folder that it leads to."
+        )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return RootUnavailableError(f"{path} is not there: mount it or create it; nothing is concluded from it.")
     return RootUnavailableError(f"{path} cannot be listed ({reason(error)}); nothing is concluded from it.")
@@ -116,11 +170,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.name == "posix" or not is_link(entry.stat(follow_symlinks=False))
 
 
-def _creation_signature(place: RunPlace) -> FileSignature | None:
-    cache_folder = os.path.join(place.run_path, CACHE_FOLDER)
+def _creation_signature(parent: Folder, leaf: str) -> FileSignature | None:
+    # Two names at once, not step by step: thousands of runs are asked at each scan, and all that comes of it is whether the
+    # run is looked at. Where a leaf is a link by now, the look refuses it.
+    cache_folder = f"{leaf}/{CACHE_FOLDER}"
     try:
-        status = os.lstat(os.path.join(cache_folder, CREATION_FILE))
-        is_linked = is_link(os.lstat(cache_folder))
+        status = parent.lstat(f"{cache_folder}/{CREATION_FILE}")
+        is_linked = is_link(parent.lstat(cache_folder))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:

@@ -1,29 +1,28 @@
 """Reads run folders: what is in them, and single small files.
 
-Decided here: what is a data file on disk, what of the cache folder travels to the NAS, and how a folder is walked
-without following a link. Not here: whether an inventory is complete or acceptable (core/completeness.py,
-core/gate.py). Nothing in this module writes.
+Decided here: what is a data file on disk, what of the cache folder travels to the NAS, and how a tree is walked with few
+handles. Not here: how a folder is entered (handles.py), and whether an inventory is complete or acceptable
+(core/completeness.py, core/gate.py). Nothing in this module writes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from exlab_watch_agent.adapters.local.durable import READ_FLAGS, is_link
+from exlab_watch_agent.adapters.local.handles import READ_FLAGS, Folder, LinkError, is_link, run_folder
+from exlab_watch_agent.adapters.local.identity import entry_of, identity_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry, Inventory, OddEntry, OddKind
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import RootUnavailableError, RunUnreadableError
 
-_FOLDER_FLAGS = READ_FLAGS | getattr(os, "O_DIRECTORY", 0)
-_LISTS_BY_HANDLE = os.scandir in os.supports_fd
-_STEPS_BY_HANDLE = os.open in os.supports_dir_fd
 _ON_WINDOWS = os.name == "nt"
 
 _TRASH_PREFIX = ".trash-"
+_HANDLES_MAX = 32
+"""How many folders in each other a walk keeps open: a process may have some hundred open files."""
 
 
 def is_inside(relative_path: str) -> bool:
@@ -48,93 +47,84 @@ def _nothing(_name: str, _status: os.stat_result) -> bool:
     return False
 
 
-def walk(root: str, *, leave_out: Callable[[str, os.stat_result], bool] = _nothing) -> Walk:
-    """Return everything below `root`; no link is followed, `root` itself included.
+def walk(top: Folder, *, leave_out: Callable[[str, os.stat_result], bool] = _nothing) -> Walk:
+    """Return everything below a folder; no link is followed, and where `top` says so no other device entered.
 
-    `leave_out` is asked for the entries directly in `root` only. An entry that vanishes between being listed and being
+    `leave_out` is asked for the entries directly in `top` only. An entry that vanishes between being listed and being
     looked at is counted and skipped: it is gone. Raises: OSError when any folder cannot be listed.
     """
     found = Walk()
-    pending = [""]
-    while pending:
-        prefix = pending.pop()
-        # No slash at the end: with one the system would follow a link that took the folder's place.
-        for name, status in _entries(f"{root}/{prefix}"[:-1], found):
-            if not prefix and leave_out(name, status):
-                continue
-            path = prefix + name
-            mode = status.st_mode
-            if is_link(status):
-                found.odd.append(OddEntry(path, OddKind.SYMLINK))
-            elif stat.S_ISREG(mode):
-                found.files.append(_file_entry(path, status))
-            elif stat.S_ISDIR(mode):
-                found.directories.append(path)
-                pending.append(path + "/")
+    way = [_Step(top.again(to_list=True), "")]
+    try:
+        way[0].list_into(found, leave_out)
+        while way:
+            step = way[-1]
+            if step.pending:
+                name = step.pending.pop()
+                way.append(_Step(step.folder.step(name, to_list=True), f"{step.prefix}{name}/"))
+                way[-1].list_into(found)
+                if len(way) > _HANDLES_MAX:
+                    way[-1 - _HANDLES_MAX].let_go()
             else:
-                found.odd.append(OddEntry(path, OddKind.SPECIAL))
+                way.pop()
+                with step.folder:
+                    if way:
+                        way[-1].come_back_from(step)
+    finally:
+        for step in way:
+            step.folder.close()
     return found
 
 
-def _file_entry(path: str, status: os.stat_result) -> FileEntry:
-    return FileEntry(
-        path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
-    )  # by position: this line runs once a file
+class _Step:
+    """A folder on the way from the top to where a walk is: `pending` are the folders in it that are still to be walked."""
 
+    __slots__ = ("folder", "identity", "pending", "prefix")
 
-def _entries(folder: str, found: Walk) -> Iterator[tuple[str, os.stat_result]]:
-    with _opened(folder) as handle, os.scandir(folder if handle is None else handle) as listing:
-        for entry in listing:
-            try:
-                # A Windows listing carries sizes that lag behind an open file, and no identity: ask the file itself.
-                status = os.lstat(entry.path) if _ON_WINDOWS else entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                found.vanished += 1
-                continue
-            yield entry.name, status
+    def __init__(self, folder: Folder, prefix: str) -> None:
+        self.folder = folder
+        self.prefix = prefix
+        self.pending: list[str] = []
+        self.identity: tuple[int, int] | None = None
 
+    def let_go(self) -> None:
+        if self.identity is not None:
+            return  # it was let go on the way to another folder of this depth, and nobody has come back to it yet
+        self.identity = identity_of(self.folder.status())
+        self.folder.close()
 
-@contextlib.contextmanager
-def _opened(folder: str) -> Iterator[int | None]:
-    """Yield a handle of the folder itself, never of a link's target; None where folders cannot be listed by handle."""
-    if not _LISTS_BY_HANDLE:
-        if is_link(os.lstat(folder)):
-            raise NotADirectoryError(f"{folder} is a link")
-        yield None
-        return
-    handle = os.open(folder, _FOLDER_FLAGS)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+    def come_back_from(self, child: _Step) -> None:
+        if self.identity is not None:
+            self.folder = self.folder.back_from(child.folder, self.identity)
+            self.identity = None
 
-
-def open_below(root: str, relative_path: str) -> int:
-    """Return a descriptor for reading one file, reached from `root` step by step without following a link.
-
-    Whether it is a regular file is left to the caller's `fstat`. Raises: OSError (ELOOP or ENOTDIR at a link).
-    """
-    *folders, name = relative_path.split("/")
-    if not _STEPS_BY_HANDLE:
-        return _open_below_by_path(root, folders, name)
-    handle = os.open(root, _FOLDER_FLAGS & ~getattr(os, "O_NOFOLLOW", 0))
-    try:
-        for folder in folders:
-            step = os.open(folder, _FOLDER_FLAGS, dir_fd=handle)
-            os.close(handle)
-            handle = step
-        return os.open(name, READ_FLAGS, dir_fd=handle)
-    finally:
-        os.close(handle)
-
-
-def _open_below_by_path(root: str, folders: list[str], name: str) -> int:
-    path = root
-    for part in (*folders, name):
-        path = os.path.join(path, part)
-        if is_link(os.lstat(path)):
-            raise NotADirectoryError(f"{path} is a link")
-    return os.open(path, READ_FLAGS)
+    def list_into(self, found: Walk, leave_out: Callable[[str, os.stat_result], bool] | None = None) -> None:
+        folder, prefix = self.folder, self.prefix
+        device = folder.device
+        with folder.scan() as listing:
+            for entry in listing:
+                name = entry.name
+                try:
+                    # A Windows listing carries sizes that lag behind an open file, and no identity: ask the file itself.
+                    status = folder.lstat(name) if _ON_WINDOWS else entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    found.vanished += 1
+                    continue
+                if leave_out is not None and leave_out(name, status):
+                    continue
+                path = prefix + name
+                mode = status.st_mode
+                if is_link(status):
+                    found.odd.append(OddEntry(path, OddKind.SYMLINK))
+                elif stat.S_ISREG(mode):
+                    found.files.append(entry_of(path, status))
+                elif not stat.S_ISDIR(mode):
+                    found.odd.append(OddEntry(path, OddKind.SPECIAL))
+                elif device is not None and status.st_dev != device:
+                    found.odd.append(OddEntry(path, OddKind.MOUNT_POINT))
+                else:
+                    found.directories.append(path)
+                    self.pending.append(name)
 
 
 def read_at_most(descriptor: int, limit_bytes: int) -> bytes:
@@ -151,14 +141,13 @@ class DiskRunTree:
     """Implements ports.RunTree on a local disk."""
 
     def inventory(self, run_path: str) -> Inventory:
-        before = _run_folder(run_path)
-        try:
-            found = walk(run_path, leave_out=_is_cache_folder)
-        except OSError as error:
-            _run_folder(run_path)  # gone meanwhile: then that is the news
-            raise RunUnreadableError(_cannot_list(run_path, error)) from error
-        if found.vanished and not os.path.samestat(before, _run_folder(run_path)):
-            raise RootUnavailableError(f"The run folder {run_path} was replaced while it was being listed.")
+        with _opened(run_path) as run:
+            try:
+                found = walk(run, leave_out=_is_cache_folder)
+            except OSError as error:
+                _require_same(run_path, run)  # gone meanwhile: then that is the news
+                raise RunUnreadableError(_cannot_list(run_path, error)) from error
+            _require_same(run_path, run)
         return Inventory(
             files=tuple(sorted(found.files, key=_path_of)),
             directories=tuple(sorted(found.directories)),
@@ -167,7 +156,10 @@ class DiskRunTree:
 
     def has_name(self, run_path: str, name: str) -> bool:
         try:
-            os.lstat(f"{run_path}/{name}")
+            with run_folder(run_path) as run:
+                run.lstat(name)
+        except LinkError:
+            return True
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
@@ -175,21 +167,24 @@ class DiskRunTree:
         return True
 
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
-        _run_folder(run_path)
-        try:
-            found = walk(f"{run_path}/{CACHE_FOLDER}", leave_out=_stays_home)
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise RunUnreadableError(_cannot_list(run_path, error)) from error
+        with _opened(run_path) as run:
+            try:
+                with run.step(CACHE_FOLDER) as cache_folder:
+                    found = walk(cache_folder, leave_out=_stays_home)
+            except FileNotFoundError:
+                return ()
+            except OSError as error:
+                raise RunUnreadableError(_cannot_list(run_path, error)) from error
         travelling = (entry for entry in found.files if not _is_passing(entry.path))
         return tuple(sorted((_below_cache_folder(entry) for entry in travelling), key=_path_of))
 
     def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
         if not is_inside(relative_path):
             raise RunUnreadableError(f"{relative_path!r} does not name a file inside the run {run_path}.")
+        folder, _, name = relative_path.rpartition("/")
         try:
-            descriptor = open_below(run_path, relative_path)
+            with run_folder(run_path) as run, run.below(folder) as inside:
+                descriptor = inside.open(name, READ_FLAGS)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise RunUnreadableError(f"{relative_path!r} in {run_path} is not a regular file.")
@@ -206,15 +201,23 @@ def _path_of(entry: FileEntry | OddEntry) -> str:
     return entry.path
 
 
-def _run_folder(run_path: str) -> os.stat_result:
-    """Return the run folder's own status. Raises: RootUnavailableError unless it is a real folder."""
+def _opened(run_path: str) -> Folder:
+    """Return the run folder. Raises: RootUnavailableError unless it is a real one, reached by real ones."""
     try:
-        status = os.lstat(run_path)
+        return run_folder(run_path)
+    except NotADirectoryError as error:
+        raise RootUnavailableError(
+            f"The run folder {run_path} is not there: {error.filename} is a link or a file. Put the folder itself there."
+        ) from error
     except OSError as error:
         raise RootUnavailableError(f"The run folder {run_path} is not there: {reason_with_name(error)}.") from error
-    if is_link(status) or not stat.S_ISDIR(status.st_mode):
-        raise RootUnavailableError(f"{run_path} is a link or a file, not a folder: put the run folder itself there.")
-    return status
+
+
+def _require_same(run_path: str, run: Folder) -> None:
+    """Raise RootUnavailableError unless the path still leads to this folder."""
+    with _opened(run_path) as now:
+        if not os.path.samestat(run.status(), now.status()):
+            raise RootUnavailableError(f"The run folder {run_path} was replaced while it was being listed.")
 
 
 def _is_cache_folder(name: str, status: os.stat_result) -> bool:

@@ -14,11 +14,15 @@ from exlab_watch_agent.core.facts import (
     KINDS,
     DestinationBound,
     FolderFact,
+    FolderNamed,
+    MachineAccepted,
+    MachineChanged,
     RootBound,
     TrailAccepted,
     TrailFoundBehind,
     folder_fact,
 )
+from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.errors import StateFolderError
 
 
@@ -36,6 +40,8 @@ def note_fact(facts: dict[str, Any], kind: str, data: Mapping[str, Any]) -> None
                     f"{TRAIL_SCHEMA}): install that version again."
                 )
             facts["has_opening"] = True
+            if "state_folder" in data:
+                _name(facts, FolderNamed(data["state_folder"], data["machine"]))
             if kind == "trail_damaged":
                 facts["hold"] = {"found": data["found"]}
                 facts["segments"] = dict(data["segments"])
@@ -61,10 +67,29 @@ def _note(facts: dict[str, Any], fact: FolderFact | None) -> None:
             facts["ahead"] = {"seq": fact.anchor.seq, "digest": fact.anchor.digest}
         case TrailAccepted():
             facts.pop("hold", None)
+        case FolderNamed():
+            _name(facts, fact)
+        case MachineChanged():
+            facts["found_on"] = fact.machine
+        case MachineAccepted():
+            facts.pop("found_on", None)
+            facts.setdefault("folder", {})["machine"] = fact.machine
         case None:
             pass
         case _:
             assert_never(fact)
+
+
+def _name(facts: dict[str, Any], fact: FolderNamed) -> None:
+    facts["folder"] = {"id": fact.folder_id, "machine": fact.machine}
+
+
+def hold_in(facts: Mapping[str, Any]) -> str | None:
+    """Return why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
+    found: str | None = facts.get("hold", {}).get("found")
+    if "found_on" not in facts:
+        return found
+    return f"{ELSEWHERE}; {found}" if found else ELSEWHERE
 
 
 def binding_in(facts: Mapping[str, Any], root: str) -> Binding | None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.state.documents import Documents, Place, move_of, record_json, record_of
-from exlab_watch_agent.adapters.state.folder_facts import note_fact
+from exlab_watch_agent.adapters.state.folder_facts import hold_in, note_fact
 from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.segments import (
     Break,
@@ -62,7 +62,7 @@ class Loaded:
     @property
     def hold(self) -> str | None:
         """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
-        known: str | None = self.facts.get("hold", {}).get("found")
+        known = hold_in(self.facts)
         new = [found for found in self.damage if found not in (known or "")]
         return " ".join([known, *new] if known else new) or None
 

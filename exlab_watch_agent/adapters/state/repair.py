@@ -19,19 +19,24 @@ from exlab_watch_agent.adapters.state.layout import EVIDENCE_NAME, TRAIL_NAME, S
 from exlab_watch_agent.adapters.state.recovery import Loaded
 from exlab_watch_agent.adapters.state.segments import TrailHead, live_path
 from exlab_watch_agent.adapters.state.trail import Batch, close_live, opening_data, place_next, put_next_in_place
+from exlab_watch_agent.core.facts import FolderNamed
 
 LineBody = Callable[[str, bytes, bytes], bytes]
 """From a line's kind, its data as JSON and its further members: the members of the line (see `trail.fact_body`)."""
 
 
 class Repair:
-    """Brings one folder in order with what was read of it; changes `loaded` along with it."""
+    """Brings one folder in order with what was read of it; changes `loaded` along with it.
 
-    def __init__(self, loaded: Loaded, body: LineBody) -> None:
+    `named`: what a folder is called whose trail begins now.
+    """
+
+    def __init__(self, loaded: Loaded, body: LineBody, named: FolderNamed) -> None:
         self._loaded = loaded
         self._folder = loaded.folder
         self._layout = StateLayout(loaded.folder)
         self._body = body
+        self._named = named
 
     def run(self) -> None:
         """Set damage aside, finish what was begun, and begin the trail where there is none. May be repeated after a stop.
@@ -56,7 +61,7 @@ class Repair:
             self._layout.next_trail.unlink(missing_ok=True)
 
     def _begin_trail(self) -> None:
-        data = opening_data(None, 0)
+        data = {**opening_data(None, 0), **self._named.data()}
         batch = Batch(TrailHead(), 0)
         batch.add(self._body("segment_opened", json_bytes(data), b""))
         write_atomically(self._layout.trail, b"".join(batch.data), mode=0o600)

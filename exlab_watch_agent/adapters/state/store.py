@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -21,9 +22,10 @@ from filelock import FileLock, Timeout
 
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_temporaries, write_all
+from exlab_watch_agent.adapters.local.machine import machine_id
 from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
-from exlab_watch_agent.adapters.state.folder_facts import binding_in, note_fact
+from exlab_watch_agent.adapters.state.folder_facts import binding_in, hold_in, note_fact
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.lookup import digest_at
 from exlab_watch_agent.adapters.state.recovery import history_of, load
@@ -39,7 +41,7 @@ from exlab_watch_agent.adapters.state.trail import (
 )
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.creation import RunIdentity
-from exlab_watch_agent.core.facts import TrailAccepted
+from exlab_watch_agent.core.facts import Fact, FolderNamed, MachineAccepted, MachineChanged, TrailAccepted
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.core.text import reason, utc_text_exact
@@ -86,6 +88,7 @@ class RunStore:
         write_trail: Callable[[int, bytes], None] = write_all,
         clock: Clock | None = None,
         host: str | None = None,
+        machine: str | None = None,
     ) -> None:
         self._folder = folder
         self._layout = StateLayout(folder)
@@ -101,6 +104,7 @@ class RunStore:
         self._writer: _SlotWriter | None = None
         self._lines_since_checkpoint = 0
         self._who = b'"host":%b,"chart":%b' % (json_bytes(host or socket.gethostname()), json_bytes(CHART.version))
+        self.machine = machine_id() if machine is None else machine
         self._now = (clock or SystemClock()).now
         self.notices: tuple[str, ...] = ()
 
@@ -137,7 +141,8 @@ class RunStore:
     def _load(self) -> None:
         loaded = load(self._folder)  # reads all before anything is changed: a folder of another version stays as it is
         was_in_order = bool(loaded.generation) and not loaded.damage
-        Repair(loaded, self._body).run()
+        named = FolderNamed(uuid.uuid4().hex, self.machine)
+        Repair(loaded, self._body, named).run()
         self._trail.open(loaded.head)
         remove_temporaries(self._folder)
         self._documents, self._facts = loaded.documents, loaded.facts
@@ -148,7 +153,19 @@ class RunStore:
             self.checkpoint()
         if "has_opening" not in self._facts:  # a trail of schema 1
             self._rotate()
+        self._know_itself(named)
         self.notices = tuple(loaded.notices)
+
+    def _know_itself(self, named: FolderNamed) -> None:
+        """Give an older folder its name, and notice that it was copied or moved to another machine."""
+        if "folder" not in self._facts:
+            self._note(named)
+        home, found_on = self._facts["folder"]["machine"], self._facts.get("found_on", "")
+        if home and self.machine not in ("", home, found_on):
+            self._note(MachineChanged(self.machine))
+
+    def _note(self, fact: Fact, operator: str | None = None) -> None:
+        self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=self._now())
 
     def _body(self, kind: str, data: bytes, rest: bytes = b"") -> bytes:
         """Return the members of a line that nobody asked for."""
@@ -211,7 +228,12 @@ class RunStore:
     @property
     def hold(self) -> str | None:
         """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
-        found: str | None = self._facts.get("hold", {}).get("found")
+        return hold_in(self._facts)
+
+    @property
+    def folder_id(self) -> str:
+        """What this state folder is called, whoever works in it: 32 hex."""
+        found: str = self._facts["folder"]["id"]
         return found
 
     @property
@@ -269,11 +291,21 @@ class RunStore:
         self.view = self._documents.view()
         self._lines_since_checkpoint += len(entries)
 
-    def accept_trail(self, operator: str, reason: str, at: datetime) -> None:
-        """End the hold: the operator takes the state as it is for true. Does nothing where nothing is held."""
-        if self.hold is not None:
-            fact = TrailAccepted(reason, self.hold)
+    def accept_trail(self, operator: str, reason: str, at: datetime) -> bool:
+        """End the hold: the operator takes the state as it is for true. Return whether anything was in doubt."""
+        was_held = "hold" in self._facts
+        if was_held:
+            fact = TrailAccepted(reason, self._facts["hold"]["found"])
             self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=at)
+        return was_held
+
+    def accept_machine(self, operator: str, reason: str, at: datetime) -> bool:
+        """Be at home on this machine from now on. Return whether the folder was not before."""
+        is_new = "found_on" in self._facts
+        if is_new:
+            fact = MachineAccepted(self.machine or self._facts["found_on"], reason)
+            self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=at)
+        return is_new
 
     def _keep_in_proportion(self) -> None:
         """Close a long segment and begin a checkpoint that is due. Raises: StoreFullError, StoreWriteError.

@@ -50,6 +50,7 @@ from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.errors import (
@@ -315,11 +316,11 @@ class Destination:
                 return None
             return far.samples(destination, files, control)
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
         with self._answering("Cannot read from", destination) as far:
             leaving = self._making_room.get(destination, ())
             wanted = [path for path in paths if require_inside(path) not in leaving]
-            return far.digests(destination, wanted, control)
+            return far.read_back(destination, wanted, control)
 
     def digest_bytes_max(self) -> int | None:
         if self._stream_bytes_max is None:

@@ -16,6 +16,7 @@ from typing import Protocol
 from exlab_watch_agent.adapters.transports.shared.own_files import PARTIAL_FOLDER
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.errors import FailureKind, TransportError
 from exlab_watch_agent.ports import Control, RemoteFile
 
@@ -193,7 +194,7 @@ class FarSide(Way, Protocol):
         """As ports.Transport says; only asked where ranges can be read."""
         ...
 
-    def digests(self, folder: str, paths: Sequence[str], control: Control) -> dict[str, str]:
+    def read_back(self, folder: str, paths: Sequence[str], control: Control) -> ReadBack:
         """As ports.Transport says."""
         ...
 

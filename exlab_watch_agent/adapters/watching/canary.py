@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from contextlib import suppress
 
-from exlab_watch_agent.adapters.local.durable import is_link
+from exlab_watch_agent.adapters.local.handles import CREATE_FLAGS, EQUIPMENT_LEVELS, Folder, folder_below
 from exlab_watch_agent.adapters.watching.levels import CANARY_FILE
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOT_HERE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
 
 
@@ -34,9 +32,10 @@ def place(root: str) -> None:
     May wait for ever on a share that does not answer.
     """
     try:
-        _require_folder(os.path.join(root, CACHE_FOLDER))
-        remove(root)
-        os.close(os.open(path_of(root), _CREATE, 0o644))
+        with _cache_folder(root) as folder:
+            with suppress(FileNotFoundError):
+                folder.unlink(CANARY_FILE)
+            os.close(folder.open(CANARY_FILE, CREATE_FLAGS, 0o644))
     except OSError as error:
         if error.errno in _NOT_HERE:
             raise NoCanaryError(f"no file can be made in {root} ({error.strerror})") from error
@@ -44,14 +43,16 @@ def place(root: str) -> None:
 
 
 def remove(root: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path_of(root))
+    """Remove the canary where there is one. Raises: OSError."""
+    with suppress(FileNotFoundError), folder_below(os.path.join(root, CACHE_FOLDER), EQUIPMENT_LEVELS + 1) as folder:
+        folder.unlink(CANARY_FILE)
 
 
-def _require_folder(folder: str) -> None:
+def _cache_folder(root: str) -> Folder:
+    path = os.path.join(root, CACHE_FOLDER)
     try:
-        status = os.lstat(folder)
+        return folder_below(path, EQUIPMENT_LEVELS + 1)
     except FileNotFoundError as error:
-        raise NoCanaryError(f"{folder} is not there yet") from error
-    if is_link(status) or not stat.S_ISDIR(status.st_mode):
-        raise NoCanaryError(f"{folder} is not a folder")
+        raise NoCanaryError(f"{path} is not there yet") from error
+    except NotADirectoryError as error:
+        raise NoCanaryError(f"{path} is not a folder") from error

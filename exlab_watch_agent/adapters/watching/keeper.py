@@ -19,7 +19,7 @@ from watchdog.observers.api import BaseObserver
 
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK
 from exlab_watch_agent.adapters.local import mounts
-from exlab_watch_agent.adapters.local.durable import is_link
+from exlab_watch_agent.adapters.local.handles import is_link
 from exlab_watch_agent.adapters.watching import canary
 from exlab_watch_agent.adapters.watching.limits import MORE_INSTANCES, Limits, more_watches, read_limits
 from exlab_watch_agent.adapters.watching.observers import (

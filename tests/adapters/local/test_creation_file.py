@@ -707,14 +707,21 @@ def test_the_owner_is_kept_so_that_people_can_go_on_editing(run: Path) -> None:
     assert (status.st_uid, status.st_gid) == (12345, 23456)
 
 
-def test_other_accounts_can_take_the_lock_that_we_made(run: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize(("folder_mode", "mode"), [(0o755, 0o644), (0o2775, 0o664), (0o777, 0o666)])
+def test_who_may_write_into_the_folder_can_take_the_lock_that_we_made_and_nobody_else(
+    run: Path, folder_mode: int, mode: int
+) -> None:
     put(run, SAMPLE)
+    (run / ".exlab-wizard").chmod(folder_mode)
+    os.chown(run / ".exlab-wizard", 12345, 23456)
     before = os.umask(0o077)
     try:
         JsonCreationFiles().set_sync_status(str(run), "synced")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((run / ".exlab-wizard" / "creation.json.lock").stat().st_mode) == 0o666
+    status = (run / ".exlab-wizard" / "creation.json.lock").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, 12345, 23456)
 
 
 @pytest.mark.parametrize("other", ["asmith", "1.50", "8c7e", "caf"])
@@ -976,7 +983,7 @@ def test_a_replace_that_fails_leaves_the_old_file_and_no_temporary_one(
 ) -> None:
     put(run, SAMPLE)
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)

@@ -19,10 +19,12 @@ from exlab_watch_agent.adapters.local.durable import (
     fsync_folder,
     is_temporary_name,
     read_bounded,
-    read_with_status,
+    read_in,
     temporary_name,
     write_atomically,
+    write_in,
 )
+from exlab_watch_agent.adapters.local.handles import Folder
 
 
 class SystemCalls:
@@ -79,7 +81,7 @@ def test_the_mode_is_set_whatever_the_umask_says(tmp_path: Path, mode: int) -> N
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
 def test_the_owner_is_kept_where_the_account_may(tmp_path: Path) -> None:
-    status = write_atomically(tmp_path / "a", b"x", mode=0o664, owner=(12345, 23456))
+    status = write_in(Folder(str(tmp_path)), "a", b"x", mode=0o664, owner=(12345, 23456))
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12345, 23456, 0o664)
 
 
@@ -93,7 +95,7 @@ def test_an_owner_that_cannot_be_kept_is_no_failure_and_the_group_is_tried_alone
         raise PermissionError(errno.EPERM, "not yours")
 
     monkeypatch.setattr(os, "fchown", refuse)
-    write_atomically(tmp_path / "a", b"x", owner=(1, 2))
+    write_in(Folder(str(tmp_path)), "a", b"x", owner=(1, 2))
     assert tried == [(1, 2), (-1, 2)]
     assert (tmp_path / "a").read_bytes() == b"x"
 
@@ -136,7 +138,7 @@ def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_atomically(tmp_path / "a", b"new", before_replace=interrupt)
+        write_in(Folder(str(tmp_path)), "a", b"new", before_replace=interrupt)
     assert os.listdir(tmp_path) == []
 
 
@@ -222,7 +224,7 @@ def test_reading_gives_the_bytes_up_to_the_limit(tmp_path: Path) -> None:
 def test_a_file_of_several_mebibytes_is_read_whole(tmp_path: Path) -> None:
     data = os.urandom(3 * 2**20 + 17)
     (tmp_path / "a").write_bytes(data)
-    read, status = read_with_status(tmp_path / "a", 4 * 2**20)
+    read, status = read_in(Folder(str(tmp_path)), "a", 4 * 2**20)
     assert read == data
     assert status.st_ino == os.stat(tmp_path / "a").st_ino
 

@@ -23,6 +23,13 @@ def equipment(local_root: Path) -> EquipmentPolicy:
     return EquipmentPolicy("SCOPE_01", "Scope", str(local_root), MountedPathTarget("/mnt/nas"))
 
 
+def whole(path: Any, *, dir_fd: int | None = None, **_: Any) -> str:
+    """Return the path that a call is about: of a handle, of a name below one, or of a path itself."""
+    if isinstance(path, int):
+        return os.readlink(f"/proc/self/fd/{path}")
+    return str(path) if dir_fd is None else os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "lab" / "SCOPE_01"
@@ -209,7 +216,7 @@ def test_a_root_that_is_missing_is_an_error_and_not_an_empty_list(root: Path) ->
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOTCONN, errno.ESTALE])
 @pytest.mark.parametrize("level", [".", "P", "P/Runs", "P/TestRuns"])
-@pytest.mark.parametrize("call", ["scandir", "lstat"])
+@pytest.mark.parametrize("call", ["scandir", "open"])
 def test_a_level_that_cannot_be_read_is_an_error_and_never_a_shorter_list(
     root: Path, monkeypatch: pytest.MonkeyPatch, number: int, level: str, call: str
 ) -> None:
@@ -217,11 +224,11 @@ def test_a_level_that_cannot_be_read_is_an_error_and_never_a_shorter_list(
         make_run(root / project / "Runs" / RUN)
         make_run(root / project / "TestRuns" / TEST_RUN)
     real = getattr(os, call)
-    # A project is listed by its Runs and TestRuns only: where it may not be entered, these two fail.
-    refused = {"P/Runs", "P/TestRuns"} if level == "P" else {level}
+    # A project is listed by its Runs and TestRuns only.
+    refused = {"P/Runs", "P/TestRuns"} if level == "P" and call == "scandir" else {level}
 
     def refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
-        if os.path.relpath(path, root) in refused:
+        if os.path.relpath(whole(path, **kwargs), root) in refused:
             raise OSError(number, os.strerror(number))
         return real(path, *args, **kwargs)
 
@@ -238,10 +245,10 @@ def test_a_creation_json_that_cannot_be_asked_is_not_taken_for_a_missing_one(
     other = signature(runs[1])
     real = os.lstat
 
-    def refuse(path: Any) -> Any:
-        if str(path).startswith(str(runs[0] / ".exlab-wizard")):
+    def refuse(path: Any, **how: int) -> Any:
+        if whole(path, **how).startswith(str(runs[0] / ".exlab-wizard")):
             raise OSError(number, os.strerror(number))
-        return real(path)
+        return real(path, **how)
 
     monkeypatch.setattr(os, "lstat", refuse)
     assert scan(root) == {f"P/Runs/{RUN}": (0, 0, 0), "P/Runs/Run_2026-04-18T00-00": other}
@@ -253,10 +260,10 @@ def test_a_run_that_goes_away_during_the_scan_is_left_out_or_seen_without_creati
     run = make_run(root / "P" / "Runs" / RUN)
     real = os.lstat
 
-    def vanish(path: Any) -> Any:
-        if str(path).startswith(str(run / ".exlab-wizard")) and run.exists():
+    def vanish(path: Any, **how: int) -> Any:
+        if whole(path, **how).startswith(str(run / ".exlab-wizard")) and run.exists():
             run.rename(root / "gone")
-        return real(path)
+        return real(path, **how)
 
     monkeypatch.setattr(os, "lstat", vanish)
     assert scan(root) == {f"P/Runs/{RUN}": None}
@@ -269,7 +276,7 @@ def test_the_data_of_a_run_are_not_walked(root: Path, monkeypatch: pytest.Monkey
     real = os.scandir
 
     def scandir(path: Any) -> Any:
-        listed.append(os.path.relpath(path, root))
+        listed.append(os.path.relpath(whole(path), root))
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
@@ -292,7 +299,7 @@ def test_whether_something_stands_at_a_path_is_said_without_following_links_and_
     assert not scanner.is_there(str(root / "file" / "below"))
     for number in (errno.EACCES, errno.EIO, errno.ENOTCONN):
 
-        def refuse(_: Any, number: int = number) -> Any:
+        def refuse(_: Any, number: int = number, **__: Any) -> Any:
             raise OSError(number, os.strerror(number))
 
         with monkeypatch.context() as patch:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from exlab_watch_agent.adapters.local import tree
-from exlab_watch_agent.adapters.local.durable import is_link
-from exlab_watch_agent.adapters.local.tree import DiskRunTree, is_inside, walk
+from exlab_watch_agent.adapters.local import handles, tree
+from exlab_watch_agent.adapters.local.handles import folder_below, is_link
+from exlab_watch_agent.adapters.local.tree import DiskRunTree, is_inside
 from exlab_watch_agent.core.inventory import OddEntry, OddKind
 from exlab_watch_agent.errors import RootUnavailableError, RunUnreadableError
 
@@ -131,7 +131,6 @@ def test_an_entry_that_vanishes_while_it_is_looked_at_is_not_there(run: Path, mo
         return listing
 
     monkeypatch.setattr(os, "scandir", scandir_then_remove)
-    monkeypatch.setattr(tree, "_LISTS_BY_HANDLE", True)
     assert [entry.path for entry in TREE.inventory(str(run)).files] == ["b.tif"]
 
 
@@ -143,7 +142,7 @@ def test_a_folder_that_vanishes_in_the_middle_makes_no_short_inventory(
     real = os.open
 
     def open_after_the_move(path: str, *arguments: int, **options: int) -> int:
-        if str(path).endswith("/sub"):
+        if str(path) == "sub":
             (run / "sub").rename(run.parent / "elsewhere")
             if becomes == "link":
                 (run / "sub").symlink_to(run.parent / "elsewhere")
@@ -179,15 +178,14 @@ def test_the_way_without_handles_gives_the_same(run: Path, tmp_path: Path, monke
     fill(run, "a.tif", "b/c.tif", ".exlab-wizard/x")
     (run / "link").symlink_to(tmp_path)
     by_handle = TREE.inventory(str(run))
-    monkeypatch.setattr(tree, "_LISTS_BY_HANDLE", False)
-    monkeypatch.setattr(tree, "_STEPS_BY_HANDLE", False)
+    monkeypatch.setattr(handles, "_BY_HANDLE", False)
     monkeypatch.setattr(tree, "_ON_WINDOWS", True)
     assert TREE.inventory(str(run)) == by_handle
     assert TREE.read_small(str(run), "b/c.tif", limit_bytes=9) == b"x"
     with pytest.raises(RunUnreadableError):
         TREE.read_small(str(run), f"link/{run.name}/a.tif", limit_bytes=9)
     with pytest.raises(NotADirectoryError):
-        walk(str(run / "link"))
+        folder_below(str(run / "link"), 1)
     assert not is_inside("a\\..\\b")
     assert not is_inside("C:x")
 

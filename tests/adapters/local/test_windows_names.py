@@ -11,7 +11,7 @@ import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem, OSType
 from pyfakefs.fake_filesystem_unittest import Patcher
 
-from exlab_watch_agent.adapters.local import scanner
+from exlab_watch_agent.adapters.local import handles, scanner
 from exlab_watch_agent.core.discovery import destination_of
 from exlab_watch_agent.core.policy import EquipmentPolicy, Layout, MountedPathTarget
 from exlab_watch_agent.errors import RootUnavailableError
@@ -21,10 +21,11 @@ RUN = "D:\\lab\\SCOPE_01\\PROJ-0042 Cortex pilot\\Runs\\Run_2026-04-17T14-32"
 
 
 @pytest.fixture
-def disk() -> Iterator[FakeFilesystem]:
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFilesystem]:
     with Patcher() as patcher:
         assert patcher.fs is not None
         patcher.fs.os = OSType.WINDOWS
+        monkeypatch.setattr(handles, "_BY_HANDLE", False)
         yield patcher.fs
 
 

@@ -210,7 +210,9 @@ def test_it_opens_without_damage_and_without_a_hold(folder: Path) -> None:
     try:
         assert (store.hold, store.notices) == (None, ())
         assert_expected(list(store))
-        assert [store.head.seq, store.head.digest] == EXPECTED["head"]
+        seq, digest = EXPECTED["head"]
+        assert store.digest_at(seq) == digest
+        assert store.head.seq == seq + 1, "it got its name"
     finally:
         store.close()
 
@@ -371,7 +373,8 @@ def test_a_line_and_a_slot_written_now_have_the_members_of_the_kept_ones(folder:
     known = [*EXPECTED["lines"]["transition"]["members"], "following"]
     assert set().union(*map(json.loads, lines)) == set(known)
     kept, written = by_age(KEPT)[-1].read_bytes().splitlines(), by_age(folder)[-1].read_bytes().splitlines()
-    assert [json.loads(line).keys() for line in written[:3]] == [json.loads(line).keys() for line in kept[:3]]
+    head, facts, *documents = [json.loads(line).keys() for line in written[:3]]
+    assert [head, facts - {"folder"}, *documents] == [json.loads(line).keys() for line in kept[:3]]
 
 
 def test_kept_manifests_and_lists_of_what_is_wrong_are_read_and_written_as_they_are(

@@ -172,14 +172,14 @@ def test_a_link_that_is_cut_in_the_middle_costs_no_attempt_and_the_run_ends_whol
     def cut(link: Link) -> None:
         link.cut_after_bytes = link.bytes_up + (3 << 20)
 
-    assert_ends_whole_after(at, cut, "cut", "lost", "refused", "reset", "closed")
+    assert_ends_whole_after(at, cut, "cut", "lost", "refused", "reset", "closed", meanwhile=impatient)
 
 
 def impatient(equipment: EquipmentPolicy) -> Transport:
-    """Return a transport whose every wait for a byte from the server takes a second or two, instead of a minute or two."""
+    """Return a transport that waits a second or two for a byte from the server, instead of a minute or two, and tries once."""
     target, owner = equipment.target, equipment.equipment_id
     if isinstance(target, RcloneTarget):
-        brisk = rclone.Pace(connect_s=1.0, silence_s=2.0, call_s=5.0)
+        brisk = rclone.Pace(connect_s=1.0, silence_s=1.5, tries_max=1, call_s=3.0, stop_wait_s=0.5)
         return Destination(RcloneFarSide(target, pace=brisk), owner=owner)
     assert isinstance(target, RsyncSshTarget)
     pace = rsync.Pace(connect_s=1, alive_every_s=1, alive_count_max=1)

@@ -704,6 +704,17 @@ def test_a_canary_that_a_killed_agent_left_is_taken_away(tmp_path: Path) -> None
     assert os.listdir(lab.root / CACHE) == []
 
 
+def test_a_canary_whose_folder_went_away_or_became_a_link_is_removed_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "watch-agent.canary").write_text("another's")
+    (tmp_path / "root").mkdir()
+    canary.remove(str(tmp_path / "root"))
+    (tmp_path / "root" / CACHE).symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="link"):
+        canary.remove(str(tmp_path / "root"))
+    assert os.listdir(tmp_path / "outside") == ["watch-agent.canary"]
+
+
 # --- the other platforms' observer, as far as it can be tried here ---------------------------------------------------
 
 

@@ -18,20 +18,20 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TypeVar
 
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.digests import (
     Pulse,
     drop_cached,
-    open_now,
-    open_source,
-    require_unchanged,
-    unreadable,
 )
-from exlab_watch_agent.adapters.local.durable import fsync_folder, write_all
+from exlab_watch_agent.adapters.local.durable import sync_folder, temporary_name, write_all
+from exlab_watch_agent.adapters.local.handles import CREATE_FLAGS, Folder
+from exlab_watch_agent.adapters.local.identity import require_unchanged
+from exlab_watch_agent.adapters.local.sources import Sources, unreadable
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
+from exlab_watch_agent.adapters.transports.mounted.folders import Folders
 from exlab_watch_agent.adapters.transports.mounted.throttle import Throttle
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.errors import CancelledError, FailureKind, SourceChangedError, TransportError
@@ -45,14 +45,6 @@ _SMALL_PIECE_BYTES = 128 * 1024  # must stay in the processor's cache between re
 _LARGE_BYTES = 16 * 1024 * 1024
 _WRITE_BACK_EVERY_BYTES = 32 * 1024 * 1024
 
-_CREATE_FLAGS = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 _TIMES_BY_HANDLE = os.utime in os.supports_fd
 
 # A file system without hard links says one of these (vfat EPERM, cifs EOPNOTSUPP, FUSE ENOSYS).
@@ -63,13 +55,14 @@ _NO_TIMES = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSU
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One file to copy: `entry` below the source root to `temporary`, then to `final`. All in one file system.
+    """One file to copy: `entry` below the source root to a new name in `partial`, then to `final`.
 
-    `data`: the bytes to place instead of what the source holds (`replace` only).
+    `partial`: a folder, and `final`: a file, both below the root and in one file system. `data`: the bytes to place instead of
+    what the source holds (`replace` only).
     """
 
     entry: FileEntry
-    temporary: str
+    partial: str
     final: str
     data: bytes | None = None
 
@@ -81,11 +74,13 @@ class FileCopier:
         self,
         source_root: str,
         control: Control,
+        folders: Folders,
         *,
         workers: int = WORKERS,
         clock: PausingClock = SYSTEM_CLOCK,
     ) -> None:
         self._source_root = source_root
+        self._folders = folders
         self._control = control
         self._pulse = Pulse(control)
         self._has_failed = threading.Event()
@@ -98,15 +93,25 @@ class FileCopier:
 
         The names are durable only after `make_durable` of their folders.
         """
-        self._in_parallel(self._copy_new, orders)
+        with Sources(self._source_root) as sources:
+            self._in_parallel(partial(self._copy_new, sources), orders)
         self._pulse.finished()
 
     def replace(self, orders: Iterable[Order]) -> None:
         """Copy files over what has their names. Only lines appended to a log may come while it is read."""
-        self._in_parallel(self._replace, orders)
+        with Sources(self._source_root) as sources:
+            self._in_parallel(partial(self._replace, sources), orders)
 
-    def make_durable(self, folders: Iterable[str]) -> None:
-        self._in_parallel(_make_durable, folders)
+    def make_durable(self) -> None:
+        """Make the names in all folders durable that were touched."""
+        self._in_parallel(self._make_durable, sorted(self._folders.touched))  # beside each other: entered once
+
+    def _make_durable(self, relative: str) -> None:
+        try:
+            with self._folders.folder(relative) as folder:
+                sync_folder(folder)
+        except OSError as error:
+            raise classified(error, f"Cannot make {self._folders.path(relative)!r} durable") from error
 
     def _check(self) -> None:
         if self._has_failed.is_set() or self._control.is_cancelled():
@@ -141,15 +146,15 @@ class FileCopier:
         if errors:
             raise errors[0]
 
-    def _copy_new(self, order: Order) -> None:
+    def _copy_new(self, sources: Sources, order: Order) -> None:
         entry = order.entry
         try:
-            source = open_source(self._source_root, entry)
+            source = sources.open_as_listed(entry)
         except FileNotFoundError as error:
             text = f"{entry.path!r} was removed from {self._source_root} before it was copied."
             raise TransportError(FailureKind.LOCAL_FILE_VANISHED, text) from error
         try:
-            _deliver(order, lambda target: self._fill_unchanged(entry, source, target), place_new)
+            self._deliver(order, lambda target: self._fill_unchanged(entry, source, target), place_new)
         finally:
             os.close(source)
         self._pulse.finished_file()
@@ -164,17 +169,17 @@ class FileCopier:
             raise SourceChangedError(f"{entry.path!r} became shorter while it was being copied.")
         return entry.mtime_ns
 
-    def _replace(self, order: Order) -> None:
+    def _replace(self, sources: Sources, order: Order) -> None:
         path, data = order.entry.path, order.data
         if data is not None:
-            _deliver(order, lambda target: self._fill_with(data, target, order.entry), os.replace)
+            self._deliver(order, lambda target: self._fill_with(data, target, order.entry), Folder.move_over)
             return
         try:
-            source = open_now(self._source_root, path)
+            source = sources.open_now(path)
         except FileNotFoundError as error:
             raise SourceChangedError(f"{path!r} was removed before it was copied.") from error
         try:
-            _deliver(order, lambda target: self._fill_as_it_is(path, source, target), os.replace)
+            self._deliver(order, lambda target: self._fill_as_it_is(path, source, target), Folder.move_over)
         finally:
             os.close(source)
 
@@ -194,6 +199,34 @@ class FileCopier:
         if not is_as_it_was and not path.endswith(".log"):
             raise SourceChangedError(f"{path!r} changed while it was being copied.")
         return before.st_mtime_ns
+
+    def _deliver(
+        self, order: Order, fill: Callable[[int], int], put: Callable[[Folder, str, Folder, str], None]
+    ) -> None:
+        """Make a temporary file, let `fill` write it and tell its mtime, make it durable, and `put` it under its name.
+
+        After any error the temporary file is gone: a failed fsync is never repeated on the same file.
+        """
+        folder, _, name = order.final.rpartition("/")
+        temporary = temporary_name("partial")
+        try:
+            with self._folders.folder(order.partial) as here, self._folders.folder(folder) as there:
+                target = create(here, temporary)
+                try:
+                    try:
+                        mtime_ns = fill(target)
+                        settle(target, mtime_ns)
+                    finally:
+                        os.close(target)  # some network file systems report a full disk only here
+                    if not _TIMES_BY_HANDLE:
+                        _keep_time(here.path_of(temporary), mtime_ns)
+                    put(here, temporary, there, name)
+                except BaseException:
+                    with suppress(OSError):
+                        here.unlink(temporary)
+                    raise
+        except OSError as error:
+            raise classified(error, f"Cannot write {self._folders.path(order.final)!r}") from error
 
     def _move(self, path: str, source: int, target: int, size_bytes: int) -> int:
         """Move up to `size_bytes` bytes; return how many, fewer only where the source ended before."""
@@ -228,33 +261,9 @@ class FileCopier:
         return len(data)
 
 
-def _deliver(order: Order, fill: Callable[[int], int], put: Callable[[str, str], None]) -> None:
-    """Make a temporary file, let `fill` write it and tell its mtime, make it durable, and `put` it under its name.
-
-    After any error the temporary file is gone: a failed fsync is never repeated on the same file.
-    """
-    try:
-        target = create(order.temporary)
-        try:
-            try:
-                mtime_ns = fill(target)
-                settle(target, mtime_ns)
-            finally:
-                os.close(target)  # some network file systems report a full disk only here
-            if not _TIMES_BY_HANDLE:
-                _keep_time(order.temporary, mtime_ns)
-            put(order.temporary, order.final)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(order.temporary)
-            raise
-    except OSError as error:
-        raise classified(error, f"Cannot write {order.final!r}") from error
-
-
-def create(path: str) -> int:
+def create(folder: Folder, name: str) -> int:
     """Return a descriptor for writing a file that was not there, with the permissions of the share (or the umask)."""
-    return os.open(path, _CREATE_FLAGS, 0o666)
+    return folder.open(name, CREATE_FLAGS, 0o666)
 
 
 def settle(descriptor: int, mtime_ns: int | None = None) -> None:
@@ -272,42 +281,35 @@ def _keep_time(where: int | str, mtime_ns: int) -> None:
             raise
 
 
-def place_new(temporary: str, final: str) -> None:
+def place_new(here: Folder, temporary: str, there: Folder, final: str) -> None:
     """Give a whole file its final name. Raises: FileExistsError when anything has that name; it stays as it is."""
     if os.name == "nt":
-        os.rename(temporary, final)  # never replaces there
+        here.move(temporary, there, final)  # never replaces there
         return
     try:
-        os.link(temporary, final)
+        here.link(temporary, there, final)
     except FileExistsError:
         # A server that did it and lost its answer is asked again by the kernel, and then says that the name exists.
-        if not os.path.samestat(os.lstat(temporary), os.lstat(final)):
+        if not os.path.samestat(here.lstat(temporary), there.lstat(final)):
             raise
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _place_without_links(temporary, final)
+        _place_without_links(here, temporary, there, final)
         return
-    os.unlink(temporary)
+    here.unlink(temporary)
 
 
-def _place_without_links(temporary: str, final: str) -> None:
+def _place_without_links(here: Folder, temporary: str, there: Folder, final: str) -> None:
     """The same where the file system has no hard links: there the look and the rename are two steps."""
-    if os.path.lexists(final):
-        raise FileExistsError(errno.EEXIST, "File exists", final)
-    os.rename(temporary, final)
+    if there.has(final):
+        raise FileExistsError(errno.EEXIST, "File exists", there.path_of(final))
+    here.move(temporary, there, final)
 
 
-def _make_durable(folder: str) -> None:
-    try:
-        fsync_folder(Path(folder))
-    except OSError as error:
-        raise classified(error, f"Cannot make {folder!r} durable") from error
-
-
-def write_whole(path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
+def write_whole(folder: Folder, name: str, data: bytes, *, mtime_ns: int | None = None) -> None:
     """Make a small file that was not there, whole and durable. Raises: OSError."""
-    descriptor = create(path)
+    descriptor = create(folder, name)
     try:
         write_all(descriptor, data)
         settle(descriptor, mtime_ns)
@@ -316,10 +318,10 @@ def write_whole(path: str, data: bytes, *, mtime_ns: int | None = None) -> None:
 
 
 @contextmanager
-def removed_afterwards(temporary: str) -> Iterator[None]:
+def removed_afterwards(folder: Folder, name: str) -> Iterator[None]:
     """Leave no temporary file behind, whatever happens."""
     try:
         yield
     finally:
         with suppress(OSError):  # it usually has its final name by now
-            os.unlink(temporary)
+            folder.unlink(name)

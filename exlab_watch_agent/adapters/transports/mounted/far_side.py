@@ -11,25 +11,15 @@ client's cache for a second or two, which is why listings only ever fail a copy 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
-from exlab_watch_agent.adapters.local.digests import (
-    Pulse,
-    hash_descriptor,
-    new_buffer,
-    sample_descriptor,
-)
-from exlab_watch_agent.adapters.local.durable import (
-    fsync_folder,
-    is_temporary_name,
-    temporary_name,
-)
+from exlab_watch_agent.adapters.local.digests import Pulse, sample_descriptor
+from exlab_watch_agent.adapters.local.durable import is_temporary_name, sync_folder, temporary_name
+from exlab_watch_agent.adapters.local.handles import Folder
 from exlab_watch_agent.adapters.local.mounts import answers_from_a_cache, is_elsewhere, mount_of
 from exlab_watch_agent.adapters.local.tree import walk
 from exlab_watch_agent.adapters.transports.far_side import (
@@ -52,12 +42,14 @@ from exlab_watch_agent.adapters.transports.mounted.copy import (
 )
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.folders import Folders, require_apart
+from exlab_watch_agent.adapters.transports.mounted.read_back import read_back
 from exlab_watch_agent.adapters.transports.shared.own_files import CREATION_PATH, OWN_FILE_BYTES_MAX, PARTIAL_FOLDER
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.text import reason_with_name
-from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
+from exlab_watch_agent.errors import DestinationUnreachableError, TransportError
 from exlab_watch_agent.ports import Control, RemoteFile
 
 _UNHINDERED = Control()
@@ -152,28 +144,30 @@ class MountedFarSide(FarSide):
         return os.listdir(self._root)
 
     def exchange(self, path: str, data: bytes, *, mtime_ns: int, while_there: Callable[[], None] | None) -> Exchanged:
-        folders = Folders(self._root)
-        with self._waiting(folders, path) as probe:
-            write_whole(probe, data, mtime_ns=mtime_ns)
+        with Folders(self._root) as folders, self._waiting(folders, path) as (folder, name):
+            write_whole(folder, name, data, mtime_ns=mtime_ns)
             if while_there is not None:
                 while_there()
-            return Exchanged(folders.read(path, OWN_FILE_BYTES_MAX), os.lstat(probe).st_mtime_ns)
+            with Folders(self._root) as again:  # what the root's name leads to now, not what was opened
+                back = again.read(path, OWN_FILE_BYTES_MAX)
+            return Exchanged(back, folder.lstat(name).st_mtime_ns)
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
     def look(self, folder: str) -> FolderLook:
-        folders = self._below(folder)
-        return FolderLook(
-            is_empty=holds_nothing(folders.names(folder), lambda: folders.names(f"{folder}/{CACHE_FOLDER}")),
-            claim=folders.read(f"{folder}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX),
-            creation=folders.read(f"{folder}/{CREATION_PATH}", OWN_FILE_BYTES_MAX),
-        )
+        with self._below(folder) as folders:
+            return FolderLook(
+                is_empty=holds_nothing(folders.names(folder), lambda: folders.names(f"{folder}/{CACHE_FOLDER}")),
+                claim=folders.read(f"{folder}/{CLAIM_PATH}", OWN_FILE_BYTES_MAX),
+                creation=folders.read(f"{folder}/{CREATION_PATH}", OWN_FILE_BYTES_MAX),
+            )
 
     def list(self, folder: str, control: Control) -> Listing:  # noqa: ARG002
-        folders = self._below(folder)
-        if not folders.is_there(folder):
-            return Listing({})
-        found = walk(folders.path(folder), leave_out=_is_ours)
+        with self._below(folder) as folders:
+            if not folders.is_there(folder):
+                return Listing({})
+            with folders.folder(folder) as opened:
+                found = walk(opened, leave_out=_is_ours)
         return Listing(
             {entry.path: RemoteFile(entry.size_bytes, entry.mtime_ns) for entry in found.files},
             found.directories,
@@ -181,45 +175,27 @@ class MountedFarSide(FarSide):
         )
 
     def read_own(self, path: str) -> bytes | None:
-        return self._below(_folder_of(path)).read(path, OWN_FILE_BYTES_MAX)
+        with self._below(_folder_of(path)) as folders:
+            return folders.read(path, OWN_FILE_BYTES_MAX)
 
     def read_below(self, folder: str, path: str, limit_bytes: int) -> bytes | None:
-        return self._below(folder).read(f"{folder}/{path}", limit_bytes)
+        with self._below(folder) as folders:
+            return folders.read(f"{folder}/{path}", limit_bytes)
 
     def samples(self, folder: str, files: Sequence[FileEntry], control: Control) -> dict[str, str]:
         pulse = Pulse(control)
         found = {}
-        folders = self._below(folder)
-        for entry in files:
-            pulse.moved(0)
-            with folders.opened(f"{folder}/{entry.path}") as descriptor:
-                if descriptor is not None:
-                    found[entry.path] = sample_descriptor(descriptor, entry.size_bytes)
+        with self._below(folder) as folders:
+            for entry in files:
+                pulse.moved(0)
+                with folders.opened(f"{folder}/{entry.path}") as descriptor:
+                    if descriptor is not None:
+                        found[entry.path] = sample_descriptor(descriptor, entry.size_bytes)
         return found
 
-    def digests(self, folder: str, paths: Sequence[str], control: Control) -> dict[str, str]:
-        pulse = Pulse(control)
-        buffer = new_buffer()
-        found = {}
-        with contextlib.closing(self._below(folder).opened_ahead(folder, paths)) as opened:
-            for path, descriptor in opened:
-                try:
-                    size_bytes = os.fstat(descriptor).st_size
-                    found[path] = hash_descriptor(descriptor, size_bytes, buffer, pulse.moved, drops_behind=True)
-                except OSError as error:
-                    raise self._unreadable(path, error) from error
-                finally:
-                    os.close(descriptor)
-                pulse.finished_file()
-        pulse.finished()
-        return found
-
-    def _unreadable(self, path: str, error: OSError) -> OSError | TransportError:
-        """EIO can mean a bad block or a lost server: the next look at the marker shows which."""
-        if error.errno != errno.EIO:
-            return error
-        text = f"Cannot read {path!r} at {self._root}: {reason_with_name(error)}."
-        return TransportError(FailureKind.UNKNOWN, text, detail=reason_with_name(error))
+    def read_back(self, folder: str, paths: Sequence[str], control: Control) -> ReadBack:
+        self._require_no_cache(folder)
+        return read_back(self._root, folder, paths, control=control)
 
     def hashes_any_size(self) -> bool:
         return True
@@ -229,21 +205,23 @@ class MountedFarSide(FarSide):
     def send(self, shipment: Shipment) -> None:
         require_apart(self._root, shipment.source_root)
         folder = shipment.folder
-        folders = self._below(folder)
-        folders.make(folder)
-        with self._partial_folder(folders, folder) as partial:
-            self._copier(shipment.source_root, shipment.control).copy_new(
-                [self._order(folders, folder, entry, partial) for entry in shipment.files]
-            )
+        with self._below(folder) as folders:
+            folders.make(folder)
+            with self._partial_folder(folders, folder) as partial:
+                self._copier(folders, shipment.source_root, shipment.control).copy_new(
+                    [self._order(folders, folder, entry, partial) for entry in shipment.files]
+                )
+            folders.require_in_place(folder)
 
     def sync(self, folder: str) -> None:
         """Make all folders durable, not only those written to now: a push that was killed made names that nobody made durable."""
-        folders = self._below(folder)
-        folders.make(folder)
-        for below in folders.below(folder):
-            folders.touch(f"{folder}/{below}")
-        folders.touch_up_to_root(folder)
-        self._make_durable(folders)
+        with self._below(folder) as folders:
+            folders.make(folder)
+            for below in folders.below(folder):
+                folders.touch(f"{folder}/{below}")
+            folders.touch_up_to_root(folder)
+            self._make_durable(folders)
+            folders.require_in_place(folder)
 
     def replace(
         self,
@@ -254,16 +232,17 @@ class MountedFarSide(FarSide):
         control: Control,
         instead: Mapping[str, bytes],
     ) -> None:
-        folders = self._below(folder)
-        folders.make(folder)
-        with self._partial_folder(folders, folder) as partial:
-            self._copier(source_root, control).replace(
-                [self._order(folders, folder, entry, partial, data=instead.get(entry.path)) for entry in files]
-            )
-        self._make_durable(folders)
+        with self._below(folder) as folders:
+            folders.make(folder)
+            with self._partial_folder(folders, folder) as partial:
+                self._copier(folders, source_root, control).replace(
+                    [self._order(folders, folder, entry, partial, data=instead.get(entry.path)) for entry in files]
+                )
+            self._make_durable(folders)
+            folders.require_in_place(folder)
 
-    def _copier(self, source_root: str = "", control: Control = _UNHINDERED) -> FileCopier:
-        return FileCopier(source_root, control, workers=self._workers, clock=self._clock)
+    def _copier(self, folders: Folders, source_root: str = "", control: Control = _UNHINDERED) -> FileCopier:
+        return FileCopier(source_root, control, folders, workers=self._workers, clock=self._clock)
 
     def _order(
         self, folders: Folders, destination: str, entry: FileEntry, partial: str, *, data: bytes | None = None
@@ -272,93 +251,103 @@ class MountedFarSide(FarSide):
         folder = _folder_of(final)
         folders.make(folder)
         folders.touch(folder)
-        return Order(entry, temporary=f"{partial}/{temporary_name('partial')}", final=folders.path(final), data=data)
+        return Order(entry, partial=partial, final=final, data=data)
 
     @contextlib.contextmanager
     def _partial_folder(self, folders: Folders, destination: str) -> Iterator[str]:
-        """Yield the folder for files on their way; it is gone afterwards unless something of others is in it."""
-        folders.make(f"{destination}/{PARTIAL_FOLDER}")
-        partial = folders.path(f"{destination}/{PARTIAL_FOLDER}")
+        """Yield the path of the folder for files on their way; it is gone afterwards unless something of others is in it."""
+        partial = f"{destination}/{PARTIAL_FOLDER}"
+        folders.make(partial)
         try:
             yield partial
         finally:
-            with contextlib.suppress(OSError):
-                os.rmdir(partial)
+            with contextlib.suppress(OSError), folders.folder(destination) as folder:
+                folder.rmdir(PARTIAL_FOLDER)
 
     def _make_durable(self, folders: Folders) -> None:
-        self._copier().make_durable(map(folders.path, folders.touched))
+        self._copier(folders).make_durable()
 
     # --- small files -------------------------------------------------------------------------------------------------
 
     def put_new(self, path: str, data: bytes, *, temporary: str, is_lasting: bool) -> bool:
-        folder = _folder_of(path)
-        folders = self._below(folder)
-        is_first = not folders.has(path)
-        if is_first:
-            folders.make(folder)
-            with self._waiting(folders, temporary) as waiting:
-                write_whole(waiting, data)
-                try:
-                    place_new(waiting, folders.path(path))
-                except FileExistsError:  # another agent was faster
-                    is_first = False
-        if is_lasting:
-            fsync_folder(Path(folders.path(folder)))
+        above, _, name = path.rpartition("/")
+        with self._below(above) as folders:
+            is_first = not folders.has(path)
+            if is_first:
+                folders.make(above)
+                with self._waiting(folders, temporary) as (here, waiting), folders.folder(above) as there:
+                    write_whole(here, waiting, data)
+                    try:
+                        place_new(here, waiting, there, name)
+                    except FileExistsError:  # another agent was faster
+                        is_first = False
+            if is_lasting:
+                with folders.folder(above) as folder:
+                    sync_folder(folder)
         return is_first
 
     @contextlib.contextmanager
-    def _waiting(self, folders: Folders, path: str) -> Iterator[str]:
-        """Yield the path of a file that is not there now and will not be there afterwards, nor its folder where it is ours."""
-        folder = _folder_of(path)
+    def _waiting(self, folders: Folders, path: str) -> Iterator[tuple[Folder, str]]:
+        """Yield the folder and name of a file that is not there now and will not be there afterwards, nor its folder where it
+        is ours."""
+        above, _, name = path.rpartition("/")
         with contextlib.ExitStack() as stack:
-            if folder:
-                stack.enter_context(self._partial_folder(folders, _folder_of(folder)))
-            stack.enter_context(removed_afterwards(folders.path(path)))
+            if above:
+                stack.enter_context(self._partial_folder(folders, _folder_of(above)))
+            folder = stack.enter_context(folders.folder(above))
+            stack.enter_context(removed_afterwards(folder, name))
             with contextlib.suppress(OSError):  # usually there is none; one that stays is said by what follows
-                os.unlink(folders.path(path))
-            yield folders.path(path)
+                folder.unlink(name)
+            yield folder, name
 
     def put(self, path: str, data: bytes) -> None:
-        folder, _, name = path.rpartition("/")
-        folders = self._below(folder)
-        folders.make(folder)
-        folders.touch_up_to_root(folder)
-        for left in folders.names(folder) if folder else ():  # by a write that was killed
-            if left.startswith(f".{name}.") and is_temporary_name(left):
-                os.unlink(folders.path(f"{folder}/{left}"))
-        temporary = folders.path(f"{folder}/{temporary_name(name)}" if folder else temporary_name(name))
-        with removed_afterwards(temporary):
-            write_whole(temporary, data)
-            os.replace(temporary, folders.path(path))
-        self._make_durable(folders)
+        above, _, name = path.rpartition("/")
+        temporary = temporary_name(name)
+        with self._below(above) as folders:
+            folders.make(above)
+            folders.touch_up_to_root(above)
+            with folders.folder(above) as folder:
+                for left in folder.names() if above else ():  # by a write that was killed
+                    if left.startswith(f".{name}.") and is_temporary_name(left):
+                        folder.unlink(left)
+                with removed_afterwards(folder, temporary):
+                    write_whole(folder, temporary, data)
+                    folder.replace(temporary, name)
+            self._make_durable(folders)
 
     # --- making room -------------------------------------------------------------------------------------------------
 
     def present(self, folder: str, paths: Sequence[str]) -> Sequence[str]:
-        folders = self._below(folder)
-        return [path for path in paths if folders.has(f"{folder}/{path}")]
+        with self._below(folder) as folders:
+            return [path for path in paths if folders.has(f"{folder}/{path}")]
 
     def new_numbered(self, parent: str) -> str:
-        return self._below(parent).new_numbered(parent)
+        with self._below(parent) as folders:
+            return folders.new_numbered(parent)
 
     def move(self, from_folder: str, to_folder: str, paths: Sequence[str]) -> None:
-        folders = self._below(from_folder)
-        for path in paths:
-            new_folder = _folder_of(f"{to_folder}/{path}")
-            folders.make(new_folder)
-            with contextlib.suppress(FileNotFoundError):  # one name of two that this share takes for the same
-                os.rename(folders.path(f"{from_folder}/{path}"), folders.path(f"{to_folder}/{path}"))
-            folders.touch_up_to_root(new_folder)
-            folders.touch(_folder_of(f"{from_folder}/{path}"))
-        self._make_durable(folders)
+        with self._below(from_folder) as folders:
+            for path in paths:
+                old_folder, _, name = f"{from_folder}/{path}".rpartition("/")
+                new_folder = _folder_of(f"{to_folder}/{path}")
+                folders.make(new_folder)
+                with (
+                    folders.folder(old_folder) as here,
+                    folders.folder(new_folder) as there,
+                    contextlib.suppress(FileNotFoundError),  # one name of two that this share takes for the same
+                ):
+                    here.move(name, there, name)
+                folders.touch_up_to_root(new_folder)
+                folders.touch(old_folder)
+            self._make_durable(folders)
 
     def clear_partials(self, folder: str) -> None:
-        folders = self._below(folder)
-        partial = f"{folder}/{PARTIAL_FOLDER}"
-        for name in folders.names(partial):
-            path = folders.path(f"{partial}/{name}")
-            if is_temporary_name(name) and stat.S_ISREG(os.lstat(path).st_mode):
-                os.unlink(path)
-        if folders.is_there(partial):
-            with contextlib.suppress(OSError):
-                os.rmdir(folders.path(partial))
+        with self._below(folder) as folders:
+            if not folders.is_there(f"{folder}/{PARTIAL_FOLDER}"):
+                return
+            with folders.folder(f"{folder}/{PARTIAL_FOLDER}") as partial:
+                for name in partial.names():
+                    if is_temporary_name(name) and stat.S_ISREG(partial.lstat(name).st_mode):
+                        partial.unlink(name)
+            with contextlib.suppress(OSError), folders.folder(folder) as above:
+                above.rmdir(PARTIAL_FOLDER)

@@ -11,11 +11,13 @@ import os
 import stat
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
+from typing import Self
 
 from exlab_watch_agent.adapters.local.digests import drop_cached, fetch_anew
-from exlab_watch_agent.adapters.local.durable import READ_FLAGS, is_link
+from exlab_watch_agent.adapters.local.handles import READ_FLAGS, RUN_LEVELS, Folder, folder_at, statuses_below
+from exlab_watch_agent.adapters.local.reach import Reach
 from exlab_watch_agent.adapters.local.tree import read_at_most
 from exlab_watch_agent.errors import FailureKind, TransportError
 
@@ -26,42 +28,57 @@ _FILES_AHEAD = 8
 
 
 class Folders:
-    """The folders below one root, each looked at once: no link is walked through, neither to read nor to write.
+    """The folders below one root, each entered step by step: no link is walked through, neither to read nor to write.
 
-    `touched` are those whose names changed, and which must therefore be made durable. For one operation, one thread.
+    `touched` are those whose names changed, and which must therefore be made durable. For one operation; `folder` for many
+    threads, all else for one. The root itself may be reached through links. Raises: OSError when it is not there.
     """
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._reach = Reach(folder_at(root))
         self._real: set[str] = {""}
         self.touched: set[str] = set()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reach.close()
+
+    def folder(self, relative: str) -> AbstractContextManager[Folder]:
+        """Return what yields a folder that is there. Raises: OSError."""
+        return self._reach.folder(relative)
+
     def path(self, relative: str) -> str:
         return f"{self._root}/{relative}" if relative else self._root
+
+    def require_in_place(self, relative: str) -> None:
+        """Raise OSError unless the folder is still the one that was worked in: it may have been moved, or its share be gone."""
+        with folder_at(self._root) as root, root.below(relative) as now, self.folder(relative) as then:
+            if not os.path.samestat(now.status(), then.status()):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), now.path)
 
     def is_there(self, relative: str) -> bool:
         """Say whether it is a real folder, reached through real folders only. Raises: OSError."""
         if relative in self._real:
             return True
-        if not self.is_there(relative.rpartition("/")[0]):
-            return False
         try:
-            status = os.lstat(self.path(relative))
+            with self.folder(relative):
+                self._real.add(relative)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        if is_link(status) or not stat.S_ISDIR(status.st_mode):
-            return False
-        self._real.add(relative)
         return True
 
     def make(self, relative: str) -> None:
         """Make the folder and those above it, never the root. Raises: TransportError if something else is there."""
         if relative in self._real:
             return
-        parent = relative.rpartition("/")[0]
+        parent, _, name = relative.rpartition("/")
         self.make(parent)
         try:
-            os.mkdir(self.path(relative))
+            with self.folder(parent) as folder:
+                folder.mkdir(name)
             self.touch(parent)
         except FileExistsError:
             if not self.is_there(relative):
@@ -84,30 +101,42 @@ class Folders:
 
     def names(self, relative: str) -> list[str]:
         """Return all names in a folder, none where it is absent. Raises: OSError."""
-        return os.listdir(self.path(relative)) if self.is_there(relative) else []
+        if not self.is_there(relative):
+            return []
+        with self.folder(relative) as folder:
+            return folder.names()
 
     def has(self, relative: str) -> bool:
         """Say whether anything at all has this name, a link itself included."""
-        return self.is_there(relative.rpartition("/")[0]) and os.path.lexists(self.path(relative))
+        parent, _, name = relative.rpartition("/")
+        if not self.is_there(parent):
+            return False
+        with self.folder(parent) as folder:
+            return folder.has(name)
 
     def below(self, relative: str) -> Iterator[str]:
         """Yield every folder below, relative to it. Asks for no file's attributes, which a network share would charge for."""
         pending = [""]
         while pending:
             prefix = pending.pop()
-            with os.scandir(f"{self.path(relative)}/{prefix}") as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        yield prefix + entry.name
-                        pending.append(f"{prefix}{entry.name}/")
+            with (
+                self.folder(f"{relative}/{prefix}".rstrip("/")) as folder,
+                folder.again(to_list=True) as listed,
+                listed.scan() as entries,
+            ):
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            for name in names:
+                yield prefix + name
+                pending.append(f"{prefix}{name}/")
 
     def new_numbered(self, parent: str) -> str:
         """Return the first numbered folder below `parent` that was not there, made now and by us alone."""
         self.make(parent)
-        for number in count(1):
-            with suppress(FileExistsError):
-                os.mkdir(self.path(f"{parent}/{number}"))
-                return f"{parent}/{number}"
+        with self.folder(parent) as folder:
+            for number in count(1):
+                with suppress(FileExistsError):
+                    folder.mkdir(str(number))
+                    return f"{parent}/{number}"
         raise AssertionError("unreachable")
 
     def descriptor(self, path: str) -> int | None:
@@ -115,10 +144,10 @@ class Folders:
 
         Raises: OSError.
         """
-        if not self.is_there(path.rpartition("/")[0]):
-            return None
+        parent, _, name = path.rpartition("/")
         try:
-            descriptor = os.open(self.path(path), READ_FLAGS)
+            with self.folder(parent) as folder:
+                descriptor = folder.open(name, READ_FLAGS)
         except OSError as error:
             if error.errno in _NO_FILE:
                 return None
@@ -138,25 +167,25 @@ class Folders:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def opened_ahead(self, above: str, paths: Iterable[str]) -> Generator[tuple[str, int], None, None]:
+    def opened_ahead(self, above: str, paths: Iterable[str]) -> Generator[tuple[str, int, bool], None, None]:
         """Yield each file below `above` that is there with its descriptor, to be closed by the caller.
 
-        The next ones are on their way meanwhile.
+        And whether this PC's cache held nothing of it any more. The next ones are on their way meanwhile.
         """
-        waiting: deque[tuple[str, int]] = deque()
+        waiting: deque[tuple[str, int, bool]] = deque()
         try:
             for path in paths:
                 descriptor = self.descriptor(f"{above}/{path}")
                 if descriptor is None:
                     continue
-                waiting.append((path, descriptor))
-                fetch_anew(descriptor)
+                waiting.append((path, descriptor, False))
+                waiting[-1] = (path, descriptor, fetch_anew(descriptor))
                 if len(waiting) > _FILES_AHEAD:
                     yield waiting.popleft()
             while waiting:
                 yield waiting.popleft()
         finally:
-            for _, descriptor in waiting:
+            for _, descriptor, _ in waiting:
                 os.close(descriptor)
 
     def read(self, path: str, limit_bytes: int) -> bytes | None:
@@ -175,17 +204,13 @@ def require_apart(root: str, source_root: str) -> None:
     day. Here nothing is written, and it is asked at the moment of each copy. So both stay.
     """
     here, there = os.path.realpath(source_root), os.path.realpath(root)
-    parents = [here]
-    while os.path.dirname(parents[-1]) != parents[-1]:
-        parents.append(os.path.dirname(parents[-1]))
-    if there == here or there.startswith(here + os.sep) or any(_is_same_folder(there, p) for p in parents[:4]):
+    levels = statuses_below(
+        source_root, RUN_LEVELS
+    )  # one that is gone is different: opening it then says which side is lost
+    if (
+        there == here
+        or there.startswith(here + os.sep)
+        or any(os.path.samestat(os.stat(root), level) for level in levels)
+    ):
         text = f"The destination {root} leads to the run's own folder {source_root}: give another transport path."
         raise TransportError(FailureKind.AUTH, text)
-
-
-def _is_same_folder(one: str, other: str) -> bool:
-    """Say whether both paths lead to one folder. One that is gone counts as different: opening it then says which side is lost."""
-    try:
-        return os.path.samefile(one, other)
-    except FileNotFoundError:
-        return False

@@ -65,7 +65,6 @@ _FLAGS = (
     "--ignore-existing",  # a name that is there when rclone looks is skipped; the few of our own say otherwise
     "--ignore-checksum",  # the module far_side.py says why
     "--retries=1",
-    "--low-level-retries=3",
     "--multi-thread-streams=0",
     "--buffer-size=1M",  # more would be read long before it is sent, and a change meanwhile not be seen
     f"--partial-suffix={PARTIAL_SUFFIX}",
@@ -190,7 +189,12 @@ class RcloneDaemon:
             self._clock.pause(_LISTENS_EVERY_S)
 
     def _flags(self) -> tuple[str, ...]:
-        return (*_FLAGS, f"--contimeout={self._pace.connect_s:g}s", f"--timeout={self._pace.silence_s:g}s")
+        return (
+            *_FLAGS,
+            f"--low-level-retries={self._pace.tries_max}",
+            f"--contimeout={self._pace.connect_s:g}s",
+            f"--timeout={self._pace.silence_s:g}s",
+        )
 
     def _answers(self) -> bool:
         connection = self._new_connection()

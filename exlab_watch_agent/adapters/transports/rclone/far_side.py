@@ -67,6 +67,7 @@ from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.policy import RcloneTarget
 from exlab_watch_agent.errors import (
     CancelledError,
@@ -212,8 +213,8 @@ class RcloneFarSide(FarSide):
     def samples(self, folder: str, files: Sequence[FileEntry], control: Control) -> dict[str, str]:
         return self._proof.samples(folder, files, control)
 
-    def digests(self, folder: str, paths: Sequence[str], control: Control) -> dict[str, str]:
-        return self._proof.digests(folder, paths, control)
+    def read_back(self, folder: str, paths: Sequence[str], control: Control) -> ReadBack:
+        return self._proof.read_back(folder, paths, control)
 
     def hashes_any_size(self) -> bool:
         return self._proof.hashes_any_size()

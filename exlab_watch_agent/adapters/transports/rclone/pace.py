@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """All in seconds. Tests hand over a quicker one.
+    """All in seconds, but the count. Tests hand over a quicker one.
 
     `connect_s`, `silence_s`: rclone's own `--contimeout` and `--timeout`, for a connection to come about and for a byte to
     come over it.
+    `tries_max`: rclone's own `--low-level-retries`. Between its tries rclone waits up to two seconds, and tries of tries add up.
     `call_s`: for rclone's answer to a question; longer than `connect_s` and `silence_s` together, so that it is rclone that
     says what was wrong.
     `idle_s`: how long a connection to rclone may lie idle and be used again. rclone closes one that nobody uses for 60 s,
@@ -23,6 +24,7 @@ class Pace:
 
     connect_s: float = 15.0
     silence_s: float = 120.0
+    tries_max: int = 3
     call_s: float = 150.0
     idle_s: float = 30.0
     start_s: float = 30.0

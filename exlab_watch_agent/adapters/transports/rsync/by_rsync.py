@@ -63,6 +63,7 @@ from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.core.push_plan import folders_of
 from exlab_watch_agent.errors import FailureKind, TransportError
@@ -185,7 +186,7 @@ class RsyncOnlyFarSide(FarSide):
     def samples(self, folder: str, files: Sequence[FileEntry], control: Control) -> dict[str, str]:  # noqa: ARG002
         raise AssertionError("`can` says that no ranges are read")
 
-    def digests(self, folder: str, paths: Sequence[str], control: Control) -> dict[str, str]:
+    def read_back(self, folder: str, paths: Sequence[str], control: Control) -> ReadBack:
         there = self._data_below(folder, control)
         files = [(p, there[p].size_bytes) for p in paths if p in there and there[p].kind == stat.S_IFREG]
         found: dict[str, str] = {}
@@ -197,7 +198,7 @@ class RsyncOnlyFarSide(FarSide):
                     with contextlib.suppress(FileNotFoundError):  # it went away there meanwhile
                         found[path] = _hashed(at / folder / path, pulse)
         pulse.finished()
-        return found
+        return ReadBack(found, HowRead.DOWNLOAD, is_past_cache=True)
 
     def hashes_any_size(self) -> bool:
         return False

@@ -52,6 +52,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import CREATION_PATH
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import (
     FailureKind,
@@ -195,8 +196,10 @@ class ShellFarSide(FarSide):
             root.blocks(folder, sampler.blocks, sampler.take)
         return sampler.digests()
 
-    def digests(self, folder: str, paths: Sequence[str], control: Control) -> dict[str, str]:
-        return self._hashing.digests(folder, paths, control)
+    def read_back(self, folder: str, paths: Sequence[str], control: Control) -> ReadBack:
+        found = self._hashing.digests(folder, paths, control)
+        is_hashed_there = self.connection.tools().hasher is not None
+        return ReadBack(found, HowRead.SERVER_HASH if is_hashed_there else HowRead.DOWNLOAD, is_past_cache=True)
 
     def hashes_any_size(self) -> bool:
         return self.connection.tools().hasher is not None

@@ -1,6 +1,7 @@
 """The local side of a push by a tool: that the files are those of the list, before and after, and what small ones hold now.
 
-Not here: hashing (digests.py), and what becomes of the bytes (the transports).
+Not here: hashing (digests.py), how a file is reached (sources.py), and what becomes of the bytes (the transports). The tool itself
+takes paths and resolves them anew: what it read is judged by what was here before and after (docs/transports.md, What remains).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 
-from exlab_watch_agent.adapters.local.digests import open_now, open_source, require_unchanged, unreadable
+from exlab_watch_agent.adapters.local.identity import require_unchanged
+from exlab_watch_agent.adapters.local.sources import Sources, unreadable
 from exlab_watch_agent.adapters.local.tree import read_at_most
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.errors import FailureKind, SourceChangedError, TransportError
@@ -17,29 +19,28 @@ from exlab_watch_agent.errors import FailureKind, SourceChangedError, TransportE
 
 def require_sources(source_root: str, files: Iterable[FileEntry]) -> None:
     """Open each file once. Raises: SourceChangedError, RunUnreadableError; TransportError with `local_file_vanished`."""
-    for entry in files:
-        try:
-            os.close(open_source(source_root, entry))
-        except FileNotFoundError as error:
-            text = f"{entry.path!r} was removed from {source_root} before it was copied."
-            raise TransportError(FailureKind.LOCAL_FILE_VANISHED, text) from error
+    with Sources(source_root) as sources:
+        for entry in files:
+            try:
+                os.close(sources.open_as_listed(entry))
+            except FileNotFoundError as error:
+                text = f"{entry.path!r} was removed from {source_root} before it was copied."
+                raise TransportError(FailureKind.LOCAL_FILE_VANISHED, text) from error
 
 
 def require_sources_unchanged(source_root: str, files: Iterable[FileEntry]) -> None:
     """Raise SourceChangedError unless each file is still what its entry says: then what was read is what was listed."""
-    for entry in files:
-        try:
-            require_unchanged(entry, os.lstat(f"{source_root}/{entry.path}"))
-        except OSError as error:
-            raise SourceChangedError(f"{entry.path!r} went away while it was being copied.") from error
+    with Sources(source_root) as sources:
+        for entry in files:
+            try:
+                require_unchanged(entry, sources.status_now(entry.path))
+            except FileNotFoundError as error:
+                raise SourceChangedError(f"{entry.path!r} went away while it was being copied.") from error
 
 
 def as_it_is(source_root: str, path: str) -> FileEntry:
     """Return a file's entry as it is now. A log may have grown since it was listed."""
-    try:
-        descriptor = open_now(source_root, path)
-    except FileNotFoundError as error:
-        raise SourceChangedError(f"{path!r} was removed before it was copied.") from error
+    descriptor = _open_now(source_root, path)
     try:
         status = os.fstat(descriptor)
     finally:
@@ -57,10 +58,7 @@ def bytes_to_place(source_root: str, path: str, instead: Mapping[str, bytes]) ->
 
 def read_as_it_is(source_root: str, path: str) -> bytes:
     """Return what a small file holds at this moment. What a log gets meanwhile comes next time."""
-    try:
-        descriptor = open_now(source_root, path)
-    except FileNotFoundError as error:
-        raise SourceChangedError(f"{path!r} was removed before it was copied.") from error
+    descriptor = _open_now(source_root, path)
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
@@ -75,3 +73,11 @@ def read_as_it_is(source_root: str, path: str) -> bytes:
     if not is_as_it_was and not path.endswith(".log"):
         raise SourceChangedError(f"{path!r} changed while it was being copied.")
     return data
+
+
+def _open_now(source_root: str, path: str) -> int:
+    try:
+        with Sources(source_root) as sources:
+            return sources.open_now(path)
+    except FileNotFoundError as error:
+        raise SourceChangedError(f"{path!r} was removed before it was copied.") from error

@@ -18,11 +18,11 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from exlab_watch_agent.adapters.local.tree import is_inside
-from exlab_watch_agent.core.claim import Claim, DestinationLook
+from exlab_watch_agent.core.claim import CLAIM_SCHEMA, FORMER_MAX, Claim, DestinationLook, FormerHolder
 from exlab_watch_agent.core.creation import RunIdentity, identity_in, says_synced
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.core.rollback import TrailPosition
@@ -83,7 +83,7 @@ def marker_id_in(data: bytes) -> str | None:
 
 
 def claim_text(claim: Claim) -> bytes:
-    return _text({"schema": SCHEMA, **asdict(claim)})
+    return _text({"schema": CLAIM_SCHEMA, **asdict(claim)})
 
 
 def claim_in(data: bytes) -> Claim | None:
@@ -97,12 +97,33 @@ def claim_in(data: bytes) -> Claim | None:
     if not all(isinstance(text, str) for text in texts):
         return None
     job_id, equipment_id, run, *rest = (str(text) for text in texts)
-    return Claim(job_id=job_id, equipment_id=equipment_id, run=run, identity=RunIdentity(*rest))
+    generation = members.get("generation")
+    return Claim(
+        job_id=job_id,
+        equipment_id=equipment_id,
+        run=run,
+        identity=RunIdentity(*rest),
+        state_folder=_string(members.get("state_folder")),
+        host=_string(members.get("host"))[:WORDS_MAX],
+        generation=generation if isinstance(generation, int) and 0 < generation <= SEQ_MAX else 1,
+        former=_former_in(members.get("former")),
+    )
+
+
+def _former_in(listed: object) -> tuple[FormerHolder, ...]:
+    items = listed[-FORMER_MAX:] if isinstance(listed, list) else []
+    names = [member.name for member in fields(FormerHolder)]
+    return tuple(FormerHolder(*(_string(_mapping(item).get(name))[:WORDS_MAX] for name in names)) for item in items)
 
 
 def sealed_as(data: bytes) -> str:
     """Return the digest of the manifest that a claim says was proven; empty before the seal, which adds this member."""
     return _string(_object_in(data).get("manifest_sha256"))
+
+
+def sealed_at_in(data: bytes) -> str:
+    """Return when a claim says that its copy was sealed, as it says it; empty where it does not."""
+    return _string(_object_in(data).get("sealed_at"))[:WORDS_MAX]
 
 
 def anchor_in(data: bytes) -> TrailPosition | None:
@@ -168,6 +189,7 @@ def look_of(
         says_synced=is_synced,
         sealed_as=proven_as,
         anchor=None if claim is None else anchor_in(claim),
+        sealed_at="" if claim is None else sealed_at_in(claim),
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
+import mmap
 import os
 import shutil
 import stat
@@ -15,21 +17,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local import digests
+from exlab_watch_agent.adapters.local import page_cache
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
+from exlab_watch_agent.adapters.local.digests import LocalDigester
+from exlab_watch_agent.adapters.local.handles import Folder
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.transports.destination import Destination
-from exlab_watch_agent.adapters.transports.mounted import folders
 from exlab_watch_agent.adapters.transports.mounted.copy import place_new
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.adapters.transports.mounted.throttle import Throttle
 from exlab_watch_agent.core.creation import identity_in
+from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.errors import (
+    AgentError,
     CancelledError,
     DestinationUnreachableError,
     FailureKind,
@@ -50,12 +56,16 @@ from tests.adapters.transports.contract import (
     needs,
     tree,
 )
+from tests.lab.disks import damage, full_disk, loop_disk
+from tests.lab.swapping import deep_folder, swapping, write_below
 
 CACHE = f"{RUN}/.exlab-wizard"
 FS_IOC_SHUTDOWN = 0x8004587D
 
 
 class TestContract(TransportContract):
+    HOW_READ: ClassVar[HowRead] = HowRead.NOWAIT
+
     def constructor(self, root: Path) -> str:
         return (
             "from exlab_watch_agent.adapters.transports.destination import Destination\n"
@@ -114,13 +124,13 @@ class Recorder:
             fsync(descriptor)
             self.done.append(("fsync", self._key(os.fstat(descriptor))))
 
-        def note_link(source: str, target: str) -> None:
-            link(source, target)
-            self.done.append(("name", self._key(os.lstat(target))))
+        def note_link(source: str, target: str, **how: Any) -> None:
+            link(source, target, **how)
+            self.done.append(("name", self._key(os.lstat(target, dir_fd=how["dst_dir_fd"]))))
 
-        def note_replace(source: str, target: str) -> None:
-            replace(source, target)
-            self.done.append(("name", self._key(os.lstat(target))))
+        def note_replace(source: str, target: str, **how: Any) -> None:
+            replace(source, target, **how)
+            self.done.append(("name", self._key(os.lstat(target, dir_fd=how["dst_dir_fd"]))))
 
         monkeypatch.setattr(os, "fsync", note_fsync)
         monkeypatch.setattr(os, "link", note_link)
@@ -241,34 +251,70 @@ def is_cached(path: Path) -> bool:
         os.close(descriptor)
 
 
-def test_what_is_hashed_is_not_answered_by_the_page_cache(
-    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not hasattr(os, "RWF_NOWAIT"):
-        pytest.skip("only Linux can be asked what is cached")
-    listed = fill(run, {"small.bin": b"a" * 5000, "large.bin": os.urandom(3_000_000)})
+def test_what_is_hashed_is_not_answered_by_the_page_cache(run: Path, there: Path, transport: Destination) -> None:
+    listed = fill(run, {"small.bin": b"a" * 5000, "large.bin": os.urandom(3_000_000), "empty.bin": b""})
     transport.copy(str(run), listed, RUN, control=FREE)
-    names = ["small.bin", "large.bin"]
+    names = ["small.bin", "large.bin", "empty.bin"]
     for name in names:
         (there / name).read_bytes()
-    if not is_cached(there / "large.bin"):
-        pytest.skip("this file system does not tell what is cached")
-    was_dropped: list[bool] = []
+    assert is_cached(there / "large.bin")
+    read = transport.read_back(RUN, names, control=FREE)
+    assert (read.how, read.is_past_cache) == (HowRead.NOWAIT, True)
+    assert not any(is_cached(there / name) for name in names[:2]), "and nothing of it stays in memory"
 
-    def drop_only(descriptor: int) -> None:
-        digests.drop_cached(descriptor)
-        was_dropped.append(not is_cached(there / names[len(was_dropped)]))
 
-    monkeypatch.setattr(folders, "fetch_anew", drop_only)
-    transport.digests(RUN, names, control=FREE)
-    assert was_dropped == [True, True]
-    assert not any(is_cached(there / name) for name in names)
+@contextlib.contextmanager
+def mapped_by_another(path: Path) -> Iterator[None]:
+    """Keep all pages of a file in the page cache, whatever is advised, as a program does that has it mapped."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        for page in range(0, len(memory), mmap.PAGESIZE):
+            assert memory[page] >= 0
+        yield
+
+
+def test_damage_below_the_cache_is_found_also_of_a_file_that_a_program_has_mapped(run: Path, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    listed = fill(run, {"a.bin": data})
+    image, mount = tmp_path / "image", tmp_path / "mount"
+    with loop_disk(mount, image=image):
+        transport = Destination(MountedFarSide(str(mount)))
+        transport.copy(str(run), listed, RUN, control=FREE)
+        good = transport.read_back(RUN, ["a.bin"], control=FREE)
+        subprocess.run(["sync", "-f", str(mount)], check=True)
+        with mapped_by_another(mount / RUN / "a.bin"):
+            damage(image, data[8192:12288])
+            assert (mount / RUN / "a.bin").read_bytes() == data, "a cache hides it"
+            read = transport.read_back(RUN, ["a.bin"], control=FREE)
+        assert read.digests != good.digests
+        assert (read.how, read.is_past_cache) == (HowRead.O_DIRECT, True)
+
+
+def test_a_file_that_may_have_come_from_the_cache_is_said_to(
+    run: Path, there: Path, transport: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = fill(run, {"a.bin": os.urandom(3_000_000), "b.bin": b"b"})
+    transport.copy(str(run), listed, RUN, control=FREE)
+    # A file system that takes no direct read, which no disk of this machine is.
+    monkeypatch.setattr(page_cache, "_O_DIRECT", 0)
+    with mapped_by_another(there / "a.bin"):
+        read = transport.read_back(RUN, ["a.bin", "b.bin"], control=FREE)
+    assert (read.how, read.is_past_cache) == (HowRead.PAGE_CACHE, False)
+    assert read.digests == LocalDigester().digests(str(run), listed, control=FREE)
+
+
+def test_what_lies_in_memory_alone_has_nothing_below_the_cache(run: Path, tmp_path: Path) -> None:
+    listed = fill(run, {"a.bin": b"a" * 5000})
+    mount = tmp_path / "mount"
+    with full_disk(mount, size="8m"):
+        transport = Destination(MountedFarSide(str(mount)))
+        transport.copy(str(run), listed, RUN, control=FREE)
+        assert transport.read_back(RUN, ["a.bin"], control=FREE).is_past_cache
 
 
 CRASH_POINTS = [
     (call, nth)
     for call, most in [
-        ("mkdir", 6), ("sendfile", 3), ("utimensat", 2), ("fsync", 8), ("link", 3), ("unlink", 3), ("rmdir", 2),
+        ("mkdirat", 6), ("sendfile", 3), ("utimensat", 2), ("fsync", 8), ("linkat", 3), ("unlinkat", 5),
     ]
     for nth in range(1, most + 1)
 ]  # fmt: skip
@@ -459,7 +505,8 @@ def test_a_name_that_a_lost_answer_gave_us_already_is_ours(tmp_path: Path, monke
     """Over NFS the kernel asks again, and then is told that the name exists."""
     (tmp_path / "temporary").write_bytes(b"a")
     os.link(tmp_path / "temporary", tmp_path / "final")
-    place_new(str(tmp_path / "temporary"), str(tmp_path / "final"))
+    folder = Folder(str(tmp_path))
+    place_new(folder, "temporary", folder, "final")
     assert tree(tmp_path) == {"final": b"a"}
 
 
@@ -544,7 +591,7 @@ def test_what_a_push_stopped_at_once_leaves_counts_as_nothing(
     assert transport.look(RUN).is_empty
 
 
-def test_a_vanished_partial_folder_is_not_made_again_in_the_middle(
+def test_a_folder_that_goes_away_in_the_middle_is_not_made_again_and_is_said(
     run: Path, there: Path, transport: Destination
 ) -> None:
     """It is what keeps data off the local disk when the share is taken away below us."""
@@ -584,8 +631,8 @@ def test_a_share_that_answers_from_a_cache_alone_is_unreachable(
     def gone(what: object, *arguments: object, **options: object) -> object:
         if call == "open" and not (int(str(arguments[0])) & os.O_CREAT):
             return real(what, *arguments, **options)
-        if call == "unlink" and not os.path.lexists(str(what)):
-            return real(what)
+        if call == "unlink" and str(what) not in os.listdir(root):
+            return real(what, *arguments, **options)
         raise OSError(errno.EHOSTDOWN, "Host is down")
 
     monkeypatch.setattr(os, call, gone)
@@ -598,7 +645,7 @@ def test_a_share_that_answers_from_a_cache_alone_is_unreachable(
 
 def test_a_root_that_is_a_file_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DestinationUnreachableError, match="not a folder"):
+    with pytest.raises(DestinationUnreachableError, match="Not a directory"):
         Destination(MountedFarSide(str(tmp_path / "file"))).bind()
 
 
@@ -778,3 +825,69 @@ def test_the_marker_is_required_before_and_after_each_piece_of_work(root: Path, 
     (root / ".exlab-watch-agent.json").unlink()
     with pytest.raises(DestinationUnreachableError):
         transport.require_marker(expected_marker_id=marker_id)
+
+
+# --- step by step ------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_that_is_longer_than_the_system_takes_arrives_is_proven_and_moved_aside(tmp_path: Path) -> None:
+    with deep_folder(tmp_path) as home:
+        path = "/".join(["d" * 250] * 20 + ["image.tif"])
+        write_below(home, ["local", *path.split("/")], b"x" * 3000)
+        write_below(home, ["local", "a", "image.tif"], b"y")
+        (home / "nas").mkdir()
+        transport = Destination(MountedFarSide(str(home / "nas")))
+        listed = entries(home / "local")
+        transport.copy(str(home / "local"), listed, RUN, control=FREE)
+        assert set(transport.listing(RUN)) == {path, "a/image.tif"}
+        here = LocalDigester().digests(str(home / "local"), listed, control=FREE)
+        assert transport.read_back(RUN, [path, "a/image.tif"], control=FREE).digests == here
+        assert transport.samples(RUN, listed, control=FREE) is not None
+        assert transport.read_small(RUN, path, limit_bytes=2) == b"xx"
+        transport.set_aside(RUN, [path])
+        assert set(transport.listing(RUN)) == {"a/image.tif"}
+        assert transport.listing(f".exlab-superseded/{RUN}/1").keys() == {path}
+
+
+def test_no_bytes_come_from_where_a_swapped_folder_of_the_run_leads(
+    tmp_path: Path, run: Path, there: Path, transport: Destination
+) -> None:
+    listed = fill(run, {"a/image.tif": b"x", ".exlab-wizard/note.json": b"{}"})
+    (tmp_path / "outside").mkdir()
+    for name in ("image.tif", "note.json"):
+        (tmp_path / "outside" / name).write_bytes(b"what only root may read")
+    for name in ("link", "link2"):
+        (tmp_path / name).symlink_to(tmp_path / "outside")
+    own = DiskRunTree().cache_files(str(run))
+    until_s = time.monotonic() + 1.0
+    with swapping(run / "a", tmp_path / "link"), swapping(run / ".exlab-wizard", tmp_path / "link2"):
+        while time.monotonic() < until_s:
+            with contextlib.suppress(AgentError):
+                transport.copy(str(run), listed, RUN, control=FREE)
+            with contextlib.suppress(AgentError):
+                transport.replace(str(run), own, RUN, control=FREE)
+            with contextlib.suppress(AgentError):
+                transport.set_aside(RUN, ["a/image.tif"])
+    arrived = [path.read_bytes() for path in transport_root(there).rglob("*") if path.is_file()]
+    assert set(arrived) <= {b"x", b"{}"}
+
+
+def transport_root(there: Path) -> Path:
+    return next(parent for parent in there.parents if parent.name == "nas")
+
+
+def test_nothing_is_written_where_a_swapped_folder_of_the_destination_leads(
+    tmp_path: Path, run: Path, there: Path, transport: Destination
+) -> None:
+    listed = fill(run, {f"a/{n}.tif": b"x" for n in range(20)})
+    (there / "a").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    until_s = time.monotonic() + 1.0
+    with swapping(there / "a", tmp_path / "link"):
+        while time.monotonic() < until_s:
+            with contextlib.suppress(AgentError):
+                transport.copy(str(run), listed, RUN, control=FREE)
+            with contextlib.suppress(AgentError):
+                transport.set_aside(RUN, [entry.path for entry in listed])
+    assert os.listdir(tmp_path / "outside") == []

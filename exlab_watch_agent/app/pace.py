@@ -1,0 +1,28 @@
+"""How long a whole agent waits for what: the paces of its parts in one value, which it hands on to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exlab_watch_agent.adapters.transports.rclone import pace as rclone
+from exlab_watch_agent.adapters.transports.rsync import pace as rsync
+from exlab_watch_agent.adapters.watching import pace as watching
+from exlab_watch_agent.core import pace as engine
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """All in seconds. Tests hand over a quicker one.
+
+    `live_every_s`: how often at most the live view is written. `supervise_every_s`: how often the watching is looked after.
+    """
+
+    engine: engine.Pace = engine.PACE
+    watching: watching.Pace = watching.PACE
+    rclone: rclone.Pace = rclone.PACE
+    rsync: rsync.Pace = rsync.PACE
+    live_every_s: float = 0.5
+    supervise_every_s: float = 1.0
+
+
+PACE = Pace()

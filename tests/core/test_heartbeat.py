@@ -1,0 +1,56 @@
+"""Whether the agent that claims a copy must be thought at work: in doubt it is."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from exlab_watch_agent.core.heartbeat import SignOfLife, is_at_work, sign_in
+
+NOW = datetime(2026, 4, 18, 12, tzinfo=UTC)
+HERE = "m" * 32
+SIGN = SignOfLife(NOW - timedelta(hours=1), "labpc", "theirs", "another machine", "/state")
+
+
+@pytest.mark.parametrize(
+    ("sign", "is_working"),
+    [
+        (SIGN, True),
+        (SignOfLife(NOW + timedelta(days=900), "labpc", "theirs"), True),  # its clock or ours is wrong
+        (SignOfLife(NOW - timedelta(days=1), "labpc", "theirs"), True),
+        (SignOfLife(NOW - timedelta(days=1, seconds=1), "labpc", "theirs"), False),
+        (SignOfLife(SIGN.at, "labpc", "a third one"), False),
+        (SignOfLife(SIGN.at, "labpc"), True),  # of the first version, which says no name
+        (SignOfLife(SIGN.at, "labpc", "theirs", HERE, "/state"), True),
+        (SignOfLife(SIGN.at, "labpc", "theirs", HERE, "/gone"), False),
+        (SignOfLife(SIGN.at, "labpc", "theirs", HERE, "/ours"), False),
+        (SignOfLife(SIGN.at, "labpc", "theirs", HERE), True),
+        (SignOfLife(SIGN.at, "labpc", "theirs", "another machine", "/gone"), True),
+    ],
+)
+def test_an_agent_is_at_work_until_its_silence_or_the_end_of_its_folder_shows_otherwise(
+    sign: SignOfLife, is_working: bool
+) -> None:
+    found = is_at_work(
+        sign, state_folder="theirs", now=NOW, here=HERE, own_state_dir="/ours", exists=lambda path: path != "/gone"
+    )
+    assert found is is_working
+
+
+def test_a_machine_that_says_nothing_of_itself_is_no_machine_that_is_known() -> None:
+    sign = SignOfLife(SIGN.at, "labpc", "theirs", "", "/gone")
+    assert is_at_work(sign, state_folder="theirs", now=NOW, here="", own_state_dir="/ours", exists=lambda _: False)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"3", b"{}", b'{"at": 3}', b'{"at": "soon"}', b"\xff", b'{"at": null}', b"[" * 100_000]
+)
+def test_what_is_no_sign_of_life_is_none(data: bytes) -> None:
+    assert sign_in(data) is None
+
+
+def test_what_a_sign_says_is_read_and_what_is_odd_in_it_is_not_believed() -> None:
+    said = {"at": "2026-04-18T11:00:00", "host": "labpc", "state_folder": ["x"], "machine": 3, "path": "/state"}
+    assert sign_in(json.dumps(said).encode()) == SignOfLife(SIGN.at, "labpc", "", "", "/state")
