@@ -90,10 +90,10 @@ class Requests:
             log.warning("the inbox cannot be read: %s", error.strerror)
             return []
         commands: list[CommandGiven] = []
-        for name, request in taken:
-            reply = partial(self._inbox.reply, name)
+        for request in taken:
+            reply = partial(self._inbox.reply, request.name)
             try:
-                commands.append(CommandGiven(command_of(request), reply))
+                commands.append(CommandGiven(command_of(request.members, request.owner), reply))
             except AgentError as error:
                 reply(answer(str(error), is_ok=False))
         return commands

@@ -19,7 +19,7 @@ from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.fresh import look_at, look_through
-from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.commands import AcceptTrail, LookAt
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
@@ -112,14 +112,14 @@ def find_problems(site: Site) -> list[Problem]:
 def accept_trail(site: Site, reason: str) -> str:
     """Have the state that was found after damage counted as true; return what is to be said. Raises: AgentError."""
     if site.holder is not None:
-        return site.ask_agent(AcceptTrail(operator_name(), reason))
+        return site.ask_agent(AcceptTrail(operator_here(), reason))
     if site.hold is None:
         raise AgentError(NOTHING_ON_HOLD)
     require_private(site.state_dir)
     store = RunStore(site.state_dir)
     store.open()
     try:
-        store.accept_trail(operator_name(), reason, site.now())
+        store.accept_trail(str(operator_here()), reason, site.now())
     finally:
         store.close()
     return TRAIL_ACCEPTED
@@ -203,4 +203,4 @@ def _append_override(site: Site, run_path: str, entry: dict[str, Any]) -> None:
     JsonCreationFiles().append_override(run_path, entry)
     if site.holder is not None:
         # The watcher sees the file as well; this makes sure where it does not.
-        site.ask_agent(LookAt(operator_name(), run_path))
+        site.ask_agent(LookAt(operator_here(), run_path))

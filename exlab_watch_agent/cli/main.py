@@ -13,7 +13,7 @@ import typer
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
-from exlab_watch_agent.app.site import Site, default_config_path, operator_name
+from exlab_watch_agent.app.site import Site, default_config_path, operator_here
 from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
 from exlab_watch_agent.core.commands import Resolve, Retry, RetryAll, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
@@ -231,12 +231,12 @@ def retry(
         if not failed:
             print("no run has failed")
             return ExitCode.FINE
-        return work.act(site, RetryAll(operator_name()), run_paths=failed)
+        return work.act(site, RetryAll(operator_here()), run_paths=failed)
     known = [_known(site, word) for word in runs or ()]  # a mistyped name stops all before anything is done
     codes: list[int] = []
     for path, record in known:
         try:
-            command = Retry(operator_name(), job_id=record.job_id)
+            command = Retry(operator_here(), job_id=record.job_id)
             codes.append(work.act(site, command, run_paths=frozenset({path})))
         except AgentError as error:
             _say(error)
@@ -249,7 +249,7 @@ def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
     """Start one more verify pass over a sealed run now."""
     site = Site(config, state_dir)
     path, record = _known(site, run)
-    return work.act(site, VerifyNow(operator_name(), job_id=record.job_id), run_paths=frozenset({path}))
+    return work.act(site, VerifyNow(operator_here(), job_id=record.job_id), run_paths=frozenset({path}))
 
 
 @app.command()
@@ -277,7 +277,7 @@ def resolve(
     if use != "local":
         raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
     path, record = _known(site, str(run))
-    command = Resolve(operator_name(), job_id=record.job_id, reason=reason)
+    command = Resolve(operator_here(), job_id=record.job_id, reason=reason)
     return work.act(site, command, run_paths=frozenset({path}))
 
 

@@ -7,7 +7,7 @@ import re
 from datetime import datetime, timedelta
 
 from exlab_watch_agent.app import offline
-from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.gate import Rule, Tier
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import printable
@@ -77,7 +77,7 @@ def list_all(site: Site, word: str, *, as_json: bool) -> int:
 
 
 def _who(operator: str | None) -> str:
-    name = operator if operator is not None else operator_name()
+    name = operator if operator is not None else operator_here().name
     if not name.strip():
         raise ConfigError("--operator must name who takes responsibility.")
     return name.strip()

@@ -23,7 +23,7 @@ from rich.progress import (
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
-from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.commands import Command, LookAt, ScanRoots, Sync
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable
@@ -226,7 +226,7 @@ def scan(site: Site, accept_root: str | None) -> int:
     """Reconcile now what is known with what is on the disk; without a running agent here, and nothing is pushed."""
     if accept_root is not None and accept_root not in site.roots:
         raise ConfigError(f"{printable(accept_root)} is not in the config, which has {', '.join(site.roots)}.")
-    command = ScanRoots(operator_name(), accept_root)
+    command = ScanRoots(operator_here(), accept_root)
     if site.holder is not None:
         print(site.ask_agent(command))
         return ExitCode.FINE
@@ -248,7 +248,7 @@ def sync_run(site: Site, word: str) -> int:
     path, record = site.find_run(word)
     if site.holder is not None:
         kind = Sync if record is not None else LookAt
-        print(site.ask_agent(kind(operator_name(), run_path=path)))
+        print(site.ask_agent(kind(operator_here(), run_path=path)))
         if unusable := site.snapshot.path_problems.get(printable(path)):
             print(f"{printable(path)}: {unusable}", file=sys.stderr)
             return ExitCode.NEEDS_ATTENTION
@@ -256,7 +256,7 @@ def sync_run(site: Site, word: str) -> int:
     narrator = Narrator()
     agent = _agent_for(site, frozenset({path}), narrator)
     must_ask = record is not None and record.state in CHART.retryable
-    command = Sync(operator_name(), run_path=path) if must_ask else None
+    command = Sync(operator_here(), run_path=path) if must_ask else None
     _, found = _drive(agent, narrator, until_rest=True, command=command)
     return _say_how_it_ended(site, agent, narrator, path, found)
 

@@ -13,6 +13,7 @@ from exlab_watch_agent.core.commands import RetryAll
 from exlab_watch_agent.core.effects import Probe
 from exlab_watch_agent.core.events import Answered
 from exlab_watch_agent.core.facts import RootBound
+from exlab_watch_agent.core.operator import Operator
 from exlab_watch_agent.core.passes import Uptime
 from exlab_watch_agent.engine.commit import Commit, Reply, answer
 from exlab_watch_agent.engine.messages import Answer, CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
@@ -188,7 +189,7 @@ def test_a_command_is_refused_with_the_reason_instead_of_waiting_for_room(loop: 
     loop.store.error = FULL
     loop.decide("a")
     loop.settle()
-    loop.wait(0.0, CommandGiven(RetryAll("asmith"), answers.append))
+    loop.wait(0.0, CommandGiven(RetryAll(Operator("asmith")), answers.append))
     assert answers == [{"ok": False, "message": f"Nothing is decided now: {FULL}"}]
     loop.store.error = None
     assert loop.wait(1.0) == []
