@@ -143,11 +143,15 @@ class DestinationUnreachableError(AgentError):
 
 
 class DestinationUnboundError(DestinationUnreachableError):
-    """Nothing shows that the destination is a place other than this PC, and no operator has said so yet."""
+    """An operator must say whether the destination is the right one. `code`: what the lane's wait is called."""
 
-    def __init__(self, message: str, *, command: str) -> None:
+    def __init__(self, message: str, *, command: str, code: str = "destination_unbound") -> None:
         super().__init__(message)
-        self.wait = Wait("destination_unbound", command)
+        self.wait = Wait(code, command)
+
+
+class MarkerMissingError(DestinationUnreachableError):
+    """The root is there and its marker is not: an unmounted share looks like this, and so does a marker that was removed."""
 
 
 class DestinationIsSourceError(DestinationUnreachableError):

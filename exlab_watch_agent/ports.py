@@ -278,6 +278,13 @@ class Transport(Protocol):
         """
         ...
 
+    def put_marker_back(self, marker_id: str) -> None:
+        """Place the root's marker with this id again, where there is none; never creates the root.
+
+        To be called when it is shown that this is the root which had it. Raises: DestinationUnreachableError as `bind`.
+        """
+        ...
+
     def probe(self, *, expected_marker_id: str | None) -> None:
         """Return when the root has the expected marker, and keeps and gives back a few bytes.
 

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,11 +46,17 @@ def main() -> int:
 
 
 def _first_failure(checks: list[list[str]]) -> int:
+    # A folder of our own for the tests' files: in the one that pytest shares, it also clears away what runs before left,
+    # and ends with an error where it cannot.
+    folder = tempfile.mkdtemp(prefix="exlab-tests-")
+    environment = {**os.environ, "PYTEST_DEBUG_TEMPROOT": folder}
     for check in checks:
         print("+", " ".join(check), flush=True)
-        code = subprocess.run([sys.executable, "-m", *check], cwd=ROOT, check=False).returncode
+        code = subprocess.run([sys.executable, "-m", *check], cwd=ROOT, env=environment, check=False).returncode
         if code:
+            print(f"what the tests wrote is kept in {folder}", flush=True)
             return code
+    shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -6,10 +6,13 @@ the destination asks for its marker first.
 
 from __future__ import annotations
 
-from exlab_watch_agent.core.binding import must_ask
-from exlab_watch_agent.core.effects import Bind, PlaceHeartbeat, Probe
+from collections.abc import Sequence
+from contextlib import suppress
+
+from exlab_watch_agent.core.binding import marker_gone, must_ask
+from exlab_watch_agent.core.effects import Bind, PlaceHeartbeat, Probe, SealedCopy
 from exlab_watch_agent.core.events import Answered, BindingRefused, HeartbeatPlaced, Unreached
-from exlab_watch_agent.errors import AgentError, DestinationUnreachableError
+from exlab_watch_agent.errors import AgentError, DestinationUnreachableError, MarkerMissingError, TransportError
 from exlab_watch_agent.ports import Ports
 
 
@@ -25,7 +28,7 @@ def find_destination(ports: Ports) -> str:
     nature = ports.transport.nature()
     if not nature.elsewhere:
         raise must_ask(ports.equipment.equipment_id, ports.transport.describe(), nature)
-    return bind_destination(ports)
+    return bind_destination(ports).marker_id
 
 
 def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) -> str:
@@ -43,17 +46,35 @@ def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) ->
     return marker_id
 
 
-def bind_destination(ports: Ports) -> str:
+def bind_destination(ports: Ports, copies: Sequence[SealedCopy] = ()) -> Answered:
     """Return the id of the root's marker, placed now where there was none; a marker that is known must be there.
 
+    One that is known and gone is placed again where one of these copies is, for then this is the root that had it.
     Nothing is written there before it is shown that the root is not the instrument's own folder, but probe files.
     Raises: DestinationUnreachableError.
     """
     known = ports.binding
     if known is not None:
-        ports.transport.require_marker(expected_marker_id=known.marker_id)
+        try:
+            ports.transport.require_marker(expected_marker_id=known.marker_id)
+        except MarkerMissingError:
+            if not _holds_one_of(copies, ports):
+                raise
+            ports.apartness.require_root(is_first=True)
+            ports.transport.put_marker_back(known.marker_id)
+            return Answered(known.marker_id, is_put_back=True)
     ports.apartness.require_root(is_first=True)
-    return ports.transport.bind(known_marker_id=None if known is None else known.marker_id)
+    return Answered(ports.transport.bind(known_marker_id=None if known is None else known.marker_id))
+
+
+def _holds_one_of(copies: Sequence[SealedCopy], ports: Ports) -> bool:
+    """Return whether one of these copies is there, by its claim. What cannot be asked for is not there."""
+    for copy in copies:
+        with suppress(TransportError, DestinationUnreachableError):
+            found = ports.transport.look(copy.destination)
+            if found.claim is not None and (found.claim.job_id, found.sealed_as) == (copy.job_id, copy.manifest_digest):
+                return True
+    return False
 
 
 def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
@@ -62,14 +83,19 @@ def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
         if effect.is_light:
             return Answered(find_destination(ports))
         return Answered(ask_destination(ports, is_full=True, is_doubted=True))
+    except MarkerMissingError as error:
+        if not _holds_one_of(effect.copies, ports):
+            return Unreached(str(error), error.wait)
+        gone = marker_gone(effect.equipment_id, ports.transport.describe())
+        return Unreached(str(gone), gone.wait)
     except DestinationUnreachableError as error:
         return Unreached(str(error), error.wait)
 
 
-def bind(_effect: Bind, ports: Ports) -> Answered | BindingRefused:
+def bind(effect: Bind, ports: Ports) -> Answered | BindingRefused:
     """Bind the root, or return why it cannot be bound."""
     try:
-        return Answered(bind_destination(ports))
+        return bind_destination(ports, effect.copies)
     except AgentError as error:
         return BindingRefused(str(error))
 

@@ -23,7 +23,7 @@ from exlab_watch_agent.core.binding import Nature, accepted, must_ask
 from exlab_watch_agent.core.commands import BindDestination
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.errors import AgentError, MarkerMissingError
 from exlab_watch_agent.ports import Transport
 from exlab_watch_agent.report.status import human_bytes
 
@@ -130,12 +130,13 @@ def _binding(equipment: EquipmentPolicy, transport: Transport, site: Site) -> st
 class Unbound:
     """What an operator is shown of a destination before it is bound. None: unknown.
 
-    `top_names`: what is directly in its root, sorted.
+    `top_names`: what is directly in its root, sorted. `is_marker_gone`: it was bound before, and its marker is not there.
     """
 
     nature: Nature
     free_bytes: int | None
     top_names: tuple[str, ...] | None
+    is_marker_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +153,14 @@ def look_at_destination(site: Site, equipment: EquipmentPolicy) -> DestinationSe
     try:
         destination = transport.describe()
         marker_id = accepted(site.binding(equipment.equipment_id, destination))
+        is_marker_gone = False
         if marker_id is not None:
-            transport.require_marker(expected_marker_id=marker_id)
-            return DestinationSeen(destination, None)
-        unbound = Unbound(transport.nature(), transport.free_bytes(), transport.top_names())
+            try:
+                transport.require_marker(expected_marker_id=marker_id)
+                return DestinationSeen(destination, None)
+            except MarkerMissingError:
+                is_marker_gone = True
+        unbound = Unbound(transport.nature(), transport.free_bytes(), transport.top_names(), is_marker_gone)
         return DestinationSeen(destination, unbound)
     finally:
         transport.close()

@@ -40,7 +40,8 @@ def _bind_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool) -> ExitCo
             print(f"{equipment_id}: {seen.destination} is bound already")
             return ExitCode.FINE
         _print_what_is_there(equipment_id, seen.destination, seen.unbound)
-        if seen.unbound.nature.elsewhere or is_yes or _is_confirmed(equipment_id):
+        binds_itself = seen.unbound.nature.elsewhere and not seen.unbound.is_marker_gone
+        if binds_itself or is_yes or _is_confirmed(equipment_id):
             print(checks.bind(site, equipment_id))
             return ExitCode.FINE
     except AgentError as error:
@@ -56,6 +57,8 @@ def _print_what_is_there(equipment_id: str, destination: str, unbound: checks.Un
     print(f"  lies on  {nature}")
     print(f"  free     {human_bytes(free_bytes) if free_bytes is not None else 'unknown'}")
     print(f"  holds    {_names(unbound.top_names)}")
+    if unbound.is_marker_gone:
+        print("  marker   gone: it was bound before. It is put back only where sealed copies of this agent's are found")
     print(f"  place    {nature.elsewhere or 'nothing shows that it is a place other than this PC'}")
 
 

@@ -55,3 +55,13 @@ def must_ask(equipment_id: str, destination: str, nature: Nature) -> Destination
         f"the right one, say so once with `{command}`"
     )
     return DestinationUnboundError(text, command=command)
+
+
+def marker_gone(equipment_id: str, destination: str) -> DestinationUnboundError:
+    """Return the error for a bound root that has lost its marker, and still has sealed copies of ours."""
+    command = f"exlab-watch-agent bind {equipment_id}"
+    text = (
+        f"the marker of the destination {destination} is gone, and sealed copies of this agent's are still there: if it is the "
+        f"right one, have the marker put back with `{command}`; everything there is then proven anew"
+    )
+    return DestinationUnboundError(text, command=command, code="marker_gone")

@@ -160,24 +160,38 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedCopy:
+    """A proven copy of ours: its job, its POSIX path below the root, and the manifest that its claim must name."""
+
+    job_id: str
+    destination: str
+    manifest_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """Ask whether the destination is there, and unless `is_light` whether it can be written to.
 
-    `serial` tells one from others that hang.
+    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by.
     """
 
     equipment_id: str
     is_light: bool = False
     serial: int = 0
+    copies: tuple[SealedCopy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Bind the destination root because an operator says that it is the right one. `serial` tells two of them apart."""
+    """Bind the destination root because an operator says that it is the right one. `serial` tells two of them apart.
+
+    `copies`: some that a root without its marker may be known by.
+    """
 
     equipment_id: str
     operator: str
     serial: int = 0
+    copies: tuple[SealedCopy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,9 +251,10 @@ class ScanFailed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The destination answered; `marker_id` is that of its root's marker."""
+    """The destination answered; `marker_id` is that of its root's marker. `is_put_back`: which was gone, and was placed again."""
 
     marker_id: str
+    is_put_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import count
 
 from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted
-from exlab_watch_agent.core.effects import Bind, Effect, Probe
+from exlab_watch_agent.core.effects import Bind, Effect, Probe, SealedCopy
 from exlab_watch_agent.core.events import Answered, BindingRefused, Unreached
 from exlab_watch_agent.core.facts import DestinationBound, PassesVoided
 from exlab_watch_agent.core.link import (
@@ -40,6 +40,7 @@ SILENCE_S = 60.0
 """A destination that has not answered for so long is away: a dead mount may never answer."""
 SILENT_PROBES_MAX = 3
 """So many questions without an answer may be left hanging in a dead mount, each on a thread, before no new one is asked."""
+COPIES_ASKED_FOR_MAX = 3
 SILENT = f"it has not answered for {SILENCE_S:g} s"
 ANOTHER_ROOT = "the root that answered is another than the one that is bound"
 
@@ -65,7 +66,7 @@ class Destinations:
         serial = next(
             number for number in range(SILENT_PROBES_MAX) if number not in silent or number == SILENT_PROBES_MAX - 1
         )
-        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial))
+        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial, self.some_copies(lane)))
 
     def on_probed(self, ended: Ended, effect: Probe, result: Answered | Unreached) -> None:
         lane = self._bench.lanes[effect.equipment_id]
@@ -130,7 +131,13 @@ class Destinations:
         """Return what binds the lane's destination because an operator says that it is the right one."""
         serial = next(self._serials)
         self._replies[serial] = reply
-        return Bind(lane.equipment_id, operator, serial)
+        return Bind(lane.equipment_id, operator, serial, self.some_copies(lane))
+
+    def some_copies(self, lane: Lane) -> tuple[SealedCopy, ...]:
+        """Return some sealed copies of the lane's, by which its root is known without a marker."""
+        ids = self._bench.commit.store.ids_in(CHART.auditable, lane.equipment_id)
+        records = filter(None, map(self._bench.commit.record, ids[-COPIES_ASKED_FOR_MAX:]))
+        return tuple(SealedCopy(record.job_id, record.destination, record.manifest_digest) for record in records)
 
     def on_bound(self, effect: Bind, result: Answered | BindingRefused) -> None:
         lane = self._bench.lanes[effect.equipment_id]
@@ -138,11 +145,19 @@ class Destinations:
         if isinstance(result, BindingRefused):
             self._bench.commit.then(Reply(reply, answer(result.message, is_ok=False)))
             return
-        self.remember_marker(lane, result.marker_id, operator=effect.operator)
+        self.accept(lane, result, operator=effect.operator)
         said = f"{lane.equipment_id}: {lane.ports.transport.describe()} is bound"
         self._bench.commit.then(Reply(reply, answer(said)))
         if lane.away is not None:
             self.probe(lane)
+
+    def accept(self, lane: Lane, bound: Answered, *, operator: str) -> None:
+        """Take the root for the lane's destination because an operator says so; what was proven there is proven anew where its
+        marker was gone: it may be another disk with a copy of the data."""
+        if bound.is_put_back:
+            self._void_passes(lane, bound.marker_id)
+            lane.binding = None
+        self.remember_marker(lane, bound.marker_id, operator=operator)
 
     def remember_marker(self, lane: Lane, marker_id: str, *, operator: str | None = None) -> None:
         """Take the root with this marker for the lane's destination from now on: by itself, or because an operator says so."""

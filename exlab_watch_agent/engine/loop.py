@@ -319,7 +319,8 @@ class Engine:
     def bind(self, equipment_id: str, operator: str) -> str:
         """Bind a destination at once, before `run`; return what is to be said. Raises: AgentError."""
         lane = self.lanes[equipment_id]
-        self._destinations.remember_marker(lane, bind_destination(lane.ports_now()), operator=operator)
+        bound = bind_destination(lane.ports_now(), self._destinations.some_copies(lane))
+        self._destinations.accept(lane, bound, operator=operator)
         self._commit.waits_for_room = False
         self._commit.make_durable()
         self._show()

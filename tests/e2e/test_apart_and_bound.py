@@ -15,7 +15,7 @@ import pytest
 
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.ports import Entry
-from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, read_creation
+from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, read_creation, until
 from tests.lab.servers import RCLONE, Place, SshServer, local_remote, obscured, sftp_remote
 
 MARKER = ".exlab-watch-agent.json"
@@ -242,8 +242,58 @@ def test_a_marker_that_is_gone_is_said_by_bind(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     (lab.nas / "SCOPE_01" / MARKER).unlink()
     said = lab.cli("bind", "SCOPE_01", "--yes")
-    assert (said.code, said.out) == (1, "")
+    assert said.code == 1
+    assert "marker   gone" in said.out
     assert "is missing" in said.err
+    assert not (lab.nas / "SCOPE_01" / MARKER).exists(), "nothing there shows that it is the destination"
+
+
+def test_a_marker_that_is_gone_beside_sealed_copies_is_said_and_bind_puts_it_back_and_all_is_proven_anew(
+    tmp_path: Path,
+) -> None:
+    lab = Lab(tmp_path)
+    runs = [lab.new_run() for _ in range(2)]
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    marker = lab.nas / "SCOPE_01" / MARKER
+    before = marker.read_bytes()
+    marker.unlink()
+    later = lab.new_run()
+    assert lab.cli("run", "--once", "--quiet").code == 3
+    problems = lab.cli("problems", "--json")
+    assert [(one["kind"], one["command"]) for one in problems.json["problems"]] == [
+        ("marker_gone", "exlab-watch-agent bind SCOPE_01")
+    ]
+    assert not marker.exists()
+    assert not lab.copy_of(later).exists()
+    refused = lab.cli("bind", "SCOPE_01", feed="n\n")
+    assert (refused.code, marker.exists()) == (1, False)
+    assert lab.cli("bind", "SCOPE_01", "--yes").code == 0
+    assert marker.read_bytes() == before
+    assert [lab.record(run)["verify_passes"] for run in runs] == [0, 0]
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    assert [lab.record(run)["verify_passes"] for run in (*runs, later)] == [1, 1, 1]
+    pushes = [fact for run in runs for fact in lab.facts(run) if fact.get("move", {}).get("trigger") == "push_started"]
+    assert len(pushes) == 2, "nothing is pushed a second time"
+    for run in (*runs, later):
+        lab.assert_whole(run)
+
+
+def test_an_agent_puts_a_marker_back_by_command_and_goes_on(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    with lab.running():
+        (lab.nas / "SCOPE_01" / MARKER).unlink()
+        later = lab.new_run()
+        until(
+            lambda: "marker_gone" in lab.cli("problems").out or "marker of the destination" in lab.cli("problems").out,
+            "said",
+        )
+        assert lab.cli("bind", "SCOPE_01", "--yes").code == 0
+        lab.until_state(later, "verified")
+        until(lambda: lab.record(run)["verify_passes"] == 1 and lab.record(run)["state"] == "verified", "proven anew")
+    lab.assert_whole(run)
+    lab.assert_whole(later)
 
 
 # --- who must be asked ------------------------------------------------------------------------------------------------

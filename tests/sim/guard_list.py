@@ -470,7 +470,13 @@ GUARDS = (
         "acts/probe.py",
         "    ports.apartness.require_root(anew=is_doubted)",
         "    pass",
-        (Edit("acts/probe.py", "    ports.apartness.require_root(is_first=True)\n", ""),),
+        (
+            Edit(
+                "acts/probe.py",
+                "    ports.apartness.require_root(is_first=True)\n    return Answered(ports.transport.bind(",
+                "    return Answered(ports.transport.bind(",
+            ),
+        ),
     ),
     Guard(
         "a root that is taken up again is scanned in full",

@@ -406,6 +406,9 @@ class FaultyTransport:
         if self._nas.state == "unmounted":
             raise DestinationUnreachableError("the marker is missing")
 
+    def put_marker_back(self, marker_id: str) -> None:
+        raise AssertionError("only an operator has a marker put back")
+
     def round_trip(self, while_there: Callable[[str, bytes], None] | None = None) -> None:
         raise AssertionError("the engine leaves no probe files but by probe()")
 

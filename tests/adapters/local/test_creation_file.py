@@ -69,6 +69,12 @@ def file_of(run: Path) -> Path:
     return run / ".exlab-wizard" / "creation.json"
 
 
+def written(run: Path) -> tuple[int, int, int]:
+    """What a write of the file would change, and a read would not: its inode, size and time of the last write."""
+    status = file_of(run).stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def put(run: Path, content: str | bytes) -> None:
     file_of(run).write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -483,11 +489,11 @@ SAVED_BY_HAND = SAMPLE.replace('"validation_overrides": []', '"validation_overri
 @pytest.mark.parametrize("content", [SAMPLE, "\ufeff" + SAMPLE, SAMPLE.replace("\n", "\r\n"), SAVED_BY_HAND])
 def test_a_text_with_another_status_is_made_without_writing_and_placed_as_it_is(run: Path, content: str) -> None:
     put(run, content)
-    before = file_of(run).stat()
+    before = written(run)
     files = JsonCreationFiles()
     text = files.text_with_status(str(run), "synced")
     assert text.signature == files.read(str(run)).signature
-    assert (file_of(run).stat(), text_of(run)) == (before, content), "nothing was written"
+    assert (written(run), text_of(run)) == (before, content), "nothing was written"
     assert b'"sync_status": "synced"' in text.data
     saved = files.put_text(str(run), text)
     assert file_of(run).read_bytes() == text.data, "an id that was given to an override is the same on both sides"
@@ -496,13 +502,13 @@ def test_a_text_with_another_status_is_made_without_writing_and_placed_as_it_is(
 
 def test_a_text_that_stands_there_already_is_not_written_again(run: Path) -> None:
     put(run, SAMPLE.replace("pending", "synced"))
-    before = file_of(run).stat()
+    before = written(run)
     files = JsonCreationFiles()
     text = files.text_with_status(str(run), "synced")
     assert text.data == file_of(run).read_bytes()
     saved = files.put_text(str(run), text)
     assert saved.before == saved.after == text.signature
-    assert file_of(run).stat() == before
+    assert written(run) == before
 
 
 def test_a_text_made_from_a_file_that_was_saved_meanwhile_is_not_placed(run: Path) -> None:

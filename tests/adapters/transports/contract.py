@@ -173,6 +173,24 @@ class TransportContract:
         assert transport.describe() in str(caught.value)
         assert tree(root) == {}
 
+    def test_a_marker_that_is_gone_is_put_back_with_its_id_and_another_ones_stays(self, root: Path) -> None:
+        transport = self.make(root)
+        known = transport.bind()
+        before = (root / MARKER).read_bytes()
+        (root / MARKER).unlink()
+        transport.put_marker_back(known)
+        assert (root / MARKER).read_bytes() == before
+        self.make(root).probe(expected_marker_id=known)
+        with pytest.raises(DestinationUnreachableError, match="another destination"):
+            transport.put_marker_back("0" * 32)
+        assert (root / MARKER).read_bytes() == before
+
+    def test_a_marker_is_not_put_into_a_root_that_is_not_there(self, root: Path) -> None:
+        root.rmdir()
+        with pytest.raises(DestinationUnreachableError):
+            self.make(root).put_marker_back("0" * 32)
+        assert not root.exists()
+
     def test_another_place_with_a_marker_of_its_own_is_not_ours(self, root: Path, transport: Transport) -> None:
         transport.bind()
         with pytest.raises(DestinationUnreachableError, match="may not be mounted"):

@@ -85,6 +85,9 @@ class RsyncTransport:
     def bind(self, *, known_marker_id: str | None = None) -> str:
         return self._asking_way().bind(known_marker_id=known_marker_id)
 
+    def put_marker_back(self, marker_id: str) -> None:
+        self._asking_way().put_marker_back(marker_id)
+
     def probe(self, *, expected_marker_id: str | None) -> None:
         self._asking_way().probe(expected_marker_id=expected_marker_id)
 

@@ -31,6 +31,7 @@ from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    MarkerMissingError,
     TransportError,
 )
 
@@ -101,6 +102,14 @@ class MarkedRoot(ABC):
             self._exchange_a_nonce()
             return found or self._place_marker()
 
+    def put_marker_back(self, marker_id: str) -> None:
+        with self._reached():
+            self._require_folder()
+            if self._marker_id() is None:
+                self._place_marker_file(marker_text(marker_id))
+                self._clock.pause(self._settle_s)
+            self._expected_marker(marker_id)
+
     def probe(self, *, expected_marker_id: str | None) -> None:
         with self._reached():
             self._require_marker(expected_marker_id)
@@ -137,7 +146,7 @@ class MarkedRoot(ABC):
         if found is None:
             self._require_folder()
         if found is None and expected_marker_id is not None:
-            raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} is missing"))
+            raise MarkerMissingError(self._away(f"the marker {MARKER_FILE} is missing"))
         if expected_marker_id not in (None, found):
             raise DestinationUnreachableError(self._away(f"the marker {MARKER_FILE} belongs to another destination"))
         return found
