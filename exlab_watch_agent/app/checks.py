@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
-from exlab_watch_agent.adapters.local.overlaps import linked_overlaps
+from exlab_watch_agent.adapters.local.overlaps import linked_overlaps, misplaced_state_folder
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
@@ -56,6 +56,9 @@ def _check_state_dir(site: Site) -> Iterator[Line]:
     parent = folder
     while not parent.exists():
         parent = parent.parent
+    if misplaced := misplaced_state_folder(str(folder), site.policy):
+        yield False, misplaced
+        return
     try:
         require_private(folder)
     except AgentError as error:
