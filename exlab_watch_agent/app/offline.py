@@ -128,7 +128,9 @@ def accept_trail(site: Site, reason: str) -> str:
 def write_example_config(path: Path, *, state_dir: Path | None) -> None:
     """Write the commented example there, with this state folder in it. Raises: ConfigError where something exists."""
     if path.exists():
-        raise ConfigError(f"{path} exists and is not overwritten: edit it, or name another file with --config.")
+        raise ConfigError(
+            f"{printable(str(path))} exists and is not overwritten: edit it, or name another file with --config."
+        )
     text = example_config()
     if state_dir is not None:
         text = text.replace("state_dir: null", f"state_dir: {json.dumps(str(state_dir.expanduser().absolute()))}", 1)

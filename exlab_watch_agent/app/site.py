@@ -106,8 +106,8 @@ class Site:
         """For what only reads: there must be something to read. Raises: NoStateFolderError."""
         if not self.state_dir.exists():
             raise NoStateFolderError(
-                f"There is no state folder at {self.state_dir}: no agent has worked with it yet. `{APP_NAME} run` makes it, "
-                "or give the right --state-dir."
+                f"There is no state folder at {printable(str(self.state_dir))}: no agent has worked with it yet. "
+                f"`{APP_NAME} run` makes it, or give the right --state-dir."
             )
 
     @cached_property

@@ -26,7 +26,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, Inventory, OddKind
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.text import counted, printable, shell_word
+from exlab_watch_agent.core.text import counted, printable, shell_word, unicode_text
 
 README_FILE = "README.md"
 FRONT_MATTER_CHARS_MAX = 64 * 1024
@@ -106,7 +106,7 @@ class Finding:
         return {
             "rule": self.rule.value,
             "tier": self.tier.value,
-            "run_path": printable(self.run_path),
+            "run_path": unicode_text(self.run_path),
             "offending_path": self.offending_path,
             "offending_kind": self.offending_kind.value,
             "matched_token": self.matched_token,

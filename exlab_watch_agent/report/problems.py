@@ -17,7 +17,7 @@ from typing import Any
 from exlab_watch_agent.core.attention import FAILURES_TOLD, SEAL_FAILURES_STOPPED, UNREADABLE_LOOKS_TOLD
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import age, printable, shell_word, utc_text
+from exlab_watch_agent.core.text import age, printable, shell_word, unicode_text, utc_text
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 from exlab_watch_agent.report.snapshot import LaneView, Snapshot
 from exlab_watch_agent.statechart import CHART, RunState
@@ -40,7 +40,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What needs a person, and the one command (or deed) that helps."""
+    """What needs a person, and the one command (or deed) that helps. A run's path is the subject as it is: made safe when shown."""
 
     severity: Severity
     kind: str
@@ -52,7 +52,7 @@ class Problem:
         return {
             "severity": self.severity.name.lower(),
             "kind": self.kind,
-            "subject": self.subject,
+            "subject": unicode_text(self.subject),
             "message": self.message,
             "command": self.command,
         }
@@ -188,11 +188,11 @@ def _of_folders(snapshot: Snapshot, at: Moment) -> list[Problem]:
 def _of_nobody_s(record: RunRecord) -> Problem:
     message = f"{record.equipment_id} is no longer in the configuration, so no agent looks after this run"
     command = "add the equipment to the config file"
-    return Problem(Severity.STOPPED, "equipment_unknown", printable(record.run_path), message, command)
+    return Problem(Severity.STOPPED, "equipment_unknown", record.run_path, message, command)
 
 
 def _of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> list[Problem]:
-    subject, show = printable(record.run_path), _show(record.run_path)
+    subject, show = record.run_path, _show(record.run_path)
     found: list[Problem] = []
     if problem := _of_state(record, snapshot, policy=policy, at=at):
         found.append(problem)
@@ -205,7 +205,7 @@ def _of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment
 
 def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Problem | None:
     """Return what is wrong with a run by the state in which it rests or works."""
-    name, subject = shell_word(record.run_path), printable(record.run_path)
+    name, subject = shell_word(record.run_path), record.run_path
     message = printable(record.last_error.message) if record.last_error is not None else ""
     kind = record.last_error.kind if record.last_error is not None else str(record.state)
     has_failed = record.last_error is not None and record.attempts >= (1 if at.is_ended else FAILURES_TOLD)

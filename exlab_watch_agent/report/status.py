@@ -15,7 +15,7 @@ from typing import Any
 
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted, printable, utc_text
+from exlab_watch_agent.core.text import counted, printable, unicode_text, utc_text
 from exlab_watch_agent.report.problems import Moment, failed_attempt, why_lane_waits, why_root_waits
 from exlab_watch_agent.report.snapshot import OldestUnsynced, Snapshot, lanes_json
 from exlab_watch_agent.statechart import CHART, RunState
@@ -30,19 +30,19 @@ def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
     error = record.last_error
     return {
         "job_id": record.job_id,
-        "run_path": printable(record.run_path),
+        "run_path": unicode_text(record.run_path),
         "equipment_id": record.equipment_id,
-        "project": printable(record.project),
+        "project": unicode_text(record.project),
         "run_kind": record.run_kind,
         "state": record.state.value,
         "sync_status": record.sync_status,
         "attempts": record.attempts,
         "next_attempt_at": time_text(record.next_attempt_at),
-        "last_error": {"kind": error.kind, "message": printable(error.message)} if error is not None else None,
+        "last_error": {"kind": error.kind, "message": unicode_text(error.message)} if error is not None else None,
         "verify_passes": record.verify_passes,
         "verified_at": time_text(record.verified_at),
         "enqueued_at": time_text(record.enqueued_at),
-        "destination": printable(record.destination),
+        "destination": unicode_text(record.destination),
         "files_total": record.files_total,
         "bytes_total": record.bytes_total,
         "bytes_done": bytes_done(record, snapshot),
@@ -65,7 +65,7 @@ class RunInFull:
         if self.record is None:
             return {
                 "job_id": "",
-                "run_path": printable(self.run_path),
+                "run_path": unicode_text(self.run_path),
                 "state": None,
                 "why": self.why,
                 "history": [],
@@ -76,7 +76,7 @@ class RunInFull:
             **run_json(self.record, self.snapshot),
             "why": self.why,
             "progress": progress.to_json() if progress is not None else None,
-            "last_error_detail": printable(error.detail) if error is not None else "",
+            "last_error_detail": unicode_text(error.detail) if error is not None else "",
             "history": history_json(self.history),
             "findings": findings,
         }
@@ -125,7 +125,7 @@ def history_json(moves: Sequence[Move]) -> list[dict[str, Any]]:
             "trigger": move.trigger,
             "from": move.source.value if move.source is not None else None,
             "to": move.dest.value,
-            "reason": printable(move.reason),
+            "reason": unicode_text(move.reason),
             "operator": move.operator,
         }
         for move in moves
