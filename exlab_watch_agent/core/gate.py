@@ -264,6 +264,14 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
+def without_creation(destination: str) -> str:
+    """Return what is said instead of a sealed run whose `creation.json` is gone: it is synced, and its copy has the file."""
+    return (
+        f"The run is synced, but its {CACHE_FOLDER}/{CREATION_FILE} is missing here, so no override or status can be read: put "
+        f"it back; the NAS copy has one in {destination}/{CACHE_FOLDER}."
+    )
+
+
 # --- Everything but names ---------------------------------------------------------------------------------------------
 
 _ODD_RULES = {

@@ -8,13 +8,14 @@ with a fresh look at the folders (app/fresh.py). Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
 from exlab_watch_agent.core.attention import FAILURES_TOLD, SEAL_FAILURES_STOPPED, UNREADABLE_LOOKS_TOLD
+from exlab_watch_agent.core.gate import Rule, without_creation
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import age, printable, shell_word, unicode_text, utc_text
@@ -83,7 +84,10 @@ def problems(
 ) -> list[Problem]:
     """Return what needs a person, worst first, each once."""
     found = problems_of_state(paused=paused, hold=hold)
+    orphans = {finding.run_path: finding.rule_detail for finding in snapshot.orphans}
     for record in records:
+        if record.run_path in orphans and record.is_sealed:
+            orphans[record.run_path] = without_creation(record.destination)
         if record.equipment_id in known_equipment:
             found += _of_run(record, snapshot, policy=policy, at=at)
         else:
@@ -93,7 +97,7 @@ def problems(
     for equipment_id, message in snapshot.roots_away.items():
         found.append(Problem(Severity.WAITING, "root_unavailable", equipment_id, printable(message), CHECK))
     found += _of_watching(snapshot)
-    found += _of_folders(snapshot, at)
+    found += _of_folders(snapshot, orphans, at)
     return sorted(set(found), key=_rank)
 
 
@@ -167,7 +171,7 @@ def _of_watching(snapshot: Snapshot) -> list[Problem]:
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def _of_folders(snapshot: Snapshot, at: Moment) -> list[Problem]:
+def _of_folders(snapshot: Snapshot, orphans: Mapping[str, str], at: Moment) -> list[Problem]:
     found = [
         Problem(Severity.STOPPED, "creation_json", printable(path), printable(message), "edit the file")
         for path, message in snapshot.path_problems.items()
@@ -176,9 +180,8 @@ def _of_folders(snapshot: Snapshot, at: Moment) -> list[Problem]:
         if at.is_ended or unreadable.looks >= UNREADABLE_LOOKS_TOLD:
             message = f"{printable(unreadable.message)} {READ_IT}"
             found.append(Problem(Severity.WAITING, "unreadable", printable(path), message, _show(path)))
-    for orphan in snapshot.orphans:
-        subject, detail = printable(orphan.run_path), printable(orphan.rule_detail)
-        found.append(Problem(Severity.NOTICE, orphan.rule.value, subject, detail, "see the message"))
+    for path, detail in orphans.items():
+        found.append(Problem(Severity.NOTICE, Rule.ORPHAN.value, path, printable(detail), "see the message"))
     return found
 
 
