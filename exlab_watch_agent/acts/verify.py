@@ -22,6 +22,7 @@ from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, MANIFEST_FILE, Inventory
 from exlab_watch_agent.core.manifest import (
     Agreement,
+    ExtraFiles,
     check_declared,
     compare,
     format_manifest,
@@ -92,6 +93,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
         uptime=ports.clock.uptime(),
     )
+    with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
+        ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
     if comparison.agreement is not Agreement.EQUAL:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent import __version__
+from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.fresh import look_at, look_through
 from exlab_watch_agent.app.site import Site, operator_here
@@ -76,6 +78,7 @@ def run_in_full(site: Site, word: str) -> RunInFull:
         record=record,
         snapshot=site.snapshot,
         history=site.history(record.job_id),
+        extra=FolderManifestStore(StateLayout(site.state_dir).manifests).extra_files(record.job_id),
     )
 
 

@@ -20,6 +20,8 @@ from exlab_watch_agent.report.status import (
     time_text,
 )
 
+EXTRA_SHOWN_MAX = 3
+
 
 def print_problems(found: list[Problem]) -> None:
     if not found:
@@ -99,6 +101,13 @@ def print_run(run: RunInFull) -> None:
     say(f"  state        {record.state if record is not None else 'not known yet'}: {run.why}")
     if record is not None:
         _print_record(record)
+    if run.extra.files_total:
+        names = ", ".join(run.extra.paths[:EXTRA_SHOWN_MAX])
+        more = ", ..." if run.extra.files_total > EXTRA_SHOWN_MAX else ""
+        files = counted(run.extra.files_total, "file")
+        say(
+            f"  extra        {files} at the destination that the run does not have, and that are left alone: {names}{more}"
+        )
     for finding in run.findings[:FINDINGS_SHOWN_MAX]:
         mark = "overridden" if finding.override_active else finding.tier.value
         if finding.synced_under_prior_policy:

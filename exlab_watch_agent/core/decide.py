@@ -372,11 +372,14 @@ def _words(comparison: Comparison) -> str:
         )
         if names
     ]
-    if parts:
-        return "; ".join(parts)
-    return (
-        "every SHA-256 is equal on both sides" if comparison.agreement is Agreement.EQUAL else "there is no data file"
-    )
+    if not parts:
+        is_equal = comparison.agreement is Agreement.EQUAL
+        parts.append("every SHA-256 is equal on both sides" if is_equal else "there is no data file")
+    if extra := comparison.remote_extra:
+        parts.append(
+            f"{counted(len(extra), 'file')} there {'is' if len(extra) == 1 else 'are'} not the run's (first: {extra[0]})"
+        )
+    return "; ".join(parts)
 
 
 def entry_effects(

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from exlab_watch_agent.core.gate import Finding
+from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable, unicode_text, utc_text
 from exlab_watch_agent.report.problems import Moment, failed_attempt, why_lane_waits, why_root_waits
@@ -23,6 +24,7 @@ from exlab_watch_agent.statechart import CHART, RunState
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 FINDINGS_SHOWN_MAX = 100
 NOTHING_SEEN = Snapshot()
+NOTHING_EXTRA = ExtraFiles()
 
 
 def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class RunInFull:
     record: RunRecord | None = None
     snapshot: Snapshot = NOTHING_SEEN
     history: tuple[Move, ...] = ()
+    extra: ExtraFiles = NOTHING_EXTRA
 
     def to_json(self) -> dict[str, Any]:
         findings = [finding.to_json() for finding in self.findings[:FINDINGS_SHOWN_MAX]]
@@ -79,6 +82,10 @@ class RunInFull:
             "last_error_detail": unicode_text(error.detail) if error is not None else "",
             "history": history_json(self.history),
             "findings": findings,
+            "extra": {
+                "files_total": self.extra.files_total,
+                "paths": [unicode_text(path) for path in self.extra.paths],
+            },
         }
 
 
