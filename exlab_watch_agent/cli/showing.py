@@ -101,6 +101,8 @@ def print_run(run: RunInFull) -> None:
     say(f"  state        {record.state if record is not None else 'not known yet'}: {run.why}")
     if record is not None:
         _print_record(record)
+    for way in run.ways_out:
+        say(f"  way out      {way}")
     if run.extra.files_total:
         names = ", ".join(run.extra.paths[:EXTRA_SHOWN_MAX])
         more = ", ..." if run.extra.files_total > EXTRA_SHOWN_MAX else ""

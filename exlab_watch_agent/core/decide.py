@@ -38,11 +38,11 @@ from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 RunEffect = Work | WriteStatus
-LOCAL_CHANGED = "local_changed_after_sync"
 NAMES_KEPT_MAX = 20
 HAS_CHANGED = "the run changed since it counted as complete"
 UNREADABLE_MAX = 2

@@ -197,4 +197,4 @@ class Operators:
             return (
                 "the destination is looked at again: while others have it nothing there is touched, and the run waits"
             )
-        return "the local data win: the run is queued, and what differs on the NAS is moved aside, not removed"
+        return "the local data win: the run is queued, what differs on the NAS is moved aside, and what is only there stays there"

@@ -19,6 +19,7 @@ from exlab_watch_agent.core.gate import Rule, without_creation
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import age, printable, shell_word, unicode_text, utc_text
+from exlab_watch_agent.core.ways_out import ways_out
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 from exlab_watch_agent.report.snapshot import LaneView, Snapshot
 from exlab_watch_agent.statechart import CHART, RunState
@@ -214,7 +215,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     has_failed = record.last_error is not None and record.attempts >= (1 if at.is_ended else FAILURES_TOLD)
     match record.state:
         case RunState.CONFLICT:
-            command = f"exlab-watch-agent resolve {name} --use local"
+            ways = ways_out(kind, record.run_path)
+            command = str(ways[0]) if ways else _show(record.run_path)
             return Problem(Severity.DATA_AT_RISK, kind, subject, message, command)
         case RunState.FAILED:
             return Problem(Severity.STOPPED, kind, subject, message, f"exlab-watch-agent retry {name}")

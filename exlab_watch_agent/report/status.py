@@ -17,6 +17,7 @@ from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable, unicode_text, utc_text
+from exlab_watch_agent.core.ways_out import WayOut, ways_out
 from exlab_watch_agent.report.problems import Moment, failed_attempt, why_lane_waits, why_root_waits
 from exlab_watch_agent.report.snapshot import OldestUnsynced, Snapshot, lanes_json
 from exlab_watch_agent.statechart import CHART, RunState
@@ -63,6 +64,13 @@ class RunInFull:
     history: tuple[Move, ...] = ()
     extra: ExtraFiles = NOTHING_EXTRA
 
+    @property
+    def ways_out(self) -> tuple[WayOut, ...]:
+        """What can end the conflict that the run is in."""
+        if self.record is None or self.record.state is not RunState.CONFLICT or self.record.last_error is None:
+            return ()
+        return ways_out(self.record.last_error.kind, self.record.run_path)
+
     def to_json(self) -> dict[str, Any]:
         findings = [finding.to_json() for finding in self.findings[:FINDINGS_SHOWN_MAX]]
         if self.record is None:
@@ -82,6 +90,7 @@ class RunInFull:
             "last_error_detail": unicode_text(error.detail) if error is not None else "",
             "history": history_json(self.history),
             "findings": findings,
+            "ways_out": [str(way) for way in self.ways_out],
             "extra": {
                 "files_total": self.extra.files_total,
                 "paths": [unicode_text(path) for path in self.extra.paths],
