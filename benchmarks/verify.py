@@ -58,7 +58,7 @@ def measure(home: Path, name: str, *, files: int, size_bytes: int, rounds: int) 
     def ours() -> None:
         times["ours"] = both(
             lambda: LocalDigester().digests(str(local), inventory.files, control=Control()),
-            lambda: transport.digests("run", paths, control=Control()),
+            lambda: transport.read_back("run", paths, control=Control()),
         )
 
     for number in range(rounds):

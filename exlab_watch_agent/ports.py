@@ -22,6 +22,7 @@ from exlab_watch_agent.core.creation import Creation, RunIdentity
 from exlab_watch_agent.core.creation import SavedCreation as SavedCreation
 from exlab_watch_agent.core.inventory import FileEntry, FileSignature, Inventory
 from exlab_watch_agent.core.manifest import ExtraFiles as ExtraFiles
+from exlab_watch_agent.core.passes import ReadBack as ReadBack
 from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
@@ -381,15 +382,15 @@ class Transport(Protocol):
         """
         ...
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
-        """Return POSIX path → SHA-256 of the bytes at the destination, read again. A missing file is left out.
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
+        """Return SHA-256 of the bytes at the destination, read again, and how they were read. A missing file is left out.
 
         Raises: TransportError.
         """
         ...
 
     def digest_bytes_max(self) -> int | None:
-        """Return the size above which a file is not to be asked of `digests`; None for no bound.
+        """Return the size above which a file is not to be asked of `read_back`; None for no bound.
 
         There is a bound where each file would have to be downloaded to be hashed (`verify.max_stream_bytes`).
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from exlab_watch_agent.acts.copy import (
     CACHE_READ_BACK_BYTES_MAX,
@@ -30,6 +31,7 @@ from exlab_watch_agent.core.manifest import (
     manifest_digest,
     parse_manifest,
 )
+from exlab_watch_agent.core.passes import HowRead, Pass, ReadBack, weakest
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
@@ -48,6 +50,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     Before the first seal a change of the run ends it at once; after it, both sides are hashed as they are. Nothing is
     written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
     """
+    started_at = ports.clock.now()
     manifest = _sealed_manifest(effect, ports)
     look_there = None
     if manifest is not None:  # else the push asked a moment ago
@@ -69,7 +72,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         here, there = control.side_by_side(
             control,
             lambda ours: ports.digester.digests(effect.run_path, inventory.files, control=ours),
-            lambda theirs: _digests_there(effect, asked, ports, theirs),
+            lambda theirs: _read_back(effect, asked, ports, theirs),
         )
     except TransportError as error:
         if error.kind not in NOT_THE_COPY:  # a push that follows must not leave any of it where it is
@@ -82,7 +85,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     # the run from counting as proven.
     sizes = {entry.path: entry.size_bytes for entry in inventory.files}
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
-    comparison = compare(local=here, manifest=manifest, remote=there | unread, remote_listing=listing)
+    remote = {**there.digests, **unread}
+    comparison = compare(local=here, manifest=manifest, remote=remote, remote_listing=listing)
     found = Verified(
         turn=effect.turn,
         comparison=comparison,
@@ -92,7 +96,6 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         bytes_total=inventory.bytes_total,
         skipped_oversize=oversize,
         anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
-        uptime=ports.clock.uptime(),
     )
     with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
@@ -107,6 +110,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     return replace(
         found,
         manifest_digest=manifest_digest(text),
+        proof=None if oversize else _proof(effect, inventory, manifest_digest(text), there, started_at, ports),
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
         seal_fault="" if look_there is None else _seal_fault(effect, inventory, look_there, ports),
@@ -139,19 +143,39 @@ def _seal_fault(effect: Verify, inventory: Inventory, look_there: DestinationLoo
     return seal_fault(found, manifest_digest=effect.manifest_digest)
 
 
-def _digests_there(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> dict[str, str]:
+def _proof(
+    effect: Verify, inventory: Inventory, proven: str, there: ReadBack, started_at: datetime, ports: Ports
+) -> Pass:
+    """Return what is kept of a comparison in which both sides were equal; how long agents ran is the engine's to add."""
+    uptime = ports.clock.uptime()
+    return Pass(
+        id=f"{effect.job_id}/{effect.turn}",
+        started_at=started_at,
+        ended_at=ports.clock.now(),
+        boot_id=uptime.boot_id,
+        monotonic_s=uptime.seconds,
+        uptime_sum_s=0.0,
+        marker_id=ports.marker_id() or "",
+        spelling=ports.transport.describe(),
+        manifest_sha256=proven,
+        files=inventory.files_total,
+        bytes=inventory.bytes_total,
+        remote=there.how,
+        past_cache=there.is_past_cache,
+    )
+
+
+def _read_back(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> ReadBack:
     """Return what the NAS says of these files; `UNREADABLE` for each that it lists and cannot give back.
 
     Raises: TransportError when it gives back nothing at all, or when its files are not the reason.
     """
     reader = _Reader(effect.destination, ports, control)
     found = reader.read(paths)
-    error = reader.error
-    if error is not None and reader.unreadable and found.keys() == reader.unreadable:
-        if len(paths) == 1 and reader.reads_its_claim():
-            return found
-        raise error
-    return found
+    is_nothing_readable = bool(reader.unreadable) and found.keys() == reader.unreadable
+    if reader.error is not None and is_nothing_readable and not (len(paths) == 1 and reader.reads_its_claim()):
+        raise reader.error
+    return ReadBack(found, weakest(reader.ways), reader.is_past_cache)
 
 
 class _Reader:
@@ -163,6 +187,8 @@ class _Reader:
         self._control = control
         self.unreadable: set[str] = set()
         self.error: TransportError | None = None
+        self.ways: list[HowRead] = []
+        self.is_past_cache = True
 
     def read(self, paths: Sequence[str]) -> dict[str, str]:
         """Return path → SHA-256, `UNREADABLE` for what cannot be read at the second try either."""
@@ -191,7 +217,10 @@ class _Reader:
             return False
 
     def _digests(self, paths: Sequence[str]) -> dict[str, str]:
-        return self._ports.transport.digests(self._destination, paths, control=self._control)
+        read = self._ports.transport.read_back(self._destination, paths, control=self._control)
+        self.ways.append(read.how)
+        self.is_past_cache &= read.is_past_cache
+        return dict(read.digests)
 
     def _require_about_the_copy(self, error: TransportError) -> None:
         """Raise the error unless the NAS is there and the reason is what is stored on it."""

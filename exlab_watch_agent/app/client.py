@@ -31,6 +31,7 @@ from exlab_watch_agent.core.gate import Finding, blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.manifest import Agreement
 from exlab_watch_agent.core.operator import Operator
+from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.engine.errands import on_executor
@@ -296,10 +297,11 @@ class _CallableTransport:
         elif files:
             _finish(self._push(Path(source_root), destination, [entry.path for entry in files]))
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
         if self._hashes is None:
-            return self._transport.digests(destination, paths, control=control)
-        return dict(_finish(self._hashes(destination, paths)))
+            return self._transport.read_back(destination, paths, control=control)
+        found = dict(_finish(self._hashes(destination, paths)))
+        return ReadBack(found, HowRead.INJECTED, is_past_cache=False)
 
     def digest_bytes_max(self) -> int | None:
         return self._transport.digest_bytes_max() if self._hashes is None else None

@@ -16,6 +16,7 @@ from exlab_watch_agent.report.status import (
     counts,
     history_json,
     human_bytes,
+    proofs_past_cache,
     sentence,
     time_text,
 )
@@ -120,12 +121,21 @@ def print_run(run: RunInFull) -> None:
         say(f"  {move['at']}  {move['from'] or 'new'} -> {move['to']}{operator}: {move['reason']}")
 
 
+def _passes_text(record: RunRecord) -> str:
+    if not record.verify_passes or record.verified_at is None:
+        return "0"
+    text = f"{record.verify_passes}, last {time_text(record.verified_at)}"
+    if record.passes:
+        text += f" by {record.passes[-1].remote}; {len(proofs_past_cache(record))} past the caches of this PC"
+    return text
+
+
 def _print_record(record: RunRecord) -> None:
     say(f"  job          {record.job_id}")
     say(f"  equipment    {record.equipment_id}, project {printable(record.project)}, {record.run_kind}")
     say(f"  data         {counted(record.files_total, 'file')}, {human_bytes(record.bytes_total)}")
     say(f"  destination  {printable(record.destination) or '-'}")
-    say(f"  passes       {record.verify_passes}, last {time_text(record.verified_at) or '-'}")
+    say(f"  passes       {_passes_text(record)}")
     if record.last_error is not None:
         say(f"  last error   {record.last_error.kind}: {printable(record.last_error.message)}")
         if record.last_error.detail:

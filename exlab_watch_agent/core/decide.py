@@ -33,7 +33,7 @@ from exlab_watch_agent.core.events import (
 from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.passes import Uptime, are_apart
+from exlab_watch_agent.core.passes import Pass, Uptime, are_apart, is_apart_from
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
@@ -188,9 +188,9 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
         case RunState.AWAITING_VERIFY:
             return _judge_first_verify(record, event, now=now, policy=policy)
         case RunState.AUDITING:
-            return _judge_audit(record, event, now=now, policy=policy)
+            return _judge_audit(record, event, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
-            proven = _proven(record, event, now=now, policy=policy)
+            proven = _proven(record, event, policy=policy)
             if event.seal_fault:
                 return _seal_missed(proven, event)
             return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", proven)
@@ -227,13 +227,13 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
         kept = event.declared_mismatches[:NAMES_KEPT_MAX]
         put_back = replace(record, declared_mismatches=kept).without_wait()
         return Judgement(Trigger.PUT_BACK, f"hashes differ from the instrument's manifest: {', '.join(kept)}", put_back)
-    return Judgement(Trigger.PROVEN, found, _proven(record, event, now=now, policy=policy))
+    return Judgement(Trigger.PROVEN, found, _proven(record, event, policy=policy))
 
 
-def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
+def _judge_audit(record: RunRecord, event: Verified, *, policy: Policy) -> Judgement:
     found = _words(event.comparison)
     if _is_equal(event):
-        proven = _proven(record, event, now=now, policy=policy)
+        proven = _proven(record, event, policy=policy)
         return _seal_missed(proven, event) if event.seal_fault else Judgement(Trigger.PROVEN, found, proven)
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
@@ -335,28 +335,23 @@ def _admitted(record: RunRecord, event: Inspected, now: datetime) -> RunRecord:
     return replace(_as_seen(record, event), enqueued_at=now).cleared()
 
 
-def _proven(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> RunRecord:
+def _proven(record: RunRecord, event: Verified, *, policy: Policy) -> RunRecord:
     """Return the record after both sides were found equal. It counts as another pass when it is apart from the last one."""
-    counts = (
-        record.verified_at is None
-        or record.verify_passes == 0
-        or policy.cleanup.age_min_s == 0
-        or are_apart(
-            earlier_at=record.verified_at,
-            earlier=Uptime(record.verified_boot_id, record.verified_uptime_s),
-            now=now,
-            uptime=event.uptime,
-        )
-    )
+    assert event.proof is not None, "both sides are equal, and nothing was left out"
     data = record.with_data(event.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
-    return replace(
-        data,
-        verify_passes=record.verify_passes + (1 if counts else 0),
-        verified_at=now,
-        verified_boot_id=event.uptime.boot_id,
-        verified_uptime_s=event.uptime.seconds,
-        manifest_digest=event.manifest_digest,
-    ).cleared()
+    is_one_more = (
+        record.verify_passes == 0 or policy.cleanup.age_min_s == 0 or _is_apart_from_the_last(record, event.proof)
+    )
+    return data.with_pass(event.proof, is_one_more=is_one_more).cleared()
+
+
+def _is_apart_from_the_last(record: RunRecord, proof: Pass) -> bool:
+    if record.passes:
+        return is_apart_from(record.passes[-1], proof)
+    if record.verified_at is None:
+        return True
+    earlier = Uptime(record.verified_boot_id, record.verified_uptime_s)
+    return are_apart(earlier_at=record.verified_at, earlier=earlier, now=proof.ended_at, uptime=proof.uptime)
 
 
 def _words(comparison: Comparison) -> str:

@@ -15,7 +15,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreati
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.manifest import Comparison
-from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, Uptime
+from exlab_watch_agent.core.passes import Pass
 from exlab_watch_agent.core.reconcile import Differences
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
@@ -76,7 +76,7 @@ class Verified:
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
     the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
-    as its claim says. `uptime`: when it was found, by a clock that nobody sets.
+    as its claim says. `proof`: what is kept of it where both sides are equal and nothing was left out, else None.
     """
 
     turn: int
@@ -90,7 +90,7 @@ class Verified:
     skipped_oversize: tuple[str, ...] = ()
     seal_fault: str = ""
     anchor: TrailPosition | None = None
-    uptime: Uptime = UNKNOWN_UPTIME
+    proof: Pass | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.machine import advance
+from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, Pass
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 
@@ -41,7 +42,8 @@ class RunRecord:
     which the copy was wrong. `next_attempt_at` and `wait_s` say together when a backoff ends, also after the clock
     jumped. `manifest_digest` names the manifest that the verifier wrote; `sealed_at` is set by the first seal and
     cleared only by an operator. `verify_passes` counts passes since anything was last found different; `verified_at` is
-    the latest, `verified_uptime_s` after the boot `verified_boot_id` (empty: not known). `declared_mismatches` are files
+    the latest, `verified_uptime_s` after the boot `verified_boot_id` (empty: not known). `passes` are the latest of them, the
+    oldest first, as far as they were made since then by a version that kept them. `declared_mismatches` are files
     whose hash differs from the one that the instrument gave; `overrides_seen` counts the entries of
     `validation_overrides` that the audit trail knows of. `creation_signature` is that of the `creation.json` of a run
     that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start.
@@ -76,6 +78,7 @@ class RunRecord:
     creation_signature: FileSignature | None = None
     verified_boot_id: str = ""
     verified_uptime_s: float = 0.0
+    passes: tuple[Pass, ...] = ()
 
     @property
     def is_sealed(self) -> bool:
@@ -114,8 +117,8 @@ class RunRecord:
         """Return the record with one failure more; one in which the copy was wrong voids the passes."""
         if is_mismatch:
             return replace(
-                self, attempts=self.attempts + 1, mismatches=self.mismatches + 1, last_error=error, verify_passes=0
-            )
+                self, attempts=self.attempts + 1, mismatches=self.mismatches + 1, last_error=error
+            ).with_passes_void()
         return replace(self, attempts=self.attempts + 1, last_error=error)
 
     def cleared(self) -> RunRecord:
@@ -130,8 +133,20 @@ class RunRecord:
         """Return the record with what its folder held when it was judged complete or proven."""
         return replace(self, fingerprint=fingerprint, files_total=files_total, bytes_total=bytes_total)
 
+    def with_pass(self, proof: Pass, *, is_one_more: bool) -> RunRecord:
+        """Return the record after a proof. `is_one_more`: it is apart from the last one and counts beside it."""
+        return replace(
+            self,
+            verify_passes=self.verify_passes + (1 if is_one_more else 0),
+            verified_at=proof.ended_at,
+            verified_boot_id=proof.boot_id,
+            verified_uptime_s=proof.monotonic_s,
+            manifest_digest=proof.manifest_sha256,
+            passes=(*self.passes, proof)[-PASSES_KEPT_MAX:],
+        )
+
     def with_passes_void(self) -> RunRecord:
-        return replace(self, verify_passes=0)
+        return replace(self, verify_passes=0, passes=())
 
     def unsealed(self) -> RunRecord:
         """Return the record as before the first seal: an operator gave up what was proven."""
@@ -140,6 +155,7 @@ class RunRecord:
             sealed_at=None,
             manifest_digest="",
             verify_passes=0,
+            passes=(),
             verified_at=None,
             verified_boot_id="",
             verified_uptime_s=0.0,

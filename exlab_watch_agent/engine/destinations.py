@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 
 from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted
@@ -175,5 +174,5 @@ class Destinations:
         for job_id in self._bench.commit.store.ids_in(CHART.auditable, lane.equipment_id):
             record = self._bench.commit.record(job_id)
             if record is not None:
-                voided = replace(record, verify_passes=0)
+                voided = record.with_passes_void()
                 self._audit_soon(self._bench.commit.save(voided, PassesVoided(lane.marker_key, marker_id)))

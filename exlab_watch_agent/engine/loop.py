@@ -33,7 +33,7 @@ from exlab_watch_agent.core.effects import (
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
-from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.bench import AgentUptime, Bench
 from exlab_watch_agent.engine.commit import Commit, Moved, Reply
 from exlab_watch_agent.engine.destinations import Destinations
 from exlab_watch_agent.engine.dispatch import Anchor, Dispatch
@@ -116,7 +116,8 @@ class Engine:
             carry_out=carry_out,
             make_side_by_side=make_side_by_side,
         )
-        bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, self.post)
+        self._uptime = AgentUptime(clock)
+        bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, self.post, self._uptime)
         self._looks = Looks(bench, only=None if only is None else set(only))
         self._runs = Runs(bench, looks=self._looks, decide=decide, new_job_id=new_job_id)
         self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs)
@@ -268,6 +269,8 @@ class Engine:
         """Take up every stored run where it was, and reconcile with the disk."""
         now = self._clock.now()
         for record in self._store:
+            for proof in record.passes[-1:]:
+                self._uptime.take_up(proof.uptime_sum_s)
             lane = self.lanes.get(record.equipment_id)
             if lane is None:
                 continue

@@ -84,6 +84,8 @@ class Runs:
             return None
         if isinstance(event, Inspected | Verified) and event.anchor is not None:
             self._bench.commit.compare_anchor(event.anchor)
+        if isinstance(event, Verified) and event.proof is not None:
+            event = replace(event, proof=replace(event.proof, uptime_sum_s=self._bench.uptime.sum_s()))
         step = self._decide(record, event, now=self._bench.clock.now(), policy=self._bench.policy)
         after = step.record
         if step.move is not None:

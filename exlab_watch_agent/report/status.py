@@ -9,12 +9,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.manifest import ExtraFiles
+from exlab_watch_agent.core.passes import Pass, counting
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable, unicode_text, utc_text
 from exlab_watch_agent.core.ways_out import WayOut, ways_out
@@ -87,6 +88,8 @@ class RunInFull:
             **run_json(self.record, self.snapshot),
             "why": self.why,
             "progress": progress.to_json() if progress is not None else None,
+            "passes": [pass_json(one) for one in self.record.passes],
+            "passes_past_cache": len(proofs_past_cache(self.record)),
             "last_error_detail": unicode_text(error.detail) if error is not None else "",
             "history": history_json(self.history),
             "findings": findings,
@@ -96,6 +99,24 @@ class RunInFull:
                 "paths": [unicode_text(path) for path in self.extra.paths],
             },
         }
+
+
+def proofs_past_cache(record: RunRecord) -> tuple[Pass, ...]:
+    """Return the passes of the copy as it is now that no cache of this PC can have answered, apart from each other."""
+    marker_id = record.passes[-1].marker_id if record.passes else ""
+    return counting(record.passes, manifest_sha256=record.manifest_digest, marker_id=marker_id, needs_distance=True)
+
+
+def pass_json(one: Pass) -> dict[str, Any]:
+    """Return one pass as `show --json` shows it."""
+    times = {"started_at": one.started_at, "ended_at": one.ended_at, "nas_at": one.nas_at}
+    return {
+        **asdict(one),
+        **{name: time_text(at) for name, at in times.items()},
+        "spelling": printable(one.spelling),
+        "remote": one.remote.value,
+        "local": one.local.value,
+    }
 
 
 def bytes_done(record: RunRecord, snapshot: Snapshot) -> int:

@@ -32,7 +32,7 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.manifest import Agreement, Comparison
-from exlab_watch_agent.core.passes import Uptime
+from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, Pass, Uptime
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.errors import FailureKind
@@ -102,7 +102,17 @@ def verified(agreement: Agreement = Agreement.EQUAL, *, turn: int = TURN, **chan
         Agreement.BOTH_DIFFER: {"local_changed": ("a.bin",), "remote_changed": ("a.bin",)},
         Agreement.LOCAL_GONE: {"local_missing": ("a.bin",)},
     }.get(agreement, {})
-    return replace(Verified(turn, Comparison(agreement, **names), "d" * 64, "f", 2, 10), **changes)
+    made = Verified(turn, Comparison(agreement, **names), "d" * 64, "f", 2, 10)
+    if agreement is Agreement.EQUAL and not changes.get("skipped_oversize"):
+        made = replace(made, proof=proof(changes.pop("uptime", UNKNOWN_UPTIME)))
+    return replace(made, **changes)
+
+
+def proof(uptime: Uptime = UNKNOWN_UPTIME) -> Pass:
+    return Pass(
+        "job/1", NOW - timedelta(seconds=1), NOW, uptime.boot_id, uptime.seconds, 0.0, "m" * 32, "/mnt/nas", "d" * 64, 2,
+        10, HowRead.O_DIRECT, past_cache=True,
+    )  # fmt: skip
 
 
 def failed(kind: FailureKind = FailureKind.NETWORK, *, turn: int = TURN, **changes: Any) -> EffectFailed:
@@ -519,6 +529,31 @@ def test_a_pass_a_minute_after_another_is_one_more() -> None:
     assert step(before, verified(uptime=Uptime("boot", 560.0))).record.verify_passes == 2
     assert step(before, verified(uptime=Uptime("boot", 559.0))).record.verify_passes == 1
     assert step(before, verified()).record.verify_passes == 1, "what is not known hastens nothing"
+
+
+def test_a_record_keeps_the_latest_passes_and_a_difference_voids_them() -> None:
+    after = record("auditing", sealed=True)
+    for number in range(PASSES_KEPT_MAX + 2):
+        proven = step(
+            replace(after, state=RunState.AUDITING, turn=TURN), verified(uptime=Uptime("boot", 100.0 * number))
+        )
+        after = proven.record
+    assert [one.monotonic_s for one in after.passes] == [100.0 * n for n in range(2, PASSES_KEPT_MAX + 2)]
+    damaged = step(replace(after, state=RunState.AUDITING, turn=TURN), verified(Agreement.REMOTE_DIFFERS)).record
+    assert (damaged.passes, damaged.verify_passes) == ((), 0)
+
+
+def test_passes_are_two_only_where_the_clock_of_the_nas_says_so_too() -> None:
+    first = replace(proof(Uptime("boot", 100.0)), nas_at=NOW)
+    before = record("auditing", sealed=True, verify_passes=1, passes=(first,))
+    for nas_passed_s, counted in ((59, 1), (60, 2)):
+        second = replace(
+            proof(Uptime("boot", 400.0)),
+            ended_at=NOW + timedelta(hours=1),
+            nas_at=NOW + timedelta(seconds=nas_passed_s),
+        )
+        after = step(before, replace(verified(), proof=second)).record
+        assert after.verify_passes == counted
 
 
 DIFFERENT = [

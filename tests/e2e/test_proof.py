@@ -167,9 +167,9 @@ class LosesItsCreation:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def digests(self, *arguments: Any, **named: Any) -> Any:
+    def read_back(self, *arguments: Any, **named: Any) -> Any:
         self._creation.write_bytes(self._creation.read_bytes()[:100])
-        return self._inner.digests(*arguments, **named)
+        return self._inner.read_back(*arguments, **named)
 
 
 def test_damage_is_said_although_creation_json_cannot_be_read_at_that_moment(lab: Lab) -> None:
@@ -199,11 +199,11 @@ class CannotGiveBack:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def digests(self, destination: str, paths: Any, *, control: Any) -> Any:
+    def read_back(self, destination: str, paths: Any, *, control: Any) -> Any:
         self.asked.append(tuple(paths))
         if refused := sorted(self._names.intersection(paths)):
             raise TransportError(FailureKind.UNKNOWN, f"Cannot read {refused[0]!r}: a bad block.")
-        return self._inner.digests(destination, paths, control=control)
+        return self._inner.read_back(destination, paths, control=control)
 
     def set_aside(self, destination: str, paths: Any) -> None:
         paths = list(paths)
@@ -255,9 +255,9 @@ def test_a_file_that_is_read_at_the_second_try_is_no_damage(lab: Lab) -> None:
     run = proven_twice(lab)
 
     class OnlyOnce(CannotGiveBack):
-        def digests(self, destination: str, paths: Any, *, control: Any) -> Any:
+        def read_back(self, destination: str, paths: Any, *, control: Any) -> Any:
             try:
-                return super().digests(destination, paths, control=control)
+                return super().read_back(destination, paths, control=control)
             except TransportError:
                 if len(paths) == 1:
                     self._names.clear()

@@ -1,4 +1,4 @@
-"""Disks that do not take what they are given: full, read-only, or taking names that differ in case for the same."""
+"""Disks that are full, read-only, damaged, or take names that differ in case only for the same."""
 
 from __future__ import annotations
 
@@ -20,6 +20,30 @@ def full_disk(folder: Path, *, size: str = "1m") -> Iterator[Path]:
         yield folder
     finally:
         done(program("umount"), "--lazy", folder)  # a server may still stand in it
+
+
+@contextmanager
+def loop_disk(folder: Path, *, image: Path) -> Iterator[Path]:
+    """An ext4 disk kept in the file `image`, mounted at the folder. Needs root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done("truncate", "--size", "40M", image)
+    done(program("mkfs.ext4"), "-q", "-F", image)
+    done(program("mount"), "-o", "loop", image, folder)
+    try:
+        yield folder
+    finally:
+        done(program("umount"), folder)
+
+
+def damage(image: Path, block: bytes) -> None:
+    """Change the only block of a disk that holds these bytes, below all caches of its file system."""
+    data = image.read_bytes()
+    assert data.count(block) == 1, "it is on the disk, once"
+    with image.open("r+b") as file:
+        file.seek(data.index(block))
+        file.write(bytes(len(block)))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, FileSignature, Inventory
+from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.errors import (
@@ -466,13 +467,13 @@ class FaultyTransport:
             return None
         return self._digests(destination, [wanted.path for wanted in files], control)
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
         fault = self._call("digests")
         found = self._digests(destination, paths, control)
         if fault == "corrupt" and found:
             found[sorted(found)[0]] = sha256(b"misread")
         self._end(fault)
-        return found
+        return ReadBack(found, HowRead.DOWNLOAD, is_past_cache=True)
 
     def check_tools(self) -> tuple[str, ...]:
         return ()

@@ -23,6 +23,7 @@ import xxhash
 
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import READ_FLAGS
+from exlab_watch_agent.adapters.local.page_cache import may_be_cached
 from exlab_watch_agent.adapters.local.tree import is_inside
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
@@ -87,10 +88,16 @@ def drop_cached(descriptor: int, offset: int = 0, size_bytes: int = 0) -> None:
     _advise(descriptor, offset, size_bytes, _DONTNEED)
 
 
-def fetch_anew(descriptor: int) -> None:
-    """Forget what is cached of a file and begin to read its start, without waiting for it."""
+def fetch_anew(descriptor: int) -> bool:
+    """Forget what is cached of a file and begin to read its start, without waiting for it.
+
+    Return whether it really was forgotten: then what is read next comes from where it is kept.
+    """
     _advise(descriptor, 0, 0, _DONTNEED)
+    if may_be_cached(descriptor, os.fstat(descriptor).st_size):
+        return False
     _advise(descriptor, 0, _FETCH_AHEAD_BYTES, _WILLNEED)
+    return True
 
 
 def _advise(descriptor: int, offset: int, size_bytes: int, advice: int) -> None:

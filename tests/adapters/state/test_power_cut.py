@@ -28,6 +28,7 @@ WITHOUT_FLUSH = 2
 TRIALS = 6
 SIZES = {"ext4": "64M", "xfs": "320M"}
 RUNS = 5
+RELEASE_S = 60.0
 
 
 def done(*command: str) -> None:
@@ -58,11 +59,17 @@ class Disk:
             os.close(descriptor)
 
     def unmount(self) -> None:
-        for _ in range(50):
-            if subprocess.run(["umount", str(self.mount_point)], capture_output=True, check=False).returncode == 0:
-                return
+        """Unmount, and wait until the system has let go of it: a copy of the mount in another namespace keeps it alive.
+
+        Mounted again before that it would be the same file system, as dead as the cut has left it.
+        """
+        deadline_s = time.monotonic() + RELEASE_S
+        while subprocess.run(["umount", str(self.mount_point)], capture_output=True, check=False).returncode != 0:
+            assert time.monotonic() < deadline_s, "something works in it"
             time.sleep(0.1)
-        done("umount", "-l", str(self.mount_point))
+        while subprocess.run(["losetup", "-j", str(self.image)], capture_output=True, check=True).stdout:
+            assert time.monotonic() < deadline_s, "something keeps it"
+            time.sleep(0.1)
 
 
 @pytest.fixture(params=list(SIZES))

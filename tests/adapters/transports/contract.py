@@ -27,6 +27,7 @@ from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.errors import (
     AgentError,
     CancelledError,
@@ -94,6 +95,9 @@ class TransportContract:
 
     NAMES_IT_CANNOT_CARRY: ClassVar[frozenset[str]] = frozenset()
     KEEPS_TIMES: ClassVar[bool] = True
+    HOW_READ: ClassVar[HowRead] = HowRead.DOWNLOAD
+    """How this way reads two megabytes back, and as the next says, whether past the caches of this PC."""
+    IS_PAST_CACHE: ClassVar[bool] = True
 
     def constructor(self, root: Path) -> str:
         """Return Python source, imports included, whose last line binds `transport` to a transport of this root."""
@@ -348,7 +352,9 @@ class TransportContract:
         transport.copy(str(run), listed, RUN, control=FREE)
         paths = [entry.path for entry in listed]
         assert sorted(transport.listing(RUN)) == sorted(paths) == sorted([name, f"folder/{name}/{name}"])
-        assert transport.digests(RUN, paths, control=FREE) == LocalDigester().digests(str(run), listed, control=FREE)
+        assert transport.read_back(RUN, paths, control=FREE).digests == LocalDigester().digests(
+            str(run), listed, control=FREE
+        )
         transport.set_aside(RUN, paths)
         assert transport.listing(RUN) == {}
         assert (there.parents[2] / ".exlab-superseded" / RUN / "1" / name).read_bytes() == b"file"
@@ -497,7 +503,7 @@ class TransportContract:
             self.after_kill(root)
             sizes = {path: file.size_bytes for path, file in transport.listing(RUN).items()}
             assert all(len(files[path]) == size for path, size in sizes.items())
-            assert transport.digests(RUN, list(sizes), control=FREE) == {
+            assert transport.read_back(RUN, list(sizes), control=FREE).digests == {
                 path: hashlib.sha256(files[path]).hexdigest() for path in sizes
             }
         transport.clear_partials(RUN)
@@ -547,7 +553,7 @@ class TransportContract:
         there.mkdir(parents=True)
         (there / "sub").symlink_to(outside)
         assert transport.listing(RUN) == {}
-        assert transport.digests(RUN, ["sub/a.bin"], control=FREE) == {}
+        assert transport.read_back(RUN, ["sub/a.bin"], control=FREE).digests == {}
         assert transport.read_small(RUN, "sub/a.bin", limit_bytes=100) is None
         with pytest.raises(TransportError):
             transport.copy(str(run), listed, RUN, control=FREE)
@@ -563,7 +569,7 @@ class TransportContract:
         (there / "folder").mkdir()
         names = ["a.bin", "fifo", "folder"]
         wanted = [FileEntry(name, 1, 0) for name in names]
-        assert transport.digests(RUN, names, control=FREE) == {}
+        assert transport.read_back(RUN, names, control=FREE).digests == {}
         assert not transport.samples(RUN, wanted, control=FREE)
         assert [transport.read_small(RUN, name, limit_bytes=10) for name in names] == [None] * 3
 
@@ -577,20 +583,21 @@ class TransportContract:
         transport.copy(str(run), listed, RUN, control=FREE)
         paths = [entry.path for entry in listed]
         good = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
-        assert transport.digests(RUN, [*paths, "not there", "nor/there"], control=FREE) == good
+        read = transport.read_back(RUN, [*paths, "not there", "nor/there"], control=FREE)
+        assert (read.digests, read.how, read.is_past_cache) == (good, self.HOW_READ, self.IS_PAST_CACHE)
         before = (there / "a.bin").stat()
         with open(there / "a.bin", "r+b") as file:
             file.seek(1_000_000)
             file.write(b"rot")
         os.utime(there / "a.bin", ns=(before.st_mtime_ns, before.st_mtime_ns))
-        again = transport.digests(RUN, paths, control=FREE)
+        again = transport.read_back(RUN, paths, control=FREE).digests
         assert again["a.bin"] == hashlib.sha256((there / "a.bin").read_bytes()).hexdigest() != good["a.bin"]
         assert again["s/small"] == good["s/small"]
 
     def test_digests_can_be_cancelled(self, there: Path, transport: Transport) -> None:
         fill(there, {"a.bin": b"a"})
         with pytest.raises(CancelledError):
-            transport.digests(RUN, ["a.bin"], control=Control(is_cancelled=lambda: True))
+            transport.read_back(RUN, ["a.bin"], control=Control(is_cancelled=lambda: True))
 
     @pytest.mark.parametrize("size_bytes", [0, 1, 65_536, 600_000, 5_000_000])
     def test_samples_agree_with_the_local_ones_on_a_good_copy(
@@ -714,7 +721,7 @@ class TransportContract:
             lambda: transport.read_small(RUN, path, limit_bytes=10),
             lambda: transport.write_small(path, b"out"),
             lambda: transport.set_aside(RUN, [path]),
-            lambda: transport.digests(RUN, [path], control=FREE),
+            lambda: transport.read_back(RUN, [path], control=FREE).digests,
             lambda: transport.look(path),
             lambda: transport.listing(path),
             lambda: transport.place_claim(path, CLAIM),

@@ -138,25 +138,25 @@ class Folders:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def opened_ahead(self, above: str, paths: Iterable[str]) -> Generator[tuple[str, int], None, None]:
+    def opened_ahead(self, above: str, paths: Iterable[str]) -> Generator[tuple[str, int, bool], None, None]:
         """Yield each file below `above` that is there with its descriptor, to be closed by the caller.
 
-        The next ones are on their way meanwhile.
+        And whether this PC's cache held nothing of it any more. The next ones are on their way meanwhile.
         """
-        waiting: deque[tuple[str, int]] = deque()
+        waiting: deque[tuple[str, int, bool]] = deque()
         try:
             for path in paths:
                 descriptor = self.descriptor(f"{above}/{path}")
                 if descriptor is None:
                     continue
-                waiting.append((path, descriptor))
-                fetch_anew(descriptor)
+                waiting.append((path, descriptor, False))
+                waiting[-1] = (path, descriptor, fetch_anew(descriptor))
                 if len(waiting) > _FILES_AHEAD:
                     yield waiting.popleft()
             while waiting:
                 yield waiting.popleft()
         finally:
-            for _, descriptor in waiting:
+            for _, descriptor, _ in waiting:
                 os.close(descriptor)
 
     def read(self, path: str, limit_bytes: int) -> bytes | None:

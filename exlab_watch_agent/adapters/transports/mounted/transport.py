@@ -27,8 +27,6 @@ from blake3 import blake3
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.digests import (
     Pulse,
-    hash_descriptor,
-    new_buffer,
     sample_descriptor,
 )
 from exlab_watch_agent.adapters.local.durable import (
@@ -48,6 +46,7 @@ from exlab_watch_agent.adapters.transports.mounted.copy import (
 )
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.folders import Folders, require_apart
+from exlab_watch_agent.adapters.transports.mounted.read_back import read_back
 from exlab_watch_agent.adapters.transports.shared.marked_root import MarkedRoot, WhileThere, look_of
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
@@ -62,6 +61,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.core.text import reason_with_name
@@ -250,31 +250,11 @@ class MountedPathTransport(MarkedRoot):
                         found[entry.path] = sample_descriptor(descriptor, entry.size_bytes)
         return found
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
-        pulse = Pulse(control)
-        buffer = new_buffer()
-        found = {}
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
         with self._answering("Cannot read from", destination):
-            folders = Folders(self._root)
-            with contextlib.closing(folders.opened_ahead(destination, map(require_inside, paths))) as opened:
-                for path, descriptor in opened:
-                    try:
-                        size_bytes = os.fstat(descriptor).st_size
-                        found[path] = hash_descriptor(descriptor, size_bytes, buffer, pulse.moved, drops_behind=True)
-                    except OSError as error:
-                        raise self._unreadable(path, error) from error
-                    finally:
-                        os.close(descriptor)
-                    pulse.finished_file()
-        pulse.finished()
-        return found
-
-    def _unreadable(self, path: str, error: OSError) -> OSError | TransportError:
-        """EIO can mean a bad block or a lost server: the next look at the marker shows which."""
-        if error.errno != errno.EIO:
-            return error
-        text = f"Cannot read {path!r} at {self._root}: {reason_with_name(error)}."
-        return TransportError(FailureKind.UNKNOWN, text, detail=reason_with_name(error))
+            for path in paths:
+                require_inside(path)
+            return read_back(self._root, destination, paths, control=control)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from exlab_watch_agent.adapters.transports.rclone.requests import Requests
 from exlab_watch_agent.adapters.transports.shared.own_files import MARKER_FILE, require_inside
 from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
 from exlab_watch_agent.errors import CancelledError
 from exlab_watch_agent.ports import Control
@@ -36,6 +37,8 @@ _SLOWEST_HASH_BYTES_PER_S = 10_000_000
 _HASHES_THERE = frozenset({"sftp"})
 """Backends whose SHA-256 is taken by the server, of the bytes on its disk, when it is asked. Others keep what they once
 were told, or what they saw while the bytes arrived: that is not a reading of what is stored."""
+
+_ON_THIS_PC = frozenset({"local"})
 
 
 class Proof:
@@ -72,8 +75,8 @@ class Proof:
         self._jobs.supervise(present, sample, supervision=supervision, threads=_READERS)
         return found
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
-        """Return path → SHA-256 of each file that is there."""
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
+        """Return path → SHA-256 of each file that is there. A remote on this PC's own disk is read through its cache."""
         for path in paths:
             require_inside(path)
         found: dict[str, str] = {}
@@ -107,7 +110,9 @@ class Proof:
                     found |= _digests_in(zip(batch, answers, strict=True))
         finally:
             self._jobs.forget(group)
-        return found
+        if self._remote.daemon.config.leaf_types & _ON_THIS_PC:
+            return ReadBack(found, HowRead.PAGE_CACHE, is_past_cache=False)
+        return ReadBack(found, HowRead.SERVER_HASH if asked else HowRead.DOWNLOAD, is_past_cache=True)
 
     def _read_and_hashed(
         self, destination: str, paths: Sequence[str], *, group: str, supervision: Supervision

@@ -72,6 +72,7 @@ from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.policy import RcloneTarget
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
 from exlab_watch_agent.errors import (
@@ -240,9 +241,9 @@ class RcloneTransport(MarkedRoot):
         with self._answering("Cannot read from", destination):
             return self._proof.samples(destination, files, control=control)
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
         with self._answering("Cannot read from", destination):
-            return self._proof.digests(destination, paths, control=control)
+            return self._proof.read_back(destination, paths, control=control)
 
     def digest_bytes_max(self) -> int | None:
         with self._answering("Cannot ask what it can hash:", "x"):

@@ -69,6 +69,7 @@ from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.core.push_plan import folders_of
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
@@ -215,7 +216,7 @@ class RsyncOnlyTransport(MarkedRoot):
     ) -> dict[str, str] | None:
         return None
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
         for path in paths:
             require_inside(path)
         standing = self._data_below(destination, control)
@@ -235,7 +236,7 @@ class RsyncOnlyTransport(MarkedRoot):
                     with contextlib.suppress(FileNotFoundError):  # it went away there meanwhile
                         found[path] = _hashed(at / destination / path, pulse)
         pulse.finished()
-        return found
+        return ReadBack(found, HowRead.DOWNLOAD, is_past_cache=True)
 
     def digest_bytes_max(self) -> int | None:
         return self._stream_bytes_max

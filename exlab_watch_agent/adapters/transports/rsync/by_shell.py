@@ -64,6 +64,7 @@ from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
@@ -222,8 +223,10 @@ class RsyncSshTransport(MarkedRoot):
             folder.blocks(destination, sampler.blocks, sampler.take)
         return sampler.digests()
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
-        return self._hashing.digests(destination, paths, control=control)
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
+        found = self._hashing.digests(destination, paths, control=control)
+        is_hashed_there = self._connection.tools().hasher is not None
+        return ReadBack(found, HowRead.SERVER_HASH if is_hashed_there else HowRead.DOWNLOAD, is_past_cache=True)
 
     def digest_bytes_max(self) -> int | None:
         return None if self._connection.tools().hasher is not None else self._stream_bytes_max

@@ -19,6 +19,7 @@ from exlab_watch_agent.adapters.transports.rsync.ssh_login import NoShellError
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import Claim, DestinationLook
 from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import DestinationUnreachableError, TransportError
 from exlab_watch_agent.ports import NOTHING_ELSE, Control, RemoteFile
@@ -138,8 +139,8 @@ class RsyncTransport:
     def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
         return self._way().samples(destination, files, control=control)
 
-    def digests(self, destination: str, paths: Sequence[str], *, control: Control) -> dict[str, str]:
-        return self._way().digests(destination, paths, control=control)
+    def read_back(self, destination: str, paths: Sequence[str], *, control: Control) -> ReadBack:
+        return self._way().read_back(destination, paths, control=control)
 
     def digest_bytes_max(self) -> int | None:
         return self._way().digest_bytes_max()

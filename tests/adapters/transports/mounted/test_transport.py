@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
+import mmap
 import os
 import shutil
 import stat
@@ -15,19 +17,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local import digests
+from exlab_watch_agent.adapters.local import page_cache
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
+from exlab_watch_agent.adapters.local.digests import LocalDigester
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
-from exlab_watch_agent.adapters.transports.mounted import folders
 from exlab_watch_agent.adapters.transports.mounted.copy import place_new
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.throttle import Throttle
 from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport
 from exlab_watch_agent.core.creation import identity_in
+from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.errors import (
     CancelledError,
     DestinationUnreachableError,
@@ -49,12 +53,15 @@ from tests.adapters.transports.contract import (
     needs,
     tree,
 )
+from tests.lab.disks import damage, full_disk, loop_disk
 
 CACHE = f"{RUN}/.exlab-wizard"
 FS_IOC_SHUTDOWN = 0x8004587D
 
 
 class TestContract(TransportContract):
+    HOW_READ: ClassVar[HowRead] = HowRead.NOWAIT
+
     def constructor(self, root: Path) -> str:
         return (
             "from exlab_watch_agent.adapters.transports.mounted.transport import MountedPathTransport\n"
@@ -240,27 +247,65 @@ def is_cached(path: Path) -> bool:
 
 
 def test_what_is_hashed_is_not_answered_by_the_page_cache(
-    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+    run: Path, there: Path, transport: MountedPathTransport
 ) -> None:
-    if not hasattr(os, "RWF_NOWAIT"):
-        pytest.skip("only Linux can be asked what is cached")
-    listed = fill(run, {"small.bin": b"a" * 5000, "large.bin": os.urandom(3_000_000)})
+    listed = fill(run, {"small.bin": b"a" * 5000, "large.bin": os.urandom(3_000_000), "empty.bin": b""})
     transport.copy(str(run), listed, RUN, control=FREE)
-    names = ["small.bin", "large.bin"]
+    names = ["small.bin", "large.bin", "empty.bin"]
     for name in names:
         (there / name).read_bytes()
-    if not is_cached(there / "large.bin"):
-        pytest.skip("this file system does not tell what is cached")
-    was_dropped: list[bool] = []
+    assert is_cached(there / "large.bin")
+    read = transport.read_back(RUN, names, control=FREE)
+    assert (read.how, read.is_past_cache) == (HowRead.NOWAIT, True)
+    assert not any(is_cached(there / name) for name in names[:2]), "and nothing of it stays in memory"
 
-    def drop_only(descriptor: int) -> None:
-        digests.drop_cached(descriptor)
-        was_dropped.append(not is_cached(there / names[len(was_dropped)]))
 
-    monkeypatch.setattr(folders, "fetch_anew", drop_only)
-    transport.digests(RUN, names, control=FREE)
-    assert was_dropped == [True, True]
-    assert not any(is_cached(there / name) for name in names)
+@contextlib.contextmanager
+def mapped_by_another(path: Path) -> Iterator[None]:
+    """Keep all pages of a file in the page cache, whatever is advised, as a program does that has it mapped."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        for page in range(0, len(memory), mmap.PAGESIZE):
+            assert memory[page] >= 0
+        yield
+
+
+def test_damage_below_the_cache_is_found_also_of_a_file_that_a_program_has_mapped(run: Path, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    listed = fill(run, {"a.bin": data})
+    image, mount = tmp_path / "image", tmp_path / "mount"
+    with loop_disk(mount, image=image):
+        transport = MountedPathTransport(str(mount))
+        transport.copy(str(run), listed, RUN, control=FREE)
+        good = transport.read_back(RUN, ["a.bin"], control=FREE)
+        subprocess.run(["sync", "-f", str(mount)], check=True)
+        with mapped_by_another(mount / RUN / "a.bin"):
+            damage(image, data[8192:12288])
+            assert (mount / RUN / "a.bin").read_bytes() == data, "a cache hides it"
+            read = transport.read_back(RUN, ["a.bin"], control=FREE)
+        assert read.digests != good.digests
+        assert (read.how, read.is_past_cache) == (HowRead.O_DIRECT, True)
+
+
+def test_a_file_that_may_have_come_from_the_cache_is_said_to(
+    run: Path, there: Path, transport: MountedPathTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = fill(run, {"a.bin": os.urandom(3_000_000), "b.bin": b"b"})
+    transport.copy(str(run), listed, RUN, control=FREE)
+    # A file system that takes no direct read, which no disk of this machine is.
+    monkeypatch.setattr(page_cache, "_O_DIRECT", 0)
+    with mapped_by_another(there / "a.bin"):
+        read = transport.read_back(RUN, ["a.bin", "b.bin"], control=FREE)
+    assert (read.how, read.is_past_cache) == (HowRead.PAGE_CACHE, False)
+    assert read.digests == LocalDigester().digests(str(run), listed, control=FREE)
+
+
+def test_what_lies_in_memory_alone_has_nothing_below_the_cache(run: Path, tmp_path: Path) -> None:
+    listed = fill(run, {"a.bin": b"a" * 5000})
+    mount = tmp_path / "mount"
+    with full_disk(mount, size="8m"):
+        transport = MountedPathTransport(str(mount))
+        transport.copy(str(run), listed, RUN, control=FREE)
+        assert transport.read_back(RUN, ["a.bin"], control=FREE).is_past_cache
 
 
 CRASH_POINTS = [

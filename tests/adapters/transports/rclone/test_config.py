@@ -191,7 +191,7 @@ def test_nothing_is_asked_of_a_remote_that_is_refused(conf: Path, tmp_path: Path
         with pytest.raises(TransportError, match=ITS_OWN):
             transport.copy(str(tmp_path), (), "run", control=Control())
         with pytest.raises(TransportError, match=ITS_OWN):
-            transport.digests("run", ["a.bin"], control=Control())
+            transport.read_back("run", ["a.bin"], control=Control())
         assert os.listdir(tmp_path / "nas" / "root") == []
     finally:
         transport.close()

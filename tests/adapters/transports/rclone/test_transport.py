@@ -28,6 +28,7 @@ from exlab_watch_agent.adapters.transports.rclone.pace import PACE, Pace
 from exlab_watch_agent.adapters.transports.rclone.requests import Requests
 from exlab_watch_agent.adapters.transports.rclone.transport import RcloneTransport
 from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.core.policy import RcloneTarget
 from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
@@ -146,7 +147,7 @@ class RcloneContract(TransportContract):
     ) -> None:
         """A folder is one."""
         (there / "folder").mkdir(parents=True)
-        assert transport.digests(RUN, ["folder"], control=FREE) == {}
+        assert transport.read_back(RUN, ["folder"], control=FREE).digests == {}
         assert transport.read_small(RUN, "folder", limit_bytes=10) is None
 
     def test_a_damaged_block_is_found_by_reading_no_more_than_the_sampled_ones(
@@ -216,7 +217,7 @@ class Essentials(RcloneContract):
                 wanted.add(path)
             (run / path).unlink()
         assert set(transport.listing(RUN)) == wanted
-        found = transport.digests(RUN, sorted(wanted), control=FREE)
+        found = transport.read_back(RUN, sorted(wanted), control=FREE).digests
         assert found == {path: hashlib.sha256(data).hexdigest() for path, data in tree(there).items()}
         assert found.keys() == wanted
         transport.set_aside(RUN, sorted(wanted))
@@ -260,6 +261,9 @@ def assert_full_is_no_success(transport: Transport, run: Path, tiny_root: Path) 
 
 
 class TestLocal(RcloneContract):
+    HOW_READ: ClassVar[HowRead] = HowRead.PAGE_CACHE
+    IS_PAST_CACHE: ClassVar[bool] = False
+
     @pytest.fixture
     def remote(self, rclone_local: RcloneRemote) -> RcloneRemote:
         return rclone_local
@@ -601,9 +605,9 @@ def test_a_file_that_cannot_be_read_back_is_no_missing_file(
     (root / "run" / "secret.bin").chmod(0)
     transport = RcloneTransport(RcloneTarget(remote.name, str(root), str(remote.config)), children=children)
     MADE.append(transport)
-    assert transport.digests("run", ["a.bin", "gone.bin"], control=FREE).keys() == {"a.bin"}
+    assert transport.read_back("run", ["a.bin", "gone.bin"], control=FREE).digests.keys() == {"a.bin"}
     with pytest.raises(TransportError, match="permission denied") as caught:
-        transport.digests("run", ["a.bin", "secret.bin", "gone.bin"], control=FREE)
+        transport.read_back("run", ["a.bin", "secret.bin", "gone.bin"], control=FREE)
     assert caught.value.kind is FailureKind.AUTH
 
 
@@ -615,7 +619,7 @@ def test_what_is_not_there_is_left_out_of_the_proof_however_soon_rclone_is_asked
     transport = make(conf, children, pace=Pace(look_every_s=0.001))
     names = [f"{n}.bin" for n in range(50)]
     for _ in range(5):
-        assert sorted(transport.digests(RUN, ["folder", "gone.bin", *names], control=FREE)) == sorted(names)
+        assert sorted(transport.read_back(RUN, ["folder", "gone.bin", *names], control=FREE).digests) == sorted(names)
 
 
 class LaterClock(SystemClock):

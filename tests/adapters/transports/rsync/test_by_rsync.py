@@ -121,7 +121,9 @@ class TestContractBehindRrsync(TransportContract):
         transport.copy(str(run), listed, RUN, control=FREE)
         paths = sorted(entry.path for entry in listed)
         assert sorted(transport.listing(RUN)) == paths
-        assert transport.digests(RUN, paths, control=FREE) == LocalDigester().digests(str(run), listed, control=FREE)
+        assert transport.read_back(RUN, paths, control=FREE).digests == LocalDigester().digests(
+            str(run), listed, control=FREE
+        )
         for name in names:
             (there / name).write_bytes(b"rot!")
         transport.set_aside(RUN, names)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,6 +15,7 @@ from exlab_watch_agent.adapters.transports.rsync import target_folder
 from exlab_watch_agent.adapters.transports.rsync.by_shell import RsyncSshTransport
 from exlab_watch_agent.adapters.transports.rsync.target_folder import TargetFolder
 from exlab_watch_agent.adapters.transports.rsync.target_tools import NEEDED
+from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Transport
@@ -39,6 +40,7 @@ def source_of(server: SshServer, root: Path, **more: object) -> str:
 class Contract(TransportContract):
     """Hooks for one server each."""
 
+    HOW_READ: ClassVar[HowRead] = HowRead.SERVER_HASH
     server: SshServer
 
     @pytest.fixture(autouse=True)
@@ -372,7 +374,7 @@ def test_where_nothing_on_the_target_hashes_the_bytes_come_back(tmp_path: Path, 
             files = {"a.bin": os.urandom(3_000_000), "empty": b"", "two\nlines": b"odd"}
             listed = fill(run, files)
             transport.copy(str(run), listed, RUN, control=FREE)
-            found = transport.digests(RUN, [*files, "gone"], control=FREE)
+            found = transport.read_back(RUN, [*files, "gone"], control=FREE).digests
             assert found == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
             assert transport.digest_bytes_max() == 1234
         finally:
