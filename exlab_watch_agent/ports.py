@@ -21,6 +21,7 @@ from exlab_watch_agent.core.claim import DestinationLook as DestinationLook
 from exlab_watch_agent.core.creation import Creation, RunIdentity
 from exlab_watch_agent.core.creation import SavedCreation as SavedCreation
 from exlab_watch_agent.core.inventory import FileEntry, FileSignature, Inventory
+from exlab_watch_agent.core.manifest import ExtraFiles as ExtraFiles
 from exlab_watch_agent.core.passes import ReadBack as ReadBack
 from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
@@ -450,6 +451,10 @@ class ManifestStore(Protocol):
 
     def forget_wrong(self, job_id: str) -> None:
         """Remove the list, durably: the names have made room, or proved right. Raises: ManifestNotKeptError."""
+        ...
+
+    def keep_extra(self, job_id: str, extra: ExtraFiles) -> None:
+        """Keep what the last comparison found there beside the run's own files. Raises: ManifestNotKeptError."""
         ...
 
 

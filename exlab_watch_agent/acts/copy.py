@@ -18,7 +18,14 @@ from exlab_watch_agent.core.claim import (
 )
 from exlab_watch_agent.core.creation import says_synced
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, FileEntry
+from exlab_watch_agent.core.inventory import (
+    CACHE_FOLDER,
+    CREATION_FILE,
+    FOLDERS_PATH,
+    MANIFEST_FILE,
+    FileEntry,
+    Inventory,
+)
 from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, ManifestNotKeptError
 from exlab_watch_agent.ports import Control, Ports
 
@@ -115,6 +122,13 @@ def manifest_there(effect: Verify | Seal, ports: Ports) -> bytes | None:
     """Return the manifest that the copy has, None where it has none."""
     path = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
     return ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+
+
+def folders_to_list(run_path: str, inventory: Inventory, ports: Ports) -> bytes | None:
+    """Return what `folders.txt` must say, None where there need be none: no folder is empty, and none ever was."""
+    text = inventory.folders_text
+    is_there = any(entry.path == FOLDERS_PATH for entry in ports.tree.cache_files(run_path))
+    return text if text or is_there else None
 
 
 def copy_says_synced(effect: Push, ports: Ports) -> bool:

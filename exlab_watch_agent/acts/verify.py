@@ -10,6 +10,7 @@ from datetime import datetime
 from exlab_watch_agent.acts.copy import (
     CACHE_READ_BACK_BYTES_MAX,
     NOT_THE_COPY,
+    folders_to_list,
     look_unless_foreign,
     manifest_there,
     note_wrong,
@@ -20,9 +21,10 @@ from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.effects import Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFEST_FILE, Inventory
 from exlab_watch_agent.core.manifest import (
     Agreement,
+    ExtraFiles,
     check_declared,
     compare,
     format_manifest,
@@ -98,6 +100,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
         is_by_manifest=manifest is not None,
     )
+    with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
+        ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
     if comparison.agreement is not Agreement.EQUAL:
@@ -112,7 +116,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         proof=None if oversize else _proof(effect, inventory, manifest_digest(text), there, started_at, ports),
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
-        seal_fault=_seal_fault(effect, look_there, ports) if look_there is not None and effect.manifest_digest else "",
+        seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
     )
 
 
@@ -127,13 +131,17 @@ def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
         ports.manifests.forget_wrong(effect.job_id)
 
 
-def _seal_fault(effect: Verify, look_there: DestinationLook, ports: Ports) -> str:
+def _seal_fault(effect: Verify, inventory: Inventory, look_there: DestinationLook, ports: Ports) -> str:
     """Return in words what is wrong with the copy's seal, asked for once its data are known to be right."""
+    folders = folders_to_list(effect.run_path, inventory, ports)
+    read = ports.transport.read_small
     found = SealFound(
         is_claimed=look_there.claim is not None,
         claimed_digest=look_there.sealed_as,
         manifest_digest="" if (data := manifest_there(effect, ports)) is None else manifest_digest(data),
         says_synced=look_there.says_synced,
+        lists_folders=folders is None
+        or read(effect.destination, FOLDERS_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) == folders,
     )
     return seal_fault(found, manifest_digest=effect.manifest_digest)
 

@@ -38,15 +38,14 @@ from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED
+from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 RunEffect = Work | WriteStatus
-LOCAL_CHANGED = "local_changed_after_sync"
-DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
 DIFFERENT_COPY = (
-    "the NAS has a sealed copy of this run by another agent, and it is not what is here; nothing was touched. If the local "
-    "data are right, move the folder away on the NAS, then give `exlab-watch-agent resolve RUN --use local`:"
+    "the NAS has a sealed copy of this run by another agent, and it is not what is here; nothing was touched:"
 )
 _NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, DestinationStanding.ADOPTABLE})
 NAMES_KEPT_MAX = 20
@@ -402,11 +401,14 @@ def _words(comparison: Comparison) -> str:
         )
         if names
     ]
-    if parts:
-        return "; ".join(parts)
-    return (
-        "every SHA-256 is equal on both sides" if comparison.agreement is Agreement.EQUAL else "there is no data file"
-    )
+    if not parts:
+        is_equal = comparison.agreement is Agreement.EQUAL
+        parts.append("every SHA-256 is equal on both sides" if is_equal else "there is no data file")
+    if extra := comparison.remote_extra:
+        parts.append(
+            f"{counted(len(extra), 'file')} there {'is' if len(extra) == 1 else 'are'} not the run's (first: {extra[0]})"
+        )
+    return "; ".join(parts)
 
 
 def entry_effects(

@@ -123,7 +123,9 @@ def test_where_the_local_data_differ_or_are_less_nothing_there_is_touched(
     assert read_creation(run)["sync_status"] == "failed"
     (problem,) = second.cli("problems", "--json").json["problems"]
     assert (problem["kind"], problem["severity"]) == ("differs_from_sealed_copy", "data_at_risk")
-    assert "move the folder away on the NAS" in problem["message"]
+    back, away = second.cli("show", str(run), "--json").json["ways_out"]
+    assert "put the files back here as they were" in back
+    assert "move what is there away on the NAS" in away
 
     assert second.cli("resolve", str(run), "--use", "local").code == 3
     assert everything(first.copy_of(run)) == before, "an operator's word alone does not touch it either"
@@ -131,6 +133,17 @@ def test_where_the_local_data_differ_or_are_less_nothing_there_is_touched(
     assert second.cli("resolve", str(run), "--use", "local").code == 0
     second.assert_whole(run)
     assert everything(first.nas / "kept by hand") == before
+
+
+def test_once_the_files_were_put_back_here_the_copy_is_taken_over(first: Lab, run: Path, tmp_path: Path) -> None:
+    lose_state_folder(first)
+    damage_here(run)
+    second = another_agent(first, tmp_path / "second")
+    assert second.cli("run", "--once").code == 3
+    shutil.copy2(first.copy_of(run) / "a.bin", run / "a.bin")
+    assert second.cli("resolve", str(run), "--use", "local").code == 0
+    assert triggers(second, run)[-3:] == ["copy_adopted", "proven", "sealed"]
+    assert superseded(first) == {}
 
 
 def test_a_damaged_copy_is_healed_where_the_local_data_are_what_was_sealed(

@@ -166,7 +166,8 @@ def _string(value: object) -> str:
 def arrived_under_another_name(path: str, where: str) -> TransportError:
     """Return what is wrong with a target on which a file that was copied is not there under its name."""
     text = (
-        f"{path!r} did not arrive under its name at {where}: the target may take names that differ in case only for the "
-        "same, or change them. Rename it, or use another target."
+        f"{path!r} is not there under its name after it was copied to {where}: the copy may have been cut short, which another "
+        "try mends, or the target takes names that differ in case only for one, or changes them: then rename the file, or use "
+        "another target."
     )
     return TransportError(FailureKind.UNKNOWN, text)

@@ -34,7 +34,7 @@ from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Progress, Transport
 from tests.adapters.transports.contract import CLAIM, FREE, ODD_NAMES, RUN, TransportContract, entries, fill, tree
-from tests.lab.lab import Equipment, Lab, run_to_rest, until
+from tests.lab.lab import Equipment, Lab, override, run_to_rest, until
 from tests.lab.servers import Place, RcloneRemote, SshServer, obscured
 
 CONTROLS = frozenset({"newline", "tab and carriage return", "invalid UTF-8"})
@@ -502,6 +502,15 @@ def test_an_rclone_that_is_too_old_keeps_the_lane_waiting_with_the_way_to_get_an
     lane = lab.live()["lanes"]["SCOPE_01"]
     assert lane["waiting_since"]
     assert re.search(r"too old.*pip install exlab-watch-agent\[rclone\]", lane["waiting_reason"])
+
+
+def test_a_line_break_above_a_run_is_named_as_what_rclone_cannot_open(
+    rclone_local: RcloneRemote, tmp_path: Path
+) -> None:
+    lab = Lab(tmp_path / "lab", Equipment(place=rclone_local.place(tmp_path.name)))
+    run = lab.new_run(project="P\nQ", validation_overrides=[override("illegal_filesystem_character")])
+    run_to_rest(lab)
+    assert "rclone does not open names with line breaks" in lab.record(run)["last_error"]["message"], lab.record(run)
 
 
 def test_an_sftp_remote_without_known_hosts_is_warned_of(tmp_path: Path, children: Children) -> None:
