@@ -581,7 +581,7 @@ def _not_known() -> float:
     return 0.0
 
 
-def _none_exists(_: str) -> bool:
+def _never_gone(_: str) -> bool:
     return False
 
 
@@ -589,15 +589,15 @@ def _none_exists(_: str) -> bool:
 class AgentSelf:
     """Who this agent is. `state_folder`: its id, which others know it by. `host` is for people.
 
-    `machine`: 32 hex, empty where the system says nothing. `state_dir`: where the state folder is. `exists`: whether there is
-    a folder at a path of this machine.
+    `machine`: 32 hex, empty where the system says nothing. `state_dir`: where the state folder is. `is_gone`: whether
+    nothing is at a path of this machine any more; False where that cannot be told.
     """
 
     state_folder: str = ""
     host: str = ""
     machine: str = ""
     state_dir: str = ""
-    exists: Callable[[str], bool] = _none_exists
+    is_gone: Callable[[str], bool] = _never_gone
 
     def signed(self, claim: Claim) -> Claim:
         """Return the claim as this agent makes it."""

@@ -25,6 +25,7 @@ from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFES
 from exlab_watch_agent.core.manifest import (
     Agreement,
     ExtraFiles,
+    ManifestError,
     check_declared,
     compare,
     format_manifest,
@@ -104,6 +105,11 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
+        if effect.adopts and not effect.manifest_digest and manifest is not None:
+            # What is here is what the copy was sealed with: from now on that binds us, as a seal of our own does.
+            text = format_manifest(here)
+            ports.manifests.save(effect.job_id, text)
+            return replace(found, manifest_digest=manifest_digest(text))
     if comparison.agreement is not Agreement.EQUAL:
         # Nothing more is asked for: what else cannot be read at this moment must not take the place of the verdict.
         return found
@@ -236,7 +242,11 @@ class _Reader:
 def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None:
     """Return the manifest that another agent's sealed copy was proven with; None where it is not there or was altered."""
     data = manifest_there(effect, ports)
-    return None if data is None or manifest_digest(data) != effect.adopts else parse_manifest(data)
+    if data is None or manifest_digest(data) != effect.adopts:
+        return None
+    with suppress(ManifestError):
+        return parse_manifest(data)
+    return None
 
 
 def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:

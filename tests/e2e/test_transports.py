@@ -109,7 +109,7 @@ WAYS = [
     Way("rclone_alias"),
     Way("rclone_crypt", is_opaque=True),
     Way("rclone_sftp"),
-    Way("rclone_webdav"),
+    Way("rclone_webdav", may_show_less=True),
     Way("rclone_ftp", may_show_less=True),
     Way("rclone_s3"),
     Way("rclone_smb"),

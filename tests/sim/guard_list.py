@@ -177,7 +177,7 @@ GUARDS = (
     Guard(
         "fingerprint: verify",
         "acts/verify.py",
-        "    if manifest is None and inventory.fingerprint != effect.fingerprint:",
+        "    if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:",
         "    if False:",
     ),
     Guard(
@@ -305,7 +305,7 @@ GUARDS = (
     Guard(
         "whose the destination is (`standing`)",
         "core/claim.py",
-        "    if look.claim is not None:\n        if look.claim.job_id == mine.job_id:\n",
+        "    if look.claim is not None:\n        if look.claim.is_of(mine):\n",
         "    if look is not None:\n        if look is not None:\n",
     ),
     Guard(

@@ -34,6 +34,7 @@ CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
 OWN_FILE_BYTES_MAX = 1024 * 1024
 SCHEMA = 1
 WORDS_MAX = 300
+DIGEST_CHARACTERS = 64
 SEQ_MAX = 2**53
 _OF_THE_SEAL = (("on", "host"), ("sealed at", "sealed_at"))
 
@@ -101,7 +102,7 @@ def claim_in(data: bytes) -> Claim | None:
         equipment_id=equipment_id,
         run=run,
         identity=RunIdentity(*rest),
-        state_folder=_string(members.get("state_folder")),
+        state_folder=_string(members.get("state_folder"))[:WORDS_MAX],
         host=_string(members.get("host"))[:WORDS_MAX],
         generation=generation if isinstance(generation, int) and 0 < generation <= SEQ_MAX else 1,
         former=_former_in(members.get("former")),
@@ -116,7 +117,8 @@ def _former_in(listed: object) -> tuple[FormerHolder, ...]:
 
 def sealed_as(data: bytes) -> str:
     """Return the digest of the manifest that a claim says was proven; empty before the seal, which adds this member."""
-    return _string(_object_in(data).get("manifest_sha256"))
+    said = _string(_object_in(data).get("manifest_sha256"))
+    return said if len(said) <= DIGEST_CHARACTERS else said[:DIGEST_CHARACTERS]
 
 
 def sealed_at_in(data: bytes) -> str:

@@ -790,9 +790,11 @@ def test_a_file_that_somebody_else_puts_under_a_large_files_name_while_it_is_cop
     transport, root = to(request.getfixturevalue(fixture), children, tmp_path.name, large_bytes=300_000)
     run = tmp_path / "run"
     names = ["d/a.bin"] if which == "only" else ["d/a.bin", "d/b.bin", "d/c.bin", "d/d.bin"]
-    listed = fill(run, {name: os.urandom(500_000) for name in names})
+    # At a megabyte a second: long enough for a stranger to come in the middle, on a busy machine too.
+    size_bytes = 2_000_000 // len(names)
+    listed = fill(run, {name: os.urandom(size_bytes) for name in names})
     transport.round_trip()
-    stranger = Stranger(root / RUN / names[-1], os.urandom(500_000))
+    stranger = Stranger(root / RUN / names[-1], os.urandom(size_bytes))
     assert_taken_and_completed(transport, run, listed, root, stranger, 1e6)
 
 
