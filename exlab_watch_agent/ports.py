@@ -21,6 +21,7 @@ from exlab_watch_agent.core.claim import DestinationLook as DestinationLook
 from exlab_watch_agent.core.creation import Creation, RunIdentity
 from exlab_watch_agent.core.creation import SavedCreation as SavedCreation
 from exlab_watch_agent.core.inventory import FileEntry, FileSignature, Inventory
+from exlab_watch_agent.core.manifest import ExtraFiles as ExtraFiles
 from exlab_watch_agent.core.passes import ReadBack as ReadBack
 from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
@@ -461,6 +462,10 @@ class ManifestStore(Protocol):
         """Remove the list, durably: the names have made room, or proved right. Raises: ManifestNotKeptError."""
         ...
 
+    def keep_extra(self, job_id: str, extra: ExtraFiles) -> None:
+        """Keep what the last comparison found there beside the run's own files. Raises: ManifestNotKeptError."""
+        ...
+
 
 class Sealer(Protocol):
     """Writes the agent's own files into a run's cache folder, each atomically and durably."""
@@ -585,7 +590,7 @@ def _not_known() -> float:
     return 0.0
 
 
-def _none_exists(_: str) -> bool:
+def _never_gone(_: str) -> bool:
     return False
 
 
@@ -593,15 +598,15 @@ def _none_exists(_: str) -> bool:
 class AgentSelf:
     """Who this agent is. `state_folder`: its id, which others know it by. `host` is for people.
 
-    `machine`: 32 hex, empty where the system says nothing. `state_dir`: where the state folder is. `exists`: whether there is
-    a folder at a path of this machine.
+    `machine`: 32 hex, empty where the system says nothing. `state_dir`: where the state folder is. `is_gone`: whether
+    nothing is at a path of this machine any more; False where that cannot be told.
     """
 
     state_folder: str = ""
     host: str = ""
     machine: str = ""
     state_dir: str = ""
-    exists: Callable[[str], bool] = _none_exists
+    is_gone: Callable[[str], bool] = _never_gone
 
     def signed(self, claim: Claim) -> Claim:
         """Return the claim as this agent makes it."""

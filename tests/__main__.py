@@ -83,7 +83,7 @@ def _print_budget(reports: list[Path], took_s: float) -> None:
     cases = [case for report in reports for case in ElementTree.parse(report).iter("testcase")]
     for names, budget_s in BUDGETS_S.items():
         begins = tuple(f"tests.{name}" for name in names)
-        sum_s = sum(_seconds(case) for case in cases if case.attrib["classname"].startswith(begins))
+        sum_s = sum(_seconds(case) for case in cases if case.attrib.get("classname", "").startswith(begins))
         print(f"budget: {', '.join(names)}, added up: {sum_s:.0f} s of {budget_s} s")
     print(f"budget: everything, from start to end: {took_s:.0f} s of {ALL_BUDGET_S} s")
     over = [f"{case.attrib['name']} {_seconds(case):.0f} s" for case in cases if _seconds(case) > ONE_BUDGET_S]

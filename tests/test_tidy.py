@@ -56,9 +56,9 @@ def test_no_program_is_called_through_a_shell() -> None:
         assert ("os", "system") not in called(path)
 
 
-def test_only_the_command_line_prints() -> None:
+def test_only_one_module_of_the_command_line_prints() -> None:
     for path in MODULES:
-        if "cli" in path.parts:
+        if path.parts[-2:] == ("cli", "saying.py"):
             continue
         names = [
             n.func.id

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -18,8 +19,17 @@ from exlab_watch_agent.core.claim import (
 )
 from exlab_watch_agent.core.creation import says_synced
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, FileEntry
-from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, ManifestNotKeptError
+from exlab_watch_agent.core.heartbeat import SignOfLife
+from exlab_watch_agent.core.inventory import (
+    CACHE_FOLDER,
+    CREATION_FILE,
+    FOLDERS_PATH,
+    MANIFEST_FILE,
+    FileEntry,
+    Inventory,
+)
+from exlab_watch_agent.core.seal import kept_as
+from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, ManifestNotKeptError, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 NOT_THE_COPY = frozenset({FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.BINARY_MISSING})
@@ -50,13 +60,28 @@ def look_unless_foreign(effect: Verify | Seal, ports: Ports) -> DestinationLook:
     """
     found = ports.transport.look(effect.destination)
     mine = ports.agent.signed(effect.claim)
-    is_adopted = bool(effect.adopts) and found.sealed_as == effect.adopts and not found.is_of_another_run(mine)
-    if found.claim is not None and not found.claim.is_of(mine) and not is_adopted:
+    if found.claim is not None and not found.claim.is_of(mine) and not may_be_taken_over(effect, found, ports):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
         conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
         assert conflict is not None, "a foreign claim is one"
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
     return found
+
+
+def is_the_one_adopted(effect: Push | Verify | Seal, found: DestinationLook) -> bool:
+    """Return whether a claim is still the one that was there when it was decided to take the copy over."""
+    claim = found.claim
+    return (
+        bool(effect.adopts)
+        and claim is not None
+        and claim.names_same_run(effect.claim)
+        and (claim.job_id, found.sealed_as) == (effect.adopts_from, effect.adopts)
+    )
+
+
+def may_be_taken_over(effect: Push | Verify | Seal, found: DestinationLook, ports: Ports) -> bool:
+    """Return whether the copy is the one that was to be adopted, and whoever claims it has not come back meanwhile."""
+    return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)
 
 
 def holder_is_at_work(found: DestinationLook, ports: Ports) -> bool:
@@ -65,38 +90,63 @@ def holder_is_at_work(found: DestinationLook, ports: Ports) -> bool:
     One that says nothing of where it works, or whose sign cannot be read, is thought at work.
     """
     claim = found.claim
-    if claim is None or not is_plain(claim.host):
+    if claim is None:
         return True
-    if claim.state_folder and claim.state_folder == ports.agent.state_folder:
-        return False  # it is this one, under another job
-    names = [heartbeat.name_of(claim.host)]
-    if claim.state_folder:
-        names.append(heartbeat.name_beside(claim.host, claim.state_folder))
-    for name in names:
-        data = ports.transport.read_small(heartbeat.FOLDER, name, limit_bytes=heartbeat.BYTES_MAX)
-        if data is None:
-            continue
-        sign = heartbeat.sign_in(data)
-        if sign is None or heartbeat.is_at_work(
-            sign,
-            state_folder=claim.state_folder,
-            now=ports.clock.now(),
-            here=ports.agent.machine,
-            own_state_dir=ports.agent.state_dir,
-            exists=ports.agent.exists,
-        ):
-            return True
-    return False
+    signs = [sign for sign in _signs(ports) if sign is None or _is_of(sign, claim)]
+    if not signs:
+        # It may have ended before it could leave any: what it sealed lately is a sign of life, too.
+        return heartbeat.is_recent(found.sealed_at, now=ports.clock.now())
+    return any(sign is None or _is_at_work(sign, ports) for sign in signs)
 
 
-def is_plain(host: str) -> bool:
-    """Return whether a host's name can be part of a file's name."""
-    return bool(host) and not set(host) & set("/\\\0") and host not in (".", "..")
+def _signs(ports: Ports) -> Iterator[SignOfLife | None]:
+    """Yield every sign of life at the destination, None for one that cannot be read. Raises: TransportError."""
+    for name in ports.transport.listing(heartbeat.FOLDER):
+        if name.endswith(".json"):
+            data = ports.transport.read_small(heartbeat.FOLDER, name, limit_bytes=heartbeat.BYTES_MAX)
+            yield None if data is None else heartbeat.sign_in(data)
+
+
+def _is_of(sign: SignOfLife, claim: Claim) -> bool:
+    """Whether a sign may be that of the agent that makes the claim; of the first version both say their host alone."""
+    if sign.state_folder and claim.state_folder:
+        return sign.state_folder == claim.state_folder
+    return not claim.host or sign.host == claim.host
+
+
+def _is_at_work(sign: SignOfLife, ports: Ports) -> bool:
+    agent = ports.agent
+    return heartbeat.is_at_work(
+        sign,
+        now=ports.clock.now(),
+        machine=agent.machine,
+        host=agent.host,
+        state_dir=agent.state_dir,
+        is_gone=agent.is_gone,
+    )
 
 
 def claim_bytes(claim: Claim, more: Mapping[str, str | int]) -> bytes:
     """Return the content of a claim's file; `more`: what the seal adds."""
     return (json.dumps({"schema": CLAIM_SCHEMA, **asdict(claim), **more}, indent=2) + "\n").encode()
+
+
+def keep_beside(effect: Push | Seal, path: str, data: bytes, ports: Ports) -> None:
+    """Keep a file that was in the copy's cache folder as evidence, below the root and beside the runs."""
+    if len(data) >= CACHE_READ_BACK_BYTES_MAX:
+        text = f"{path} of {effect.destination} on the NAS is not ours and too large to be kept beside: move it away there."
+        raise TransportError(FailureKind.UNKNOWN, text)
+    ports.transport.write_small(kept_as(effect.destination, path, hashlib.sha256(data).hexdigest()), data)
+
+
+def keep_what_differs(effect: Push | Seal, entries: Sequence[FileEntry], ports: Ports) -> None:
+    """Keep what another agent's copy has in its cache folder and ours is about to replace. The claim hands on what it said."""
+    for entry in entries:
+        there = ports.transport.read_small(effect.destination, entry.path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+        if there is None or entry.path == CLAIM_PATH:
+            continue
+        if there != ports.tree.read_small(effect.run_path, entry.path, limit_bytes=CACHE_READ_BACK_BYTES_MAX):
+            keep_beside(effect, entry.path, there, ports)
 
 
 def take_over(effect: Push, look_there: DestinationLook, ports: Ports, control: Control) -> None:
@@ -106,7 +156,8 @@ def take_over(effect: Push, look_there: DestinationLook, ports: Ports, control: 
     """
     assert look_there.claim is not None, "there is one to take over"
     claim = look_there.claim.taken_over(ports.agent.signed(effect.claim), sealed_at=look_there.sealed_at)
-    data = claim_bytes(claim, {})
+    # It goes on saying what the copy was sealed with, for whoever comes after us.
+    data = claim_bytes(claim, {"manifest_sha256": effect.adopts, "sealed_at": look_there.sealed_at})
     entry = FileEntry(CLAIM_PATH, len(data), int(ports.clock.now().timestamp()) * 10**9)
     ports.transport.replace(effect.run_path, [entry], effect.destination, control=control, instead={CLAIM_PATH: data})
 
@@ -115,6 +166,13 @@ def manifest_there(effect: Verify | Seal, ports: Ports) -> bytes | None:
     """Return the manifest that the copy has, None where it has none."""
     path = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
     return ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+
+
+def folders_to_list(run_path: str, inventory: Inventory, ports: Ports) -> bytes | None:
+    """Return what `folders.txt` must say, None where there need be none: no folder is empty, and none ever was."""
+    text = inventory.folders_text
+    is_there = any(entry.path == FOLDERS_PATH for entry in ports.tree.cache_files(run_path))
+    return text if text or is_there else None
 
 
 def copy_says_synced(effect: Push, ports: Ports) -> bool:

@@ -116,21 +116,14 @@ def place_heartbeat(effect: PlaceHeartbeat, ports: Ports) -> HeartbeatPlaced | U
 
 
 def _own_path(effect: PlaceHeartbeat, ports: Ports) -> str:
-    """Return where the sign of life goes: beside that of another agent of this host which is still at work."""
+    """Return where the sign of life goes: beside that of another agent of this host, unless that is older than a day."""
     first = heartbeat.name_of(effect.host)
     data = ports.transport.read_small(heartbeat.FOLDER, first, limit_bytes=heartbeat.BYTES_MAX)
     sign = None if data is None else heartbeat.sign_in(data)
     is_taken = (
         sign is not None
         and sign.state_folder not in ("", ports.agent.state_folder)
-        and heartbeat.is_at_work(
-            sign,
-            state_folder="",
-            now=ports.clock.now(),
-            here=ports.agent.machine,
-            own_state_dir=ports.agent.state_dir,
-            exists=ports.agent.exists,
-        )
+        and ports.clock.now() - sign.at <= heartbeat.SILENT_FOR
     )
     name = heartbeat.name_beside(effect.host, ports.agent.state_folder) if is_taken else first
     return f"{heartbeat.FOLDER}/{name}"

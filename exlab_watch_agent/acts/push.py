@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exlab_watch_agent.acts.copy import copy_says_synced, present, take_over
+from exlab_watch_agent.acts.copy import copy_says_synced, keep_what_differs, may_be_taken_over, present, take_over
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, standing
 from exlab_watch_agent.core.effects import Push
@@ -27,7 +27,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
         ports.apartness.require_run(effect.run_path, effect.destination)
     mine = ports.agent.signed(effect.claim)
     whose = standing(look_there, mine)
-    if whose is DestinationStanding.CLAIMED_BY_OTHER_AGENT and effect.adopts and look_there.sealed_as == effect.adopts:
+    if whose is DestinationStanding.CLAIMED_BY_OTHER_AGENT and may_be_taken_over(effect, look_there, ports):
+        keep_what_differs(effect, _travelling(effect, ports), ports)
         take_over(effect, look_there, ports, control)
         whose = DestinationStanding.OURS
     conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)

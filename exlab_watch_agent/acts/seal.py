@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, claim_bytes, look_unless_foreign, manifest_there
+from exlab_watch_agent.acts.copy import (
+    CACHE_READ_BACK_BYTES_MAX,
+    claim_bytes,
+    folders_to_list,
+    keep_beside,
+    keep_what_differs,
+    look_unless_foreign,
+    manifest_there,
+)
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.effects import Seal
 from exlab_watch_agent.core.events import Sealed
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.inventory import (
+    CACHE_FOLDER,
+    CREATION_FILE,
+    FOLDERS_FILE,
+    FOLDERS_PATH,
+    MANIFEST_FILE,
+    Inventory,
+)
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
-from exlab_watch_agent.core.seal import kept_as
 from exlab_watch_agent.errors import FailureKind, ManifestLostError, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
@@ -30,10 +42,21 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
     told_claim = claim_bytes(claim, {"manifest_sha256": effect.manifest_digest, **effect.anchor})
     ports.sealer.write(effect.run_path, CLAIM_FILE, told_claim)
+    folders = folders_to_list(effect.run_path, inventory, ports)
+    if folders is not None:
+        ports.sealer.write(effect.run_path, FOLDERS_FILE, folders)
     synced = ports.creations.text_with_status(effect.run_path, "synced")
     ports.transport.clear_partials(effect.destination)  # a seal that was killed also leaves some
     cache = ports.tree.cache_files(effect.run_path)
-    told = {f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest, f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data}
+    if effect.adopts:
+        keep_what_differs(effect, ports.tree.cache_files(effect.run_path), ports)
+    told = {
+        f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest,
+        CLAIM_PATH: told_claim,
+        f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data,
+    }
+    if folders is not None:
+        told[FOLDERS_PATH] = folders
     ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead=told)
     # In the empty mount point of a share that went away the seal is read back just as well: so the marker comes first. A share
     # that was away while the seal was written, and is back by now, then has no seal to be read.
@@ -59,18 +82,11 @@ def _keep_what_was_altered(effect: Seal, look_there: DestinationLook, ports: Por
     """Keep beside the runs, as evidence, a manifest or claim there that is not as we left it: the seal replaces both."""
     manifest = manifest_there(effect, ports)
     if manifest is not None and manifest_digest(manifest) != effect.manifest_digest:
-        _keep(effect, f"{CACHE_FOLDER}/{MANIFEST_FILE}", manifest, ports)
+        keep_beside(effect, f"{CACHE_FOLDER}/{MANIFEST_FILE}", manifest, ports)
     if look_there.claim is None:
         damaged = ports.transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
         if damaged is not None:
-            _keep(effect, CLAIM_PATH, damaged, ports)
-
-
-def _keep(effect: Seal, path: str, data: bytes, ports: Ports) -> None:
-    if len(data) >= CACHE_READ_BACK_BYTES_MAX:
-        text = f"{path} of {effect.destination} on the NAS is not ours and too large to be kept beside: move it away there."
-        raise TransportError(FailureKind.UNKNOWN, text)
-    ports.transport.write_small(kept_as(effect.destination, path, hashlib.sha256(data).hexdigest()), data)
+            keep_beside(effect, CLAIM_PATH, damaged, ports)
 
 
 def _manifest_anew(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> bytes:

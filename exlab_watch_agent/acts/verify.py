@@ -10,6 +10,7 @@ from datetime import datetime
 from exlab_watch_agent.acts.copy import (
     CACHE_READ_BACK_BYTES_MAX,
     NOT_THE_COPY,
+    folders_to_list,
     look_unless_foreign,
     manifest_there,
     note_wrong,
@@ -20,9 +21,11 @@ from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.effects import Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFEST_FILE, Inventory
 from exlab_watch_agent.core.manifest import (
     Agreement,
+    ExtraFiles,
+    ManifestError,
     check_declared,
     compare,
     format_manifest,
@@ -98,8 +101,15 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
         is_by_manifest=manifest is not None,
     )
+    with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
+        ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
+        if effect.adopts and not effect.manifest_digest and manifest is not None:
+            # What is here is what the copy was sealed with: from now on that binds us, as a seal of our own does.
+            text = format_manifest(here)
+            ports.manifests.save(effect.job_id, text)
+            return replace(found, manifest_digest=manifest_digest(text))
     if comparison.agreement is not Agreement.EQUAL:
         # Nothing more is asked for: what else cannot be read at this moment must not take the place of the verdict.
         return found
@@ -112,7 +122,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         proof=None if oversize else _proof(effect, inventory, manifest_digest(text), there, started_at, ports),
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
-        seal_fault=_seal_fault(effect, look_there, ports) if look_there is not None and effect.manifest_digest else "",
+        seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
     )
 
 
@@ -127,13 +137,17 @@ def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
         ports.manifests.forget_wrong(effect.job_id)
 
 
-def _seal_fault(effect: Verify, look_there: DestinationLook, ports: Ports) -> str:
+def _seal_fault(effect: Verify, inventory: Inventory, look_there: DestinationLook, ports: Ports) -> str:
     """Return in words what is wrong with the copy's seal, asked for once its data are known to be right."""
+    folders = folders_to_list(effect.run_path, inventory, ports)
+    read = ports.transport.read_small
     found = SealFound(
         is_claimed=look_there.claim is not None,
         claimed_digest=look_there.sealed_as,
         manifest_digest="" if (data := manifest_there(effect, ports)) is None else manifest_digest(data),
         says_synced=look_there.says_synced,
+        lists_folders=folders is None
+        or read(effect.destination, FOLDERS_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) == folders,
     )
     return seal_fault(found, manifest_digest=effect.manifest_digest)
 
@@ -228,7 +242,11 @@ class _Reader:
 def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None:
     """Return the manifest that another agent's sealed copy was proven with; None where it is not there or was altered."""
     data = manifest_there(effect, ports)
-    return None if data is None or manifest_digest(data) != effect.adopts else parse_manifest(data)
+    if data is None or manifest_digest(data) != effect.adopts:
+        return None
+    with suppress(ManifestError):
+        return parse_manifest(data)
+    return None
 
 
 def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import remove_temporaries
+from exlab_watch_agent.adapters.local.overlaps import misplaced_state_folder
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
@@ -90,10 +91,10 @@ class Requests:
             log.warning("the inbox cannot be read: %s", error.strerror)
             return []
         commands: list[CommandGiven] = []
-        for name, request in taken:
-            reply = partial(self._inbox.reply, name)
+        for request in taken:
+            reply = partial(self._inbox.reply, request.name)
             try:
-                commands.append(CommandGiven(command_of(request), reply))
+                commands.append(CommandGiven(command_of(request.members, request.owner), reply))
             except AgentError as error:
                 reply(answer(str(error), is_ok=False))
         return commands
@@ -167,6 +168,8 @@ class Agent:
             ports_of(item, parts.policy, self._transport_factory(item), state_dir=parts.state_dir, clock=parts.clock)
             for item in parts.policy.equipment
         ]
+        if misplaced := misplaced_state_folder(str(parts.state_dir), parts.policy):
+            raise StateFolderError(misplaced)
         require_private(parts.state_dir)
         parts.store.open()
         try:

@@ -100,12 +100,22 @@ class Parts:
             host=self.host,
             machine=self.store.machine,
             state_dir=os.path.abspath(self.state_dir),
-            exists=os.path.isdir,
+            is_gone=_is_gone,
         )
 
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:
         """Return the configured transport of an equipment; its programs live and end with this agent."""
         return make_transport(equipment, self.policy, state_dir=self.state_dir, children=self.children, pace=self.pace)
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it may be there, for others
+        pass
+    return False
 
 
 def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock, pace: Pace = PACE) -> Parts:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
-from exlab_watch_agent.adapters.local.overlaps import linked_overlaps
+from exlab_watch_agent.adapters.local.overlaps import linked_overlaps, misplaced_state_folder
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
-from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.binding import Nature, accepted, must_ask
 from exlab_watch_agent.core.commands import BindDestination
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
@@ -56,6 +56,9 @@ def _check_state_dir(site: Site) -> Iterator[Line]:
     parent = folder
     while not parent.exists():
         parent = parent.parent
+    if misplaced := misplaced_state_folder(str(folder), site.policy):
+        yield False, misplaced
+        return
     try:
         require_private(folder)
     except AgentError as error:
@@ -169,10 +172,10 @@ def look_at_destination(site: Site, equipment: EquipmentPolicy) -> DestinationSe
 def bind(site: Site, equipment_id: str) -> str:
     """Bind by the running agent, or here under the same lock; return what is to be said. Raises: AgentError."""
     if site.holder is not None:
-        return site.ask_agent(BindDestination(operator_name(), equipment_id), must_answer=True)
+        return site.ask_agent(BindDestination(operator_here(), equipment_id), must_answer=True)
     agent = Agent(site.settings, state_dir=site.state, scope=Scope(is_watching=False))
     agent.open()
     try:
-        return agent.bind(equipment_id, operator_name())
+        return agent.bind(equipment_id, str(operator_here()))
     finally:
         agent.close()

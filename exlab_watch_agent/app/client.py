@@ -30,6 +30,7 @@ from exlab_watch_agent.core.events import EffectFailed, Seen, Unseen, Verified
 from exlab_watch_agent.core.gate import Finding, blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.manifest import Agreement
+from exlab_watch_agent.core.operator import Operator
 from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -40,7 +41,7 @@ from exlab_watch_agent.ports import Control, Transport
 from exlab_watch_agent.statechart import CHART
 
 REPLY_WAIT_S = 60.0
-PROGRAM = "program"
+PROGRAM = Operator("program")
 
 PushCallable = Callable[[Path, str, Sequence[str]], Awaitable[None] | None]
 """(run folder, destination below the root, POSIX paths to copy) → None when all are there. May be a coroutine function."""

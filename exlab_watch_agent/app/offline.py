@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent import __version__
+from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.fresh import look_at, look_through
-from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, LookAt
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
@@ -76,6 +78,7 @@ def run_in_full(site: Site, word: str) -> RunInFull:
         record=record,
         snapshot=site.snapshot,
         history=site.history(record.job_id),
+        extra=FolderManifestStore(StateLayout(site.state_dir).manifests).extra_files(record.job_id),
     )
 
 
@@ -124,7 +127,7 @@ def accept(site: Site, command: AcceptTrail | AcceptMachine) -> str:
                 was_held, said, nothing = store.accept_trail, TRAIL_ACCEPTED, NOTHING_ON_HOLD
             case AcceptMachine():
                 was_held, said, nothing = store.accept_machine, MACHINE_ACCEPTED, AT_HOME
-        if not was_held(command.operator, command.reason, site.now()):
+        if not was_held(str(command.operator), command.reason, site.now()):
             raise AgentError(nothing)
     finally:
         store.close()
@@ -134,7 +137,9 @@ def accept(site: Site, command: AcceptTrail | AcceptMachine) -> str:
 def write_example_config(path: Path, *, state_dir: Path | None) -> None:
     """Write the commented example there, with this state folder in it. Raises: ConfigError where something exists."""
     if path.exists():
-        raise ConfigError(f"{path} exists and is not overwritten: edit it, or name another file with --config.")
+        raise ConfigError(
+            f"{printable(str(path))} exists and is not overwritten: edit it, or name another file with --config."
+        )
     text = example_config()
     if state_dir is not None:
         text = text.replace("state_dir: null", f"state_dir: {json.dumps(str(state_dir.expanduser().absolute()))}", 1)
@@ -209,4 +214,4 @@ def _append_override(site: Site, run_path: str, entry: dict[str, Any]) -> None:
     JsonCreationFiles().append_override(run_path, entry)
     if site.holder is not None:
         # The watcher sees the file as well; this makes sure where it does not.
-        site.ask_agent(LookAt(operator_name(), run_path))
+        site.ask_agent(LookAt(operator_here(), run_path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_config_path, user_state_path
 
 from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.adapters.local.account import own_account
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import read as read_holder
@@ -25,6 +25,7 @@ from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding, marker_key
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.discovery import place_of
+from exlab_watch_agent.core.operator import Operator, request_members
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import printable
@@ -44,12 +45,9 @@ def default_config_path() -> Path:
     return user_config_path(APP_NAME, appauthor=False) / "config.yaml"
 
 
-def operator_name() -> str:
-    """Return who gives the command, as far as the system knows."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return "unknown"
+def operator_here() -> Operator:
+    """Return who gives a command in this process: the system's account, with the name that was claimed beside it."""
+    return own_account()
 
 
 @dataclass
@@ -108,8 +106,8 @@ class Site:
         """For what only reads: there must be something to read. Raises: NoStateFolderError."""
         if not self.state_dir.exists():
             raise NoStateFolderError(
-                f"There is no state folder at {self.state_dir}: no agent has worked with it yet. `{APP_NAME} run` makes it, "
-                "or give the right --state-dir."
+                f"There is no state folder at {printable(str(self.state_dir))}: no agent has worked with it yet. "
+                f"`{APP_NAME} run` makes it, or give the right --state-dir."
             )
 
     @cached_property
@@ -176,7 +174,9 @@ class Site:
 
         Raises: AgentError with its refusal; with `must_answer` also where it has not answered yet.
         """
-        answer = send_request(self.state_dir, {**command.to_json(), "operator": command.operator}, wait_s=REPLY_WAIT_S)
+        answer = send_request(
+            self.state_dir, {**command.to_json(), **request_members(command.operator)}, wait_s=REPLY_WAIT_S
+        )
         if answer is None and must_answer:
             raise AgentError(
                 "The running agent has not answered yet: `status` says what it does; give the command again."

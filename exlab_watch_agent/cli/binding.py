@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from exlab_watch_agent.app import checks
 from exlab_watch_agent.app.site import Site
+from exlab_watch_agent.cli.saying import say, say_aside
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -37,29 +38,29 @@ def _bind_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool) -> ExitCo
     try:
         seen = checks.look_at_destination(site, equipment)
         if seen.unbound is None:
-            print(f"{equipment_id}: {seen.destination} is bound already")
+            say(f"{equipment_id}: {seen.destination} is bound already")
             return ExitCode.FINE
         _print_what_is_there(equipment_id, seen.destination, seen.unbound)
         binds_itself = seen.unbound.nature.elsewhere and not seen.unbound.is_marker_gone
         if binds_itself or is_yes or _is_confirmed(equipment_id):
-            print(checks.bind(site, equipment_id))
+            say(checks.bind(site, equipment_id))
             return ExitCode.FINE
     except AgentError as error:
-        print(f"{equipment_id} was not bound: {printable(str(error))}", file=sys.stderr)
+        say_aside(f"{equipment_id} was not bound: {printable(str(error))}")
         return ExitCode.FAILED
-    print(f"{equipment_id} was not bound: nothing is copied there until it is.", file=sys.stderr)
+    say_aside(f"{equipment_id} was not bound: nothing is copied there until it is.")
     return ExitCode.FAILED
 
 
 def _print_what_is_there(equipment_id: str, destination: str, unbound: checks.Unbound) -> None:
     free_bytes, nature = unbound.free_bytes, unbound.nature
-    print(f"{equipment_id} -> {destination}")
-    print(f"  lies on  {nature}")
-    print(f"  free     {human_bytes(free_bytes) if free_bytes is not None else 'unknown'}")
-    print(f"  holds    {_names(unbound.top_names)}")
+    say(f"{equipment_id} -> {destination}")
+    say(f"  lies on  {nature}")
+    say(f"  free     {human_bytes(free_bytes) if free_bytes is not None else 'unknown'}")
+    say(f"  holds    {_names(unbound.top_names)}")
     if unbound.is_marker_gone:
-        print("  marker   gone: it was bound before. It is put back only where sealed copies of this agent's are found")
-    print(f"  place    {nature.elsewhere or 'nothing shows that it is a place other than this PC'}")
+        say("  marker   gone: it was bound before. It is put back only where sealed copies of this agent's are found")
+    say(f"  place    {nature.elsewhere or 'nothing shows that it is a place other than this PC'}")
 
 
 def _names(names: tuple[str, ...] | None) -> str:
@@ -72,8 +73,8 @@ def _names(names: tuple[str, ...] | None) -> str:
 
 
 def _is_confirmed(equipment_id: str) -> bool:
-    print(f"Is that the right place for the copies of {equipment_id}? [y/N] ", end="", flush=True)
+    say(f"Is that the right place for the copies of {equipment_id}? [y/N] ", end="", is_flushed=True)
     answer = sys.stdin.readline().strip().lower()
     if not answer:
-        print()
+        say()
     return answer in ("y", "yes")

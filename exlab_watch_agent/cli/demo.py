@@ -9,8 +9,9 @@ import threading
 from pathlib import Path
 
 from exlab_watch_agent.app.demo import SENTINEL, SETTLE_S, World
+from exlab_watch_agent.cli.saying import say
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import shortened
+from exlab_watch_agent.core.text import printable, shortened
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.statechart import RunState
 
@@ -23,7 +24,7 @@ def tell(keep: Path | None) -> int:
     if keep is not None:
         home = keep.expanduser().absolute()
         if home.exists():
-            raise ConfigError(f"{home} exists: the demo only builds in a new folder.")
+            raise ConfigError(f"{printable(str(home))} exists: the demo only builds in a new folder.")
         home.mkdir(parents=True)
         return _Story(home, is_kept=True).tell()
     home = Path(tempfile.mkdtemp(prefix="exlab-demo-"))
@@ -139,4 +140,4 @@ def _chapter(title: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    say(text, is_flushed=True)

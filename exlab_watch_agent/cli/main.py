@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import io
 import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
-from exlab_watch_agent.app.site import Site, default_config_path, operator_name
+from exlab_watch_agent.app.site import Site, default_config_path, operator_here
 from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
+from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import printable, printable_lines, reason, shell_word
+from exlab_watch_agent.core.text import printable, reason, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import need_a_person
 from exlab_watch_agent.statechart import RunState
@@ -59,10 +60,10 @@ def main(pace: Pace = PACE) -> None:
     except typer.Abort:
         code = ExitCode.FAILED
     except ConfigError as error:
-        _say(error)
+        say_lines_aside(str(error))  # All mistakes of a config, a line each.
         code = ExitCode.USAGE
     except AgentError as error:
-        _say(error)
+        say_aside(str(error))
         code = ExitCode.FAILED
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing more can be said to it
@@ -75,28 +76,25 @@ def main(pace: Pace = PACE) -> None:
 def _unexpected(error: Exception) -> int:
     show = getattr(error, "show", None)
     if show is not None:  # a usage error of the command line library: it knows how to say itself
-        show()
+        said = io.StringIO()
+        show(said)
+        say_lines_aside(said.getvalue().rstrip("\n"))
         return ExitCode.USAGE
     if isinstance(error, OSError):
-        print(f"{reason(error)}: {error.filename or 'the system'}", file=sys.stderr)
+        say_aside(f"{reason(error)}: {error.filename or 'the system'}")
         return ExitCode.FAILED
     with tempfile.NamedTemporaryFile("w", prefix="exlab-watch-agent-", suffix=".txt", delete=False) as report:
         report.write("".join(traceback.format_exception(error)))
-    print(
+    say_aside(
         f"A defect of exlab-watch-agent stopped the command ({type(error).__name__}); no data were touched by that. "
-        f"Please report it with the file {report.name}.",
-        file=sys.stderr,
+        f"Please report it with the file {report.name}."
     )
     return ExitCode.FAILED
 
 
-def _say(error: AgentError) -> None:
-    print(printable_lines(str(error)), file=sys.stderr)  # A config's errors are several lines.
-
-
 def _version(value: bool) -> None:
     if value:
-        print(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -128,7 +126,7 @@ def init(config: Config = None, state_dir: StateDir = None) -> int:
     """Write a commented config file. An existing one is never overwritten."""
     path = (config or default_config_path()).expanduser()
     offline.write_example_config(path, state_dir=state_dir)
-    print(f"{path} was written: set the equipment in it, then run `exlab-watch-agent check --config {path}`.")
+    say(f"{path} was written: set the equipment in it, then run `exlab-watch-agent check --config {path}`.")
     return ExitCode.FINE
 
 
@@ -186,7 +184,7 @@ def status(as_json: Json = False, config: Config = None, state_dir: StateDir = N
     """Say what is where."""
     site = _to_read(config, state_dir)
     if as_json:
-        _print_json(offline.status(site))
+        say_json(offline.status(site))
     else:
         showing.print_status(site)
     return ExitCode.FINE
@@ -197,7 +195,7 @@ def show(run: Run, as_json: Json = False, config: Config = None, state_dir: Stat
     """Say everything about one run: where it is, why, its findings and its history."""
     found = offline.run_in_full(_to_read(config, state_dir), run)
     if as_json:
-        _print_json(found.to_json())
+        say_json(found.to_json())
     else:
         showing.print_run(found)
     return ExitCode.FINE
@@ -208,7 +206,7 @@ def problems(as_json: Json = False, config: Config = None, state_dir: StateDir =
     """List what needs a person, worst first, with the command that helps."""
     found = offline.find_problems(_to_read(config, state_dir))
     if as_json:
-        _print_json({"schema": 1, "problems": [problem.to_json() for problem in found]})
+        say_json({"schema": 1, "problems": [problem.to_json() for problem in found]})
     else:
         showing.print_problems(found)
     return ExitCode.NEEDS_ATTENTION if need_a_person(found) else ExitCode.FINE
@@ -234,17 +232,17 @@ def retry(
     if everything:
         failed = frozenset(r.run_path for r in site.records.values() if r.state is RunState.FAILED)
         if not failed:
-            print("no run has failed")
+            say("no run has failed")
             return ExitCode.FINE
-        return work.act(site, RetryAll(operator_name()), run_paths=failed)
+        return work.act(site, RetryAll(operator_here()), run_paths=failed)
     known = [_known(site, word) for word in runs or ()]  # a mistyped name stops all before anything is done
     codes: list[int] = []
     for path, record in known:
         try:
-            command = Retry(operator_name(), job_id=record.job_id)
+            command = Retry(operator_here(), job_id=record.job_id)
             codes.append(work.act(site, command, run_paths=frozenset({path})))
         except AgentError as error:
-            _say(error)
+            say_aside(str(error))
             codes.append(ExitCode.FAILED)
     return ExitCode.FAILED if ExitCode.FAILED in codes else max(codes)
 
@@ -254,7 +252,7 @@ def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
     """Start one more verify pass over a sealed run now."""
     site = Site(config, state_dir)
     path, record = _known(site, run)
-    return work.act(site, VerifyNow(operator_name(), job_id=record.job_id), run_paths=frozenset({path}))
+    return work.act(site, VerifyNow(operator_here(), job_id=record.job_id), run_paths=frozenset({path}))
 
 
 @app.command()
@@ -285,13 +283,13 @@ def resolve(
     if accept_machine and not reason.strip():
         raise ConfigError("--accept-machine needs --reason: why this machine goes on with the state folder.")
     if accept_machine:
-        return work.accept(site, AcceptMachine(operator_name(), reason))
+        return work.accept(site, AcceptMachine(operator_here(), reason))
     if accept_trail:
-        return work.accept(site, AcceptTrail(operator_name(), reason))
+        return work.accept(site, AcceptTrail(operator_here(), reason))
     if use != "local":
         raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
     path, record = _known(site, str(run))
-    command = Resolve(operator_name(), job_id=record.job_id, reason=reason)
+    command = Resolve(operator_here(), job_id=record.job_id, reason=reason)
     return work.act(site, command, run_paths=frozenset({path}))
 
 
@@ -346,7 +344,3 @@ def override_revoke(
 def override_list(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """List a run's overrides, and which of them count now."""
     return overriding.list_all(_to_read(config, state_dir), run, as_json=as_json)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=True))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import datetime, timedelta
 
 from exlab_watch_agent.app import offline
-from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.app.site import Site, operator_here
+from exlab_watch_agent.cli.saying import say, say_json
 from exlab_watch_agent.core.gate import Rule, Tier
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import printable
@@ -34,7 +34,7 @@ def add(site: Site, word: str, problem_class: str, *, reason: str, operator: str
         now=now,
         expires_at=_expiry(expires, now),
     )
-    print(f"override {override_id} was added to {printable(path)}")
+    say(f"override {override_id} was added to {printable(path)}")
     return ExitCode.FINE
 
 
@@ -42,7 +42,7 @@ def revoke(site: Site, word: str, override_id: str, *, reason: str, operator: st
     """Append a tombstone. Raises: AgentError when there is no such override in force."""
     path, _ = site.find_run(word)
     offline.revoke_override(site, path, override_id, operator=_who(operator), reason=_why(reason))
-    print(f"override {override_id} of {printable(path)} is revoked")
+    say(f"override {override_id} of {printable(path)} is revoked")
     return ExitCode.FINE
 
 
@@ -64,20 +64,20 @@ def list_all(site: Site, word: str, *, as_json: bool) -> int:
             }
             for entry, standing in listed
         ]
-        print(json.dumps({"schema": 1, "overrides": overrides}, indent=2))
+        say_json({"schema": 1, "overrides": overrides})
         return ExitCode.FINE
     if not listed:
-        print("no overrides")
+        say("no overrides")
     for entry, standing in listed:
         what = entry.problem_class or f"revokes {entry.revokes}"
         until = f", until {entry.expires_at}" if entry.expires_at else ""
         who = f"by {entry.operator} at {entry.recorded_at}{until}"
-        print(printable(f"{standing.value:<9} {entry.id or '(no id yet)'}  {what}  {who}: {entry.reason}"))
+        say(printable(f"{standing.value:<9} {entry.id or '(no id yet)'}  {what}  {who}: {entry.reason}"))
     return ExitCode.FINE
 
 
 def _who(operator: str | None) -> str:
-    name = operator if operator is not None else operator_name()
+    name = operator if operator is not None else operator_here().name
     if not name.strip():
         raise ConfigError("--operator must name who takes responsibility.")
     return name.strip()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from datetime import datetime
 
 from exlab_watch_agent.app.site import Site
+from exlab_watch_agent.cli.saying import say
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import age, counted, printable
 from exlab_watch_agent.report.problems import Problem, problems_of_state, why_lane_waits, why_root_waits
@@ -21,12 +21,15 @@ from exlab_watch_agent.report.status import (
     time_text,
 )
 
+EXTRA_SHOWN_MAX = 3
+
 
 def print_problems(found: list[Problem]) -> None:
     if not found:
-        print("nothing needs a person")
+        say("nothing needs a person")
     for problem in found:
-        print(f"{problem.severity.name}  {problem.subject}: {problem.message}\n    -> {problem.command}")
+        say(f"{problem.severity.name}  {problem.subject}: {problem.message}")
+        say(f"    -> {problem.command}")
 
 
 # --- status ----------------------------------------------------------------------------------------------------------
@@ -35,28 +38,29 @@ def print_problems(found: list[Problem]) -> None:
 def print_status(site: Site) -> None:
     at, holder, snapshot = site.moment, site.holder, site.snapshot
     if holder is None:
-        print("no agent is running")
+        say("no agent is running")
     else:
         version, pid, since = holder.version or "?", holder.pid or "?", holder.since or "?"
-        print(f"agent {version} is running, pid {pid}, since {since}")
+        say(f"agent {version} is running, pid {pid}, since {since}")
     for problem in problems_of_state(paused=site.paused, hold=site.hold):
-        print(f"{problem.message}\n    -> {problem.command}")
+        say(problem.message)
+        say(f"    -> {problem.command}")
     for equipment_id, lane in sorted(snapshot.lanes.items()):
         away = why_root_waits(lane, at)
         waits = f"waits: {away}" if away else why_lane_waits(lane, at)
         if waits or holder is not None:
-            print(f"{equipment_id} -> {lane.destination}: {waits or 'ok'}; {_scanned(lane, at.now)}")
+            say(f"{equipment_id} -> {lane.destination}: {waits or 'ok'}; {_scanned(lane, at.now)}")
         health = snapshot.observer.roots.get(equipment_id) if snapshot.observer is not None else None
         if health is not None:
-            print(f"{'':<{len(equipment_id)}}    {_watched(health)}")
+            say(f"{'':<{len(equipment_id)}}    {_watched(health)}")
     if snapshot.observer is not None:
-        print(_observed(snapshot.observer))
+        say(_observed(snapshot.observer))
     runs = sorted(site.records.values(), key=lambda record: record.run_path)
-    print(", ".join(f"{count} {state}" for state, count in counts(runs).items()) or "no runs are known")
+    say(", ".join(f"{count} {state}" for state, count in counts(runs).items()) or "no runs are known")
     for record in runs:
-        print(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record, snapshot)})")
+        say(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record, snapshot)})")
         if record.state.value not in ("verified", "cleaned"):
-            print(f"{'':<16}   {printable(sentence(record, snapshot, at))}")
+            say(f"{'':<16}   {printable(sentence(record, snapshot, at))}")
 
 
 def _observed(observer: ObserverView) -> str:
@@ -93,19 +97,28 @@ def _amount(record: RunRecord, snapshot: Snapshot) -> str:
 
 
 def print_run(run: RunInFull) -> None:
-    print(printable(run.run_path))
+    say(printable(run.run_path))
     record = run.record
-    print(f"  state        {record.state if record is not None else 'not known yet'}: {run.why}")
+    say(f"  state        {record.state if record is not None else 'not known yet'}: {run.why}")
     if record is not None:
         _print_record(record)
+    for way in run.ways_out:
+        say(f"  way out      {way}")
+    if run.extra.files_total:
+        names = ", ".join(run.extra.paths[:EXTRA_SHOWN_MAX])
+        more = ", ..." if run.extra.files_total > EXTRA_SHOWN_MAX else ""
+        files = counted(run.extra.files_total, "file")
+        say(
+            f"  extra        {files} at the destination that the run does not have, and that are left alone: {names}{more}"
+        )
     for finding in run.findings[:FINDINGS_SHOWN_MAX]:
         mark = "overridden" if finding.override_active else finding.tier.value
         if finding.synced_under_prior_policy:
             mark += ", synced under prior policy"
-        print(f"  finding      {finding.rule.value} ({mark}): {finding.rule_detail}")
+        say(f"  finding      {finding.rule.value} ({mark}): {finding.rule_detail}")
     for move in history_json(run.history):
         operator = f" by {move['operator']}" if move["operator"] else ""
-        print(f"  {move['at']}  {move['from'] or 'new'} -> {move['to']}{operator}: {move['reason']}")
+        say(f"  {move['at']}  {move['from'] or 'new'} -> {move['to']}{operator}: {move['reason']}")
 
 
 def _passes_text(record: RunRecord) -> str:
@@ -118,12 +131,12 @@ def _passes_text(record: RunRecord) -> str:
 
 
 def _print_record(record: RunRecord) -> None:
-    print(f"  job          {record.job_id}")
-    print(f"  equipment    {record.equipment_id}, project {printable(record.project)}, {record.run_kind}")
-    print(f"  data         {counted(record.files_total, 'file')}, {human_bytes(record.bytes_total)}")
-    print(f"  destination  {printable(record.destination) or '-'}")
-    print(f"  passes       {_passes_text(record)}")
+    say(f"  job          {record.job_id}")
+    say(f"  equipment    {record.equipment_id}, project {printable(record.project)}, {record.run_kind}")
+    say(f"  data         {counted(record.files_total, 'file')}, {human_bytes(record.bytes_total)}")
+    say(f"  destination  {printable(record.destination) or '-'}")
+    say(f"  passes       {_passes_text(record)}")
     if record.last_error is not None:
-        print(f"  last error   {record.last_error.kind}: {printable(record.last_error.message)}")
+        say(f"  last error   {record.last_error.kind}: {printable(record.last_error.message)}")
         if record.last_error.detail:
-            print(textwrap.indent(printable(record.last_error.detail), "      "))
+            say(f"      {record.last_error.detail}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,8 @@ from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.pace import Pace
-from exlab_watch_agent.app.site import Site, operator_name
+from exlab_watch_agent.app.site import Site, operator_here
+from exlab_watch_agent.cli.saying import say, say_aside
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Command, LookAt, ScanRoots, Sync
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import counted, printable
@@ -64,7 +64,7 @@ class Narrator:
         where nobody reads any longer.
         """
         try:
-            print(line, file=sys.stderr, flush=True)
+            say_aside(line, is_flushed=True)
         except OSError:
             return False
         return True
@@ -75,7 +75,7 @@ class Narrator:
             yield
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -138,7 +138,7 @@ def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
     _, found = _drive(agent, narrator, until_rest=is_once)
     if is_once:
         there = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
-        print(there or "no runs were found")
+        say(there or "no runs were found")
     return _end(agent, narrator, found)
 
 
@@ -198,7 +198,7 @@ def _still_under_way(site: Site, agent: Agent, run_paths: frozenset[str]) -> lis
 def act(site: Site, command: Command, *, run_paths: frozenset[str]) -> int:
     """Have an operator's command obeyed; print the answer; return the exit code. Raises: AgentError with the refusal."""
     if site.holder is not None:
-        print(site.ask_agent(command))
+        say(site.ask_agent(command))
         return ExitCode.FINE
     narrator = Narrator()
     agent = _agent_for(site, run_paths, narrator)
@@ -208,7 +208,7 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str]) -> int:
     for answer in answers:
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))
-        print(answer["message"])
+        say(str(answer["message"]))
     return _end(agent, narrator, found or _still_under_way(site, agent, run_paths))
 
 
@@ -220,7 +220,7 @@ def _agent_for(site: Site, run_paths: frozenset[str], narrator: Narrator) -> Age
 
 def accept(site: Site, command: AcceptTrail | AcceptMachine) -> int:
     """Have the state as it is counted as true, or this machine as its home; return the exit code. Raises: AgentError."""
-    print(offline.accept(site, command))
+    say(offline.accept(site, command))
     return ExitCode.FINE
 
 
@@ -228,9 +228,9 @@ def scan(site: Site, accept_root: str | None) -> int:
     """Reconcile now what is known with what is on the disk; without a running agent here, and nothing is pushed."""
     if accept_root is not None and accept_root not in site.roots:
         raise ConfigError(f"{printable(accept_root)} is not in the config, which has {', '.join(site.roots)}.")
-    command = ScanRoots(operator_name(), accept_root)
+    command = ScanRoots(operator_here(), accept_root)
     if site.holder is not None:
-        print(site.ask_agent(command))
+        say(site.ask_agent(command))
         return ExitCode.FINE
     before = {record.job_id for record in site.records.values()}
     narrator = Narrator(is_quiet=True)
@@ -238,10 +238,10 @@ def scan(site: Site, accept_root: str | None) -> int:
     _, found = _drive(agent, narrator, until_rest=True, command=command)
     for equipment_id, lane in agent.scanned().items():
         if lane.root_problem is not None:
-            print(f"{equipment_id} waits: {printable(lane.root_problem)}")
+            say(f"{equipment_id} waits: {printable(lane.root_problem)}")
             continue
         new = sum(1 for record in agent.store if record.equipment_id == equipment_id and record.job_id not in before)
-        print(f"{equipment_id}: {counted(lane.runs_seen, 'run folder')}, {new} new, {lane.gone} gone")
+        say(f"{equipment_id}: {counted(lane.runs_seen, 'run folder')}, {new} new, {lane.gone} gone")
     return _end(agent, narrator, found)
 
 
@@ -250,15 +250,15 @@ def sync_run(site: Site, word: str) -> int:
     path, record = site.find_run(word)
     if site.holder is not None:
         kind = Sync if record is not None else LookAt
-        print(site.ask_agent(kind(operator_name(), run_path=path)))
+        say(site.ask_agent(kind(operator_here(), run_path=path)))
         if unusable := site.snapshot.path_problems.get(printable(path)):
-            print(f"{printable(path)}: {unusable}", file=sys.stderr)
+            say_aside(f"{printable(path)}: {unusable}")
             return ExitCode.NEEDS_ATTENTION
         return ExitCode.FINE
     narrator = Narrator()
     agent = _agent_for(site, frozenset({path}), narrator)
     must_ask = record is not None and record.state in CHART.retryable
-    command = Sync(operator_name(), run_path=path) if must_ask else None
+    command = Sync(operator_here(), run_path=path) if must_ask else None
     _, found = _drive(agent, narrator, until_rest=True, command=command)
     return _say_how_it_ended(site, agent, narrator, path, found)
 
@@ -275,10 +275,10 @@ def _say_how_it_ended(site: Site, agent: Agent, narrator: Narrator, path: str, f
         raise AgentError(f"{printable(path)} was not synced: {printable(reason)}")
     if record.sync_status == "synced":
         files, size = counted(record.files_total, "file"), counted(record.bytes_total, "byte")
-        print(f"{printable(path)}: {record.state}, {files}, {size}")
+        say(f"{printable(path)}: {record.state}, {files}, {size}")
     found = found or _still_under_way(site, agent, frozenset({path}))
     if found or record.sync_status == "synced":
         return _end(agent, narrator, found)
-    print(f"{printable(path)}: {record.state}: {snapshot.waiting.get(record.job_id, '')}", file=sys.stderr)
+    say_aside(f"{printable(path)}: {record.state}: {snapshot.waiting.get(record.job_id, '')}")
     leave_now(agent, ExitCode.FAILED)
     return ExitCode.FAILED

@@ -21,6 +21,7 @@ from exlab_watch_agent.config.text import Document, Problem, read_text
 from exlab_watch_agent.config.values import accepted, local_path, seconds
 from exlab_watch_agent.config.wizard import PathsBlock, SyncBlock, ValidatorBlock, entries_that_are_ours
 from exlab_watch_agent.core.policy import CleanupPolicy, Layout, Policy
+from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import ConfigError
 
 
@@ -84,10 +85,10 @@ def parse_settings(text: str, *, source: str) -> Settings:
     Raises: ConfigError with one line for each problem: file, line, key, and what is allowed there.
     """
     try:
-        document = Document.parse(text, source=source)
+        document = Document.parse(text, source=printable(source))
         return _checked(document.content(), document, source=source)
     except RecursionError:
-        raise ConfigError(f"{source}: blocks are nested too deeply; write the file flatter.") from None
+        raise ConfigError(f"{printable(source)}: blocks are nested too deeply; write the file flatter.") from None
 
 
 def settings_from_mapping(config: Mapping[str, Any], *, source: str = "config") -> Settings:
@@ -120,7 +121,7 @@ def _checked(content: dict[str, Any], document: Document | None, *, source: str)
     state_dir = accepted(local_path, raw_agent.get("state_dir")) if isinstance(raw_agent, Mapping) else None
     problems.extend(overlaps([PlacesOfEntry.of(path, entry) for path, entry in entries], state_dir))
     if problems:
-        raise ConfigError(report(problems, document, source))
+        raise ConfigError(report(problems, document, printable(source)))
     if not sync.enabled:
         notes.append("sync.enabled is false: that is ExLab-Wizard's own sync; the agent ignores it.")
     return Settings(

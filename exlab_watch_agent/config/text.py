@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import ConfigError
 
 CONFIG_SIZE_MAX = 1 << 20
@@ -30,29 +31,30 @@ KeyPath = tuple[str | int, ...]
 def read_text(path: Path) -> str:
     """Return the text of the file. Raises ConfigError, one sentence with the next step."""
     init = "write one with `exlab-watch-agent init`, or name another with --config"
+    shown = printable(str(path))
     try:
         # Asked before opening: to open a pipe would wait for ever for somebody to write into it.
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise ConfigError(f"{path} is a folder and not a config file; name a file with --config.")
+            raise ConfigError(f"{shown} is a folder and not a config file; name a file with --config.")
         if not stat.S_ISREG(mode):
-            raise ConfigError(f"{path} is not a regular file; name a config file with --config.")
+            raise ConfigError(f"{shown} is not a regular file; name a config file with --config.")
         with open(path, "rb") as file:
             data = file.read(CONFIG_SIZE_MAX + 1)
     except FileNotFoundError:
-        raise ConfigError(f"There is no config file {path}; {init}.") from None
+        raise ConfigError(f"There is no config file {shown}; {init}.") from None
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "not a possible file name"
         raise ConfigError(
-            f"The config file {path} cannot be read ({reason}); make it readable for the agent's user, or {init}."
+            f"The config file {shown} cannot be read ({reason}); make it readable for the agent's user, or {init}."
         ) from None
     if len(data) > CONFIG_SIZE_MAX:
-        raise ConfigError(f"The config file {path} is larger than 1 MiB; is it the right file? Else {init}.")
+        raise ConfigError(f"The config file {shown} is larger than 1 MiB; is it the right file? Else {init}.")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: the file is not UTF-8 text; save it as UTF-8.") from None
+        raise ConfigError(f"{shown}:{line}: the file is not UTF-8 text; save it as UTF-8.") from None
 
 
 @dataclass(frozen=True, slots=True)

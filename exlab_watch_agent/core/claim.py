@@ -164,9 +164,10 @@ def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None
         case DestinationStanding.OCCUPIED:
+            whose = f"another run's data{of_whom}" if holder else "data that no claim says to be this run's"
             text = (
-                f"{destination} holds another run's data{of_whom}: nothing there was touched. Move it away on the NAS, then "
-                "give `exlab-watch-agent resolve RUN --use local`."
+                f"{destination} holds {whose}: nothing there was touched. Move it away on the NAS, or rename the run's folder "
+                "here; then give `exlab-watch-agent resolve RUN --use local`."
             )
             return Conflict("destination_occupied", text)
         case DestinationStanding.CLAIMED_UNSEALED:

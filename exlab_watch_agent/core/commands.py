@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from exlab_watch_agent.core.operator import Operator, operator_in
 from exlab_watch_agent.errors import AgentError
 
 Json = str | bool | None
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class _Command:
     name: ClassVar[str]
-    operator: str
+    operator: Operator
 
     def to_json(self) -> dict[str, Json]:
         """Return the command as JSON members; the operator, what is None, and the name of no run are left out."""
@@ -145,9 +145,12 @@ _BY_NAME: dict[str, type[Command]] = {
 }
 
 
-def command_of(request: Mapping[str, object]) -> Command:
-    """Return the command in a request. Raises: AgentError for one that this version does not know."""
-    name, operator = str(request.get("command")), str(request.get("operator") or UNKNOWN)
+def command_of(request: Mapping[str, object], owner: Operator | None = None) -> Command:
+    """Return the command in a request, given by the owner of the request's file where there is one.
+
+    Raises: AgentError for one that this version does not know.
+    """
+    name, operator = str(request.get("command")), operator_in(request, owner)
     if name == RetryAll.name and request.get("all"):
         return RetryAll(operator)
     kind = _BY_NAME.get(name)

@@ -38,15 +38,14 @@ from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED
+from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 RunEffect = Work | WriteStatus
-LOCAL_CHANGED = "local_changed_after_sync"
-DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
 DIFFERENT_COPY = (
-    "the NAS has a sealed copy of this run by another agent, and it is not what is here; nothing was touched. If the local "
-    "data are right, move the folder away on the NAS, then give `exlab-watch-agent resolve RUN --use local`:"
+    "the NAS has a sealed copy of this run by another agent, and it is not what is here; nothing was touched:"
 )
 _NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, DestinationStanding.ADOPTABLE})
 NAMES_KEPT_MAX = 20
@@ -110,7 +109,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             return _judge_verify(record, event, now=now, policy=policy)
         case Sealed():
             if state is RunState.SEALING:
-                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="").cleared()
+                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="").cleared()
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -185,22 +184,22 @@ def _judge_queued(
     if event.destination is None:
         return None
     where = event.destination
-    if where is DestinationStanding.ADOPTABLE and record.is_sealed:
+    if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
     conflict = conflict_at(where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
     if conflict is not None:
         return _conflict(record, LastError(conflict.kind, conflict.message))
     bound_for = replace(record, destination=event.destination_path).without_wait()
-    if event.destination is DestinationStanding.ADOPTABLE and not _may_heal_what_it_adopts(record, event):
-        adopting = replace(bound_for, adopts=event.claimed_manifest, attempts=0, mismatches=0)
+    if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
+        adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
-        return Judgement(Trigger.COPY_ADOPTED, text, adopting)
+        return Judgement(Trigger.COPY_ADOPTED, text, replace(adopting, attempts=0, mismatches=0))
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
 
 
-def _may_heal_what_it_adopts(record: RunRecord, event: Inspected) -> bool:
-    """Whether the local data were found equal to the manifest of this very copy, and the copy was not."""
-    return bool(record.adopts) and record.adopts == event.claimed_manifest and record.mismatches > 0
+def _is_the_one_it_adopts(record: RunRecord, event: Inspected) -> bool:
+    """Whether the copy there is still the one that the local data were found to be equal to."""
+    return bool(record.adopts) and (record.adopts, record.adopts_from) == (event.claimed_manifest, event.claimed_job)
 
 
 def awaits_holder(record: RunRecord) -> bool:
@@ -234,10 +233,8 @@ def _is_equal(event: Verified) -> bool:
 
 def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
     found = _words(event.comparison)
-    is_equal = event.comparison.agreement is Agreement.EQUAL
-    is_healable = event.comparison.agreement is Agreement.REMOTE_DIFFERS and event.is_by_manifest
-    if record.adopts and not is_equal and not is_healable:
-        return _conflict(replace(record, adopts=""), LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
+    if record.adopts and not record.is_sealed:
+        return _judge_adoption(record, event, found, now=now, policy=policy)
     match event.comparison.agreement:
         case Agreement.LOCAL_GONE:
             error = LastError(FailureKind.LOCAL_FILE_VANISHED, found)
@@ -251,9 +248,12 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
             error = LastError(FailureKind.HASH_MISMATCH, found)
             return _after_failure(record, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
         case Agreement.EQUAL:
-            pass
+            return _judge_equal(record, event, found, now=now, policy=policy)
         case _:
             assert_never(event.comparison.agreement)
+
+
+def _judge_equal(record: RunRecord, event: Verified, found: str, *, now: datetime, policy: Policy) -> Judgement:
     if event.skipped_oversize:
         names = ", ".join(event.skipped_oversize[:NAMES_KEPT_MAX])
         text = f"too large to be proven by download: {names}; raise verify.max_stream_bytes in the config, then retry"
@@ -263,6 +263,25 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
         put_back = replace(record, declared_mismatches=kept).without_wait()
         return Judgement(Trigger.PUT_BACK, f"hashes differ from the instrument's manifest: {', '.join(kept)}", put_back)
     return Judgement(Trigger.PROVEN, found, _proven(record, event, policy=policy))
+
+
+def _judge_adoption(record: RunRecord, event: Verified, found: str, *, now: datetime, policy: Policy) -> Judgement:
+    """Another agent's sealed copy was compared with the local data. Only what is here whole takes it over, or heals it."""
+    agreement = event.comparison.agreement
+    is_whole_here = event.is_by_manifest and agreement is Agreement.REMOTE_DIFFERS and bool(event.manifest_digest)
+    # Without the manifest what only the NAS has may be of the run: then less is here than was sealed.
+    is_less_here = not event.is_by_manifest and bool(event.comparison.remote_extra)
+    if agreement is Agreement.EQUAL and not is_less_here:
+        given = _judge_equal(record, event, found, now=now, policy=policy)
+        if given.trigger is not Trigger.PROVEN:
+            return given
+        return replace(given, record=given.record.adopted(event.manifest_digest, at=now))
+    if is_whole_here:
+        error = LastError(FailureKind.HASH_MISMATCH, found)
+        sealed = record.adopted(event.manifest_digest, at=now)
+        return _after_failure(sealed, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
+    away = replace(record, adopts="", adopts_from="")
+    return _conflict(away, LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
 
 
 def _judge_audit(record: RunRecord, event: Verified, *, policy: Policy) -> Judgement:
@@ -402,11 +421,14 @@ def _words(comparison: Comparison) -> str:
         )
         if names
     ]
-    if parts:
-        return "; ".join(parts)
-    return (
-        "every SHA-256 is equal on both sides" if comparison.agreement is Agreement.EQUAL else "there is no data file"
-    )
+    if not parts:
+        is_equal = comparison.agreement is Agreement.EQUAL
+        parts.append("every SHA-256 is equal on both sides" if is_equal else "there is no data file")
+    if extra := comparison.remote_extra:
+        parts.append(
+            f"{counted(len(extra), 'file')} there {'is' if len(extra) == 1 else 'are'} not the run's (first: {extra[0]})"
+        )
+    return "; ".join(parts)
 
 
 def entry_effects(
@@ -461,6 +483,7 @@ def verify_effect(record: RunRecord) -> Verify:
         claim=claim_of(record),
         is_audit=record.state is RunState.AUDITING,
         adopts=record.adopts,
+        adopts_from=record.adopts_from,
     )
 
 
@@ -469,7 +492,9 @@ def work_effect(record: RunRecord) -> Work | None:
     place = (record.job_id, record.turn, record.run_path, record.equipment_id, record.destination, record.fingerprint)
     match record.state:
         case RunState.RUNNING:
-            return Push(*place, claim=claim_of(record), is_sealed=record.is_sealed, adopts=record.adopts)
+            # Before the proof nobody's claim gives way to a push.
+            adopts, held_by = (record.adopts, record.adopts_from) if record.is_sealed else ("", "")
+            return Push(*place, claim_of(record), record.is_sealed, adopts=adopts, adopts_from=held_by)
         case RunState.PRECHECKING:
             return Precheck(*place)
         case RunState.AWAITING_VERIFY | RunState.AUDITING:
@@ -482,5 +507,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 wait_s=record.wait_s,
                 is_again=record.is_sealed,
                 adopts=record.adopts,
+                adopts_from=record.adopts_from,
             )
     return None

@@ -36,12 +36,14 @@ class Subject:
 class Push(Subject):
     """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours.
 
-    `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to; else empty.
+    `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to, and `adopts_from`
+    the job in its claim; else empty.
     """
 
     claim: Claim
     is_sealed: bool = False
     adopts: str = ""
+    adopts_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Verify(Subject):
     claim: Claim
     is_audit: bool = False
     adopts: str = ""
+    adopts_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Seal(Subject):
     wait_s: float
     is_again: bool = False
     adopts: str = ""
+    adopts_from: str = ""
     anchor: Mapping[str, str | int] = field(default_factory=dict)
 
 

@@ -28,9 +28,9 @@ class Inspected:
     """The run folder was looked at. Findings carry no override marks yet: that depends on the time of the decision.
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
-    in words who claims it, `claimed_manifest` what its claim says was proven, `anchor` at which line of our trail it was
-    sealed. `is_unsignalled`: the signal of a run that is
-    not complete is not there, so nothing else was looked at.
+    in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
+    line of our trail it was sealed. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was
+    looked at.
     """
 
     creation: Creation
@@ -45,6 +45,7 @@ class Inspected:
     holder: str = ""
     anchor: TrailPosition | None = None
     claimed_manifest: str = ""
+    claimed_job: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class CopyWrong:
 class Verified:
     """Every data file was hashed on both sides. Nothing was touched: the next push moves aside what is wrong.
 
-    Where both sides are not equal, the comparison is all that it says: `manifest_digest` is empty then.
+    Where both sides are not equal, the comparison is all that it says: `manifest_digest` is empty then, but where the local data
+    are what a copy that is to be adopted was sealed with.
     `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with

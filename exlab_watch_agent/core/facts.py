@@ -123,13 +123,13 @@ class RootBound:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommand:
-    """An operator's command, as it was given."""
+    """An operator's command, as it was given, and by which account (`uid`, `login`; `claimed` where that is another name)."""
 
     kind: ClassVar[str] = "operator_command"
     command: Command
 
     def data(self) -> Data:
-        return self.command.to_json()
+        return {**self.command.to_json(), **self.command.operator.to_json()}
 
 
 @dataclass(frozen=True, slots=True)

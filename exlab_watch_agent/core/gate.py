@@ -26,7 +26,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, Inventory, OddKind
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.text import counted, printable, shell_word
+from exlab_watch_agent.core.text import counted, printable, shell_word, unicode_text
 
 README_FILE = "README.md"
 FRONT_MATTER_CHARS_MAX = 64 * 1024
@@ -106,7 +106,7 @@ class Finding:
         return {
             "rule": self.rule.value,
             "tier": self.tier.value,
-            "run_path": printable(self.run_path),
+            "run_path": unicode_text(self.run_path),
             "offending_path": self.offending_path,
             "offending_kind": self.offending_kind.value,
             "matched_token": self.matched_token,
@@ -262,6 +262,14 @@ def folded(name: str) -> str:
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+
+
+def without_creation(destination: str) -> str:
+    """Return what is said instead of a sealed run whose `creation.json` is gone: it is synced, and its copy has the file."""
+    return (
+        f"The run is synced, but its {CACHE_FOLDER}/{CREATION_FILE} is missing here, so no override or status can be read: put "
+        f"it back; the NAS copy has one in {destination}/{CACHE_FOLDER}."
+    )
 
 
 # --- Everything but names ---------------------------------------------------------------------------------------------

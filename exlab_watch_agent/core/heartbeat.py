@@ -51,23 +51,24 @@ def sign_in(data: bytes) -> SignOfLife | None:
     return SignOfLife(at if at.tzinfo else at.replace(tzinfo=UTC), host, state_folder, machine, state_dir)
 
 
-def is_at_work(
-    sign: SignOfLife,
-    *,
-    state_folder: str,
-    now: datetime,
-    here: str,
-    own_state_dir: str,
-    exists: Callable[[str], bool],
-) -> bool:
-    """Return whether the agent of `state_folder` (empty: not known) must be thought at work because of this sign.
+def is_recent(at: str, *, now: datetime) -> bool:
+    """Return whether this time, as a claim says it, is less than a day ago; so is one in the future, or none at all."""
+    try:
+        then = datetime.fromisoformat(at)
+    except ValueError:
+        return bool(at)
+    return now - (then if then.tzinfo else then.replace(tzinfo=UTC)) <= SILENT_FOR
 
-    One that says when it was left in the future is believed. `here`: this machine. An agent of this very machine whose state
-    folder is gone, or has become ours, is at work no more.
+
+def is_at_work(
+    sign: SignOfLife, *, now: datetime, machine: str, host: str, state_dir: str, is_gone: Callable[[str], bool]
+) -> bool:
+    """Return whether an agent must be thought at work because of this sign.
+
+    One that says when it was left in the future is believed. `machine`, `host`, `state_dir`: of this agent. An agent of this
+    very machine whose state folder is gone, or has become ours, is at work no more.
     """
-    if state_folder and sign.state_folder and sign.state_folder != state_folder:
-        return False
     if now - sign.at > SILENT_FOR:
         return False
-    is_of_this_machine = bool(here) and sign.machine == here and bool(sign.state_dir)
-    return not (is_of_this_machine and (sign.state_dir == own_state_dir or not exists(sign.state_dir)))
+    is_of_this_machine = bool(machine) and (sign.machine, sign.host) == (machine, host) and bool(sign.state_dir)
+    return not (is_of_this_machine and (sign.state_dir == state_dir or is_gone(sign.state_dir)))

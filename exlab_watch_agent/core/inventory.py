@@ -1,7 +1,7 @@
 """What is in a run folder: the value that the tree adapter returns and every judgement starts from.
 
-Decided here: what counts as a data file, and the fingerprint by which a change is noticed. Not here: whether the
-inventory is complete (completeness.py) or acceptable (gate.py).
+Decided here: what counts as a data file, the fingerprint by which a change is noticed, and the list of empty folders. Not here:
+whether the inventory is complete (completeness.py) or acceptable (gate.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from blake3 import blake3
 CACHE_FOLDER = ".exlab-wizard"
 CREATION_FILE = "creation.json"
 MANIFEST_FILE = "checksums.sha256"
+FOLDERS_FILE = "folders.txt"
+FOLDERS_PATH = f"{CACHE_FOLDER}/{FOLDERS_FILE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,20 @@ class Inventory:
     @cached_property
     def bytes_total(self) -> int:
         return sum(entry.size_bytes for entry in self.files)
+
+    @property
+    def folders_text(self) -> bytes:
+        """Return the text of `folders.txt`: folders in which there is no file and no other folder, sorted, a line each.
+
+        They are not made at a destination; `mkdir -p` of each line makes them again. A backslash, a newline and a carriage
+        return in a name are written as `\\\\`, `\\n` and `\\r`.
+        """
+        held = {entry.path.rpartition("/")[0] for entry in self.files} | {
+            p.rpartition("/")[0] for p in self.directories
+        }
+        empty = (path for path in self.directories if path not in held)
+        lines = (path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") + "\n" for path in empty)
+        return "".join(lines).encode("utf-8", "surrogateescape")
 
     @cached_property
     def fingerprint(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +16,7 @@ from exlab_watch_agent.core.completeness import DeclaredFile
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.errors import AgentError
 
+EXTRA_KEPT_MAX = 100
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LINE = re.compile(rb"(\\?)([0-9a-f]{64})  ([^\r\n\0]+)")
 _TO_ESCAPE = re.compile(rb"[\\\n\r]")
@@ -93,6 +94,18 @@ def parse_manifest(data: bytes) -> dict[str, str]:
 def manifest_digest(data: bytes) -> str:
     """Return the SHA-256 of a manifest's text, 64 lowercase hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraFiles:
+    """Files at the destination that the run does not have: how many, and the first of their paths, sorted."""
+
+    files_total: int = 0
+    paths: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, paths: Sequence[str]) -> ExtraFiles:
+        return cls(len(paths), tuple(sorted(paths)[:EXTRA_KEPT_MAX]))
 
 
 def compare(

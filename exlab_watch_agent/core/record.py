@@ -47,7 +47,8 @@ class RunRecord:
     whose hash differs from the one that the instrument gave; `overrides_seen` counts the entries of
     `validation_overrides` that the audit trail knows of. `creation_signature` is that of the `creation.json` of a run
     that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start. `adopts`: the manifest of
-    another agent's sealed copy at the destination, from when it is to be taken over until it is sealed as ours.
+    another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
+    it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one.
     """
 
     job_id: str
@@ -81,6 +82,7 @@ class RunRecord:
     verified_uptime_s: float = 0.0
     passes: tuple[Pass, ...] = ()
     adopts: str = ""
+    adopts_from: str = ""
 
     @property
     def is_sealed(self) -> bool:
@@ -129,7 +131,7 @@ class RunRecord:
 
     def afresh(self) -> RunRecord:
         """Return the record of a run that must be complete and quiet again."""
-        return replace(self, fingerprint="", declared_mismatches=(), adopts="").cleared()
+        return replace(self, fingerprint="", declared_mismatches=(), adopts="", adopts_from="").cleared()
 
     def with_data(self, fingerprint: str, *, files_total: int, bytes_total: int) -> RunRecord:
         """Return the record with what its folder held when it was judged complete or proven."""
@@ -147,6 +149,10 @@ class RunRecord:
             passes=(*self.passes, proof)[-PASSES_KEPT_MAX:],
         )
 
+    def adopted(self, manifest_digest: str, *, at: datetime) -> RunRecord:
+        """Return the record of a run whose local data are what another agent's copy was sealed with: from now on it is sealed."""
+        return replace(self, sealed_at=at, manifest_digest=manifest_digest)
+
     def with_passes_void(self) -> RunRecord:
         return replace(self, verify_passes=0, passes=())
 
@@ -158,6 +164,8 @@ class RunRecord:
             manifest_digest="",
             verify_passes=0,
             passes=(),
+            adopts="",
+            adopts_from="",
             verified_at=None,
             verified_boot_id="",
             verified_uptime_s=0.0,

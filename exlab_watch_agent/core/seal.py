@@ -18,13 +18,14 @@ class SealFound:
 
     `is_claimed`: its claim is this run's. `claimed_digest`: the manifest that the claim says was proven, as 64 lowercase
     hex, empty where it says none. `manifest_digest`: SHA-256 of the manifest that is there, empty where there is none.
-    `says_synced`: its `creation.json` says so.
+    `says_synced`: its `creation.json` says so. `lists_folders`: it names the empty folders that the run has now.
     """
 
     is_claimed: bool
     claimed_digest: str
     manifest_digest: str
     says_synced: bool
+    lists_folders: bool = True
 
 
 def kept_as(destination: str, path: str, digest: str) -> str:
@@ -47,4 +48,6 @@ def seal_fault(found: SealFound, *, manifest_digest: str) -> str:
         return "its claim does not name the manifest that was proven"
     if not found.says_synced:
         return "its creation.json does not say synced"
+    if not found.lists_folders:
+        return "its list of empty folders is not that of the run"
     return ""

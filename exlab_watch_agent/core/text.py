@@ -5,6 +5,7 @@ Unicode. There is one set of such characters and one way to spell them: `printab
 
 - `named`: a single name within a sentence of ours; one that is empty or odd is put in quotes, so that its end is seen.
 - `printable_lines`: a message of several lines, whose line ends are our own. A line of a log goes through `printable`.
+- `unicode_text`: a member of JSON, which spells what steers a terminal by itself where it is written in ASCII.
 - `shell_word`: what can be pasted behind a command.
 """
 
@@ -15,7 +16,8 @@ import shlex
 from datetime import UTC, datetime
 
 # Controls, line separators, direction marks, surrogates (what is left of bytes that are not Unicode).
-_HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
+_NO_UNICODE = re.compile(r"[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
@@ -23,7 +25,12 @@ def printable(text: str) -> str:
 
     All else stays, so nearly every path is given as it is. A run cannot move an operator's cursor by its names.
     """
-    return _HARMFUL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return _HARMFUL.sub(_spelled, text)
+
+
+def unicode_text(text: str) -> str:
+    """Return `text` for JSON: as it is, but for surrogates, which many programs refuse; they are spelled as `printable` does."""
+    return _NO_UNICODE.sub(_spelled, text)
 
 
 def printable_lines(text: str) -> str:
@@ -47,6 +54,10 @@ def shell_word(path: str) -> str:
 def shortened(text: str, limit: int) -> str:
     """Return at most so many characters of a text: a path may be thousands long."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _spelled(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def counted(number: int, noun: str) -> str:

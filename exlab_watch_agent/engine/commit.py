@@ -131,8 +131,8 @@ class Commit:
                 self.store.commit(self._entries, at=self._clock.now())
             except StoreFullError as error:
                 if not self.waits_for_room:
-                    raise
-                self._wait(str(error))
+                    raise StoreFullError(f"{error} Then start it again: nothing goes on by itself.") from error
+                self._wait(f"{error} The agent then goes on by itself.")
                 return None
             self._end_pause()
         self._entries.clear()

@@ -66,7 +66,7 @@ class Operators:
     def on_command(self, message: CommandGiven) -> None:
         """Obey, and answer once that is durable; a binding is answered when it has been tried."""
         command = message.command
-        self._bench.commit.note(OperatorCommand(command), operator=command.operator)
+        self._bench.commit.note(OperatorCommand(command), operator=str(command.operator))
         try:
             if isinstance(command, BindDestination):
                 self._bind(command, message.reply)
@@ -85,14 +85,14 @@ class Operators:
             raise AgentError(
                 f"{command.equipment} is not in the running agent's configuration: check the name, or restart the agent."
             )
-        self._bench.commit.then(self._destinations.bind(lane, command.operator, reply))
+        self._bench.commit.then(self._destinations.bind(lane, str(command.operator), reply))
 
     def _obey(self, command: ScanRoots | AcceptTrail | AcceptMachine | Enqueue | LookAt | RetryAll | RunCommand) -> str:
         match command:
             case ScanRoots():
                 return self._scan(command)
             case RetryAll():
-                return self._retry_all(command.operator)
+                return self._retry_all(str(command.operator))
             case AcceptTrail():
                 return self._accept_trail(command)
             case AcceptMachine():
@@ -103,9 +103,9 @@ class Operators:
                 self._looks.want(command.run_path)
                 return "the run is looked at"
             case Retry():
-                return self._retry(self._named(command), command.operator)
+                return self._retry(self._named(command), str(command.operator))
             case Sync():
-                return self._sync(self._named(command), command.operator)
+                return self._sync(self._named(command), str(command.operator))
             case VerifyNow():
                 return self._verify(self._named(command), command)
             case Resolve():
@@ -124,12 +124,12 @@ class Operators:
         return record
 
     def _accept_trail(self, command: AcceptTrail) -> str:
-        if not self._bench.commit.store.accept_trail(command.operator, command.reason, self._bench.clock.now()):
+        if not self._bench.commit.store.accept_trail(str(command.operator), command.reason, self._bench.clock.now()):
             raise AgentError(NOTHING_ON_HOLD)
         return TRAIL_ACCEPTED
 
     def _accept_machine(self, command: AcceptMachine) -> str:
-        if not self._bench.commit.store.accept_machine(command.operator, command.reason, self._bench.clock.now()):
+        if not self._bench.commit.store.accept_machine(str(command.operator), command.reason, self._bench.clock.now()):
             raise AgentError(AT_HOME)
         return MACHINE_ACCEPTED
 
@@ -143,7 +143,7 @@ class Operators:
             raise AgentError(
                 f"{command.accept_root} is not in the running agent's configuration: check the name, or restart the agent."
             )
-        lane.accepted_by = command.operator
+        lane.accepted_by = str(command.operator)
         self._reconciling.want_scan((lane.equipment_id,))
         return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"
 
@@ -194,16 +194,16 @@ class Operators:
             return "both sides are compared again"
         if record.state not in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
             raise AgentError(f"The run is {record.state}: there is no sealed copy to verify yet.")
-        self._runs.decide(record.job_id, AuditDue(command.operator, command.reason or "an operator asked for it"))
+        self._runs.decide(record.job_id, AuditDue(str(command.operator), command.reason or "an operator asked for it"))
         return "another verify pass was started"
 
     def _resolve(self, record: RunRecord, command: Resolve) -> str:
         if record.state is not RunState.CONFLICT:
             raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
         is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
-        self._runs.decide(record.job_id, LocalChosen(command.operator, command.reason))
+        self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))
         if is_others:
             return (
                 "the destination is looked at again: while others have it nothing there is touched, and the run waits"
             )
-        return "the local data win: the run is queued, and what differs on the NAS is moved aside, not removed"
+        return "the local data win: the run is queued, what differs on the NAS is moved aside, and what is only there stays there"

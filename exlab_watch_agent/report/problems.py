@@ -8,17 +8,19 @@ with a fresh look at the folders (app/fresh.py). Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
 from exlab_watch_agent.core.attention import FAILURES_TOLD, SEAL_FAILURES_STOPPED, UNREADABLE_LOOKS_TOLD
+from exlab_watch_agent.core.gate import Rule, without_creation
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import ELSEWHERE
-from exlab_watch_agent.core.text import age, printable, shell_word, utc_text
+from exlab_watch_agent.core.text import age, printable, shell_word, unicode_text, utc_text
+from exlab_watch_agent.core.ways_out import ways_out
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 from exlab_watch_agent.report.snapshot import LaneView, Snapshot
 from exlab_watch_agent.statechart import CHART, RunState
@@ -41,7 +43,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What needs a person, and the one command (or deed) that helps."""
+    """What needs a person, and the one command (or deed) that helps. A run's path is the subject as it is: made safe when shown."""
 
     severity: Severity
     kind: str
@@ -53,7 +55,7 @@ class Problem:
         return {
             "severity": self.severity.name.lower(),
             "kind": self.kind,
-            "subject": self.subject,
+            "subject": unicode_text(self.subject),
             "message": self.message,
             "command": self.command,
         }
@@ -84,7 +86,10 @@ def problems(
 ) -> list[Problem]:
     """Return what needs a person, worst first, each once."""
     found = problems_of_state(paused=paused, hold=hold)
+    orphans = {finding.run_path: finding.rule_detail for finding in snapshot.orphans}
     for record in records:
+        if record.run_path in orphans and record.is_sealed:
+            orphans[record.run_path] = without_creation(record.destination)
         if record.equipment_id in known_equipment:
             found += _of_run(record, snapshot, policy=policy, at=at)
         else:
@@ -94,7 +99,7 @@ def problems(
     for equipment_id, message in snapshot.roots_away.items():
         found.append(Problem(Severity.WAITING, "root_unavailable", equipment_id, printable(message), CHECK))
     found += _of_watching(snapshot)
-    found += _of_folders(snapshot, at)
+    found += _of_folders(snapshot, orphans, at)
     return sorted(set(found), key=_rank)
 
 
@@ -171,7 +176,7 @@ def _of_watching(snapshot: Snapshot) -> list[Problem]:
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def _of_folders(snapshot: Snapshot, at: Moment) -> list[Problem]:
+def _of_folders(snapshot: Snapshot, orphans: Mapping[str, str], at: Moment) -> list[Problem]:
     found = [
         Problem(Severity.STOPPED, "creation_json", printable(path), printable(message), "edit the file")
         for path, message in snapshot.path_problems.items()
@@ -180,9 +185,8 @@ def _of_folders(snapshot: Snapshot, at: Moment) -> list[Problem]:
         if at.is_ended or unreadable.looks >= UNREADABLE_LOOKS_TOLD:
             message = f"{printable(unreadable.message)} {READ_IT}"
             found.append(Problem(Severity.WAITING, "unreadable", printable(path), message, _show(path)))
-    for orphan in snapshot.orphans:
-        subject, detail = printable(orphan.run_path), printable(orphan.rule_detail)
-        found.append(Problem(Severity.NOTICE, orphan.rule.value, subject, detail, "see the message"))
+    for path, detail in orphans.items():
+        found.append(Problem(Severity.NOTICE, Rule.ORPHAN.value, path, printable(detail), "see the message"))
     return found
 
 
@@ -192,11 +196,11 @@ def _of_folders(snapshot: Snapshot, at: Moment) -> list[Problem]:
 def _of_nobody_s(record: RunRecord) -> Problem:
     message = f"{record.equipment_id} is no longer in the configuration, so no agent looks after this run"
     command = "add the equipment to the config file"
-    return Problem(Severity.STOPPED, "equipment_unknown", printable(record.run_path), message, command)
+    return Problem(Severity.STOPPED, "equipment_unknown", record.run_path, message, command)
 
 
 def _of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> list[Problem]:
-    subject, show = printable(record.run_path), _show(record.run_path)
+    subject, show = record.run_path, _show(record.run_path)
     found: list[Problem] = []
     if problem := _of_state(record, snapshot, policy=policy, at=at):
         found.append(problem)
@@ -209,13 +213,14 @@ def _of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment
 
 def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Problem | None:
     """Return what is wrong with a run by the state in which it rests or works."""
-    name, subject = shell_word(record.run_path), printable(record.run_path)
+    name, subject = shell_word(record.run_path), record.run_path
     message = printable(record.last_error.message) if record.last_error is not None else ""
     kind = record.last_error.kind if record.last_error is not None else str(record.state)
     has_failed = record.last_error is not None and record.attempts >= (1 if at.is_ended else FAILURES_TOLD)
     match record.state:
         case RunState.CONFLICT:
-            command = f"exlab-watch-agent resolve {name} --use local"
+            ways = ways_out(kind, record.run_path)
+            command = str(ways[0]) if ways else _show(record.run_path)
             return Problem(Severity.DATA_AT_RISK, kind, subject, message, command)
         case RunState.FAILED:
             return Problem(Severity.STOPPED, kind, subject, message, f"exlab-watch-agent retry {name}")

@@ -14,9 +14,11 @@ from datetime import datetime
 from typing import Any
 
 from exlab_watch_agent.core.gate import Finding
+from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.passes import Pass, counting
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted, printable, utc_text
+from exlab_watch_agent.core.text import counted, printable, unicode_text, utc_text
+from exlab_watch_agent.core.ways_out import WayOut, ways_out
 from exlab_watch_agent.report.problems import Moment, failed_attempt, why_lane_waits, why_root_waits
 from exlab_watch_agent.report.snapshot import OldestUnsynced, Snapshot, lanes_json
 from exlab_watch_agent.statechart import CHART, RunState
@@ -24,6 +26,7 @@ from exlab_watch_agent.statechart import CHART, RunState
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 FINDINGS_SHOWN_MAX = 100
 NOTHING_SEEN = Snapshot()
+NOTHING_EXTRA = ExtraFiles()
 
 
 def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
@@ -31,19 +34,19 @@ def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
     error = record.last_error
     return {
         "job_id": record.job_id,
-        "run_path": printable(record.run_path),
+        "run_path": unicode_text(record.run_path),
         "equipment_id": record.equipment_id,
-        "project": printable(record.project),
+        "project": unicode_text(record.project),
         "run_kind": record.run_kind,
         "state": record.state.value,
         "sync_status": record.sync_status,
         "attempts": record.attempts,
         "next_attempt_at": time_text(record.next_attempt_at),
-        "last_error": {"kind": error.kind, "message": printable(error.message)} if error is not None else None,
+        "last_error": {"kind": error.kind, "message": unicode_text(error.message)} if error is not None else None,
         "verify_passes": record.verify_passes,
         "verified_at": time_text(record.verified_at),
         "enqueued_at": time_text(record.enqueued_at),
-        "destination": printable(record.destination),
+        "destination": unicode_text(record.destination),
         "files_total": record.files_total,
         "bytes_total": record.bytes_total,
         "bytes_done": bytes_done(record, snapshot),
@@ -60,13 +63,21 @@ class RunInFull:
     record: RunRecord | None = None
     snapshot: Snapshot = NOTHING_SEEN
     history: tuple[Move, ...] = ()
+    extra: ExtraFiles = NOTHING_EXTRA
+
+    @property
+    def ways_out(self) -> tuple[WayOut, ...]:
+        """What can end the conflict that the run is in."""
+        if self.record is None or self.record.state is not RunState.CONFLICT or self.record.last_error is None:
+            return ()
+        return ways_out(self.record.last_error.kind, self.record.run_path)
 
     def to_json(self) -> dict[str, Any]:
         findings = [finding.to_json() for finding in self.findings[:FINDINGS_SHOWN_MAX]]
         if self.record is None:
             return {
                 "job_id": "",
-                "run_path": printable(self.run_path),
+                "run_path": unicode_text(self.run_path),
                 "state": None,
                 "why": self.why,
                 "history": [],
@@ -79,9 +90,14 @@ class RunInFull:
             "progress": progress.to_json() if progress is not None else None,
             "passes": [pass_json(one) for one in self.record.passes],
             "passes_past_cache": len(proofs_past_cache(self.record)),
-            "last_error_detail": printable(error.detail) if error is not None else "",
+            "last_error_detail": unicode_text(error.detail) if error is not None else "",
             "history": history_json(self.history),
             "findings": findings,
+            "ways_out": [str(way) for way in self.ways_out],
+            "extra": {
+                "files_total": self.extra.files_total,
+                "paths": [unicode_text(path) for path in self.extra.paths],
+            },
         }
 
 
@@ -146,7 +162,7 @@ def history_json(moves: Sequence[Move]) -> list[dict[str, Any]]:
             "trigger": move.trigger,
             "from": move.source.value if move.source is not None else None,
             "to": move.dest.value,
-            "reason": printable(move.reason),
+            "reason": unicode_text(move.reason),
             "operator": move.operator,
         }
         for move in moves

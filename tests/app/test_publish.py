@@ -28,7 +28,7 @@ def read_with_words_for_what_varies(path: Path, lab: Lab) -> Any:
         orphan["rule_detail"] = "SENTENCE"
     if "path_problems" in document:
         document["path_problems"] = dict.fromkeys(document["path_problems"], "SENTENCE")
-    for key in ("pid", "host"):
+    for key in ("pid", "host", "state_folder", "machine"):
         if key in document:
             document[key] = key.upper()
     if oldest := document.get("oldest_unsynced"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -538,6 +539,24 @@ def test_retry_of_several_runs_tries_each_and_a_mistyped_name_stops_all_before(l
     assert said.code == 1
     assert "The run is verified, and only a failed or queued one can be tried again." in said.err
     assert lab.record(failed)["state"] == "verified"
+
+
+def test_who_gave_a_command_is_the_system_s_account_and_never_only_a_name_that_was_claimed(
+    lab: Lab, on: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab.new_run()
+    on("run", "--once", "--quiet")
+    monkeypatch.setenv("LOGNAME", "prof.x")
+    assert on("verify", str(run)).code == 0
+    account = f"{pwd.getpwuid(os.getuid()).pw_name} (uid {os.getuid()})"
+    (line,) = [fact for fact in lab.trail() if fact["kind"] == "operator_command"]
+    assert line["operator"] == f"{account}, as 'prof.x'"
+    assert (line["data"]["uid"], line["data"]["login"], line["data"]["claimed"]) == (
+        os.getuid(), pwd.getpwuid(os.getuid()).pw_name, "prof.x"
+    )  # fmt: skip
+    assert f"verified -> auditing by {account}, as 'prof.x': an operator asked for it\n" in on("show", str(run)).out
+    history = on("show", str(run), "--json").json["history"]
+    assert f"{account}, as 'prof.x'" in [move["operator"] for move in history]
 
 
 # --- overrides -------------------------------------------------------------------------------------------------------

@@ -20,32 +20,34 @@ from exlab_watch_agent.core.commands import (
     VerifyNow,
     command_of,
 )
+from exlab_watch_agent.core.operator import Operator
 from exlab_watch_agent.errors import AgentError
 
+ASMITH = Operator("asmith")
 COMMANDS: list[tuple[Command, dict[str, object]]] = [
-    (ScanRoots("asmith"), {"command": "scan"}),
-    (ScanRoots("asmith", "SCOPE_01"), {"command": "scan", "accept_root": "SCOPE_01"}),
-    (BindDestination("asmith", "SCOPE_01"), {"command": "bind", "equipment": "SCOPE_01"}),
-    (AcceptTrail("asmith", "I looked"), {"command": "accept_trail", "reason": "I looked"}),
-    (Enqueue("program", "/data/a"), {"command": "enqueue", "run_path": "/data/a"}),
-    (LookAt("asmith", "/data/a"), {"command": "look", "run_path": "/data/a"}),
-    (RetryAll("asmith"), {"command": "retry", "all": True}),
-    (Retry("asmith", job_id="1f"), {"command": "retry", "job_id": "1f"}),
-    (Sync("asmith", run_path="/data/a"), {"command": "sync", "run_path": "/data/a"}),
-    (VerifyNow("asmith", job_id="1f", reason="so"), {"command": "verify", "job_id": "1f", "reason": "so"}),
-    (Resolve("asmith", job_id="1f", reason="so"), {"command": "resolve", "job_id": "1f", "reason": "so"}),
+    (ScanRoots(ASMITH), {"command": "scan"}),
+    (ScanRoots(ASMITH, "SCOPE_01"), {"command": "scan", "accept_root": "SCOPE_01"}),
+    (BindDestination(ASMITH, "SCOPE_01"), {"command": "bind", "equipment": "SCOPE_01"}),
+    (AcceptTrail(ASMITH, "I looked"), {"command": "accept_trail", "reason": "I looked"}),
+    (Enqueue(Operator("program"), "/data/a"), {"command": "enqueue", "run_path": "/data/a"}),
+    (LookAt(ASMITH, "/data/a"), {"command": "look", "run_path": "/data/a"}),
+    (RetryAll(ASMITH), {"command": "retry", "all": True}),
+    (Retry(ASMITH, job_id="1f"), {"command": "retry", "job_id": "1f"}),
+    (Sync(ASMITH, run_path="/data/a"), {"command": "sync", "run_path": "/data/a"}),
+    (VerifyNow(ASMITH, job_id="1f", reason="so"), {"command": "verify", "job_id": "1f", "reason": "so"}),
+    (Resolve(ASMITH, job_id="1f", reason="so"), {"command": "resolve", "job_id": "1f", "reason": "so"}),
 ]
 
 
 @pytest.mark.parametrize(("command", "told"), COMMANDS, ids=lambda value: type(value).__name__)
 def test_a_command_is_the_same_after_its_way_through_json(command: Command, told: dict[str, object]) -> None:
     assert command.to_json() == told
-    assert command_of(json.loads(json.dumps({**told, "operator": command.operator}))) == command
+    assert command_of(json.loads(json.dumps({**told, "operator": command.operator.name}))) == command
 
 
 def test_a_request_without_an_operator_is_somebodys_whom_nobody_knows() -> None:
-    assert command_of({"command": "scan"}).operator == "unknown"
-    assert command_of({"command": "scan", "operator": None}).operator == "unknown"
+    assert command_of({"command": "scan"}).operator == Operator("unknown")
+    assert command_of({"command": "scan", "operator": None}).operator == Operator("unknown")
 
 
 @pytest.mark.parametrize("request_", [{}, {"command": "format"}, {"command": None}, {"command": ["scan"]}])
@@ -55,4 +57,4 @@ def test_what_is_no_command_is_refused_in_one_sentence(request_: dict[str, objec
 
 
 def test_what_a_request_says_besides_is_passed_over_and_odd_values_are_taken_as_text() -> None:
-    assert command_of({"command": "retry", "job_id": 7, "colour": "red"}) == Retry("unknown", job_id="7")
+    assert command_of({"command": "retry", "job_id": 7, "colour": "red"}) == Retry(Operator("unknown"), job_id="7")

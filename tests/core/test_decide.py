@@ -94,8 +94,9 @@ def inspected(
     completeness = Completeness(complete, "" if complete else "no data files yet")
     place = "P/Runs/Run_2026-04-17T14-32" if destination is not None else ""
     return Inspected(
-        creation, completeness, findings, fingerprint, 2, 10, destination, place, claimed_manifest=claimed_manifest
-    )
+        creation, completeness, findings, fingerprint, 2, 10, destination, place, claimed_manifest=claimed_manifest,
+        claimed_job="theirs" if claimed_manifest else "",
+    )  # fmt: skip
 
 
 def verified(agreement: Agreement = Agreement.EQUAL, *, turn: int = TURN, **changes: Any) -> Verified:
@@ -538,50 +539,79 @@ def test_a_pass_a_minute_after_another_is_one_more() -> None:
     assert step(before, verified()).record.verify_passes == 1, "what is not known hastens nothing"
 
 
-ADOPTING: dict[str, Any] = {"adopts": "m" * 64}
+ADOPTING: dict[str, Any] = {"adopts": "m" * 64, "adopts_from": "theirs"}
 MAY_ADOPT = inspected(destination=DestinationStanding.ADOPTABLE, claimed_manifest="m" * 64)
 
 
 def test_a_copy_that_is_to_be_adopted_is_compared_with_its_own_manifest_before_anything_is_written() -> None:
     after = step(record("queued", mismatches=2, attempts=3), MAY_ADOPT)
-    assert (after.record.adopts, after.record.mismatches, after.record.attempts) == ("m" * 64, 0, 0)
+    assert (after.record.adopts, after.record.adopts_from) == ("m" * 64, "theirs")
+    assert (after.record.mismatches, after.record.attempts, after.record.sealed_at) == (0, 0, None)
     (effect,) = work(after)
     assert isinstance(effect, Verify)
-    assert (effect.adopts, effect.manifest_digest, effect.is_audit) == ("m" * 64, "", False)
+    assert (effect.adopts, effect.adopts_from, effect.manifest_digest, effect.is_audit) == (
+        "m" * 64, "theirs", "", False,
+    )  # fmt: skip
+
+
+WHOLE_HERE = verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True)
+UNMADE = verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True, manifest_digest="")
+UNKNOWN_WHICH = verified(Agreement.REMOTE_DIFFERS)
 
 
 @pytest.mark.parametrize(
     ("event", "trigger", "state"),
     [
         (verified(), "proven", "sealing"),
-        (verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True), "put_back", "queued"),
-        (verified(Agreement.REMOTE_DIFFERS), "conflict_found", "conflict"),
+        (WHOLE_HERE, "put_back", "queued"),
+        (UNMADE, "conflict_found", "conflict"),
+        (UNKNOWN_WHICH, "conflict_found", "conflict"),
         (verified(Agreement.LOCAL_DIFFERS, is_by_manifest=True), "conflict_found", "conflict"),
         (verified(Agreement.BOTH_DIFFER, is_by_manifest=True), "conflict_found", "conflict"),
         (verified(Agreement.LOCAL_GONE, is_by_manifest=True), "conflict_found", "conflict"),
     ],
 )
-def test_only_local_data_that_are_what_was_sealed_take_a_copy_over(event: Verified, trigger: str, state: str) -> None:
+def test_only_local_data_that_are_what_was_sealed_take_a_copy_over_and_from_then_on_bind_us(
+    event: Verified, trigger: str, state: str
+) -> None:
     before = record("awaiting_verify", **ADOPTING)
     assert moved(before, event) == (trigger, state)
     after = step(before, event).record
     assert (after.adopts == "") is (state == "conflict")
-    assert after.sealed_at is None
+    assert after.is_sealed is (state != "conflict")
+    if after.is_sealed:
+        assert after.manifest_digest == "d" * 64
 
 
 def test_a_damaged_copy_is_healed_only_once_the_local_data_were_found_to_be_what_was_sealed() -> None:
-    found = step(record("awaiting_verify", **ADOPTING), verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True)).record
+    found = step(record("awaiting_verify", **ADOPTING), WHOLE_HERE).record
     (effect,) = work(step(found, MAY_ADOPT))
     assert isinstance(effect, Push)
-    assert effect.adopts == "m" * 64
+    assert (effect.adopts, effect.adopts_from, effect.is_sealed) == ("m" * 64, "theirs", True)
     another = inspected(destination=DestinationStanding.ADOPTABLE, claimed_manifest="n" * 64)
-    assert moved(found, another) == ("copy_adopted", "awaiting_verify"), "it is another copy by now"
-    assert moved(found.cleared(), MAY_ADOPT) == ("copy_adopted", "awaiting_verify"), "after a retry it is proven anew"
-    assert found.afresh().adopts == ""
+    assert moved(found, another) == ("conflict_found", "conflict"), "it is another copy by now"
+    changed = inspected(fingerprint="g", destination=DestinationStanding.ADOPTABLE, claimed_manifest="m" * 64)
+    assert moved(found, changed) == ("conflict_found", "conflict"), "what is here is no more what was sealed"
+
+
+def test_a_copy_that_was_not_proven_yet_gives_way_to_no_push() -> None:
+    failed_once = step(record("awaiting_verify", **ADOPTING), failed()).record
+    assert failed_once.state.value == "queued"
+    unasked = step(failed_once, inspected(destination=DestinationStanding.UNASKED))
+    (effect,) = work(unasked)
+    assert isinstance(effect, Push)
+    assert (effect.adopts, effect.adopts_from, effect.is_sealed) == ("", "", False)
 
 
 def test_after_the_seal_nothing_is_left_to_adopt() -> None:
-    assert step(record("sealing", **ADOPTING), Sealed(TURN)).record.adopts == ""
+    sealed = step(record("sealing", sealed=True, **ADOPTING), Sealed(TURN)).record
+    assert (sealed.adopts, sealed.adopts_from) == ("", "")
+    assert (record("conflict", **ADOPTING).unsealed().adopts, record("queued", **ADOPTING).afresh().adopts) == ("", "")
+
+
+def test_a_change_after_the_proof_of_an_adopted_copy_is_a_conflict_and_no_new_start() -> None:
+    proven = step(record("awaiting_verify", **ADOPTING), verified()).record
+    assert moved(proven, RunChanged(proven.turn, "it changed"))[1] == "conflict"
 
 
 HELD = LastError("claimed_by_other_agent", "held by another")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exlab_watch_agent.core.heartbeat import SignOfLife, is_at_work, sign_in
+from exlab_watch_agent.core.heartbeat import SignOfLife, is_at_work, is_recent, sign_in
 
 NOW = datetime(2026, 4, 18, 12, tzinfo=UTC)
 HERE = "m" * 32
@@ -21,27 +21,43 @@ SIGN = SignOfLife(NOW - timedelta(hours=1), "labpc", "theirs", "another machine"
         (SignOfLife(NOW + timedelta(days=900), "labpc", "theirs"), True),  # its clock or ours is wrong
         (SignOfLife(NOW - timedelta(days=1), "labpc", "theirs"), True),
         (SignOfLife(NOW - timedelta(days=1, seconds=1), "labpc", "theirs"), False),
-        (SignOfLife(SIGN.at, "labpc", "a third one"), False),
         (SignOfLife(SIGN.at, "labpc"), True),  # of the first version, which says no name
         (SignOfLife(SIGN.at, "labpc", "theirs", HERE, "/state"), True),
         (SignOfLife(SIGN.at, "labpc", "theirs", HERE, "/gone"), False),
         (SignOfLife(SIGN.at, "labpc", "theirs", HERE, "/ours"), False),
         (SignOfLife(SIGN.at, "labpc", "theirs", HERE), True),
         (SignOfLife(SIGN.at, "labpc", "theirs", "another machine", "/gone"), True),
+        (SignOfLife(SIGN.at, "another", "theirs", HERE, "/gone"), True),  # this machine's disk was cloned
     ],
 )
 def test_an_agent_is_at_work_until_its_silence_or_the_end_of_its_folder_shows_otherwise(
     sign: SignOfLife, is_working: bool
 ) -> None:
     found = is_at_work(
-        sign, state_folder="theirs", now=NOW, here=HERE, own_state_dir="/ours", exists=lambda path: path != "/gone"
+        sign, now=NOW, machine=HERE, host="labpc", state_dir="/ours", is_gone=lambda path: path == "/gone"
     )
     assert found is is_working
 
 
 def test_a_machine_that_says_nothing_of_itself_is_no_machine_that_is_known() -> None:
     sign = SignOfLife(SIGN.at, "labpc", "theirs", "", "/gone")
-    assert is_at_work(sign, state_folder="theirs", now=NOW, here="", own_state_dir="/ours", exists=lambda _: False)
+    assert is_at_work(sign, now=NOW, machine="", host="labpc", state_dir="/ours", is_gone=lambda _: True)
+
+
+@pytest.mark.parametrize(
+    ("at", "is_so"),
+    [
+        ("2026-04-18T11:00:00Z", True),
+        ("2026-04-17T12:00:00Z", True),
+        ("2026-04-17T11:59:59Z", False),
+        ("2026-04-17T11:59:59", False),
+        ("2028-01-01T00:00:00Z", True),
+        ("yesterday", True),
+        ("", False),
+    ],
+)
+def test_a_seal_of_the_last_day_is_recent_and_so_is_one_at_a_time_that_nobody_understands(at: str, is_so: bool) -> None:
+    assert is_recent(at, now=NOW) is is_so
 
 
 @pytest.mark.parametrize(

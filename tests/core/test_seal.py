@@ -25,6 +25,7 @@ def test_a_seal_that_is_as_it_was_left_has_no_fault() -> None:
         (replace(WHOLE, manifest_digest=""), "manifest is gone"),
         (replace(WHOLE, manifest_digest="b" * 64), "manifest was altered"),
         (replace(WHOLE, says_synced=False), "does not say synced"),
+        (replace(WHOLE, lists_folders=False), "list of empty folders"),
     ],
 )
 def test_each_part_of_a_seal_is_missed(found: SealFound, said: str) -> None:

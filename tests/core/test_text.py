@@ -19,6 +19,7 @@ from exlab_watch_agent.core.text import (
     reason_with_name,
     shell_word,
     shortened,
+    unicode_text,
     utc_text,
     utc_text_exact,
 )
@@ -31,6 +32,7 @@ ODD = {
     "line\u2028end\u2029": r"line\u2028end\u2029",
     "cod\u202egpj.exe": r"cod\u202egpj.exe",
     "\u2066a\u2069": r"\u2066a\u2069",
+    "a\u200eb\u200fc\u061cd\u206a": r"a\u200eb\u200fc\u061cd\u206a",
     "Run_\udcff": r"Run_\udcff",
 }
 
@@ -53,6 +55,11 @@ def test_no_text_makes_a_second_line_or_cannot_be_encoded(text: str) -> None:
     assert shown.splitlines() in ([shown], [])
     shown.encode()
     assert printable(shown) == shown
+
+
+def test_json_text_is_as_it_is_but_for_what_is_no_unicode() -> None:
+    assert unicode_text("a\n\x1b\u202e\u200f😀") == "a\n\x1b\u202e\u200f😀"
+    assert unicode_text("Run_\udcff\n") == "Run_\\udcff\n"
 
 
 def test_line_ends_of_our_own_stay_and_all_else_is_spelled_out() -> None:

@@ -16,6 +16,7 @@ from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.core.commands import VerifyNow
+from exlab_watch_agent.core.operator import Operator
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.lab.disks import read_only
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
@@ -219,7 +220,7 @@ def verify_here(lab: Lab, run: Path, wrapped: Callable[[Any], Any]) -> None:
     )
     agent.open()
     answers: list[Any] = []
-    agent.ask(VerifyNow("asmith", run_path=str(run)), answers.append)
+    agent.ask(VerifyNow(Operator("asmith"), run_path=str(run)), answers.append)
     try:
         agent.run(until_rest=True)
     finally:

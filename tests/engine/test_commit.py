@@ -13,6 +13,7 @@ from exlab_watch_agent.core.commands import RetryAll
 from exlab_watch_agent.core.effects import Probe
 from exlab_watch_agent.core.events import Answered
 from exlab_watch_agent.core.facts import RootBound
+from exlab_watch_agent.core.operator import Operator
 from exlab_watch_agent.core.passes import Uptime
 from exlab_watch_agent.engine.commit import Commit, Reply, answer
 from exlab_watch_agent.engine.messages import Answer, CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
@@ -94,7 +95,7 @@ def test_nothing_takes_effect_before_it_is_durable_and_then_once(loop: Pass) -> 
     loop.decide("b")
     loop.settle()
     assert loop.commit.pause is not None
-    assert (loop.commit.pause.since, loop.commit.pause.reason) == (BEGAN, str(FULL))
+    assert (loop.commit.pause.since, loop.commit.pause.reason) == (BEGAN, f"{FULL} The agent then goes on by itself.")
     assert (loop.store.kept, loop.done) == ([], [])
     loop.wait(1.0)
     assert loop.done == []
@@ -188,8 +189,8 @@ def test_a_command_is_refused_with_the_reason_instead_of_waiting_for_room(loop: 
     loop.store.error = FULL
     loop.decide("a")
     loop.settle()
-    loop.wait(0.0, CommandGiven(RetryAll("asmith"), answers.append))
-    assert answers == [{"ok": False, "message": f"Nothing is decided now: {FULL}"}]
+    loop.wait(0.0, CommandGiven(RetryAll(Operator("asmith")), answers.append))
+    assert answers == [{"ok": False, "message": f"Nothing is decided now: {FULL} The agent then goes on by itself."}]
     loop.store.error = None
     assert loop.wait(1.0) == []
 
@@ -217,7 +218,10 @@ def test_a_failed_fsync_is_not_waited_for_and_a_command_does_not_wait_for_room_e
         loop.settle()
     loop.commit.waits_for_room = False
     loop.store.error = FULL
-    with pytest.raises(StoreFullError):
+    with pytest.raises(StoreFullError) as ended:
         loop.settle()
+    assert (
+        str(ended.value) == "There is no room in the folder: make room. Then start it again: nothing goes on by itself."
+    )
     assert not loop.is_paused()
     assert loop.done == []

@@ -124,6 +124,19 @@ def test_a_queued_run_says_whom_it_waits_for() -> None:
     assert sentence(failed, Snapshot(), GOES_ON) == "attempt 1 failed: no room; the next one is due"
 
 
+def test_a_sealed_run_without_its_creation_json_is_not_called_unsynced() -> None:
+    place = place_of(RUN, {"SCOPE_01": "/data/SCOPE_01"})
+    assert place is not None
+    sealed = record(RunState.VERIFIED, destination="P/Runs/Run_1", sealed_at=NOW)
+    (found,) = judged(sealed, at=HAS_ENDED, orphans=(orphan(place),))
+    assert found.kind == "orphan"
+    assert "not synced" not in found.message
+    assert found.message == (
+        "The run is synced, but its .exlab-wizard/creation.json is missing here, so no override or status can be read: put it "
+        "back; the NAS copy has one in P/Runs/Run_1/.exlab-wizard."
+    )
+
+
 def test_notices_and_runs_that_are_still_acquired_need_nobody() -> None:
     place = place_of(RUN, {"SCOPE_01": "/data/SCOPE_01"})
     assert place is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_temporaries, write_atomically, write_in
 from exlab_watch_agent.adapters.local.handles import run_folder
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
+from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.text import reason, reason_with_name
 from exlab_watch_agent.errors import ManifestNotKeptError, RunUnreadableError
 
@@ -20,7 +21,7 @@ _SEPARATORS = frozenset("/\\:\0")
 
 
 class FolderManifestStore:
-    """Implements ports.ManifestStore in `<state_dir>/manifests/`: a file a run, and a second one while names are wrong."""
+    """Implements ports.ManifestStore in `<state_dir>/manifests/`: a file a run, and others for names that are wrong or extra."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -76,11 +77,30 @@ class FolderManifestStore:
         except OSError as error:
             raise self._not_kept("the list of what is wrong on the NAS", error) from error
 
+    def keep_extra(self, job_id: str, extra: ExtraFiles) -> None:
+        if extra == self.extra_files(job_id):
+            return
+        data = json.dumps({"files_total": extra.files_total, "paths": extra.paths}).encode()
+        try:
+            self._save(self._extra_path(job_id), data)
+        except OSError as error:
+            raise self._not_kept("the list of what is extra on the NAS", error) from error
+
+    def extra_files(self, job_id: str) -> ExtraFiles:
+        """Return what was kept last; nothing where nothing was, or it cannot be read: the next comparison says it again."""
+        with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+            found = json.loads(self._extra_path(job_id).read_bytes())
+            return ExtraFiles(int(found["files_total"]), tuple(map(str, found["paths"])))
+        return ExtraFiles()
+
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.sha256"
 
     def _wrong_path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.wrong.json"
+
+    def _extra_path(self, job_id: str) -> Path:
+        return self._folder / f"{job_id}.extra.json"
 
 
 class CacheFolderSealer:

@@ -1,4 +1,4 @@
-"""Whether a mounted destination really is, or lies among, local runs, once links and bind mounts are followed.
+"""What must lie apart and does not, once links and bind mounts are followed: a destination and runs, a state folder and both.
 
 config/overlaps.py compares the names in the config file; what they lead to only the disk says.
 """
@@ -6,9 +6,13 @@ config/overlaps.py compares the names in the config file; what they lead to only
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 
 from exlab_watch_agent.core.policy import MountedPathTarget, Policy
+
+LOOK_S = 2.0
+"""So long is waited for file systems to say what lies where; a share that is away may not answer for minutes."""
 
 
 def linked_overlaps(policy: Policy) -> tuple[str, ...]:
@@ -31,6 +35,41 @@ def linked_overlaps(policy: Policy) -> tuple[str, ...]:
                     f"({destination}, {root}): nothing there would be a copy; give it a folder of its own."
                 )
     return tuple(sentences)
+
+
+def misplaced_state_folder(state_dir: str, policy: Policy, *, look_s: float = LOOK_S) -> str | None:
+    """Return in a sentence that a state folder lies among runs or in a mounted destination; None when it does not.
+
+    By names, and by what they lead to as far as the disk says it within `look_s` seconds.
+    """
+    places = [
+        (f"among the runs of {item.equipment_id}", os.path.join(item.local_root, item.equipment_id))
+        for item in policy.equipment
+    ]
+    places += [
+        (f"in the destination of {item.equipment_id}", item.target.path)
+        for item in policy.equipment
+        if isinstance(item.target, MountedPathTarget)
+    ]
+    given = os.path.abspath(state_dir)
+    above = set(map(os.path.normcase, (given, *_folders_above(given))))
+    found = [where for where, folder in places if os.path.normcase(os.path.abspath(folder)) in above]
+    if not found:
+        looking = threading.Thread(
+            target=lambda: found.extend(
+                where for where, folder in places if _is_at_or_below(os.path.realpath(given), os.path.realpath(folder))
+            ),
+            name="state-folder-place",
+            daemon=True,
+        )
+        looking.start()
+        looking.join(look_s)
+    if not found:
+        return None
+    return (
+        f"The state folder {state_dir} lies {found[0]}: what the agent writes there would count as data; give another "
+        "--state-dir or agent.state_dir, outside the runs and their copies."
+    )
 
 
 def _is_at_or_below(path: str, folder: str) -> bool:

@@ -9,8 +9,20 @@ from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 from exlab_watch_agent.adapters.local.durable import open_private
+from exlab_watch_agent.core.text import printable, printable_lines
+
+
+class _SafeFormatter(logging.Formatter):
+    """One line a message, with what may steer a terminal spelled out; a traceback below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        return printable_lines(super().formatException(ei))
 
 
 class CentralLog(RotatingFileHandler):
@@ -20,7 +32,7 @@ class CentralLog(RotatingFileHandler):
         super().__init__(
             path, maxBytes=size_bytes_max, backupCount=kept, encoding="utf-8", errors="backslashreplace", delay=True
         )
-        self.setFormatter(logging.Formatter("%(asctime)s [%(levelname)-5s] %(name)s: %(message)s"))
+        self.setFormatter(_SafeFormatter("%(asctime)s [%(levelname)-5s] %(name)s: %(message)s"))
 
     def _open(self) -> TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(exist_ok=True, mode=0o700)

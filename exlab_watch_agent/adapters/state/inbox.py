@@ -12,11 +12,14 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from exlab_watch_agent.adapters.clock import PausingClock, SystemClock
-from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, read_bounded, write_atomically
+from exlab_watch_agent.adapters.local.account import owner_of
+from exlab_watch_agent.adapters.local.durable import fsync_folder, is_temporary_name, read_in, write_atomically
+from exlab_watch_agent.adapters.local.handles import Folder
 from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.core.operator import Operator
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
 from exlab_watch_agent.ports import Clock
@@ -24,6 +27,14 @@ from exlab_watch_agent.ports import Clock
 REQUEST_BYTES_MAX = 64 * 1024
 REPLY_KEPT_S = 3600
 POLL_S = 0.05
+
+
+class Request(NamedTuple):
+    """What was left in one file; `owner`: the account that the file belongs to, None where the platform does not say."""
+
+    name: str
+    members: dict[str, Any]
+    owner: Operator | None
 
 
 class Inbox:
@@ -47,20 +58,22 @@ class Inbox:
                 if self._clock.now().timestamp() - reply.stat().st_mtime > REPLY_KEPT_S:
                     reply.unlink()
 
-    def take(self) -> list[tuple[str, dict[str, Any]]]:
+    def take(self) -> list[Request]:
         """Return and remove the requests that are there, oldest first. What is not a request is removed unread."""
-        taken: list[tuple[str, dict[str, Any]]] = []
+        taken: list[Request] = []
         for name in sorted(os.listdir(self._inbox)):
             path = self._inbox / name
             if is_temporary_name(name) or not name.endswith(".json"):
                 continue
             request: Any = None
+            owner: Operator | None = None
             with suppress(OSError, ValueError, RecursionError):
-                request = json.loads(read_bounded(path, REQUEST_BYTES_MAX))
+                data, status = read_in(Folder(str(self._inbox)), name, REQUEST_BYTES_MAX)
+                request, owner = json.loads(data), owner_of(status)
             with suppress(OSError):
                 path.unlink()
                 if isinstance(request, dict):
-                    taken.append((name, request))
+                    taken.append(Request(name, request, owner))
         if taken:
             with suppress(OSError):
                 fsync_folder(self._inbox)  # A power cut must not bring them back either.

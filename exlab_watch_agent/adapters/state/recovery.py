@@ -210,19 +210,20 @@ def _judge(loaded: Loaded, slot: SlotReport, breaks: list[Break]) -> None:
     if lost and not breaks:
         damage.append(f"{', '.join(lost)} in {CLOSED_FOLDER} is missing or was changed.")
     names = " and ".join(path.name for path in slot.damaged)
+    be = "are" if len(slot.damaged) > 1 else "is"
     if slot.generation:
         loaded.notices += [
             f"{path.name} is damaged; the state was rebuilt from the other one." for path in slot.damaged
         ]
     elif not has_trail and (slot.damaged or any(map(_is_used, StateLayout(folder).traces_of_use))):
         damage.append(
-            f"{names or 'The state'} in {folder} is {'damaged' if names else 'gone'} and {TRAIL_NAME} is missing or empty, "
+            f"{names or 'The state'} in {folder} {be} {'damaged' if names else 'gone'} and {TRAIL_NAME} is missing or empty, "
             "though an agent worked here before: what was known of the runs is lost, and they are found again."
         )
     elif slot.damaged or (loaded.end_seq > 1 and loaded.facts.get("has_opening")):
         # The first line and a slot were there before anything else was written. (Not so in folders of schema 1.)
         damage.append(
-            f"{names or ' and '.join(SLOT_NAMES)} {'is damaged' if names else 'are gone'}; the state was rebuilt from "
+            f"{names or ' and '.join(SLOT_NAMES)} {f'{be} damaged' if names else 'are gone'}; the state was rebuilt from "
             f"{TRAIL_NAME} alone, and nothing vouches for its end."
         )
 

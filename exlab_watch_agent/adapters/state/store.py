@@ -8,7 +8,6 @@ repaired (repair.py), and how others read the projection as a TinyDB (database.p
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import uuid
@@ -367,7 +366,7 @@ class RunStore:
 
 
 def _make_private_folder(folder: Path) -> None:
-    """Make the folder, durably, with those above it, for this account alone. Raises: OSError."""
+    """Make the folder, durably, with those above it, for this account alone. One that is there stays as it is. Raises: OSError."""
     missing = [folder, *folder.parents]
     missing = missing[: next(number for number, path in enumerate(missing) if path.exists())]
     for path in reversed(missing):
@@ -375,5 +374,3 @@ def _make_private_folder(folder: Path) -> None:
         fsync_folder(path.parent)
     with suppress(PermissionError):  # A folder above that we may not read was made durable when this one was made.
         fsync_folder(folder.parent)  # Also one that exists: its maker may have been killed in between.
-    if os.name == "posix":
-        folder.chmod(0o700)

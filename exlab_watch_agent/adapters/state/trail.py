@@ -60,7 +60,7 @@ class Batch:
 def errors_as_store_errors(path: Path, error: OSError, *, is_unchanged: bool = True) -> StoreWriteError:
     """Return what a failed write to the state folder means, from its errno; `is_unchanged`: nothing of it is left."""
     if error.errno in _NO_ROOM and is_unchanged:
-        return StoreFullError(f"There is no room for {path}: make room, and the agent goes on by itself.")
+        return StoreFullError(f"There is no room for {path}: make room there.")
     return StoreWriteError(
         f"{path} cannot be written ({reason(error)}): make room or repair the disk, then start the agent again."
     )

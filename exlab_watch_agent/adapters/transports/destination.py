@@ -432,10 +432,12 @@ class Destination:
         if are_apart and far.can.tells_taken:
             return
         arrived = far.list(shipment.folder, shipment.control)
-        for path in wanted if are_apart else names:
-            file = arrived.files.get(path)
-            if file is None and path not in arrived.others and path not in arrived.folders:
+        due = sorted(wanted if are_apart else names)
+        for path in due:  # of two names that are one, the one that is gone says more than what the other holds
+            if path not in arrived.files and path not in arrived.others and path not in arrived.folders:
                 raise arrived_under_another_name(path, far.name)
+        for path in due:
+            file = arrived.files.get(path)
             if file is None or file.size_bytes != wanted.get(path, file.size_bytes):
                 raise taken(path, shipment.folder, far.name)
 

@@ -268,7 +268,7 @@ def test_any_failed_call_leaves_exactly_what_was_acknowledged_and_a_full_disk_ca
         pytest.fail("the life never came to its end")
     assert failed >= {"write", "fdatasync", "fsync", "replace", "rename", None}
     stop = "make room or repair the disk, then start the agent again."
-    assert said == ({stop, "make room, and the agent goes on by itself."} if number == errno.ENOSPC else {stop})
+    assert said == ({stop, "make room there."} if number == errno.ENOSPC else {stop})
 
 
 def test_a_start_on_a_failing_disk_is_one_sentence_and_the_next_start_finds_all(

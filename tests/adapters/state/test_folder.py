@@ -11,10 +11,47 @@ from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.errors import StateFolderError
 
 
-@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
-def test_a_folder_that_others_cannot_write_in_is_fine(tmp_path: Path, mode: int) -> None:
-    tmp_path.chmod(mode)
+def test_a_folder_of_this_account_alone_is_fine(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
     require_private(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o701, 0o750, 0o755])
+def test_a_folder_that_others_may_read_is_refused_and_left_as_it_is(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    try:
+        with pytest.raises(StateFolderError, match="may be read by others") as refused:
+            require_private(tmp_path)
+        assert f"chmod 700 {tmp_path}" in str(refused.value)
+        assert tmp_path.stat().st_mode & 0o7777 == mode
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("trace", ["audit.jsonl", "state.b.json", "evidence"])
+def test_a_state_folder_that_was_opened_to_others_is_closed_by_a_chmod(tmp_path: Path, trace: str) -> None:
+    (tmp_path / trace).mkdir()
+    (tmp_path / "something else").mkdir()
+    tmp_path.chmod(0o755)
+    try:
+        with pytest.raises(StateFolderError, match="chmod 700"):
+            require_private(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_link_to_a_folder_is_judged_by_both_ends(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "open" / "link").symlink_to(tmp_path / "state")
+    require_private(tmp_path / "open" / "link")
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(StateFolderError, match=f"{tmp_path / 'open'} may be written by others"):
+        require_private(tmp_path / "open" / "link")
+    (tmp_path / "open" / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "open" / "real")
+    with pytest.raises(StateFolderError, match=f"{tmp_path / 'open'} may be written by others"):
+        require_private(tmp_path / "link")
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777, 0o1777])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from exlab_watch_agent.adapters.local.durable import temporary_name
 from exlab_watch_agent.adapters.state import inbox as inbox_module
 from exlab_watch_agent.adapters.state.inbox import REQUEST_BYTES_MAX, Inbox, send_request
 from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.core.operator import Operator
 
 WAIT_S = 10.0
 
@@ -34,7 +36,7 @@ def inbox(state_dir: Path) -> Inbox:
 
 
 def requests_of(inbox: Inbox) -> list[dict[str, Any]]:
-    return [request for _, request in inbox.take()]
+    return [request.members for request in inbox.take()]
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -56,9 +58,9 @@ def serve(inbox: Inbox, count: int) -> list[dict[str, Any]]:
     deadline = time.monotonic() + WAIT_S
     while len(served) < count:
         assert time.monotonic() < deadline, "the requests did not come"
-        for name, request in inbox.take():
-            served.append(request)
-            inbox.reply(name, {"ok": True, "message": f"did {request['number']}"})
+        for request in inbox.take():
+            served.append(request.members)
+            inbox.reply(request.name, {"ok": True, "message": f"did {request.members['number']}"})
         time.sleep(0.005)
     return served
 
@@ -254,3 +256,19 @@ def test_an_answer_is_waited_for_as_long_as_was_said_and_no_longer(state_dir: Pa
     assert send_request(state_dir, {"command": "retry"}, wait_s=30, clock=clock) is None
     assert 30 <= clock.now_s - 100 < 31
     assert clock.pauses >= 100  # an answer is seen soon after it came
+
+
+def test_a_request_is_its_file_s_owner_s_whatever_it_says(inbox: Inbox, state_dir: Path) -> None:
+    send_request(state_dir, {"number": 1, "operator": "prof.x", "uid": 4711, "login": "prof.x"}, wait_s=0)
+    (request,) = inbox.take()
+    assert request.owner == Operator(pwd.getpwuid(os.getuid()).pw_name, os.getuid())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_request_of_another_account_is_that_account_s_also_one_that_has_no_name(
+    inbox: Inbox, state_dir: Path
+) -> None:
+    send_request(state_dir, {"number": 1}, wait_s=0)
+    (path,) = inbox.folder.iterdir()
+    os.chown(path, 4711, -1)
+    assert [request.owner for request in inbox.take()] == [Operator("4711", 4711)]

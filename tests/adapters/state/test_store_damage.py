@@ -134,7 +134,9 @@ def test_without_both_slots_all_is_rebuilt_from_the_trail_and_deletion_is_on_hol
         else:
             (folder / name).write_bytes(content)
     assert state_read(load(folder)) == lived
-    assert_held_with(folder, records_of(lived), "the state was rebuilt from audit.jsonl alone")
+    gone = content is None
+    said = f"state.a.json and state.b.json are {'gone' if gone else 'damaged'}; the state was rebuilt from audit.jsonl alone"
+    assert_held_with(folder, records_of(lived), said)
 
 
 def test_any_flipped_byte_of_a_slot_leaves_the_same_state(lived: State, folder: Path) -> None:

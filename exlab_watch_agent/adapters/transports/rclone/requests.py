@@ -73,7 +73,7 @@ class Requests:
             if response.status not in (http.client.OK, http.client.PARTIAL_CONTENT):
                 text = response.read().decode("utf-8", "replace")
                 if not response.headers.get("Content-Type", "").startswith("application/json"):
-                    raise RcloneError(f"{path!r} is there and cannot be opened", tail=self._connections.tail())
+                    raise RcloneError(_cannot_be_opened(path), tail=self._connections.tail())
                 raise error_in(json.loads(text))
             yield response
 
@@ -120,3 +120,11 @@ class Requests:
             text = f"rclone gave no answer for {self._connections.call_s:.0f} seconds"
             return RcloneError(text, kind=FailureKind.NETWORK, tail=tail)
         return RcloneError("rclone ended while it was asked", kind=FailureKind.UNKNOWN, tail=tail)
+
+
+def _cannot_be_opened(path: str) -> str:
+    """Return what is said of a file that is listed and that rclone's server of files does not give."""
+    text = f"{path!r} is there and cannot be opened"
+    if any(ord(character) < 32 for character in path):
+        return f"{text}: rclone does not open names with line breaks or other control characters; rename it, or use another way"
+    return text

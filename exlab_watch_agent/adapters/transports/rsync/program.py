@@ -123,7 +123,9 @@ class Rsync:
                 done[:] = max(done[0], int(match[1])), max(done[1], int(match[2] or 0))
             left = left[-200:]
 
-        with tempfile.TemporaryDirectory(prefix="exlab-rate-") as folder:
+        with tempfile.TemporaryDirectory(
+            prefix="rate-", dir=self.children.private_folder(), ignore_cleanup_errors=True
+        ) as folder:
             rate_file = Path(folder) / "rate"
 
             def moved() -> object:

@@ -36,6 +36,7 @@ CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
 OWN_FILE_BYTES_MAX = 1024 * 1024
 SCHEMA = 1
 WORDS_MAX = 300
+DIGEST_CHARACTERS = 64
 SEQ_MAX = 2**53
 _OF_THE_SEAL = (("on", "host"), ("sealed at", "sealed_at"))
 
@@ -103,7 +104,7 @@ def claim_in(data: bytes) -> Claim | None:
         equipment_id=equipment_id,
         run=run,
         identity=RunIdentity(*rest),
-        state_folder=_string(members.get("state_folder")),
+        state_folder=_string(members.get("state_folder"))[:WORDS_MAX],
         host=_string(members.get("host"))[:WORDS_MAX],
         generation=generation if isinstance(generation, int) and 0 < generation <= SEQ_MAX else 1,
         former=_former_in(members.get("former")),
@@ -118,7 +119,8 @@ def _former_in(listed: object) -> tuple[FormerHolder, ...]:
 
 def sealed_as(data: bytes) -> str:
     """Return the digest of the manifest that a claim says was proven; empty before the seal, which adds this member."""
-    return _string(_object_in(data).get("manifest_sha256"))
+    said = _string(_object_in(data).get("manifest_sha256"))
+    return said if len(said) <= DIGEST_CHARACTERS else said[:DIGEST_CHARACTERS]
 
 
 def sealed_at_in(data: bytes) -> str:
@@ -168,8 +170,9 @@ def _string(value: object) -> str:
 def arrived_under_another_name(path: str, where: str) -> TransportError:
     """Return what is wrong with a target on which a file that was copied is not there under its name."""
     text = (
-        f"{path!r} did not arrive under its name at {where}: the target may take names that differ in case only for the "
-        "same, or change them. Rename it, or use another target."
+        f"{path!r} is not there under its name after it was copied to {where}: the copy may have been cut short, which another "
+        "try mends, or the target takes names that differ in case only for one, or changes them: then rename the file, or use "
+        "another target."
     )
     return TransportError(FailureKind.UNKNOWN, text)
 

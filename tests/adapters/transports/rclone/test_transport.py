@@ -36,7 +36,7 @@ from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Progress, Transport
 from tests.adapters.transports.contract import CLAIM, FREE, ODD_NAMES, RUN, TransportContract, entries, fill, tree
-from tests.lab.lab import Equipment, Lab, run_to_rest, until
+from tests.lab.lab import Equipment, Lab, override, run_to_rest, until
 from tests.lab.servers import Place, RcloneRemote, SshServer, obscured
 
 CONTROLS = frozenset({"newline", "tab and carriage return", "invalid UTF-8"})
@@ -516,6 +516,15 @@ def test_an_rclone_that_is_too_old_keeps_the_lane_waiting_with_the_way_to_get_an
     assert re.search(r"too old.*pip install exlab-watch-agent\[rclone\]", lane["waiting_reason"])
 
 
+def test_a_line_break_above_a_run_is_named_as_what_rclone_cannot_open(
+    rclone_local: RcloneRemote, tmp_path: Path
+) -> None:
+    lab = Lab(tmp_path / "lab", Equipment(place=rclone_local.place(tmp_path.name)))
+    run = lab.new_run(project="P\nQ", validation_overrides=[override("illegal_filesystem_character")])
+    run_to_rest(lab)
+    assert "rclone does not open names with line breaks" in lab.record(run)["last_error"]["message"], lab.record(run)
+
+
 def test_an_sftp_remote_without_known_hosts_is_warned_of(tmp_path: Path, children: Children) -> None:
     conf = tmp_path / "rclone.conf"
     conf.write_text("[lab]\ntype = alias\nremote = inner:x\n\n[inner]\ntype = sftp\nhost = 127.0.0.1\n")
@@ -808,9 +817,11 @@ def test_a_file_that_somebody_else_puts_under_a_large_files_name_while_it_is_cop
     transport, root = to(request.getfixturevalue(fixture), children, tmp_path.name, large_bytes=300_000)
     run = tmp_path / "run"
     names = ["d/a.bin"] if which == "only" else ["d/a.bin", "d/b.bin", "d/c.bin", "d/d.bin"]
-    listed = fill(run, {name: os.urandom(500_000) for name in names})
+    # At a megabyte a second: long enough for a stranger to come in the middle, on a busy machine too.
+    size_bytes = 2_000_000 // len(names)
+    listed = fill(run, {name: os.urandom(size_bytes) for name in names})
     transport.round_trip()
-    stranger = Stranger(root / RUN / names[-1], os.urandom(500_000))
+    stranger = Stranger(root / RUN / names[-1], os.urandom(size_bytes))
     assert_taken_and_completed(transport, run, listed, root, stranger, 1e6)
 
 
