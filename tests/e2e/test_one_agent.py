@@ -517,7 +517,7 @@ def test_runs_with_bad_creation_json_hold_up_no_other_and_are_taken_up_when_they
     assert lab.states(bad_runs.pop("known")) == TO_THE_END
     for run in bad_runs.values():
         lab.assert_whole(run)
-    until(lambda: listed_paths(lab) == {}, "nothing is a problem any more")
+    until(lambda: listed_paths(lab) == {}, "nothing is a problem any more", wait_s=60)
 
 
 # --- commands while it runs ------------------------------------------------------------------------------------------

@@ -547,7 +547,7 @@ def test_a_window_that_begins_in_the_middle_of_a_file_holds_from_then_on(
         window = {"days": ["fri"], "from": "08:00", "to": "18:00"}
         lab.settings["equipment"][0]["transport"]["bandwidth"]["schedule"] = [window]
         lab.save_config()
-        run = lab.new_run(files={"a.bin": mib(13)})
+        run = lab.new_run(files={"a.bin": mib(16)})
         clock, opens_s = SystemClock(), 0.0
         seen: list[tuple[float, int]] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -397,10 +398,11 @@ def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path: Path) -> N
 
 
 def claimed_by_another_agent(life: Simulation) -> bytes:
-    """Let another agent's claim stand at the destination, sealed as it was; return it."""
+    """Let another agent's claim stand at the destination, sealed as it was and lately, so that it is at work; return it."""
     nas = life.world.nas["EQ_A"]
     path = f"{record_of(life).destination}/{CLAIM_PATH}"
-    claim = nas.real[path].data.replace(record_of(life).job_id.encode(), b"f" * 32)
+    said = json.loads(nas.real[path].data) | {"job_id": "f" * 32, "sealed_at": "2099-01-01T00:00:00Z"}
+    claim = json.dumps(said).encode()
     assert b"manifest_sha256" in claim
     nas.real[path] = NasFile(claim, 0)
     return claim

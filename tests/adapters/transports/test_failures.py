@@ -473,7 +473,7 @@ def test_names_that_are_one_to_the_disk_behind_the_server_are_never_both_proven(
         lab = at.lab(place)
         files = {"case.txt": b"one", "Case.txt": b"another", "plain.txt": b"plain"}
         _, found = rested_under_an_override(lab, files)
-        assert "did not arrive under its name" in found.words
+        assert "is not there under its name" in found.words
         ordinary = lab.new_run(
             files={"case.txt": b"one", "deep/case.txt": b"another", "large.bin": os.urandom(3_000_000)}
         )
