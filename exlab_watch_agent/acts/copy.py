@@ -142,10 +142,12 @@ def keep_beside(effect: Push | Seal, path: str, data: bytes, ports: Ports) -> No
 def keep_what_differs(effect: Push | Seal, entries: Sequence[FileEntry], ports: Ports) -> None:
     """Keep what another agent's copy has in its cache folder and ours is about to replace. The claim hands on what it said."""
     for entry in entries:
-        there = ports.transport.read_small(effect.destination, entry.path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
-        if there is None or entry.path == CLAIM_PATH:
+        if entry.path == CLAIM_PATH:
             continue
-        if there != ports.tree.read_small(effect.run_path, entry.path, limit_bytes=CACHE_READ_BACK_BYTES_MAX):
+        there = ports.transport.read_small(effect.destination, entry.path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+        if there is not None and there != ports.tree.read_small(
+            effect.run_path, entry.path, limit_bytes=CACHE_READ_BACK_BYTES_MAX
+        ):
             keep_beside(effect, entry.path, there, ports)
 
 

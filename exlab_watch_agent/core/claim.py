@@ -82,9 +82,6 @@ class DestinationLook:
     anchor: TrailPosition | None = None
     sealed_at: str = ""
 
-    def is_of_another_run(self, mine: Claim) -> bool:
-        return self.claim is not None and not self.claim.names_same_run(mine)
-
     def anchor_of(self, job_id: str) -> TrailPosition | None:
         """Return the anchor where the claim is this job's: those of others say nothing of our trail."""
         return self.anchor if self.claim is not None and self.claim.job_id == job_id else None

@@ -90,7 +90,12 @@ class Destinations:
             self._on_link(lane, ProbeUnanswered(self._bench.clock.now(), SILENT, NAS_UNREACHABLE))
 
     def lost(self, lane: Lane, reason: str, wait: Wait) -> None:
-        """Start nothing of this lane that needs its destination, and ask that again soon; say why, and what helps."""
+        """Start nothing of this lane that needs its destination, and ask that again soon; say why, and what helps.
+
+        Work that was under way when a probe said what it is knows less than the probe: that stays said.
+        """
+        if lane.away is not None and wait == NAS_UNREACHABLE != lane.away.wait:
+            return
         self._on_link(lane, LinkLost(self._bench.clock.now(), reason, wait))
 
     def on_admission(self, lane: Lane, marker_id: str, *, asked_fully_s: float | None) -> bool:
@@ -118,6 +123,12 @@ class Destinations:
         elif before is not None and lane.away is None:
             log.info("%s: the NAS is back", lane.equipment_id)
             self._bench.errands.on_opened(lane.equipment_id)
+
+    def may_say_more(self, question: Probe | Bind) -> bool:
+        """Whether a question that runs may still say what it is that keeps a lane waiting: not where one hangs already."""
+        away = self._bench.lanes[question.equipment_id].away
+        hangs = isinstance(question, Bind) or bool(self._silent[question.equipment_id])
+        return away is None or (away.wait == NAS_UNREACHABLE and not hangs)
 
     def is_asking(self, lane: Lane) -> bool:
         questions: list[Effect] = [Probe(lane.equipment_id, serial=serial) for serial in range(SILENT_PROBES_MAX)]

@@ -316,8 +316,9 @@ class Engine:
 
     def _need_not_be_waited_for(self, effect: Effect) -> bool:
         """A sign of life, and a question to a NAS that is away: a dead mount may never answer."""
-        is_question = isinstance(effect, Probe | Bind)
-        return isinstance(effect, PlaceHeartbeat) or (is_question and self.lanes[effect.equipment_id].away is not None)
+        if isinstance(effect, Probe | Bind):
+            return not self._destinations.may_say_more(effect)
+        return isinstance(effect, PlaceHeartbeat)
 
     @property
     def is_drained(self) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.e2e.test_proof import (
     FILES,
+    CannotCopy,
     another_agent,
     damage_here,
     everything,
@@ -25,6 +26,7 @@ from tests.e2e.test_proof import (
     zero,
 )
 from tests.lab.lab import CACHE, Lab, put, read_creation, run_to_rest
+from tests.lab.wrapped import Wrapped
 
 CLAIM = f"{CACHE}/exlab-watch-agent.json"
 MANIFEST = f"{CACHE}/checksums.sha256"
@@ -249,19 +251,6 @@ def test_what_only_the_other_agents_cache_folder_says_is_kept(
     assert noted in superseded(first).values()
 
 
-class FailsToCopy:
-    """A transport that claims, moves aside, and then cannot copy."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def copy(self, *_: Any, **__: Any) -> None:
-        raise TransportError(FailureKind.AUTH, "not now")
-
-
 def test_what_changed_here_after_the_proof_does_not_go_over_a_sealed_copy(
     first: Lab, run: Path, tmp_path: Path
 ) -> None:
@@ -269,7 +258,7 @@ def test_what_changed_here_after_the_proof_does_not_go_over_a_sealed_copy(
     lose_state_folder(first)
     zero(first.copy_of(run) / "a.bin")
     second = another_agent(first, tmp_path / "second")
-    run_to_rest(second, wrapped=FailsToCopy)
+    run_to_rest(second, wrapped=CannotCopy)
     put(run, {"b.bin": b"truncated"})
     second.cli("run", "--once")
     second.cli("retry", str(run))
@@ -284,7 +273,7 @@ def test_a_copy_whose_heal_was_broken_off_can_be_taken_over_by_a_third_agent(
     lose_state_folder(first)
     zero(first.copy_of(run) / "a.bin")
     second = another_agent(first, tmp_path / "second")
-    run_to_rest(second, wrapped=FailsToCopy)
+    run_to_rest(second, wrapped=CannotCopy)
     lose_state_folder(second)
     third = another_agent(first, tmp_path / "third")
     assert third.cli("run", "--once").code == 0
@@ -292,16 +281,10 @@ def test_a_copy_whose_heal_was_broken_off_can_be_taken_over_by_a_third_agent(
     assert [len(claim_of(third, run)["former"]), claim_of(third, run)["generation"]] == [2, 3]
 
 
-class Hiccups:
+class Hiccups(Wrapped):
     """A NAS that fails the first proof, and then does not answer the look after it."""
 
     failed = looked = False
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def read_back(self, *arguments: Any, **named: Any) -> Any:
         if not Hiccups.looked:
@@ -344,10 +327,7 @@ def test_of_two_agents_that_adopt_at_once_one_has_the_copy(first: Lab, run: Path
     shutil.copytree(run, copied)
     seen: list[int] = []
 
-    class Meanwhile(FailsToCopy):
-        def copy(self, *arguments: Any, **named: Any) -> None:
-            self._inner.copy(*arguments, **named)
-
+    class Meanwhile(Wrapped):
         def read_back(self, *arguments: Any, **named: Any) -> Any:
             if not seen:
                 seen.append(third.cli("run", "--once").code)

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.clock import pause
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.ports import Entry
-from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, read_creation, until
+from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, read_creation, run_to_rest, until
 from tests.lab.servers import RCLONE, Place, SshServer, local_remote, obscured, sftp_remote
+from tests.lab.wrapped import Wrapped
 
 MARKER = ".exlab-watch-agent.json"
 WAYS = ("rsync over ssh", "rclone sftp", "rclone local", "rsync alone")
@@ -276,6 +278,39 @@ def test_a_marker_that_is_gone_beside_sealed_copies_is_said_and_bind_puts_it_bac
     assert len(pushes) == 2, "nothing is pushed a second time"
     for run in (*runs, later):
         lab.assert_whole(run)
+
+
+class AnswersLate(Wrapped):
+    """A NAS that takes a moment for some of its answers: those to looks at folders, or to questions for the marker."""
+
+    def __init__(self, inner: Any, late: str) -> None:
+        super().__init__(inner)
+        self._late = late
+
+    def look(self, destination: str) -> Any:
+        pause(0.8 if self._late == "looks" else 0.0)
+        return self._inner.look(destination)
+
+    def require_marker(self, *, expected_marker_id: str | None) -> None:
+        pause(0.8 if self._late == "markers" else 0.0)
+        self._inner.require_marker(expected_marker_id=expected_marker_id)
+
+    def probe(self, *, expected_marker_id: str | None) -> None:
+        pause(0.8 if self._late == "full probes" else 0.0)
+        self._inner.probe(expected_marker_id=expected_marker_id)
+
+
+@pytest.mark.parametrize("late", ["looks", "markers", "full probes", ""])
+def test_a_marker_that_is_gone_is_said_to_be_whichever_question_is_answered_first(tmp_path: Path, late: str) -> None:
+    lab = Lab(tmp_path)
+    lab.new_run()
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    (lab.nas / "SCOPE_01" / MARKER).unlink()
+    for _ in range(3):
+        lab.new_run()
+    run_to_rest(lab, wrapped=lambda transport: AnswersLate(transport, late))
+    (problem,) = lab.cli("problems", "--json").json["problems"]
+    assert problem["kind"] == "marker_gone"
 
 
 def test_an_agent_puts_a_marker_back_by_command_and_goes_on(tmp_path: Path) -> None:

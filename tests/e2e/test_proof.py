@@ -21,6 +21,7 @@ from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.lab.disks import read_only
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
 from tests.lab.servers import SshServer
+from tests.lab.wrapped import Wrapped
 
 FILES = {"a.bin": b"a" * 5000, "b.bin": b"b" * 5000, "sub/c.bin": b"c" * 5000}
 GOOD = FILES["a.bin"]
@@ -124,16 +125,13 @@ def test_damage_that_cannot_be_moved_aside_is_said_and_heals_after_a_retry(lab: 
     assert list(superseded(lab).values()) == [bytes(5000)]
 
 
-class Spoils:
+class Spoils(Wrapped):
     """A transport that zeroes one file of the first copy it makes, its size and time kept."""
 
     def __init__(self, inner: Any, victim: Path) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._victim = victim
         self._has_spoilt = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def copy(self, *arguments: Any, **named: Any) -> None:
         self._inner.copy(*arguments, **named)
@@ -157,15 +155,12 @@ def test_what_the_precheck_finds_is_on_record_although_it_cannot_be_moved_aside(
     assert list(superseded(lab).values()) == [bytes(5000)]
 
 
-class LosesItsCreation:
+class LosesItsCreation(Wrapped):
     """A transport during whose hashing an editor saves half of the run's creation.json here."""
 
     def __init__(self, inner: Any, creation: Path) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._creation = creation
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def read_back(self, *arguments: Any, **named: Any) -> Any:
         self._creation.write_bytes(self._creation.read_bytes()[:100])
@@ -188,16 +183,13 @@ def test_damage_is_said_although_creation_json_cannot_be_read_at_that_moment(lab
 # --- a copy that cannot be read back is not verified -----------------------------------------------------------------
 
 
-class CannotGiveBack:
+class CannotGiveBack(Wrapped):
     """A transport to which the NAS refuses the bytes of some files, however often it is asked."""
 
     def __init__(self, inner: Any, names: set[str]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._names = names
         self.asked: list[tuple[str, ...]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def read_back(self, destination: str, paths: Any, *, control: Any) -> Any:
         self.asked.append(tuple(paths))
@@ -452,28 +444,21 @@ def test_a_claim_of_another_agent_that_never_sealed_is_a_conflict_of_its_own(tmp
     assert everything(lab.copy_of(run)) == before
 
 
-class CannotCopy:
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+class CannotCopy(Wrapped):
+    """A transport to a NAS that can be asked, claimed and tidied, and takes no data."""
 
     def copy(self, *_: Any, **__: Any) -> None:
         raise TransportError(FailureKind.AUTH, "not now")
 
 
-class ClaimedMeanwhile:
+class ClaimedMeanwhile(Wrapped):
     """A transport whose destination another agent claims right after the look before the push."""
 
     def __init__(self, inner: Any, claim: Path, text: bytes) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._claim = claim
         self._text = text
         self._looks = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def look(self, destination: str) -> Any:
         found = self._inner.look(destination)
@@ -525,15 +510,12 @@ def test_a_claim_that_only_the_push_meets_leads_to_the_same_conflict_and_costs_n
 # --- `synced` here comes after the seal there ------------------------------------------------------------------------
 
 
-class RefusesTheManifest:
+class RefusesTheManifest(Wrapped):
     """A transport to a NAS on which, after the data are there, a folder has the manifest's name."""
 
     def __init__(self, inner: Any, in_the_way: Path) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._in_the_way = in_the_way
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def copy(self, *arguments: Any, **named: Any) -> None:
         self._inner.copy(*arguments, **named)

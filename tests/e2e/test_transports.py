@@ -32,6 +32,7 @@ from tests.lab.lab import (
 )
 from tests.lab.links import Link
 from tests.lab.servers import MountedFolder, Place, RcloneRemote, SshServer, descendants
+from tests.lab.wrapped import Wrapped
 
 TO_THE_END = ["acquiring", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]
 AGAIN = ["auditing", "queued", "running", "prechecking", "awaiting_verify", "sealing", "verified"]
@@ -279,16 +280,13 @@ def test_what_the_commands_say_are_sentences_without_secrets(
 # --- what stands against a copy --------------------------------------------------------------------------------------
 
 
-class LosesTheEnd:
+class LosesTheEnd(Wrapped):
     """A transport whose NAS loses the end of a file, once, after it has said that all is well."""
 
     def __init__(self, inner: Any, copy: Path) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._copy = copy
         self.has_lost = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def copy(self, *arguments: Any, **named: Any) -> None:
         self._inner.copy(*arguments, **named)
@@ -547,7 +545,7 @@ def test_a_window_that_begins_in_the_middle_of_a_file_holds_from_then_on(
         window = {"days": ["fri"], "from": "08:00", "to": "18:00"}
         lab.settings["equipment"][0]["transport"]["bandwidth"]["schedule"] = [window]
         lab.save_config()
-        run = lab.new_run(files={"a.bin": mib(13)})
+        run = lab.new_run(files={"a.bin": mib(16)})
         clock, opens_s = SystemClock(), 0.0
         seen: list[tuple[float, int]] = []
 

@@ -75,8 +75,8 @@ def test_a_local_change_after_the_seal_is_a_conflict_that_nobody_but_a_person_re
     assert problems.code == 3
     assert (problem["kind"], problem["severity"]) == ("local_changed_after_sync", "data_at_risk")
     assert "a.bin" in problem["message"]
-    assert problem["command"].startswith("exlab-watch-agent resolve ")
-    assert problem["command"].endswith(" --use local")
+    assert problem["command"].startswith("put the files back here as they were, from the copy on the NAS, then: ")
+    assert f"exlab-watch-agent verify '{run}'" in problem["command"]
 
     assert lab.cli("resolve", str(run), "--use", "nas").code == 2
     resolved = lab.cli("resolve", str(run), "--use", "local", "--reason", "it was mended by hand")

@@ -55,7 +55,7 @@ DEPTH_MAX = 3
 LOOP_TURNS_MAX = 20_000
 LANES = ("EQ_A", "EQ_B")
 HOUR_S = 3600.0
-TAKEN = ("destination_occupied", "claimed_by_other_agent", "claimed_unsealed")
+TAKEN = ("destination_occupied", "claimed_by_other_agent", "claimed_unsealed", "differs_from_sealed_copy")
 
 
 @dataclass

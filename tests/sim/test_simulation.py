@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -396,11 +397,26 @@ def test_a_status_that_is_late_does_not_overwrite_the_seals(tmp_path: Path) -> N
         assert what_is_wrong(life.world.nas["EQ_A"], record_of(life).destination, run) == []
 
 
+def run_until_killed(life: Simulation, *, at: str) -> None:
+    """Let the agent work for an hour at most, and kill it at this call of a port."""
+
+    def kill(port: str) -> None:
+        if port == at:
+            life.world.port = lambda _: None
+            raise Killed(port)
+
+    life.world.port = kill
+    with pytest.raises(Killed):
+        life.run_for(HOUR_S)
+    life.die(at)
+
+
 def claimed_by_another_agent(life: Simulation) -> bytes:
-    """Let another agent's claim stand at the destination, sealed as it was; return it."""
+    """Let another agent's claim stand at the destination, sealed as it was and lately, so that it is at work; return it."""
     nas = life.world.nas["EQ_A"]
     path = f"{record_of(life).destination}/{CLAIM_PATH}"
-    claim = nas.real[path].data.replace(record_of(life).job_id.encode(), b"f" * 32)
+    said = json.loads(nas.real[path].data) | {"job_id": "f" * 32, "sealed_at": "2099-01-01T00:00:00Z"}
+    claim = json.dumps(said).encode()
     assert b"manifest_sha256" in claim
     nas.real[path] = NasFile(claim, 0)
     return claim
@@ -564,16 +580,7 @@ def test_the_nas_is_not_told_synced_of_a_run_that_changed_before_its_seal(tmp_pa
 def test_killed_between_the_seal_there_and_the_status_here_the_next_agent_ends_it(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
         (run,) = life.world.runs.values()
-
-        def kill(port: str) -> None:
-            if port == "put_text":
-                life.world.port = lambda _: None
-                raise Killed(port)
-
-        life.world.port = kill
-        with pytest.raises(Killed):
-            life.run_for(HOUR_S)
-        life.die("put_text")
+        run_until_killed(life, at="put_text")
         nas = life.world.nas["EQ_A"]
         assert (nas.creation_status(record_of(life).destination), status_of(run)) == ("synced", "pending")
         life.start()

@@ -19,8 +19,7 @@ from exlab_watch_agent.statechart import RunState
 from tests.sim.oracle import what_is_wrong
 from tests.sim.simulation import HOUR_S, Call, Simulation, status_of
 from tests.sim.test_noticing import complete_run
-from tests.sim.test_simulation import STRAIGHT, moves_of, one_run, record_of
-from tests.sim.world import Killed
+from tests.sim.test_simulation import STRAIGHT, moves_of, one_run, record_of, run_until_killed
 
 
 def take_call(life: Simulation, name: str, equipment_id: str = "EQ_A") -> Call:
@@ -277,16 +276,7 @@ def test_a_manifest_that_rotted_in_the_state_folder_does_not_get_into_a_seal(tmp
 def test_a_seal_that_comes_to_nothing_takes_synced_back_without_waiting_for_a_look(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
         (run,) = life.world.runs.values()
-
-        def kill(port: str) -> None:
-            if port == "put_text done":
-                life.world.port = lambda _: None
-                raise Killed(port)
-
-        life.world.port = kill
-        with pytest.raises(Killed):
-            life.run_for(HOUR_S)
-        life.die("put_text done")
+        run_until_killed(life, at="put_text done")
         assert status_of(run) == "synced"
         life.environment.append_file(run)
         life.start()

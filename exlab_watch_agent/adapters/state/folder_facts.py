@@ -84,12 +84,15 @@ def _name(facts: dict[str, Any], fact: FolderNamed) -> None:
     facts["folder"] = {"id": fact.folder_id, "machine": fact.machine}
 
 
-def hold_in(facts: Mapping[str, Any]) -> str | None:
-    """Return why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
+def trail_doubt_in(facts: Mapping[str, Any]) -> str | None:
+    """Return what was found against the trail and not accepted yet; None where nothing was."""
     found: str | None = facts.get("hold", {}).get("found")
-    if "found_on" not in facts:
-        return found
-    return f"{ELSEWHERE}; {found}" if found else ELSEWHERE
+    return found
+
+
+def hold_in(facts: Mapping[str, Any], *, trail_doubt: str | None) -> str | None:
+    """Return why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
+    return "; ".join(filter(None, (ELSEWHERE if "found_on" in facts else None, trail_doubt))) or None
 
 
 def binding_in(facts: Mapping[str, Any], root: str) -> Binding | None:

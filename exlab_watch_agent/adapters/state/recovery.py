@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.state.documents import Documents, Place, move_of, record_json, record_of
-from exlab_watch_agent.adapters.state.folder_facts import hold_in, note_fact
+from exlab_watch_agent.adapters.state.folder_facts import hold_in, note_fact, trail_doubt_in
 from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.segments import (
     Break,
@@ -62,7 +62,12 @@ class Loaded:
     @property
     def hold(self) -> str | None:
         """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
-        known = hold_in(self.facts)
+        return hold_in(self.facts, trail_doubt=self.trail_doubt)
+
+    @property
+    def trail_doubt(self) -> str | None:
+        """What was found against the trail, before or by this reading; None where nothing was."""
+        known = trail_doubt_in(self.facts)
         new = [found for found in self.damage if found not in (known or "")]
         return " ".join([known, *new] if known else new) or None
 

@@ -82,7 +82,7 @@ class Repair:
             segments[closed_name(closing.first_seq)] = closing.size_bytes
         elif self._layout.trail.exists():
             self._set_aside(self._layout.trail)
-        data = opening_data(None, 0) | {"found": loaded.hold, "segments": segments}
+        data = opening_data(None, 0) | {"found": loaded.trail_doubt, "segments": segments}
         batch = Batch(TrailHead(loaded.end_seq, loaded.head.digest, loaded.end_seq + 1, 0), 0)
         batch.add(self._body("trail_damaged", json_bytes(data), b""))
         for job_id in loaded.unsupported():

@@ -24,7 +24,7 @@ from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_tempor
 from exlab_watch_agent.adapters.local.machine import machine_id
 from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
-from exlab_watch_agent.adapters.state.folder_facts import binding_in, hold_in, note_fact
+from exlab_watch_agent.adapters.state.folder_facts import binding_in, hold_in, note_fact, trail_doubt_in
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.lookup import digest_at
 from exlab_watch_agent.adapters.state.recovery import history_of, load
@@ -163,8 +163,8 @@ class RunStore:
         if home and self.machine not in ("", home, found_on):
             self._note(MachineChanged(self.machine))
 
-    def _note(self, fact: Fact, operator: str | None = None) -> None:
-        self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=self._now())
+    def _note(self, fact: Fact) -> None:
+        self.commit([Entry(fact.kind, data=fact.data())], at=self._now())
 
     def _body(self, kind: str, data: bytes, rest: bytes = b"") -> bytes:
         """Return the members of a line that nobody asked for."""
@@ -227,7 +227,7 @@ class RunStore:
     @property
     def hold(self) -> str | None:
         """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
-        return hold_in(self._facts)
+        return hold_in(self._facts, trail_doubt=trail_doubt_in(self._facts))
 
     @property
     def folder_id(self) -> str:
@@ -292,11 +292,11 @@ class RunStore:
 
     def accept_trail(self, operator: str, reason: str, at: datetime) -> bool:
         """End the hold: the operator takes the state as it is for true. Return whether anything was in doubt."""
-        was_held = "hold" in self._facts
-        if was_held:
-            fact = TrailAccepted(reason, self._facts["hold"]["found"])
+        doubt = trail_doubt_in(self._facts)
+        if doubt is not None:
+            fact = TrailAccepted(reason, doubt)
             self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=at)
-        return was_held
+        return doubt is not None
 
     def accept_machine(self, operator: str, reason: str, at: datetime) -> bool:
         """Be at home on this machine from now on. Return whether the folder was not before."""

@@ -79,6 +79,25 @@ def test_on_another_machine_deletion_is_held_until_somebody_says_that_it_is_at_h
         assert store.hold == ELSEWHERE, "the old PC is not to go on with it"
 
 
+def test_damage_found_on_another_machine_is_accepted_apart_from_the_machine(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with opened(folder, machine=HOME):
+        pass
+    with opened(folder, machine=ELSE) as store:
+        store.checkpoint()
+    trail = StateLayout(folder).trail
+    trail.write_bytes(trail.read_bytes().replace(b'"kind":"machine_changed"', b'"kind":"machine_chANGED"'))
+    with opened(folder, machine=ELSE) as store:
+        assert store.hold is not None
+        assert store.hold.startswith(ELSEWHERE)
+        assert len(store.hold) > len(ELSEWHERE), "the damage is said as well"
+        assert store.accept_machine("asmith", "the PC was replaced", NOW)
+        assert store.hold is not None
+        assert ELSEWHERE not in store.hold, "what is left to be accepted is the damage alone"
+        assert store.accept_trail("asmith", "looked at it", NOW)
+        assert store.hold is None
+
+
 def test_a_machine_that_says_nothing_of_itself_holds_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     for machine in ("", HOME, "", HOME):

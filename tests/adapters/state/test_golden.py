@@ -467,6 +467,9 @@ def test_agents_still_say_of_themselves_what_they_said(folder: Path, tmp_path: P
     told = writers.told_by_an_agent(folder, tmp_path / "scratch")
     kept = {name: json.loads((KEPT / name).read_text()) for name in ("live.json", "heartbeat.json", "agent.json")}
     kept["watch-agent.json"] = json.loads((DATA / "state-v2-root/.exlab-wizard/watch-agent.json").read_text())
+    added = {"state_folder", "machine", "path"}  # since then: which agent it is
+    assert told["heartbeat.json"].keys() >= added
+    told["heartbeat.json"] = {name: said for name, said in told["heartbeat.json"].items() if name not in added}
     assert writers.shape_of(told) == writers.shape_of(kept)
     assert told["heartbeat.json"]["counts"] == kept["heartbeat.json"]["counts"]
     assert (AT_NAS / ".exlab-watch-agent/lab-pc-1.json").read_bytes() == (KEPT / "heartbeat.json").read_bytes()
@@ -502,7 +505,14 @@ def test_marker_and_claims_are_understood_and_written_as_they_are() -> None:
     assert [bool(sealed_as(kept[name])) for name in ("claim", "sealed claim")] == [False, True]
     assert holder_in(kept["sealed claim"]).endswith("on lab-pc-1, sealed at 2026-04-18T10:00:00Z")
     written = writers.at_the_destination(record, manifest_of(record), trail_head())
-    assert (written["marker"], written["claim"]) == (kept["marker"], kept["claim"])
+    assert written["marker"] == kept["marker"]
+    added = {"state_folder", "generation", "former"}  # by schema 2, and the host before the seal, too
+    claimed, before = json.loads(written["claim"]), json.loads(kept["claim"])
+    assert claimed.keys() == before.keys() | added | {"host"}
+    assert {name: claimed[name] for name in before} == {**before, "schema": 2}
     said, before = json.loads(written["sealed claim"]), json.loads(kept["sealed claim"])
-    assert said.keys() == before.keys()
-    assert {**said, "version": "", "chart": ""} == {**before, "version": "", "chart": ""}
+    assert said.keys() == before.keys() | added
+    assert {**{name: said[name] for name in before}, "version": "", "chart": ""} == {
+        **before, "schema": 2, "version": "", "chart": "",
+    }  # fmt: skip
+    assert (said["state_folder"], said["generation"], said["former"]) == ("5f" * 16, 1, [])

@@ -52,7 +52,7 @@ from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import CommandGiven
 from exlab_watch_agent.engine.views import EngineView, RunView, Told, lane_now
 from exlab_watch_agent.errors import RootUnavailableError, Wait
-from exlab_watch_agent.ports import Control, CreationText, Ports, Progress, SavedCreation
+from exlab_watch_agent.ports import AgentSelf, Control, CreationText, Ports, Progress, SavedCreation
 from exlab_watch_agent.statechart import RunState
 
 HOST = "lab-pc-1"
@@ -370,6 +370,7 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
             read_small=lambda _, path, **__: told[path],
         ),
         manifests=SimpleNamespace(load=lambda *_, **__: manifest),
+        agent=AgentSelf(state_folder="5f" * 16, host=HOST),
         sealer=SimpleNamespace(write=lambda _, name, data: written.update({name: data})),
         apartness=SimpleNamespace(require_root=nothing),
     )

@@ -37,6 +37,7 @@ from tests.lab.servers import (
     program,
     running_sshd,
 )
+from tests.lab.wrapped import Wrapped
 
 UNREACHABLE_ADDRESS = "198.51.100.7"
 Factory = Callable[[EquipmentPolicy], Transport]
@@ -334,15 +335,12 @@ def test_an_account_that_runs_no_command_is_told_from_one_that_is_away_and_anoth
 # --- the local side --------------------------------------------------------------------------------------------------
 
 
-class Meddles:
+class Meddles(Wrapped):
     """A transport before whose copying something happens to the run."""
 
     def __init__(self, inner: Any, meddle: Any) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._meddle = meddle
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def copy(self, *arguments: Any, **named: Any) -> None:
         self._meddle()
