@@ -22,15 +22,17 @@ from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.fresh import look_at, look_through
 from exlab_watch_agent.app.site import Site, operator_here
+from exlab_watch_agent.core.attention import Situation, attention
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, LookAt
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
 from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
+from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.snapshot import Snapshot
 from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.operators import AT_HOME, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError
-from exlab_watch_agent.report.problems import Problem, problems
 from exlab_watch_agent.report.status import RunInFull, sentence, status_json
 from exlab_watch_agent.statechart import RunState
 
@@ -96,16 +98,23 @@ def _marked_where_synced(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     )
 
 
-def find_problems(site: Site) -> list[Problem]:
+def find_problems(site: Site) -> tuple[Problem, ...]:
     """Return what needs a person: from the running agent's live view, or by a fresh look where none runs."""
-    return problems(
-        site.records.values(),
-        site.snapshot if site.holder is not None else look_through(site),
+    return attention(situation_of(site, site.snapshot if site.holder is not None else look_through(site)))
+
+
+def situation_of(site: Site, snapshot: Snapshot) -> Situation:
+    """Return what is to be judged of a site, with what is known beside its records."""
+    return Situation(
+        at=site.moment,
+        agent=site.standing,
+        runs=tuple(site.records.values()),
+        snapshot=snapshot,
         policy=site.policy,
         known_equipment=frozenset(site.roots) or frozenset(r.equipment_id for r in site.records.values()),
-        at=site.moment,
         paused=site.paused,
         hold=site.hold,
+        flags=site.flags,
     )
 
 

@@ -21,7 +21,7 @@ from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve,
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, reason, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.report.problems import need_a_person
+from exlab_watch_agent.report.problems import exit_code
 from exlab_watch_agent.statechart import RunState
 
 app = typer.Typer(
@@ -204,12 +204,13 @@ def show(run: Run, as_json: Json = False, config: Config = None, state_dir: Stat
 @app.command()
 def problems(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """List what needs a person, worst first, with the command that helps."""
-    found = offline.find_problems(_to_read(config, state_dir))
+    site = _to_read(config, state_dir)
+    found = offline.find_problems(site)
     if as_json:
         say_json({"schema": 1, "problems": [problem.to_json() for problem in found]})
     else:
-        showing.print_problems(found)
-    return ExitCode.NEEDS_ATTENTION if need_a_person(found) else ExitCode.FINE
+        showing.print_problems(found, flags=site.flags)
+    return exit_code(found)
 
 
 @app.command()
@@ -252,7 +253,8 @@ def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
     """Start one more verify pass over a sealed run now."""
     site = Site(config, state_dir)
     path, record = _known(site, run)
-    return work.act(site, VerifyNow(operator_here(), job_id=record.job_id), run_paths=frozenset({path}))
+    command = VerifyNow(operator_here(), job_id=record.job_id)
+    return work.act(site, command, run_paths=frozenset({path}), asks_attention=True)
 
 
 @app.command()

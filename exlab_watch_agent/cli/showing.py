@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
+from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say
+from exlab_watch_agent.core.attention import of_agent, why_lane_waits, why_root_waits, with_flags
+from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth, Snapshot
 from exlab_watch_agent.core.text import age, counted, printable
-from exlab_watch_agent.report.problems import Problem, problems_of_state, why_lane_waits, why_root_waits
-from exlab_watch_agent.report.snapshot import LaneView, ObserverView, RootHealth, Snapshot
+from exlab_watch_agent.report.problems import folded, lines
 from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
     RunInFull,
@@ -24,12 +28,9 @@ from exlab_watch_agent.report.status import (
 EXTRA_SHOWN_MAX = 3
 
 
-def print_problems(found: list[Problem]) -> None:
-    if not found:
-        say("nothing needs a person")
-    for problem in found:
-        say(f"{problem.severity.name}  {problem.subject}: {problem.message}")
-        say(f"    -> {problem.command}")
+def print_problems(found: Sequence[Problem], *, flags: str) -> None:
+    for line in lines(folded(found, flags=flags)):
+        say(line)
 
 
 # --- status ----------------------------------------------------------------------------------------------------------
@@ -37,14 +38,12 @@ def print_problems(found: list[Problem]) -> None:
 
 def print_status(site: Site) -> None:
     at, holder, snapshot = site.moment, site.holder, site.snapshot
-    if holder is None:
-        say("no agent is running")
-    else:
+    if holder is not None:
         version, pid, since = holder.version or "?", holder.pid or "?", holder.since or "?"
         say(f"agent {version} is running, pid {pid}, since {since}")
-    for problem in problems_of_state(paused=site.paused, hold=site.hold):
-        say(problem.message)
-        say(f"    -> {problem.command}")
+    for problem in of_agent(offline.situation_of(site, snapshot)):
+        say(problem.sentence)
+        say(f"    -> {with_flags(problem.command, site.flags)}")
     for equipment_id, lane in sorted(snapshot.lanes.items()):
         away = why_root_waits(lane, at)
         waits = f"waits: {away}" if away else why_lane_waits(lane, at)

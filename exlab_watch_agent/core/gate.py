@@ -389,18 +389,30 @@ def blocking(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.tier is Tier.HARD and not finding.override_active)
 
 
+def refusal(findings: Sequence[Finding]) -> tuple[Rule, str] | None:
+    """Return the worst rule that blocks now, and one sentence: what is wrong, and how much more there is. None: nothing blocks.
+
+    Expects marked findings.
+    """
+    blockers = sorted(blocking(findings), key=lambda finding: _RANK[finding.rule])
+    if not blockers:
+        return None
+    worst, more = blockers[0], len(blockers) - 1
+    others = f" ({counted(more, 'more blocking finding')})" if more else ""
+    return worst.rule, f"{worst.rule_detail.removesuffix('.')}{others}"
+
+
 def explain(findings: Sequence[Finding]) -> str:
     """Return one sentence: the worst blocking finding, how many more there are, the command that overrides it.
 
     Empty when nothing blocks. Expects marked findings.
     """
-    blockers = sorted(blocking(findings), key=lambda finding: _RANK[finding.rule])
-    if not blockers:
+    refused = refusal(findings)
+    if refused is None:
         return ""
-    worst, more = blockers[0], len(blockers) - 1
-    others = f" ({counted(more, 'more blocking finding')})" if more else ""
-    command = f"exlab-watch-agent override add {shell_word(worst.run_path)} --class {worst.rule} --reason ..."
-    return f"{worst.rule_detail.removesuffix('.')}{others}; to sync it as it is: {command}"
+    rule, sentence = refused
+    command = f"exlab-watch-agent override add {shell_word(blocking(findings)[0].run_path)} --class {rule} --reason ..."
+    return f"{sentence}; to sync it as it is: {command}"
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------

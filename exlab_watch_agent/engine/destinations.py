@@ -115,6 +115,8 @@ class Destinations:
         before = lane.away
         step = decide_link(lane.link, event, self._bench.pace)
         lane.link = step.link
+        if isinstance(event, ProbeAnswered | AdmissionAnswered):
+            lane.answered_at = self._bench.clock.now()
         if step.probe_in_s is not None:
             due_s = self._bench.in_s(step.probe_in_s)
             self._bench.timers.set(TimerKind.PROBE, lane.equipment_id, due_s=due_s)

@@ -95,6 +95,7 @@ class Reconciling:
         """Suspend the lane and scan again after a while: nothing is concluded from a root that may not be ours."""
         if lane.root_problem != problem:
             log.warning("%s waits: %s", lane.equipment_id, problem)
+        lane.doubted_since = lane.doubted_since or self._bench.clock.now()
         lane.root = after_scan(lane.root, RootInDoubt(problem), self._bench.pace)
         assert isinstance(lane.root, Doubted), "a scan said so"
         for job_id in self._bench.errands.at_work_in(lane.equipment_id):
@@ -138,6 +139,7 @@ class Reconciling:
         if lane.root_problem is not None:
             log.info("%s: the root is there again", lane.equipment_id)
         lane.root = after_scan(lane.root, RootFound(volume))
+        lane.doubted_since = None
         if operator is not None:
             lane.accepted_volume = volume
         if operator is not None or self._bench.commit.store.root_volume(lane.equipment_id) != volume:

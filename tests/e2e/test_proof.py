@@ -60,7 +60,7 @@ def triggers(lab: Lab, run: Path) -> list[str]:
 def problem_kinds(lab: Lab) -> set[str]:
     said = lab.cli("problems", "--json")
     assert said.code == 3
-    return {problem["kind"] for problem in said.json["problems"]}
+    return {problem["code"] for problem in said.problems}
 
 
 def assert_disproven(lab: Lab, run: Path) -> None:
@@ -361,9 +361,9 @@ def test_a_sealed_copy_is_never_taken_over_by_an_agent_that_does_not_know_it(
     assert "Restore the state folder" in message
     assert "resolve RUN --use local" in message
     said = other.cli("problems", "--json")
-    (problem,) = said.json["problems"]
-    assert (said.code, problem["kind"], problem["severity"]) == (3, "claimed_by_other_agent", "data_at_risk")
-    assert problem["message"] == message
+    (problem,) = said.problems
+    assert (said.code, problem["code"], problem["tier"]) == (3, "claimed_by_other_agent", "needs_you")
+    assert problem["sentence"] == message
 
     again = other.cli("resolve", str(run), "--use", "local")
     assert again.code == 3

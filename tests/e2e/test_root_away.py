@@ -60,15 +60,15 @@ def test_a_root_that_is_unmounted_is_waited_for_and_nothing_is_written_or_believ
         with away(lab, volume):
             said = lab.cli("status")
             assert "waits: " in said.out
-            problems = lab.cli("problems", "--json").json["problems"]
-            assert [(p["kind"], p["subject"]) for p in problems] == [("root_unavailable", "SCOPE_01")]
+            problems = lab.cli("problems", "--json").problems
+            assert [(p["code"], p["subject"]) for p in problems] == [("root_unavailable", "SCOPE_01")]
             assert lab.cli("scan").code == 0
             assert list(root_of(lab).iterdir()) == []
             assert len([fact for fact in lab.trail()[lines:] if fact["kind"] != "operator_command"]) == 0
         put(waiting, {"image.tif": b"came later"})
         lab.until_state(waiting, "verified", wait_s=60)
         assert lab.states(synced)[-1] == "verified"
-        assert not any("gone" in problem["message"] for problem in lab.cli("problems", "--json").json["problems"])
+        assert not any("gone" in problem["sentence"] for problem in lab.cli("problems", "--json").problems)
 
 
 def test_a_push_whose_source_is_unmounted_in_the_middle_costs_no_attempt_and_goes_on_afterwards(lab: Lab) -> None:

@@ -30,6 +30,7 @@ QUICK = Pace(
     rclone=rclone.Pace(connect_s=2.0, silence_s=5.0, tries_max=1, call_s=10.0, stop_wait_s=0.5),
     rsync=rsync.Pace(connect_s=2, alive_every_s=2, alive_count_max=2),
     live_every_s=0.1,
+    attend_every_s=0.5,
     supervise_every_s=0.2,
 )
 

@@ -1,25 +1,25 @@
-"""What an agent says of itself to others: the live view, the heartbeat, and who holds the state folder.
+"""What is known of one moment beside the records: the snapshot that a running agent leaves as its live view.
 
 The values here are what every reader in this package works with; their JSON is written and read in this module alone, and
 its keys are a promise. What another version or a damaged disk has left gives what can be read of it, and never an error:
-all of this is true now or not at all, and nothing depends on it. Pure.
+all of this is true now or not at all, and nothing depends on it. Not here: the heartbeat (report/heartbeat.py), and what of
+all this needs a person (attention.py). Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule, Tier
-from exlab_watch_agent.core.text import printable, utc_text
+from exlab_watch_agent.core.members import block, each, moment, number, text, texts, time_text
+from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 
 SCAN = "scan"
 """The kind where there is no observer: the folders are scanned, and no events are listened to."""
-
-View = TypeVar("View")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class SeenEarlier:
 class LaneView:
     """How it is with one equipment. `waiting_since`: since when its destination cannot be used, None when it can.
 
-    `root_problem`: why nothing is concluded from its folder. `seen_earlier` is set where it is not this agent's own word.
+    `root_problem`: why nothing is concluded from its folder. `answered_at`: when its destination last answered a question.
+    `seen_earlier` is set where it is not this agent's own word.
     """
 
     destination: str = ""
@@ -44,33 +45,39 @@ class LaneView:
     root_problem: str | None = None
     last_scan_at: datetime | None = None
     last_success_at: datetime | None = None
+    root_problem_since: datetime | None = None
+    answered_at: datetime | None = None
     seen_earlier: SeenEarlier | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             "destination": self.destination,
-            "waiting_since": _time(self.waiting_since),
+            "waiting_since": time_text(self.waiting_since),
             "waiting_reason": self.waiting_reason,
             "waiting_kind": self.waiting_kind,
             "waiting_command": self.waiting_command,
             "root_problem": self.root_problem,
-            "last_scan_at": _time(self.last_scan_at),
-            "last_success_at": _time(self.last_success_at),
-            **({"at": _time(self.seen_earlier.at)} if self.seen_earlier is not None else {}),
+            "last_scan_at": time_text(self.last_scan_at),
+            "last_success_at": time_text(self.last_success_at),
+            "root_problem_since": time_text(self.root_problem_since),
+            "answered_at": time_text(self.answered_at),
+            **({"at": time_text(self.seen_earlier.at)} if self.seen_earlier is not None else {}),
         }
 
     @classmethod
     def from_json(cls, left: Mapping[str, Any]) -> LaneView:
         return cls(
-            destination=_text(left, "destination"),
-            waiting_since=_moment(left, "waiting_since"),
-            waiting_reason=_text(left, "waiting_reason"),
-            waiting_kind=_text(left, "waiting_kind") or NAS_UNREACHABLE.code,
-            waiting_command=_text(left, "waiting_command") or NAS_UNREACHABLE.command,
-            root_problem=_text(left, "root_problem") or None,
-            last_scan_at=_moment(left, "last_scan_at"),
-            last_success_at=_moment(left, "last_success_at"),
-            seen_earlier=SeenEarlier(_moment(left, "at")) if "at" in left else None,
+            destination=text(left, "destination"),
+            waiting_since=moment(left, "waiting_since"),
+            waiting_reason=text(left, "waiting_reason"),
+            waiting_kind=text(left, "waiting_kind") or NAS_UNREACHABLE.code,
+            waiting_command=text(left, "waiting_command") or NAS_UNREACHABLE.command,
+            root_problem=text(left, "root_problem") or None,
+            last_scan_at=moment(left, "last_scan_at"),
+            last_success_at=moment(left, "last_success_at"),
+            root_problem_since=moment(left, "root_problem_since"),
+            answered_at=moment(left, "answered_at"),
+            seen_earlier=SeenEarlier(moment(left, "at")) if "at" in left else None,
         )
 
 
@@ -105,14 +112,14 @@ class RootHealth:
     @classmethod
     def from_json(cls, left: Mapping[str, Any]) -> RootHealth:
         return cls(
-            kind=_text(left, "kind"),
+            kind=text(left, "kind"),
             is_degraded=bool(left.get("degraded")),
-            reason=_text(left, "reason"),
-            command=_text(left, "command"),
-            watches=_number(left, "watches"),
-            missing=_number(left, "missing"),
-            let_go=_number(left, "let_go"),
-            canary=_text(left, "canary"),
+            reason=text(left, "reason"),
+            command=text(left, "command"),
+            watches=number(left, "watches"),
+            missing=number(left, "missing"),
+            let_go=number(left, "let_go"),
+            canary=text(left, "canary"),
         )
 
 
@@ -138,11 +145,11 @@ class ObserverView:
     @classmethod
     def from_json(cls, left: Mapping[str, Any]) -> ObserverView:
         return cls(
-            kind=_text(left, "kind") or SCAN,
+            kind=text(left, "kind") or SCAN,
             is_degraded=bool(left.get("degraded")),
-            restarts=_number(left, "restarts"),
-            watches_allowed=_number(left, "watches_allowed") or None,
-            roots=_each(left, "roots", RootHealth.from_json),
+            restarts=number(left, "restarts"),
+            watches_allowed=number(left, "watches_allowed") or None,
+            roots=each(left, "roots", RootHealth.from_json),
         )
 
 
@@ -161,8 +168,8 @@ class ProgressView:
     def from_json(cls, left: Mapping[str, Any]) -> ProgressView:
         seconds = left.get("seconds")
         return cls(
-            bytes_done=_number(left, "bytes_done"),
-            files_done=_number(left, "files_done"),
+            bytes_done=number(left, "bytes_done"),
+            files_done=number(left, "files_done"),
             seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
         )
 
@@ -179,16 +186,42 @@ class UnreadableView:
 
     @classmethod
     def from_json(cls, left: Mapping[str, Any]) -> UnreadableView:
-        return cls(_text(left, "message"), _number(left, "looks"))
+        return cls(text(left, "message"), number(left, "looks"))
+
+
+@dataclass(frozen=True, slots=True)
+class FolderProblem:
+    """Why a folder is not a usable run. `code`: what it is called; `detail`: what else a program may want to know of it."""
+
+    message: str
+    code: str = "creation_json"
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One thing that is to be told of a run, by its code. `due`: when it will be so, None where it is so now."""
+
+    code: str
+    sentence: str
+    due: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "sentence": printable(self.sentence), "due": time_text(self.due)}
+
+    @classmethod
+    def from_json(cls, left: Mapping[str, Any]) -> Note:
+        return cls(text(left, "code"), text(left, "sentence"), moment(left, "due"))
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What is known at one moment beside the records. What is not known is empty.
 
-    `lanes`: equipment id → view. `progress`, `waiting` (why it does not go on), `run_problems` and `refused_after_sync`
-    (rules that a synced run breaks now): by job id. `unreadable` and `path_problems` (folders that are not a usable run): by
-    path, as it is shown. `roots_away`: equipment id → why its folder cannot be looked through; a fresh look's, never written.
+    `lanes`: equipment id → view. `progress`, `waiting` (why it does not go on), `run_problems`, `refusals` (why the gate refuses
+    it now), `refused_after_sync` (rules that a synced run breaks now) and `notes`: by job id. `unreadable` and `path_problems`
+    (folders that are not a usable run): by path, as it is shown. `first_seen`: id of a problem → since when it has been one.
+    `roots_away`: equipment id → why its folder cannot be looked through; a fresh look's, never written.
     """
 
     at: datetime | None = None
@@ -196,26 +229,34 @@ class Snapshot:
     observer: ObserverView | None = None
     progress: Mapping[str, ProgressView] = field(default_factory=dict)
     waiting: Mapping[str, str] = field(default_factory=dict)
-    run_problems: Mapping[str, str] = field(default_factory=dict)
+    run_problems: Mapping[str, Note] = field(default_factory=dict)
     unreadable: Mapping[str, UnreadableView] = field(default_factory=dict)
-    path_problems: Mapping[str, str] = field(default_factory=dict)
+    path_problems: Mapping[str, FolderProblem] = field(default_factory=dict)
     orphans: tuple[Finding, ...] = ()
     refused_after_sync: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     roots_away: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, Note] = field(default_factory=dict)
+    notes: Mapping[str, tuple[Note, ...]] = field(default_factory=dict)
+    first_seen: Mapping[str, datetime] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "schema": 1,
-            "at": _time(self.at),
+            "at": time_text(self.at),
             "lanes": lanes_json(self.lanes),
             "observer": self.observer.to_json() if self.observer is not None else None,
             "progress": {job_id: progress.to_json() for job_id, progress in self.progress.items()},
             "waiting": dict(self.waiting),
-            "run_problems": dict(self.run_problems),
+            "run_problems": {job_id: note.sentence for job_id, note in self.run_problems.items()},
             "unreadable": {path: unreadable.to_json() for path, unreadable in self.unreadable.items()},
-            "path_problems": dict(self.path_problems),
+            "path_problems": {path: folder.message for path, folder in self.path_problems.items()},
             "orphans": [finding.to_json() for finding in self.orphans],
             "refused_after_sync": {job_id: list(details) for job_id, details in self.refused_after_sync.items()},
+            "path_codes": {path: {"code": folder.code, **folder.detail} for path, folder in self.path_problems.items()},
+            "run_codes": {job_id: note.code for job_id, note in self.run_problems.items()},
+            "refusals": {job_id: note.to_json() for job_id, note in self.refusals.items()},
+            "notes": {job_id: [note.to_json() for note in notes] for job_id, notes in self.notes.items()},
+            "first_seen": {problem_id: time_text(at) for problem_id, at in self.first_seen.items()},
         }
 
     @classmethod
@@ -225,106 +266,32 @@ class Snapshot:
             return cls()
         observer = left.get("observer")
         orphans = left.get("orphans")
-        refused = _block(left, "refused_after_sync")
+        refused, first_seen = block(left, "refused_after_sync"), block(left, "first_seen")
         return cls(
-            at=_moment(left, "at"),
-            lanes=_each(left, "lanes", LaneView.from_json),
+            at=moment(left, "at"),
+            lanes=each(left, "lanes", LaneView.from_json),
             observer=ObserverView.from_json(observer) if isinstance(observer, dict) and observer else None,
-            progress=_each(left, "progress", ProgressView.from_json),
-            waiting=_texts(left, "waiting"),
-            run_problems=_texts(left, "run_problems"),
-            unreadable=_each(left, "unreadable", UnreadableView.from_json),
-            path_problems=_texts(left, "path_problems"),
+            progress=each(left, "progress", ProgressView.from_json),
+            waiting=texts(left, "waiting"),
+            run_problems={
+                job_id: Note(text(block(left, "run_codes"), job_id) or "run_problem", sentence)
+                for job_id, sentence in texts(left, "run_problems").items()
+            },
+            unreadable=each(left, "unreadable", UnreadableView.from_json),
+            path_problems=_folder_problems(left),
             orphans=tuple(_findings(orphans if isinstance(orphans, list) else ())),
             refused_after_sync={
                 job_id: tuple(str(detail) for detail in details)
                 for job_id, details in refused.items()
                 if isinstance(details, list)
             },
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class OldestUnsynced:
-    """The run that has waited longest to be synced, and since when."""
-
-    run_path: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """What an agent says of itself here and on each NAS, so that its silence is noticed. `counts`: state → runs in it.
-
-    `audit_seq` and `audit_blake3`: the head of the trail, by which a state folder that was put back is noticed.
-    """
-
-    at: datetime
-    host: str
-    state_folder: str
-    machine: str
-    path: str
-    pid: int
-    version: str
-    counts: Mapping[str, int]
-    oldest_unsynced: OldestUnsynced | None
-    lanes: Mapping[str, LaneView]
-    observer: ObserverView | None
-    audit_seq: int
-    audit_blake3: str
-    paused: str | None
-    hold: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        oldest = self.oldest_unsynced
-        return {
-            "schema": 1,
-            "at": _time(self.at),
-            "host": self.host,
-            "state_folder": self.state_folder,
-            "machine": self.machine,
-            "path": self.path,
-            "pid": self.pid,
-            "version": self.version,
-            "counts": dict(self.counts),
-            "oldest_unsynced": {"run_path": printable(oldest.run_path), "since": _time(oldest.since)}
-            if oldest
-            else None,
-            "lanes": lanes_json(self.lanes),
-            "observer": self.observer.to_json() if self.observer is not None else None,
-            "audit": {"seq": self.audit_seq, "blake3": self.audit_blake3},
-            "paused": self.paused,
-            "hold": self.hold,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds the state folder. `paused`: why nothing is decided there now. None: it does not say, or cannot be read."""
-
-    pid: int | None = None
-    host: str | None = None
-    since: str | None = None
-    version: str | None = None
-    paused: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "pid": self.pid,
-            "host": self.host,
-            "since": self.since,
-            "version": self.version,
-            "paused": self.paused,
-        }
-
-    @classmethod
-    def from_json(cls, left: Mapping[str, Any]) -> Holder:
-        return cls(
-            pid=_number(left, "pid") or None,
-            host=_text(left, "host") or None,
-            since=_text(left, "since") or None,
-            version=_text(left, "version") or None,
-            paused=_text(left, "paused") or None,
+            refusals=each(left, "refusals", Note.from_json),
+            notes={
+                job_id: tuple(Note.from_json(note) for note in notes if isinstance(note, dict))
+                for job_id, notes in block(left, "notes").items()
+                if isinstance(notes, list)
+            },
+            first_seen={name: at for name in first_seen if (at := moment(first_seen, name)) is not None},
         )
 
 
@@ -332,42 +299,14 @@ def lanes_json(lanes: Mapping[str, LaneView]) -> dict[str, Any]:
     return {equipment_id: lane.to_json() for equipment_id, lane in lanes.items()}
 
 
-# --- reading what others left ----------------------------------------------------------------------------------------
-
-
-def _time(moment: datetime | None) -> str | None:
-    return utc_text(moment) if moment is not None else None
-
-
-def _block(left: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = left.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _each(left: Mapping[str, Any], key: str, read: Callable[[Mapping[str, Any]], View]) -> dict[str, View]:
-    return {name: read(found) for name, found in _block(left, key).items() if isinstance(found, dict)}
-
-
-def _texts(left: Mapping[str, Any], key: str) -> dict[str, str]:
-    return {name: found for name, found in _block(left, key).items() if isinstance(found, str)}
-
-
-def _text(left: Mapping[str, Any], key: str) -> str:
-    found = left.get(key)
-    return found if isinstance(found, str) else ""
-
-
-def _number(left: Mapping[str, Any], key: str) -> int:
-    found = left.get(key)
-    return found if isinstance(found, int) else 0
-
-
-def _moment(left: Mapping[str, Any], key: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(_text(left, key))
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+def _folder_problems(left: Mapping[str, Any]) -> dict[str, FolderProblem]:
+    codes = block(left, "path_codes")
+    found: dict[str, FolderProblem] = {}
+    for path, message in texts(left, "path_problems").items():
+        detail = texts(codes, path)
+        code = detail.pop("code", "") or "creation_json"
+        found[path] = FolderProblem(message, code, detail)
+    return found
 
 
 def _findings(left: Iterable[Any]) -> Iterable[Finding]:
