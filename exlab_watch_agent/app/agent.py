@@ -24,7 +24,6 @@ from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.watching.keeper import WatchedRoot
-from exlab_watch_agent.app.attending import Attending, Concern
 from exlab_watch_agent.app.build import (
     Parts,
     Scope,
@@ -39,11 +38,9 @@ from exlab_watch_agent.app.publish import (
     Every,
     HolderFile,
     Publisher,
-    lanes_left,
-    read_last_agent,
-    read_live,
 )
 from exlab_watch_agent.app.snapshots import ScannedLane, paused_of, scanned_of
+from exlab_watch_agent.app.telling import publisher_of
 from exlab_watch_agent.app.watching import Watching
 from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.commands import Command, command_of
@@ -135,7 +132,7 @@ class Agent:
         self._watching: Watching | None = None
         self._log_handler: logging.Handler | None = None
         self._lanes: list[Ports] = []
-        self._running: tuple[Engine, Publisher, Attending] | None = None
+        self._running: tuple[Engine, Publisher] | None = None
         self._is_stopping = False
         self._has_run = False
         self._has_ended_well = False
@@ -158,11 +155,6 @@ class Agent:
     def _publisher(self) -> Publisher:
         assert self._running is not None, "open() comes first"
         return self._running[1]
-
-    @property
-    def _attending(self) -> Attending:
-        assert self._running is not None, "open() comes first"
-        return self._running[2]
 
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:
         """Return the configured transport of an equipment; its programs live and end with this agent."""
@@ -209,23 +201,18 @@ class Agent:
                 is_working=self._scope.is_working,
                 only=self._only(),
                 pace=parts.pace.engine,
-                on_taken_up=lambda record: self._attending.take_up(record),
+                on_taken_up=lambda record: self._publisher.attending.take_up(record),
             )
-            left = read_live(parts.state_dir)
-            concern = Concern(parts.policy, frozenset(parts.roots), self._flags)
-            attending = Attending(parts.store, engine, parts.clock, concern, first_seen=left.first_seen)
-            publisher = Publisher(
+            publisher = publisher_of(
                 parts,
                 engine,
+                self._scope,
+                flags=self._flags,
                 holder_file=holder_file,
                 attempts=attempts,
                 observer=self._observer,
-                before={} if self._scope.is_everything else lanes_left(left),
-                attending=attending,
-                last_agent=read_last_agent(parts.state_dir),
-                is_for_all=self._scope.only is None and self._scope.is_working,
             )
-            self._running = engine, publisher, attending
+            self._running = engine, publisher
         except BaseException:
             self.close()
             raise
@@ -343,12 +330,12 @@ class Agent:
         """Return what needs a person once this agent has ended, of all that it was to look after."""
         snapshot, only = self.snapshot(), self._scope.only
         if only is None:
-            return self._attending.of(self.store, snapshot, agent=Ending(), hold=self.store.hold)
+            return self._publisher.attending.of(self.store, snapshot, agent=Ending(), hold=self.store.hold)
         records = [record for record in self.store if record.run_path in only]
         places = [place_of(path, self._parts.roots) for path in only]
         concerned = {place.equipment_id for place in places if place is not None}
         lanes = {lane_id: lane for lane_id, lane in snapshot.lanes.items() if lane_id in concerned}
-        return self._attending.of(records, replace(snapshot, lanes=lanes), agent=Ending())
+        return self._publisher.attending.of(records, replace(snapshot, lanes=lanes), agent=Ending())
 
     # --- beside the engine -------------------------------------------------------------------------------------------
 
@@ -368,8 +355,7 @@ class Agent:
         self._open_engine.post(Woken())
 
     def _on_move(self, record: RunRecord, move: Move) -> None:
-        self._publisher.on_move(record)
-        self._attending.take_up(record)
+        self._publisher.on_move(record, move)
         self._parts.run_log.put(record, move)
         self._tell_of_move(record, move)
 

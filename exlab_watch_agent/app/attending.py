@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.core.attention import Situation, completed, judged
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import Problem
@@ -32,20 +33,32 @@ class Concern:
     """What an agent is to judge: the runs of which it knows, or of those only that it was started for."""
 
     policy: Policy
-    known_equipment: frozenset[str]
+    roots: Mapping[str, str]
     flags: str = ""
+
+    @property
+    def known_equipment(self) -> frozenset[str]:
+        return frozenset(self.roots)
 
 
 class Attending:
     """`first_seen`: id of a problem → since when, as an earlier agent left it; what nothing else dates is dated by it."""
 
     def __init__(
-        self, store: RunStore, engine: Engine, clock: Clock, concern: Concern, *, first_seen: Mapping[str, datetime]
+        self,
+        store: RunStore,
+        engine: Engine,
+        clock: Clock,
+        concern: Concern,
+        *,
+        diary: Diary,
+        first_seen: Mapping[str, datetime],
     ) -> None:
         self._store = store
         self._engine = engine
         self._clock = clock
         self._concern = concern
+        self._diary = diary
         self._told: dict[tuple[str, str | None], Fold] = {}
         self._beside: set[str] = set()
         self.first_seen = first_seen
@@ -62,9 +75,12 @@ class Attending:
         self, snapshot: Snapshot, *, agent: Standing = WORKING, paused: str | None = None, hold: str | None = None
     ) -> tuple[Problem, ...]:
         """Return what needs a person of all runs, without reading those that rest well."""
+        self._diary.on_rooms(self._engine.view.lanes)
         ids = {*self._store.ids_in(CHART.unsettled), *self._engine.view.told.runs, *self._beside}
         records = [record for job_id in ids if (record := self._store.get(job_id)) is not None]
-        return self.of(records, snapshot, agent=agent, paused=paused, hold=hold)
+        found = self.of(records, snapshot, agent=agent, paused=paused, hold=hold)
+        self._diary.on_judged(found)
+        return found
 
     def of(
         self,
@@ -86,6 +102,8 @@ class Attending:
             paused,
             hold,
             self._concern.flags,
+            self._diary.week,
+            self._concern.roots,
         )
         found = judged(situation)
         now = situation.at.now

@@ -14,6 +14,7 @@ from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.effects import Inspect
 from exlab_watch_agent.core.events import Inspection, Seen, Unseen, UnseenCode
 from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan, refusal
+from exlab_watch_agent.core.notes import notes_of
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
@@ -69,6 +70,7 @@ def look_through(site: Site) -> Snapshot:
         unreadable=view.unreadable,
         refusals=view.refusals,
         first_seen=site.left.first_seen,
+        notes={**site.left.notes, **view.notes},
     )
 
 
@@ -81,6 +83,7 @@ class _FolderViews:
         self.run_problems: dict[str, Note] = {}
         self.path_problems: dict[str, FolderProblem] = {}
         self.refusals: dict[str, Note] = {}
+        self.notes: dict[str, tuple[Note, ...]] = {}
         self.unreadable: dict[str, UnreadableView] = {}
 
     def note(self, path: str, record: RunRecord | None, result: Inspection | None, *, now: datetime) -> None:
@@ -89,11 +92,14 @@ class _FolderViews:
                 self.path_problems[printable(path)] = result.folder_problem()
             case Unseen(code=UnseenCode.UNREADABLE):
                 self.unreadable[printable(path)] = UnreadableView(result.message)
-            case Seen() if record is not None and record.state is RunState.BLOCKED:
-                refused = refusal(mark_overrides(result.inspected.findings, result.creation.overrides, now=now))
-                self.refusals[record.job_id] = (
-                    Note(refused[0].value, refused[1]) if refused is not None else ADMITTED_NOW
-                )
+            case Seen() if record is not None:
+                overrides = result.creation.overrides
+                findings = mark_overrides(result.inspected.findings, overrides, now=now)
+                self.notes[record.job_id] = notes_of(findings, overrides)
+                if record.state is RunState.BLOCKED:
+                    refused = refusal(findings)
+                    said = Note(refused[0].value, refused[1]) if refused is not None else ADMITTED_NOW
+                    self.refusals[record.job_id] = said
 
 
 def _scan(site: Site, equipment: EquipmentPolicy, of_lane: Mapping[str, RunRecord]) -> Differences:

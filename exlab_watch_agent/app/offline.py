@@ -20,6 +20,7 @@ from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
+from exlab_watch_agent.app.diary import read_week
 from exlab_watch_agent.app.fresh import look_at, look_through
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.attention import Situation, attention
@@ -115,6 +116,8 @@ def situation_of(site: Site, snapshot: Snapshot) -> Situation:
         paused=site.paused,
         hold=site.hold,
         flags=site.flags,
+        week=read_week(site.state_dir),
+        roots=site.roots,
     )
 
 

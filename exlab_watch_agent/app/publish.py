@@ -21,12 +21,14 @@ from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.app.attending import Attending
 from exlab_watch_agent.app.build import Parts
+from exlab_watch_agent.app.config_file import ConfigFile
+from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.app.snapshots import lanes_of, lanes_that_answer, paused_of, progress_of, snapshot_of
 from exlab_watch_agent.core.effects import PlaceHeartbeat
 from exlab_watch_agent.core.events import HeartbeatPlaced
 from exlab_watch_agent.core.problem import Problem, verdict, worst
-from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.snapshot import LaneView, ObserverView, ProgressView, SeenEarlier, Snapshot
+from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.snapshot import LaneView, Note, ObserverView, ProgressView, SeenEarlier, Snapshot
 from exlab_watch_agent.core.standing import Ending, Working
 from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.engine.loop import Engine
@@ -112,7 +114,7 @@ class Publisher:
 
     `observer`: how the roots are watched now. `before`: the lanes as an earlier agent left them, where this one will not
     ask every destination itself. `is_for_all`: it is an agent for all runs, which no command that works by itself is;
-    `last_agent`: the one before it.
+    `last_agent`: the one before it. `notes_left`: by job id, what an earlier agent noted.
     """
 
     def __init__(
@@ -125,6 +127,9 @@ class Publisher:
         observer: Callable[[], ObserverView],
         before: Mapping[str, LaneView],
         attending: Attending,
+        diary: Diary,
+        notes_left: Mapping[str, tuple[Note, ...]],
+        config_file: ConfigFile,
         last_agent: LastAgent | None,
         is_for_all: bool,
     ) -> None:
@@ -134,7 +139,10 @@ class Publisher:
         self._attempts = attempts
         self._observer = observer
         self._before = before
-        self._attending = attending
+        self.attending = attending
+        self._diary = diary
+        self._notes_left = notes_left
+        self._config_file = config_file
         self._last_agent = last_agent
         self._is_for_all = is_for_all
         self._destinations = {lane_id: lane.ports.transport.describe() for lane_id, lane in engine.lanes.items()}
@@ -146,8 +154,10 @@ class Publisher:
         self._judgement = Every(parts.clock, parts.pace.attend_every_s)
         self._on_nas: dict[str, Every] = {}
 
-    def on_move(self, record: RunRecord) -> None:
+    def on_move(self, record: RunRecord, move: Move) -> None:
         self._unsynced.moved(record)
+        self.attending.take_up(record)
+        self._diary.on_move(record, move)
 
     # --- who holds the folder ----------------------------------------------------------------------------------------
 
@@ -174,8 +184,16 @@ class Publisher:
             now=now,
             observer=observer,
             before=self._before,
-            first_seen=self._attending.first_seen,
+            first_seen=self.attending.first_seen,
+            notes_before=self._notes_before(),
+            config_changed_at=self._config_file.changed_at(),
         )
+
+    def _notes_before(self) -> Mapping[str, tuple[Note, ...]]:
+        """Return what an earlier agent noted of runs that were not looked at since; what was looked at is forgotten for good."""
+        looked_at = self._engine.view.told.runs
+        self._notes_left = {job_id: notes for job_id, notes in self._notes_left.items() if job_id not in looked_at}
+        return self._notes_left
 
     def progress(self) -> dict[str, ProgressView]:
         """Return job id → how far its work is."""
@@ -205,7 +223,7 @@ class Publisher:
 
     def problems(self, *, is_last: bool = False) -> tuple[Problem, ...]:
         """Return what needs a person now, by what this agent knows."""
-        return self._attending.problems(
+        return self.attending.problems(
             self.snapshot(),
             agent=Ending() if is_last else Working(),
             paused=paused_of(self._engine),
@@ -217,7 +235,7 @@ class Publisher:
         if not self._judgement.is_time():
             return []
         began_s = self._parts.clock.monotonic_s()
-        news = self._attending.news(self.problems())
+        news = self.attending.news(self.problems())
         took_s = self._parts.clock.monotonic_s() - began_s
         self._judgement.every_s = max(self._parts.pace.attend_every_s, LIVE_DUTY * took_s)
         return news
@@ -258,6 +276,7 @@ class Publisher:
         data = (json.dumps(said.to_json(), indent=2) + "\n").encode()
         path = StateLayout(self._parts.state_dir).heartbeat
         self._attempts.write(path.name, lambda: write_atomically(path, data, mode=0o600))
+        self._attempts.write(self._diary.path.name, self._diary.save)
         return data
 
     def beat_in_time(self) -> None:

@@ -41,12 +41,19 @@ def snapshot_of(
     observer: ObserverView,
     before: Mapping[str, LaneView],
     first_seen: Mapping[str, datetime],
+    notes_before: Mapping[str, tuple[Note, ...]],
+    config_changed_at: datetime | None,
 ) -> Snapshot:
-    """Return what the engine knows beside the records. May be called from any thread. `first_seen`: see Snapshot."""
+    """Return what the engine knows beside the records. May be called from any thread.
+
+    `first_seen`, `config_changed_at`: see Snapshot. `notes_before`: by job id, what an earlier agent noted of runs that were not
+    looked at since.
+    """
     view = engine.view
     waiting: dict[str, str] = {}
     run_problems: dict[str, Note] = {}
     refusals: dict[str, Note] = {}
+    notes = {job_id: of_run for job_id, of_run in notes_before.items() if job_id not in view.told.runs}
     unreadable: dict[str, UnreadableView] = {}
     for job_id, run in view.told.runs.items():
         if run.reason:
@@ -56,6 +63,8 @@ def snapshot_of(
         refused = refusal(run.findings)
         if refused is not None and (record := runs.get(job_id)) is not None and record.state is RunState.BLOCKED:
             refusals[job_id] = Note(refused[0].value, refused[1])
+        if run.notes:
+            notes[job_id] = run.notes
         if run.unreadable and (record := runs.get(job_id)) is not None:
             unreadable[printable(record.run_path)] = UnreadableView(run.unreadable, run.unreadable_looks)
     return Snapshot(
@@ -71,6 +80,8 @@ def snapshot_of(
             for path, folder in view.told.folders.items()
         },
         refusals=refusals,
+        notes=notes,
+        config_changed_at=config_changed_at,
         first_seen=first_seen,
         orphans=tuple(orphan(place) for lane in view.lanes.values() for place in lane.orphans),
         refused_after_sync=_refused_after_sync(view.told, runs),

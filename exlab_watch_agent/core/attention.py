@@ -9,10 +9,13 @@ running agent's own (app/attending.py), or what the last agent left with a fresh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import assert_never
 
+from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import without_creation
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import HANGING, PROGRAM, Problem, about, command, rank
@@ -22,6 +25,7 @@ from exlab_watch_agent.core.run_problems import of_run
 from exlab_watch_agent.core.snapshot import LaneView, Snapshot
 from exlab_watch_agent.core.standing import Ending, Gone, Hanging, Moment, NeverRan, Standing, Working
 from exlab_watch_agent.core.text import age, counted, printable, utc_text
+from exlab_watch_agent.core.week import KEPT_FOR, Happening, Room, Week, full_in
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -42,6 +46,9 @@ DOES = {
 }
 """What an agent was doing with a run, in words."""
 RUNS_NAMED_MAX = 2
+REPAIRED = "copy_repaired"
+REPAIRS_MANY = 3
+"""So many damaged copies of one instrument in a week are no accident any more."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Situation:
 
     `runs`: the records of all runs of which anything may be told. `known_equipment`: ids that the config has. `paused`, `hold`:
     why nothing is decided, and why nothing is deleted. `flags`: what each of our commands needs behind it to find this agent.
+    `week`: what happened lately and is over, and how the disks fill. `roots`: equipment id → the folder of its runs.
     """
 
     at: Moment
@@ -61,6 +69,8 @@ class Situation:
     paused: str | None = None
     hold: str | None = None
     flags: str = ""
+    week: Week = field(default_factory=Week)
+    roots: Mapping[str, str] = field(default_factory=dict)
 
 
 def attention(situation: Situation) -> tuple[Problem, ...]:
@@ -73,7 +83,8 @@ def attention(situation: Situation) -> tuple[Problem, ...]:
 
 def judged(situation: Situation) -> list[Problem]:
     """Return the same in no order, and without a time where nothing tells since when."""
-    found = [*of_agent(situation), *_of_equipment(situation), *_of_folders(situation), *_of_runs(situation)]
+    found = [*of_agent(situation), *_of_equipment(situation), *_of_week(situation)]
+    found += [*_of_folders(situation), *_of_runs(situation)]
     return list({problem.id: problem for problem in reversed(found)}.values())
 
 
@@ -105,6 +116,10 @@ def of_agent(situation: Situation) -> list[Problem]:
         found.append(Problem("deletion_on_hold", AGENT, text, command("resolve", *words)))
     if situation.paused is not None:
         found.append(Problem("state_folder_full", AGENT, f"the agent is paused {situation.paused}", CHECK))
+    changed_at = situation.snapshot.config_changed_at
+    if changed_at is not None and situation.at.goes_on:
+        text = "the config file is newer than the one in force: check it, then start the agent again, which takes it in"
+        found.append(Problem("config_newer", AGENT, text, CHECK, since=changed_at))
     return found
 
 
@@ -203,27 +218,74 @@ def _seen(lane: LaneView, at: Moment) -> str:
     return f" (as an agent last saw it,{ago}{'; no agent is running' if at.is_ended else ''})"
 
 
+# --- the last week ---------------------------------------------------------------------------------------------------
+
+
+def _of_week(situation: Situation) -> Iterable[Problem]:
+    now, week = situation.at.now, situation.week
+    latest: dict[tuple[str, str, str], tuple[Happening, int]] = {}
+    for one in week.happened:
+        if timedelta(0) <= now - one.at <= KEPT_FOR:
+            key = one.code, one.equipment_id, one.run_path
+            latest[key] = one, latest.get(key, (one, 0))[1] + 1
+    repairs: Counter[str] = Counter()
+    for (code, equipment_id, path), (one, times) in latest.items():
+        repairs[equipment_id] += times if code == REPAIRED else 0
+        text = f"{printable(one.sentence)} (at {utc_text(one.at)}{f', {times} times this week' if times > 1 else ''})"
+        helps = about("show", path) if path else CHECK
+        yield Problem(code, path or equipment_id, text, helps, equipment_id, (path,) if path else (), one.at)
+    for equipment_id, times in repairs.items():
+        if times >= REPAIRS_MANY:
+            text = (
+                f"{times} copies of {equipment_id} were found damaged on the NAS within a week: that speaks of a bad disk or bad "
+                "memory, at the NAS or here; have both tested"
+            )
+            yield Problem("many_repairs", equipment_id, text, CHECK, equipment_id)
+    for equipment_id in sorted(situation.known_equipment):
+        yield from _of_disk("local_disk_filling", "the disk of its folder here", equipment_id, week.here, situation)
+        yield from _of_disk("nas_filling", "its destination on the NAS", equipment_id, week.there, situation)
+
+
+def _of_disk(
+    code: str, what: str, equipment_id: str, rooms: Mapping[str, tuple[Room, ...]], situation: Situation
+) -> Iterable[Problem]:
+    left = full_in(rooms.get(equipment_id, ()), now=situation.at.now)
+    if left is not None and left <= timedelta(seconds=situation.policy.disk_s):
+        text = f"{what} is full in {age(left.total_seconds())} at the rate of the last week: make room"
+        yield Problem(code, equipment_id, text, CHECK, equipment_id)
+
+
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
 def _of_folders(situation: Situation) -> Iterable[Problem]:
     snapshot, at = situation.snapshot, situation.at
-    equipment = {printable(record.run_path): record.equipment_id for record in situation.runs}
     for path, folder in snapshot.path_problems.items():
         mended = about("sync", path)
         yield Problem(
-            folder.code, path, printable(folder.message), mended, equipment.get(path), (path,), detail=folder.detail
+            folder.code,
+            path,
+            printable(folder.message),
+            mended,
+            _equipment_of(path, situation),
+            (path,),
+            detail=folder.detail,
         )
     for path, unreadable in snapshot.unreadable.items():
         if not at.goes_on or unreadable.looks >= UNREADABLE_LOOKS_TOLD:
             text = f"{printable(unreadable.message)} {READ_IT}"
-            yield Problem("unreadable", path, text, about("show", path), equipment.get(path), (path,))
+            yield Problem("unreadable", path, text, about("show", path), _equipment_of(path, situation), (path,))
     sealed = {record.run_path: record for record in situation.runs if record.is_sealed}
     for orphan in snapshot.orphans:
         known = sealed.get(orphan.run_path)
         text = printable(orphan.rule_detail if known is None else without_creation(known.destination))
         path, where = orphan.run_path, orphan.offending_path.partition("/")[0] or None
         yield Problem("orphan", path, text, about("show", path), where, (path,))
+
+
+def _equipment_of(path: str, situation: Situation) -> str | None:
+    place = place_of(path, situation.roots)
+    return place.equipment_id if place is not None else None
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

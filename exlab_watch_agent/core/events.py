@@ -247,13 +247,15 @@ class Whereabouts:
 class Scanned:
     """What a scan found of the root with the identity `volume`.
 
-    `gone`: known paths at which nothing is. `signalled`: runs whose signal has come.
+    `gone`: known paths at which nothing is. `signalled`: runs whose signal has come. `free_bytes`: on the disk of the root, None
+    where that cannot be told.
     """
 
     volume: str
     found: Differences
     gone: tuple[str, ...] = ()
     signalled: tuple[str, ...] = ()
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,10 +267,14 @@ class ScanFailed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The destination answered; `marker_id` is that of its root's marker. `is_put_back`: which was gone, and was placed again."""
+    """The destination answered; `marker_id` is that of its root's marker. `is_put_back`: which was gone, and was placed again.
+
+    `free_bytes`: there, where that was asked for and can be told.
+    """
 
     marker_id: str
     is_put_back: bool = False
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

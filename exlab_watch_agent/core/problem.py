@@ -47,6 +47,7 @@ TIERS: Mapping[str, Tier] = {
     "agent_stopped": Tier.NOTICE,
     "deletion_on_hold": Tier.RISK,
     "state_folder_full": Tier.NEEDS_YOU,
+    "config_newer": Tier.NEEDS_YOU,
     # an instrument, its folder and its destination
     "nas_unreachable": Tier.NEEDS_YOU,
     "destination_unbound": Tier.NEEDS_YOU,
@@ -55,6 +56,10 @@ TIERS: Mapping[str, Tier] = {
     "root_unavailable": Tier.NEEDS_YOU,
     "observer_degraded": Tier.NEEDS_YOU,
     "equipment_unknown": Tier.NEEDS_YOU,
+    "many_repairs": Tier.NEEDS_YOU,
+    "local_disk_filling": Tier.NEEDS_YOU,
+    "nas_filling": Tier.NEEDS_YOU,
+    "outage_ended": Tier.NOTICE,
     # a run in conflict
     "destination_occupied": Tier.NEEDS_YOU,
     "claimed_by_other_agent": Tier.NEEDS_YOU,
@@ -83,7 +88,13 @@ TIERS: Mapping[str, Tier] = {
     "status_unwritten": Tier.NEEDS_YOU,
     "run_problem": Tier.NEEDS_YOU,
     "stale": Tier.NEEDS_YOU,
+    "unproven": Tier.NEEDS_YOU,
     "under_way": Tier.NEEDS_YOU,
+    "override_malformed": Tier.NEEDS_YOU,
+    "override_unknown_class": Tier.NEEDS_YOU,
+    "override_expiring": Tier.NEEDS_YOU,
+    "override_dangling": Tier.NOTICE,
+    "copy_repaired": Tier.NOTICE,
     "synced_under_prior_policy": Tier.NOTICE,
 }
 """Every code → its tier. What a later version calls otherwise needs a person here."""

@@ -7,9 +7,11 @@ at which it was refused. Not here: what of an instrument or a folder is one (att
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from exlab_watch_agent.core.gate import Rule
+from exlab_watch_agent.core.notes import DANGLING, EXPIRING, MALFORMED, UNKNOWN_CLASS
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import FAILED, Problem, about, command
 from exlab_watch_agent.core.record import LastError, RunRecord
@@ -27,6 +29,10 @@ NOT_OVERRIDDEN = frozenset(
 )
 """Rules whose breach is to be mended: data would be damaged or stay behind, so no override is offered."""
 ADMITTED_NOW = Note("under_way", "the gate lets it through now, and the next agent that runs goes on with it")
+EXPIRY_TOLD = timedelta(days=7)
+OF_OVERRIDES = frozenset({MALFORMED, UNKNOWN_CLASS, EXPIRING, DANGLING})
+ONLY_HERE = CHART.on_a_push | {RunState.QUEUED}
+"""States of a run that is complete, on its way, and not proven yet."""
 NO_REASON = LastError("", "no reason is known")
 
 
@@ -38,6 +44,21 @@ def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment)
     if details := snapshot.refused_after_sync.get(record.job_id):
         text = "; ".join(printable(detail) for detail in details)
         yield _problem(record, "synced_under_prior_policy", text, about("show", record.run_path), is_dated=False)
+    for note in snapshot.notes.get(record.job_id, ()):
+        if note.due is None or _is_near(note.due, record, at):
+            yield _problem(record, note.code, printable(note.sentence), _shows(note, record), is_dated=False)
+
+
+def _is_near(due: datetime, record: RunRecord, at: Moment) -> bool:
+    """Whether an override lapses soon enough to be told: of a run that is still here."""
+    return record.state is not RunState.CLEANED and timedelta(0) < due - at.now <= EXPIRY_TOLD
+
+
+def _shows(note: Note, record: RunRecord) -> str:
+    """Return the command that shows more of a note."""
+    if note.code in OF_OVERRIDES:
+        return command("override", "list", shell_word(record.run_path))
+    return about("show", record.run_path)
 
 
 def _problem(
@@ -83,9 +104,17 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             yield _problem(record, "under_way", f"still queued and not pushed: {printable(reason)}", show)
         case RunState.SEALING if _has_failed(record, at):
             yield _problem(record, "seal_failed", message, show, kind=error.kind)
+        case state if state in ONLY_HERE and not record.is_sealed and _is_unproven(record, policy, at):
+            since = record.enqueued_at or record.entered_at
+            text = f"it has been complete since {utc_text(since)} and is only on this PC: see what it waits for"
+            yield replace(_problem(record, "unproven", text, show), since=since)
         case RunState.VERIFIED if record.last_error is not None:
             text = f"the last verify pass could not be finished: {message}"
             yield _problem(record, "audit_failed", text, about("verify", path), kind=error.kind)
+
+
+def _is_unproven(record: RunRecord, policy: Policy, at: Moment) -> bool:
+    return at.now - (record.enqueued_at or record.entered_at) > timedelta(seconds=policy.unproven_s)
 
 
 def _has_failed(record: RunRecord, at: Moment) -> bool:

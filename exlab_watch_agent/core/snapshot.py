@@ -221,6 +221,7 @@ class Snapshot:
     `lanes`: equipment id → view. `progress`, `waiting` (why it does not go on), `run_problems`, `refusals` (why the gate refuses
     it now), `refused_after_sync` (rules that a synced run breaks now) and `notes`: by job id. `unreadable` and `path_problems`
     (folders that are not a usable run): by path, as it is shown. `first_seen`: id of a problem → since when it has been one.
+    `config_changed_at`: when the config file was saved that the agent has not taken in, None where it has.
     `roots_away`: equipment id → why its folder cannot be looked through; a fresh look's, never written.
     """
 
@@ -238,6 +239,7 @@ class Snapshot:
     refusals: Mapping[str, Note] = field(default_factory=dict)
     notes: Mapping[str, tuple[Note, ...]] = field(default_factory=dict)
     first_seen: Mapping[str, datetime] = field(default_factory=dict)
+    config_changed_at: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -257,6 +259,7 @@ class Snapshot:
             "refusals": {job_id: note.to_json() for job_id, note in self.refusals.items()},
             "notes": {job_id: [note.to_json() for note in notes] for job_id, notes in self.notes.items()},
             "first_seen": {problem_id: time_text(at) for problem_id, at in self.first_seen.items()},
+            "config_changed_at": time_text(self.config_changed_at),
         }
 
     @classmethod
@@ -292,6 +295,7 @@ class Snapshot:
                 if isinstance(notes, list)
             },
             first_seen={name: at for name in first_seen if (at := moment(first_seen, name)) is not None},
+            config_changed_at=moment(left, "config_changed_at"),
         )
 
 

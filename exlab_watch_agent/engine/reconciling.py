@@ -18,6 +18,7 @@ from exlab_watch_agent.core.events import RunVanished, ScanFailed, Scanned
 from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
+from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.keys import key_of, work_key
 from exlab_watch_agent.engine.lane import Lane
@@ -112,6 +113,8 @@ class Reconciling:
         found = result.found
         if effect.is_full:
             lane.last_scan_at = self._bench.clock.now()
+            if result.free_bytes is not None:
+                lane.room_here = Room(lane.last_scan_at, result.free_bytes)
             self._runs.forget(lane)
         lane.orphans = tuple(found.orphans.values())
         lane.runs_seen = found.runs_total

@@ -31,6 +31,7 @@ from exlab_watch_agent.core.events import (
 from exlab_watch_agent.core.facts import IdentityChanged, OverrideFound, OverridesRemoved, RunMoved, Transition
 from exlab_watch_agent.core.gate import blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileSignature
+from exlab_watch_agent.core.notes import notes_of
 from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.snapshot import Note
@@ -40,7 +41,7 @@ from exlab_watch_agent.engine.keys import work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended, ScanWanted
-from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD, Views
+from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD, RunView, Views
 from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
@@ -257,12 +258,8 @@ class Runs:
             # Later states ask for the same fingerprint instead, so that a restart does not make runs settle again.
             completeness = settled(completeness, quiet_s=quiet_s, settle_s=self._bench.policy.settle_s)
         findings = mark_overrides(inspected.findings, seen.creation.overrides, now=self._bench.clock.now())
-        self.views.tell(
-            record.job_id,
-            replace(
-                view, unreadable="", unreadable_looks=0, problem=None, findings=findings, reason=completeness.reason
-            ),
-        )
+        notes = notes_of(findings, seen.creation.overrides)
+        self.views.tell(record.job_id, RunView(completeness.reason, findings=findings, notes=notes))
         memory.is_settling = inspected.completeness.is_complete and not completeness.is_complete
         if completeness != inspected.completeness:
             inspected = replace(inspected, completeness=completeness)

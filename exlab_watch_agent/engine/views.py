@@ -17,6 +17,7 @@ from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.gate import Finding, blocking
 from exlab_watch_agent.core.link import Answering, Away
 from exlab_watch_agent.core.snapshot import FolderProblem, Note
+from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.lane import Lane
 
 
@@ -25,7 +26,8 @@ class RunView:
     """What the last look at a run said.
 
     `reason`: why it is where it is; `problem`: what keeps it from its goal; `unreadable`: which part of it cannot be read
-    and why, and `unreadable_looks`: how many looks in a row said so, counted up to the number after which it is reported.
+    and why, and `unreadable_looks`: how many looks in a row said so, counted up to the number after which it is reported. `notes`:
+    what else is to be told of it.
     """
 
     reason: str = ""
@@ -33,11 +35,12 @@ class RunView:
     findings: tuple[Finding, ...] = ()
     unreadable: str = ""
     unreadable_looks: int = 0
+    notes: tuple[Note, ...] = ()
 
     @property
     def has_news(self) -> bool:
         """Whether there is anything in it that a person should know of a run that rests."""
-        return bool(self.problem or self.unreadable or blocking(self.findings))
+        return bool(self.problem or self.unreadable or self.notes or blocking(self.findings))
 
 
 NOTHING = RunView()
@@ -105,6 +108,8 @@ class LaneNow:
     last_success_at: datetime | None
     doubted_since: datetime | None
     answered_at: datetime | None
+    room_here: Room | None
+    room_there: Room | None
     runs_seen: int
     gone: frozenset[str]
     orphans: tuple[RunPlace, ...]
@@ -123,6 +128,8 @@ def lane_now(lane: Lane) -> LaneNow:
         last_success_at=lane.last_success_at,
         doubted_since=lane.doubted_since,
         answered_at=lane.answered_at,
+        room_here=lane.room_here,
+        room_there=lane.room_there,
         runs_seen=lane.runs_seen,
         gone=lane.gone,
         orphans=lane.orphans,

@@ -21,7 +21,7 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.run_problems import failed_attempt, refusal_of
 from exlab_watch_agent.core.snapshot import Snapshot, lanes_json
 from exlab_watch_agent.core.standing import Moment
-from exlab_watch_agent.core.text import counted, printable, unicode_text, utc_text
+from exlab_watch_agent.core.text import age, counted, printable, unicode_text, utc_text
 from exlab_watch_agent.core.ways_out import WayOut, ways_out
 from exlab_watch_agent.report.heartbeat import OldestUnsynced
 from exlab_watch_agent.statechart import CHART, RunState
@@ -156,6 +156,20 @@ def counts(records: Iterable[RunRecord]) -> dict[str, int]:
     """Return how many runs are in each state, only states that occur, in the chart's order."""
     found = Counter(record.state for record in records)
     return {state.value: found[state] for state in CHART.states if found[state]}
+
+
+def only_here(records: Iterable[RunRecord], *, now: datetime) -> str:
+    """Return how many runs and bytes are only on this PC, and how old the oldest is; quiet is not success."""
+    unproven = [record for record in records if record.sync_status not in ("synced", "cleaned")]
+    if not unproven:
+        return "every known run is proven on the NAS"
+    size = human_bytes(sum(record.bytes_total for record in unproven))
+    acquired = sum(1 for record in unproven if record.state is RunState.ACQUIRING)
+    growing = f" ({acquired} of them not complete yet)" if acquired else ""
+    oldest = min((record.discovered_at or record.entered_at for record in unproven), default=now)
+    amount = f"{counted(len(unproven), 'run')}, {size}"
+    verb = "is" if len(unproven) == 1 else "are"
+    return f"{amount}{growing} {verb} only on this PC, the oldest for {age((now - oldest).total_seconds())}"
 
 
 def history_json(moves: Sequence[Move]) -> list[dict[str, Any]]:

@@ -168,7 +168,13 @@ def test_a_config_that_is_not_there_or_no_yaml_is_said_so(lab: Lab, command: Com
 def test_without_any_config_status_still_answers_and_run_says_what_is_missing(tmp_path: Path, command: Command) -> None:
     (tmp_path / "state").mkdir()
     said = command("status", "--state-dir", str(tmp_path / "state"))
-    assert (said.code, said.out) == (0, "no agent is running\nno runs are known\n")
+    flags = f"--state-dir {tmp_path / 'state'}"
+    assert (said.code, said.out) == (
+        0,
+        "1 problem needs you\nevery known run is proven on the NAS\n"
+        "no agent has worked with this state folder yet, so nothing is copied\n"
+        f"    -> exlab-watch-agent run {flags}\nno runs are known\n",
+    )
     said = command("run")
     assert said.code == 2
     assert "config.yaml" in said.err
@@ -330,7 +336,8 @@ def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -
     run = lab.new_run()
     on("run", "--once")
     said = on("status")
-    first, helps, rest = said.out.split("\n", 2)
+    verdict, quiet, first, helps, rest = said.out.split("\n", 4)
+    assert (verdict, quiet) == ("nothing needs a person", "every known run is proven on the NAS")
     assert re.fullmatch(r"no agent is running since \S+: it was stopped in order", first)
     assert helps.startswith("    -> exlab-watch-agent run --config ")
     assert (said.code, rest) == (0, f"1 verified\nverified         {run}  (1 file, 19.5 KiB)\n")
@@ -474,7 +481,7 @@ def test_sync_says_in_one_sentence_why_a_run_is_not_synced(tmp_path: Path, comma
     assert "3.0" in said.err
     blocked = lab.new_run(files={"<id>": b"", "acquisition_complete.flag": b""})
     said = on("sync", str(blocked))
-    assert said.code == 3
+    assert said.code == 1
     assert "<id>" in said.err.splitlines()[-1]
     orphan = blocked.with_name("Run_2026-12-12T00-00")
     orphan.mkdir()

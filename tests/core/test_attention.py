@@ -12,6 +12,7 @@ from exlab_watch_agent.core.attention import Situation, attention
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import Finding, Rule, orphan
+from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import TIERS, Problem, Tier, verdict, worst
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.rollback import ELSEWHERE
@@ -37,6 +38,7 @@ from exlab_watch_agent.core.standing import (
     standing_of_holder,
 )
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED
+from exlab_watch_agent.core.week import Happening, Room, Week
 from exlab_watch_agent.statechart import RunState
 
 NOW = datetime(2026, 4, 18, 12, 0, 0, tzinfo=UTC)
@@ -53,7 +55,8 @@ def record(state: RunState, path: str = RUN, **members: Any) -> RunRecord:
 
 def situation(*records: RunRecord, agent: Standing = WORKING, **members: Any) -> Situation:
     known = members.pop("known_equipment", frozenset({"SCOPE_01"}))
-    beside = {name: members.pop(name) for name in ("paused", "hold", "flags", "policy") if name in members}
+    own = ("paused", "hold", "flags", "policy", "week")
+    beside = {name: members.pop(name) for name in own if name in members}
     at = moment_of(agent, NOW)
     return Situation(at, agent, records, Snapshot(**members), known_equipment=known, **beside)
 
@@ -80,6 +83,8 @@ DEGRADED = ObserverView("native", True, roots={"SCOPE_01": RootHealth("native", 
 OLD = NOW - 25 * HOUR
 SHOW, RETRY = f"exlab-watch-agent show {RUN}", f"exlab-watch-agent retry {RUN}"
 RULE = Rule.UNRESOLVED_PLACEHOLDER_TOKEN.value
+
+FILLING = (Room(NOW - 48 * HOUR, 3000), Room(NOW - HOUR, 1000))
 
 CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
     # what it is, all that is known, (tier, code), the command that helps
@@ -194,6 +199,64 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         situation(record(RunState.VERIFIED), refused_after_sync={f"job {RUN}": ("a name",)}),
         ("notice", "synced_under_prior_policy"),
         SHOW,
+    ),
+]
+
+
+CASES += [
+    (
+        "only here for too long",
+        situation(record(RunState.QUEUED, enqueued_at=NOW - 9 * HOUR)),
+        ("needs_you", "unproven"),
+        SHOW,
+    ),
+    (
+        "an override that has no effect",
+        situation(record(RunState.VERIFIED), notes={f"job {RUN}": (Note("override_malformed", "entry 1"),)}),
+        ("needs_you", "override_malformed"),
+        f"exlab-watch-agent override list {RUN}",
+    ),
+    (
+        "an override that lapses soon",
+        situation(record(RunState.VERIFIED), notes={f"job {RUN}": (Note("override_expiring", "it", NOW + 24 * HOUR),)}),
+        ("needs_you", "override_expiring"),
+        f"exlab-watch-agent override list {RUN}",
+    ),
+    (
+        "a soft finding",
+        situation(record(RunState.QUEUED), notes={f"job {RUN}": (Note("missing_required_field", "no project"),)}),
+        ("notice", "missing_required_field"),
+        SHOW,
+    ),
+    (
+        "another config",
+        situation(config_changed_at=NOW - HOUR),
+        ("needs_you", "config_newer"),
+        "exlab-watch-agent check",
+    ),
+    (
+        "a repair",
+        situation(week=Week((Happening(NOW - HOUR, "copy_repaired", "SCOPE_01", "it was damaged", RUN),))),
+        ("notice", "copy_repaired"),
+        SHOW,
+    ),
+    (
+        "an outage that ended",
+        situation(week=Week((Happening(NOW - HOUR, "outage_ended", "SCOPE_01", "it was away"),))),
+        ("notice", "outage_ended"),
+        "exlab-watch-agent check",
+    ),
+    (
+        "a disk that fills here",
+        situation(week=Week(here={"SCOPE_01": FILLING})),
+        ("needs_you", "local_disk_filling"),
+        "exlab-watch-agent check",
+    ),
+    (
+        "a NAS that fills",
+        situation(week=Week(there={"SCOPE_01": FILLING})),
+        ("needs_you", "nas_filling"),
+        "exlab-watch-agent check",
     ),
 ]
 
@@ -355,6 +418,54 @@ def test_the_runs_of_an_instrument_that_is_no_longer_configured_are_one_problem(
     (found,) = judged(*runs, known_equipment=frozenset({"SCOPE_02"}))
     assert (found.code, len(found.runs)) == ("equipment_unknown", 3)
     assert "its 3 runs" in found.sentence
+
+
+# --- a run that is only here, overrides, the week --------------------------------------------------------------------
+
+
+def test_a_run_is_told_as_only_here_after_the_hours_of_the_config_since_it_was_complete_and_not_once_it_is_sealed() -> (
+    None
+):
+    policy = Policy(unproven_s=3600)
+    for state in (RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_VERIFY, RunState.SEALING):
+        (told,) = judged(record(state, enqueued_at=NOW - 2 * HOUR), policy=policy)
+        assert (told.code, told.since) == ("unproven", NOW - 2 * HOUR)
+        assert judged(record(state, enqueued_at=NOW - HOUR), policy=policy) == []
+        assert judged(record(state, enqueued_at=NOW - 2 * HOUR, sealed_at=NOW - HOUR), policy=policy) == []
+    failing = record(RunState.QUEUED, enqueued_at=NOW - 2 * HOUR, attempts=3, last_error=LOST)
+    assert [one.code for one in judged(failing, policy=policy)] == ["attempt_failed"], "it says more"
+
+
+@pytest.mark.parametrize(
+    ("state", "due", "is_told"),
+    [
+        (RunState.VERIFIED, timedelta(days=7), True),
+        (RunState.VERIFIED, timedelta(days=7, seconds=1), False),
+        (RunState.VERIFIED, timedelta(0), False),
+        (RunState.CLEANED, timedelta(days=1), False),
+    ],
+)
+def test_an_override_that_lapses_is_told_a_week_before_and_while_the_run_is_here(
+    state: RunState, due: timedelta, is_told: bool
+) -> None:
+    notes = {f"job {RUN}": (Note("override_expiring", "it lapses", NOW + due),)}
+    assert [one.code for one in judged(record(state), notes=notes)] == ["override_expiring"] * is_told
+
+
+def test_three_repairs_of_one_instrument_in_a_week_speak_of_a_bad_disk() -> None:
+    repairs = [
+        Happening(NOW - days * 24 * HOUR, "copy_repaired", "SCOPE_01", "damaged", f"{RUN}-{days}") for days in (1, 2, 8)
+    ]
+    assert [one.code for one in judged(week=Week(tuple(repairs)))] == ["copy_repaired"] * 2, "the third is too old"
+    again = replace(repairs[0], at=NOW - HOUR)
+    found = judged(week=Week((*repairs, again)))
+    assert [one.code for one in found] == ["many_repairs", "copy_repaired", "copy_repaired"]
+    assert "3 copies of SCOPE_01" in found[0].sentence
+    assert any("2 times this week" in one.sentence for one in found)
+
+
+def test_a_config_that_is_newer_is_told_of_an_agent_that_runs_only() -> None:
+    assert [one.code for one in judged(agent=ENDING, config_changed_at=NOW)] == []
 
 
 # --- each once, since when, and by what it is known again ------------------------------------------------------------

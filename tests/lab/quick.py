@@ -17,6 +17,7 @@ QUICK = Pace(
     engine=engine.Pace(
         probe_first_s=0.3,
         probe_max_s=0.6,
+        probe_idle_s=1.0,
         doubt_first_s=0.3,
         doubt_max_s=0.6,
         second_scan_s=0.3,
