@@ -293,9 +293,8 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
     found = _words(event.comparison)
     if _is_equal(event):
         proven = _proven(record, event, policy=policy)
-        if event.seal_fault:
-            return _seal_missed(proven, event, now=now)
-        return Judgement(Trigger.PROVEN, found, proven.healed(at=now))
+        right = Judgement(Trigger.PROVEN, found, proven.healed(at=now))
+        return _seal_missed(proven, event, now=now) if event.seal_fault else right
     record = _noticed(record, event, now=now)
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
