@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -705,6 +706,159 @@ def test_the_owner_is_kept_so_that_people_can_go_on_editing(run: Path) -> None:
     JsonCreationFiles().set_sync_status(str(run), "synced")
     status = file_of(run).stat()
     assert (status.st_uid, status.st_gid) == (12345, 23456)
+
+
+ACL = "system.posix_acl_access"
+OWNER, USER, GROUP, MASK, OTHER, NOBODY = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """Return the bytes of a POSIX ACL: (tag, rights, id) each. Source: acl(5), <linux/posix_acl_xattr.h>."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+# The group may read only: the mask, which `stat` shows as the group's bits, belongs to the named user.
+WIZARD_MAY_WRITE = acl((OWNER, 6, NOBODY), (USER, 6, 4711), (GROUP, 4, NOBODY), (MASK, 6, NOBODY), (OTHER, 0, NOBODY))
+
+
+def mark(path: Path, name: str, value: bytes) -> None:
+    """Set an extended attribute, where the file system has such."""
+    if not hasattr(os, "setxattr"):
+        pytest.skip("there are no extended attributes here")
+    try:
+        os.setxattr(path, name, value)
+    except OSError as error:
+        pytest.skip(f"this file system keeps no {name}: {error}")
+
+
+def test_an_access_list_and_extended_attributes_are_kept(run: Path) -> None:
+    put(run, SAMPLE)
+    mark(file_of(run), ACL, WIZARD_MAY_WRITE)
+    mark(file_of(run), "user.lims.id", b"PROJ-0042\0\xff")
+    mark(file_of(run), "user.empty", b"")
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert os.getxattr(file_of(run), ACL) == WIZARD_MAY_WRITE, "the named user may still write, the group still may not"
+    assert os.getxattr(file_of(run), "user.lims.id") == b"PROJ-0042\0\xff"
+    assert os.getxattr(file_of(run), "user.empty") == b""
+    assert stat.S_IMODE(file_of(run).stat().st_mode) == 0o660
+    assert said == []
+
+
+def test_rights_that_the_folder_gives_to_new_files_do_not_come_onto_one_that_had_none_of_them(run: Path) -> None:
+    put(run, SAMPLE)
+    file_of(run).chmod(0o640)
+    mark(run / ".exlab-wizard", "system.posix_acl_default", WIZARD_MAY_WRITE)
+    JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert ACL not in os.listxattr(file_of(run))
+    assert stat.S_IMODE(file_of(run).stat().st_mode) == 0o640
+
+
+def test_an_access_list_that_cannot_be_kept_gives_nobody_more_than_before_and_is_said_once(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    mark(file_of(run), ACL, WIZARD_MAY_WRITE)
+    mark(file_of(run), "user.lims", b"1")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    said: list[str] = []
+    files = JsonCreationFiles(tell=said.append)
+    files.set_sync_status(str(run), "synced")
+    mode = stat.S_IMODE(file_of(run).stat().st_mode)
+    assert mode == 0o640, "what the mask allowed to the named user is not allowed to the group"
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert len(said) == 1
+    assert "creation.json" in said[0]
+    assert "access list (ACL)" in said[0]
+    assert "user.lims" in said[0]
+    monkeypatch.undo()
+    mark(file_of(run), ACL, WIZARD_MAY_WRITE)
+    mark(file_of(run), "user.lims", b"1")
+    monkeypatch.setattr(os, "setxattr", refuse)
+    files.set_sync_status(str(run), "pending")
+    assert len(said) == 1, "once for one reason"
+
+
+@pytest.mark.parametrize("call", ["listxattr", "getxattr"])
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EACCES, errno.EIO])
+def test_attributes_that_cannot_be_asked_for_never_lose_the_write(
+    run: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    put(run, SAMPLE)
+    mark(file_of(run), "user.lims", b"1")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr(os, call, refuse)
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert len(said) == (0 if (call, code) == ("listxattr", errno.EOPNOTSUPP) else 1), "having none is nothing to say"
+
+
+def test_where_the_platform_has_no_extended_attributes_a_write_goes_on_without(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    for call in ("listxattr", "getxattr", "setxattr", "removexattr"):
+        monkeypatch.delattr(os, call, raising=False)
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert said == []
+
+
+def test_an_owner_that_cannot_be_kept_is_said_and_the_write_is_made(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(run, SAMPLE)
+    if os.geteuid() == 0:
+        os.chown(file_of(run), 12345, 23456)
+    else:
+        pytest.skip("only root has files that belong to others here")
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert len(said) == 1
+    assert "owner 12345" in said[0]
+    assert "group 23456" in said[0]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has files that belong to others here"
+)
+@pytest.mark.parametrize("has_list", [False, True])
+def test_a_group_that_cannot_be_kept_gives_its_rights_to_no_other_group(
+    run: Path, monkeypatch: pytest.MonkeyPatch, has_list: bool
+) -> None:
+    put(run, SAMPLE)
+    file_of(run).chmod(0o664)
+    if has_list:
+        list_ = acl((OWNER, 6, NOBODY), (USER, 6, 4711), (GROUP, 6, NOBODY), (MASK, 6, NOBODY), (OTHER, 4, NOBODY))
+        mark(file_of(run), ACL, list_)
+    os.chown(file_of(run), -1, 23456)
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    JsonCreationFiles().set_sync_status(str(run), "synced")
+    status = file_of(run).stat()
+    assert status.st_gid != 23456
+    if has_list:
+        assert os.getxattr(file_of(run), ACL) == acl(
+            (OWNER, 6, NOBODY), (USER, 6, 4711), (GROUP, 4, NOBODY), (MASK, 6, NOBODY), (OTHER, 4, NOBODY)
+        )
+    else:
+        assert stat.S_IMODE(status.st_mode) == 0o644
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
