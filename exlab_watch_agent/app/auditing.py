@@ -17,7 +17,7 @@ from exlab_watch_agent.adapters.state.trail_log import lines_that_match
 from exlab_watch_agent.app.build import make_transport
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.core import heartbeat
-from exlab_watch_agent.core.anchors import Anchor, disagreements
+from exlab_watch_agent.core.anchors import Anchor
 from exlab_watch_agent.core.binding import accepted
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.record import RunRecord
@@ -30,24 +30,17 @@ CLAIMS_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """What a check of the trail found. `against`: what the anchors say against it. `asked`: how many anchors were there.
-
-    `unasked`: in words, what could not be asked, or was not.
-    """
+    """What a check of the trail found. `asked`: how many anchors there were. `unasked`: in words, what could not be asked."""
 
     chain: Chain
-    against: tuple[str, ...] = ()
     asked: int = 0
     unasked: tuple[str, ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        return not self.chain.breaks and not self.against
 
 
 def verify_folder(folder: Path) -> Audited:
     """Check a state folder, or a copy of one, by itself. Raises: StateFolderError."""
-    return _verified(folder, anchors_in(folder), ())
+    anchors = anchors_in(folder)
+    return Audited(read_chain(folder, anchors), len(anchors))
 
 
 def verify_here(site: Site) -> Audited:
@@ -70,14 +63,7 @@ def verify_here(site: Site) -> Audited:
             if transport is not None:
                 transport.close()
     # The anchors come first: an agent that writes meanwhile only makes the trail longer than they know.
-    return _verified(site.state_dir, anchors, unasked)
-
-
-def _verified(folder: Path, anchors: Sequence[Anchor], unasked: Sequence[str]) -> Audited:
-    chain = read_chain(folder, frozenset(anchor.position.seq for anchor in anchors))
-    last_seq = max([chain.last_seq, *(one.seq for one in chain.breaks)])
-    against = disagreements(anchors, last_seq=last_seq, digests=chain.digests)
-    return Audited(chain, against, len(anchors), tuple(unasked))
+    return Audited(read_chain(site.state_dir, anchors), len(anchors), tuple(unasked))
 
 
 def _anchors_at(

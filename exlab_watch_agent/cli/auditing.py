@@ -30,25 +30,25 @@ def verify(site: Site, folder: Path | None) -> int:
     chain = found.chain
     say(
         f"{chain.folder}: {counted(chain.lines, 'line')} in {counted(chain.segments, 'segment')}, from {chain.began_at[:19]}Z to "
-        f"{chain.ended_at[:19]}Z, the last is line {chain.last_seq} with BLAKE3 {chain.digest}"
+        f"{chain.ended_at[:19]}Z, the last is line {chain.head.seq} with BLAKE3 {chain.head.digest}"
     )
-    noted = set(chain.noted)
-    for one in chain.breaks[:BREAKS_SHOWN_MAX]:
-        say(f"BROKEN  {one.found}{' (the agent noted this when it found it)' if one in noted else ''}")
-    if len(chain.breaks) > BREAKS_SHOWN_MAX:
-        say(f"BROKEN  and {len(chain.breaks) - BREAKS_SHOWN_MAX} more such places")
-    for sentence in found.against:
+    broken = [f"{one.found} (an agent noted this when it found it)" for one in chain.accounted]
+    broken += [one.found for one in chain.breaks]
+    for sentence in (*broken[:BREAKS_SHOWN_MAX], *chain.against[:BREAKS_SHOWN_MAX]):
         say(f"BROKEN  {sentence}")
+    more = max(0, len(broken) - BREAKS_SHOWN_MAX) + max(0, len(chain.against) - BREAKS_SHOWN_MAX)
+    if more:
+        say(f"BROKEN  and {more} more such findings")
     for sentence in found.unasked:
         say(f"not asked  {sentence}")
     if chain.is_torn:
         say("behind the last line there is half of one, which a crash left or an agent is writing: it never counted")
     say(_verdict(found))
-    return ExitCode.FINE if found.holds else ExitCode.FAILED
+    return ExitCode.FINE if chain.is_whole else ExitCode.FAILED
 
 
 def _verdict(found: Audited) -> str:
-    if not found.holds:
+    if not found.chain.is_whole:
         return "the trail is not as it was written: keep this folder as it is, and compare it with its backups and with the NAS"
     knows = counted(found.asked, "anchor")
     if not found.asked:

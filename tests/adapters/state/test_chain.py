@@ -18,7 +18,7 @@ from exlab_watch_agent.adapters.state.chain import Chain, anchors_in, position_i
 from exlab_watch_agent.adapters.state.segments import finished
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.state.trail_log import Wanted, lines_that_match
-from exlab_watch_agent.core.anchors import Anchor, disagreements
+from exlab_watch_agent.core.anchors import Anchor
 from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import StateFolderError
@@ -59,20 +59,15 @@ def script(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def against(folder: Path, found: Chain) -> tuple[str, ...]:
-    return disagreements(anchors_in(folder), last_seq=found.last_seq, digests=found.digests)
-
-
 def checked(folder: Path) -> tuple[Chain, tuple[str, ...]]:
-    found = read_chain(folder, frozenset(anchor.position.seq for anchor in anchors_in(folder)))
-    return found, against(folder, found)
+    found = read_chain(folder, anchors_in(folder))
+    return found, found.against
 
 
 def test_a_whole_trail_holds_and_its_own_slots_agree(folder: Path) -> None:
     found, said = checked(folder)
-    assert (found.lines, found.last_seq, found.breaks, said) == (LINES, LINES, (), ())
-    assert found.state_folder
-    assert script(folder) == (0, f"every line chains; the last is line {LINES}, its BLAKE3 {found.digest}\n")
+    assert (found.lines, found.head.seq, found.breaks, said) == (LINES, LINES, (), ())
+    assert script(folder) == (0, f"every line chains; the last is line {LINES}, its BLAKE3 {found.head.digest}\n")
 
 
 def change(lines: list[bytes]) -> list[bytes]:
@@ -138,15 +133,14 @@ def test_a_trail_that_was_written_anew_with_a_valid_chain_is_told_by_its_anchors
     assert len(said) == 1
     assert "the store beside it knows another line 40" in said[0]
     outside = Anchor("the NAS", TrailPosition(20, "0" * 64))
-    again = read_chain(folder, {20})
-    assert disagreements([outside], last_seq=again.last_seq, digests=again.digests)
+    assert read_chain(folder, [outside]).against
 
 
 def test_a_break_that_the_agent_noted_is_a_break(tmp_path: Path) -> None:
     folder = shutil.copytree(GOLDEN, tmp_path / "state")
     found, _ = checked(folder)
-    assert [one.seq for one in found.breaks] == [14]
-    assert found.noted == found.breaks
+    assert [one.seq for one in found.accounted] == [14]
+    assert not found.is_whole
     assert found.segments > 2
     assert script(folder, "--fast")[0] == 1
 
@@ -155,7 +149,7 @@ def test_half_a_line_at_the_end_is_no_break(folder: Path) -> None:
     with (folder / "audit.jsonl").open("ab") as file:
         file.write(b'{"seq":41,"prev"')
     found, said = checked(folder)
-    assert (found.breaks, said, found.is_torn, found.last_seq) == ((), (), True, LINES)
+    assert (found.breaks, said, found.is_torn, found.head.seq) == ((), (), True, LINES)
     assert script(folder)[0] == 0
 
 
