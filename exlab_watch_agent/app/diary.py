@@ -1,4 +1,4 @@
-"""The diary of the last week in the state folder: repairs, outages that ended, and how much room the disks had.
+"""The diary of the last week in the state folder: outages that ended, and how much room the disks had.
 
 Decided here: what is written down when. What is kept, and what it amounts to, is core/week.py's. Nothing depends on the file: one
 that cannot be written or read costs notices, and nothing else. Only the engine's loop calls it.
@@ -13,14 +13,11 @@ from pathlib import Path
 
 from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.state.layout import StateLayout
-from exlab_watch_agent.core.attention import REPAIRED
 from exlab_watch_agent.core.problem import Problem
-from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.core.week import Happening, Week
 from exlab_watch_agent.engine.views import LaneNow
 from exlab_watch_agent.ports import Clock
-from exlab_watch_agent.statechart import Trigger
 
 OUTAGE_MIN = timedelta(minutes=1)
 OUTAGES = {"nas_unreachable": "the NAS", "root_unavailable": "its folder here"}
@@ -35,12 +32,6 @@ class Diary:
         self.week = read_week(state_dir)
         self._saved = self.week
         self._away: Mapping[str, Problem] = {}
-
-    def on_move(self, record: RunRecord, move: Move) -> None:
-        """Note that a copy was found damaged: what follows by itself is its repair."""
-        if move.trigger == Trigger.COPY_DAMAGED:
-            text = f"the copy on the NAS was found damaged ({move.reason}) and is replaced from the intact data here"
-            self._note(Happening(move.at, REPAIRED, record.equipment_id, text, record.run_path))
 
     def on_judged(self, found: Iterable[Problem]) -> None:
         """Note an outage that ended since the last judgement."""

@@ -16,6 +16,8 @@ class Pace:
 
     `live_every_s`: how often at most the live view is written. `attend_every_s`: how often it is judged what needs a person.
     `supervise_every_s`: how often the watching is looked after.
+    `inbox_every_s`: how often operators' requests are looked for that made no event. `heartbeat_every_s`,
+    `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers.
     """
 
     engine: engine.Pace = engine.PACE
@@ -25,6 +27,9 @@ class Pace:
     live_every_s: float = 0.5
     attend_every_s: float = 5.0
     supervise_every_s: float = 1.0
+    inbox_every_s: float = 1.0
+    heartbeat_every_s: float = 30.0
+    nas_heartbeat_every_s: float = 900.0
 
 
 PACE = Pace()

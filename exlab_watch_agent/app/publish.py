@@ -27,7 +27,7 @@ from exlab_watch_agent.app.snapshots import lanes_of, lanes_that_answer, paused_
 from exlab_watch_agent.core.effects import PlaceHeartbeat
 from exlab_watch_agent.core.events import HeartbeatPlaced
 from exlab_watch_agent.core.problem import Problem, verdict, worst
-from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.snapshot import LaneView, Note, ObserverView, ProgressView, SeenEarlier, Snapshot
 from exlab_watch_agent.core.standing import Ending, Working
 from exlab_watch_agent.core.text import utc_text
@@ -42,8 +42,6 @@ log = logging.getLogger(__name__)
 
 LIVE_DUTY = 50
 """Writing the live view takes at most one part in this many of the loop's time."""
-HEARTBEAT_EVERY_S = 30.0
-NAS_HEARTBEAT_EVERY_S = 15 * 60.0
 
 
 class Every:
@@ -150,14 +148,13 @@ class Publisher:
         self._paused: str | None = None
         self._shown: _Glance | None = None
         self._live = Every(parts.clock, parts.pace.live_every_s)
-        self._heartbeat = Every(parts.clock, HEARTBEAT_EVERY_S)
+        self._heartbeat = Every(parts.clock, parts.pace.heartbeat_every_s)
         self._judgement = Every(parts.clock, parts.pace.attend_every_s)
         self._on_nas: dict[str, Every] = {}
 
-    def on_move(self, record: RunRecord, move: Move) -> None:
+    def on_move(self, record: RunRecord) -> None:
         self._unsynced.moved(record)
         self.attending.take_up(record)
-        self._diary.on_move(record, move)
 
     # --- who holds the folder ----------------------------------------------------------------------------------------
 
@@ -280,13 +277,15 @@ class Publisher:
         return data
 
     def beat_in_time(self) -> None:
-        """Write it here every 30 s, and have it left on each NAS that answers every quarter of an hour."""
+        """Write it here at the pace of heartbeats, and have it left on each NAS that answers."""
         if not self._heartbeat.is_time():
             return
         self._holder_file.say(paused=self._paused)
         data = self.beat_here()
         for lane_id in lanes_that_answer(self._engine.view):
-            if self._on_nas.setdefault(lane_id, Every(self._parts.clock, NAS_HEARTBEAT_EVERY_S)).is_time():
+            if self._on_nas.setdefault(
+                lane_id, Every(self._parts.clock, self._parts.pace.nas_heartbeat_every_s)
+            ).is_time():
                 self._engine.place(self._on_nas_of(lane_id, data))
 
     def beat_everywhere(self) -> None:

@@ -9,7 +9,6 @@ running agent's own (app/attending.py), or what the last agent left with a fresh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -46,8 +45,7 @@ DOES = {
 }
 """What an agent was doing with a run, in words."""
 RUNS_NAMED_MAX = 2
-REPAIRED = "copy_repaired"
-REPAIRS_MANY = 3
+DAMAGES_MANY = 3
 """So many damaged copies of one instrument in a week are no accident any more."""
 
 
@@ -228,19 +226,10 @@ def _of_week(situation: Situation) -> Iterable[Problem]:
         if timedelta(0) <= now - one.at <= KEPT_FOR:
             key = one.code, one.equipment_id, one.run_path
             latest[key] = one, latest.get(key, (one, 0))[1] + 1
-    repairs: Counter[str] = Counter()
     for (code, equipment_id, path), (one, times) in latest.items():
-        repairs[equipment_id] += times if code == REPAIRED else 0
         text = f"{printable(one.sentence)} (at {utc_text(one.at)}{f', {times} times this week' if times > 1 else ''})"
         helps = about("show", path) if path else CHECK
         yield Problem(code, path or equipment_id, text, helps, equipment_id, (path,) if path else (), one.at)
-    for equipment_id, times in repairs.items():
-        if times >= REPAIRS_MANY:
-            text = (
-                f"{times} copies of {equipment_id} were found damaged on the NAS within a week: that speaks of a bad disk or bad "
-                "memory, at the NAS or here; have both tested"
-            )
-            yield Problem("many_repairs", equipment_id, text, CHECK, equipment_id)
     for equipment_id in sorted(situation.known_equipment):
         yield from _of_disk("local_disk_filling", "the disk of its folder here", equipment_id, week.here, situation)
         yield from _of_disk("nas_filling", "its destination on the NAS", equipment_id, week.there, situation)
@@ -299,6 +288,22 @@ def _of_runs(situation: Situation) -> Iterable[Problem]:
         else:
             nobody_s.setdefault(record.equipment_id, []).append(record)
     yield from _of_nobody_s(nobody_s)
+    yield from _of_damages(situation)
+
+
+def _of_damages(situation: Situation) -> Iterable[Problem]:
+    """Return that copies are damaged at a rate that is no accident, healed or not."""
+    damaged: dict[str, list[str]] = {}
+    for record in situation.runs:
+        found = [one for one in record.incidents if timedelta(0) <= situation.at.now - one.found_at <= KEPT_FOR]
+        damaged.setdefault(record.equipment_id, []).extend(record.run_path for _ in found)
+    for equipment_id, paths in damaged.items():
+        if len(paths) >= DAMAGES_MANY:
+            text = (
+                f"{len(paths)} times within a week a copy of {equipment_id} was found damaged on the NAS: that speaks of a bad "
+                "disk or bad memory, at the NAS or here; have both tested"
+            )
+            yield Problem("many_repairs", equipment_id, text, CHECK, equipment_id, tuple(sorted(set(paths))))
 
 
 def _of_nobody_s(records: Mapping[str, list[RunRecord]]) -> Iterable[Problem]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from exlab_watch_agent.core.text import utc_text
 
@@ -19,30 +19,30 @@ def time_text(moment: datetime | None) -> str | None:
     return utc_text(moment) if moment is not None else None
 
 
-def block(left: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def block(left: Mapping[str, object], key: str) -> Mapping[str, object]:
     found = left.get(key)
     return found if isinstance(found, dict) else {}
 
 
-def each(left: Mapping[str, Any], key: str, read: Callable[[Mapping[str, Any]], View]) -> dict[str, View]:
+def each(left: Mapping[str, object], key: str, read: Callable[[Mapping[str, object]], View]) -> dict[str, View]:
     return {name: read(found) for name, found in block(left, key).items() if isinstance(found, dict)}
 
 
-def texts(left: Mapping[str, Any], key: str) -> dict[str, str]:
+def texts(left: Mapping[str, object], key: str) -> dict[str, str]:
     return {name: found for name, found in block(left, key).items() if isinstance(found, str)}
 
 
-def text(left: Mapping[str, Any], key: str) -> str:
+def text(left: Mapping[str, object], key: str) -> str:
     found = left.get(key)
     return found if isinstance(found, str) else ""
 
 
-def number(left: Mapping[str, Any], key: str) -> int:
+def number(left: Mapping[str, object], key: str) -> int:
     found = left.get(key)
     return found if isinstance(found, int) else 0
 
 
-def moment(left: Mapping[str, Any], key: str) -> datetime | None:
+def moment(left: Mapping[str, object], key: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text(left, key))
     except ValueError:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from exlab_watch_agent.core.gate import Rule
+from exlab_watch_agent.core.incidents import IncidentKind
 from exlab_watch_agent.core.text import counted, shell_word, unicode_text, utc_text
 
 PROGRAM = "exlab-watch-agent"
@@ -46,6 +46,7 @@ TIERS: Mapping[str, Tier] = {
     "agent_never_ran": Tier.NEEDS_YOU,
     "agent_stopped": Tier.NOTICE,
     "deletion_on_hold": Tier.RISK,
+    **{kind.value: Tier.RISK for kind in IncidentKind},
     "state_folder_full": Tier.NEEDS_YOU,
     "config_newer": Tier.NEEDS_YOU,
     # an instrument, its folder and its destination
@@ -94,7 +95,7 @@ TIERS: Mapping[str, Tier] = {
     "override_unknown_class": Tier.NEEDS_YOU,
     "override_expiring": Tier.NEEDS_YOU,
     "override_dangling": Tier.NOTICE,
-    "copy_repaired": Tier.NOTICE,
+    "repaired": Tier.NOTICE,
     "synced_under_prior_policy": Tier.NOTICE,
 }
 """Every code → its tier. What a later version calls otherwise needs a person here."""
@@ -126,7 +127,7 @@ class Problem:
     @property
     def id(self) -> str:
         """What it is called as long as it lasts: of what it is and about what, and of nothing that changes meanwhile."""
-        named = "\0".join((self.code, self.equipment_id or "", self.subject))
+        named = "\0".join((self.code, self.equipment_id or "", self.subject, self.detail.get("incident", "")))
         return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:ID_LENGTH]
 
     @property
@@ -138,7 +139,7 @@ class Problem:
         is_of_gate = self.code == "synced_under_prior_policy"
         return Severity.HARD if is_of_gate or self.tier is not Tier.NOTICE else Severity.SOFT
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "id": self.id,
             "code": self.code,

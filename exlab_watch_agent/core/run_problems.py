@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from exlab_watch_agent.core.gate import Rule
+from exlab_watch_agent.core.incidents import IncidentKind
 from exlab_watch_agent.core.notes import DANGLING, EXPIRING, MALFORMED, UNKNOWN_CLASS
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import FAILED, Problem, about, command
@@ -33,12 +34,19 @@ EXPIRY_TOLD = timedelta(days=7)
 OF_OVERRIDES = frozenset({MALFORMED, UNKNOWN_CLASS, EXPIRING, DANGLING})
 ONLY_HERE = CHART.on_a_push | {RunState.QUEUED}
 """States of a run that is complete, on its way, and not proven yet."""
+REPAIRS_TOLD_FOR = timedelta(days=7)
+_IN_WORDS = {
+    IncidentKind.COPY_DAMAGED: "the copy on the NAS was found damaged",
+    IncidentKind.COPY_UNREADABLE: "the copy on the NAS could not be read back",
+    IncidentKind.SEAL_ALTERED: "the data on the NAS were right, but the seal of the copy was not",
+}
 NO_REASON = LastError("", "no reason is known")
 
 
 def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Iterable[Problem]:
     """Return all that is to be told of a run whose equipment is configured."""
     yield from _of_state(record, snapshot, policy=policy, at=at)
+    yield from _of_incidents(record, at)
     if note := snapshot.run_problems.get(record.job_id):
         yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
     if details := snapshot.refused_after_sync.get(record.job_id):
@@ -59,6 +67,19 @@ def _shows(note: Note, record: RunRecord) -> str:
     if note.code in OF_OVERRIDES:
         return command("override", "list", shell_word(record.run_path))
     return about("show", record.run_path)
+
+
+def _of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
+    """Return what was proven wrong with the copy: each incident that is not healed, and the repairs of the last week."""
+    for one in record.incidents:
+        what = f"{_IN_WORDS[one.kind]} on {utc_text(one.found_at)}: {printable(one.what)}"
+        show = about("show", record.run_path)
+        if one.healed_at is None:
+            found = _problem(record, one.kind.value, f"{what}; it is not healed yet", show)
+            yield replace(found, since=one.found_at, detail={"incident": one.id})
+        elif at.now - one.healed_at <= REPAIRS_TOLD_FOR:
+            found = _problem(record, "repaired", f"{what}; it was right again on {utc_text(one.healed_at)}", show)
+            yield replace(found, since=one.healed_at, detail={"incident": one.id})
 
 
 def _problem(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule, Tier
 from exlab_watch_agent.core.members import block, each, moment, number, text, texts, time_text
@@ -49,7 +48,7 @@ class LaneView:
     answered_at: datetime | None = None
     seen_earlier: SeenEarlier | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "destination": self.destination,
             "waiting_since": time_text(self.waiting_since),
@@ -65,7 +64,7 @@ class LaneView:
         }
 
     @classmethod
-    def from_json(cls, left: Mapping[str, Any]) -> LaneView:
+    def from_json(cls, left: Mapping[str, object]) -> LaneView:
         return cls(
             destination=text(left, "destination"),
             waiting_since=moment(left, "waiting_since"),
@@ -97,7 +96,7 @@ class RootHealth:
     let_go: int = 0
     canary: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "kind": self.kind,
             "degraded": self.is_degraded,
@@ -110,7 +109,7 @@ class RootHealth:
         }
 
     @classmethod
-    def from_json(cls, left: Mapping[str, Any]) -> RootHealth:
+    def from_json(cls, left: Mapping[str, object]) -> RootHealth:
         return cls(
             kind=text(left, "kind"),
             is_degraded=bool(left.get("degraded")),
@@ -133,7 +132,7 @@ class ObserverView:
     watches_allowed: int | None = None
     roots: Mapping[str, RootHealth] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "kind": self.kind,
             "degraded": self.is_degraded,
@@ -143,7 +142,7 @@ class ObserverView:
         }
 
     @classmethod
-    def from_json(cls, left: Mapping[str, Any]) -> ObserverView:
+    def from_json(cls, left: Mapping[str, object]) -> ObserverView:
         return cls(
             kind=text(left, "kind") or SCAN,
             is_degraded=bool(left.get("degraded")),
@@ -161,11 +160,11 @@ class ProgressView:
     files_done: int = 0
     seconds: float = 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"bytes_done": self.bytes_done, "files_done": self.files_done, "seconds": round(self.seconds, 1)}
 
     @classmethod
-    def from_json(cls, left: Mapping[str, Any]) -> ProgressView:
+    def from_json(cls, left: Mapping[str, object]) -> ProgressView:
         seconds = left.get("seconds")
         return cls(
             bytes_done=number(left, "bytes_done"),
@@ -181,11 +180,11 @@ class UnreadableView:
     message: str
     looks: int = 1
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"message": printable(self.message), "looks": self.looks}
 
     @classmethod
-    def from_json(cls, left: Mapping[str, Any]) -> UnreadableView:
+    def from_json(cls, left: Mapping[str, object]) -> UnreadableView:
         return cls(text(left, "message"), number(left, "looks"))
 
 
@@ -206,11 +205,11 @@ class Note:
     sentence: str
     due: datetime | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"code": self.code, "sentence": printable(self.sentence), "due": time_text(self.due)}
 
     @classmethod
-    def from_json(cls, left: Mapping[str, Any]) -> Note:
+    def from_json(cls, left: Mapping[str, object]) -> Note:
         return cls(text(left, "code"), text(left, "sentence"), moment(left, "due"))
 
 
@@ -241,7 +240,7 @@ class Snapshot:
     first_seen: Mapping[str, datetime] = field(default_factory=dict)
     config_changed_at: datetime | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "schema": 1,
             "at": time_text(self.at),
@@ -299,11 +298,11 @@ class Snapshot:
         )
 
 
-def lanes_json(lanes: Mapping[str, LaneView]) -> dict[str, Any]:
+def lanes_json(lanes: Mapping[str, LaneView]) -> dict[str, object]:
     return {equipment_id: lane.to_json() for equipment_id, lane in lanes.items()}
 
 
-def _folder_problems(left: Mapping[str, Any]) -> dict[str, FolderProblem]:
+def _folder_problems(left: Mapping[str, object]) -> dict[str, FolderProblem]:
     codes = block(left, "path_codes")
     found: dict[str, FolderProblem] = {}
     for path, message in texts(left, "path_problems").items():
@@ -313,19 +312,25 @@ def _folder_problems(left: Mapping[str, Any]) -> dict[str, FolderProblem]:
     return found
 
 
-def _findings(left: Iterable[Any]) -> Iterable[Finding]:
+def _findings(left: Iterable[object]) -> Iterable[Finding]:
     for found in left:
+        if not isinstance(found, dict) or any(not isinstance(found.get(name), str) for name in FINDING_TEXTS):
+            continue
         try:
-            yield Finding(
-                rule=Rule(found["rule"]),
-                tier=Tier(found["tier"]),
-                run_path=found["run_path"],
-                offending_path=found["offending_path"],
-                offending_kind=OffendingKind(found["offending_kind"]),
-                matched_token=found["matched_token"],
-                rule_detail=found["rule_detail"],
-                synced_under_prior_policy=bool(found.get("synced_under_prior_policy")),
-                override_active=bool(found.get("override_active")),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
+            rule, tier, kind = Rule(found["rule"]), Tier(found["tier"]), OffendingKind(found["offending_kind"])
+        except ValueError:
             continue  # of a rule that this version does not have
+        yield Finding(
+            rule=rule,
+            tier=tier,
+            run_path=found["run_path"],
+            offending_path=found["offending_path"],
+            offending_kind=kind,
+            matched_token=found["matched_token"],
+            rule_detail=found["rule_detail"],
+            synced_under_prior_policy=bool(found.get("synced_under_prior_policy")),
+            override_active=bool(found.get("override_active")),
+        )
+
+
+FINDING_TEXTS = ("rule", "tier", "run_path", "offending_path", "offending_kind", "matched_token", "rule_detail")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from exlab_watch_agent.core.members import block, moment, number, text, time_text
 
@@ -30,7 +29,7 @@ class Happening:
     sentence: str
     run_path: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "at": time_text(self.at),
             "code": self.code,
@@ -47,7 +46,7 @@ class Room:
     at: datetime
     free_bytes: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"at": time_text(self.at), "free_bytes": self.free_bytes}
 
 
@@ -70,7 +69,7 @@ class Week:
             return self
         return replace(self, here=local, there=remote)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "schema": 1,
             "happened": [happening.to_json() for happening in self.happened],
@@ -112,7 +111,7 @@ def full_in(rooms: tuple[Room, ...], *, now: datetime) -> timedelta | None:
     return min(span * (last.free_bytes / used), timedelta(days=36_500))
 
 
-def _happenings(left: list[Any]) -> list[Happening]:
+def _happenings(left: list[object]) -> list[Happening]:
     found: list[Happening] = []
     for one in left:
         if isinstance(one, dict) and (at := moment(one, "at")) is not None:
@@ -121,7 +120,7 @@ def _happenings(left: list[Any]) -> list[Happening]:
     return found
 
 
-def _rooms(left: Mapping[str, Any]) -> dict[str, tuple[Room, ...]]:
+def _rooms(left: Mapping[str, object]) -> dict[str, tuple[Room, ...]]:
     found: dict[str, tuple[Room, ...]] = {}
     for name, rooms in left.items():
         listed = [one for one in rooms if isinstance(one, dict)] if isinstance(rooms, list) else []

@@ -12,6 +12,7 @@ from exlab_watch_agent.core.attention import Situation, attention
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import Finding, Rule, orphan
+from exlab_watch_agent.core.incidents import IncidentKind, incident_of
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import TIERS, Problem, Tier, verdict, worst
 from exlab_watch_agent.core.record import LastError, RunRecord
@@ -84,6 +85,9 @@ OLD = NOW - 25 * HOUR
 SHOW, RETRY = f"exlab-watch-agent show {RUN}", f"exlab-watch-agent retry {RUN}"
 RULE = Rule.UNRESOLVED_PLACEHOLDER_TOKEN.value
 
+DAMAGE = incident_of(
+    IncidentKind.COPY_DAMAGED, found_by="job/7", found_at=NOW - HOUR, what="a.bin differs", files=["a.bin"]
+)
 FILLING = (Room(NOW - 48 * HOUR, 3000), Room(NOW - HOUR, 1000))
 
 CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
@@ -235,9 +239,15 @@ CASES += [
         "exlab-watch-agent check",
     ),
     (
+        "a damaged copy",
+        situation(record(RunState.QUEUED, incidents=(DAMAGE,))),
+        ("risk", "copy_damaged"),
+        SHOW,
+    ),
+    (
         "a repair",
-        situation(week=Week((Happening(NOW - HOUR, "copy_repaired", "SCOPE_01", "it was damaged", RUN),))),
-        ("notice", "copy_repaired"),
+        situation(record(RunState.VERIFIED, incidents=(replace(DAMAGE, healed_at=NOW),))),
+        ("notice", "repaired"),
         SHOW,
     ),
     (
@@ -452,16 +462,31 @@ def test_an_override_that_lapses_is_told_a_week_before_and_while_the_run_is_here
     assert [one.code for one in judged(record(state), notes=notes)] == ["override_expiring"] * is_told
 
 
-def test_three_repairs_of_one_instrument_in_a_week_speak_of_a_bad_disk() -> None:
-    repairs = [
-        Happening(NOW - days * 24 * HOUR, "copy_repaired", "SCOPE_01", "damaged", f"{RUN}-{days}") for days in (1, 2, 8)
-    ]
-    assert [one.code for one in judged(week=Week(tuple(repairs)))] == ["copy_repaired"] * 2, "the third is too old"
-    again = replace(repairs[0], at=NOW - HOUR)
-    found = judged(week=Week((*repairs, again)))
-    assert [one.code for one in found] == ["many_repairs", "copy_repaired", "copy_repaired"]
-    assert "3 copies of SCOPE_01" in found[0].sentence
-    assert any("2 times this week" in one.sentence for one in found)
+def test_damage_is_told_as_a_risk_until_it_is_healed_and_then_as_a_notice_for_a_week() -> None:
+    (found,) = judged(record(RunState.QUEUED, incidents=(DAMAGE,)))
+    assert (found.since, found.detail) == (NOW - HOUR, {"incident": "job/7"})
+    assert found.sentence == (
+        "the copy on the NAS was found damaged on 2026-04-18T11:00:00Z: a.bin differs; it is not healed yet"
+    )
+    for days, told in ((0, ["repaired"]), (7, ["repaired"]), (8, [])):
+        healed = replace(DAMAGE, healed_at=NOW - timedelta(days=days), healed_by="job/9")
+        assert [one.code for one in judged(record(RunState.VERIFIED, incidents=(healed,)))] == told
+    twice = (DAMAGE, replace(DAMAGE, id="job/9"))
+    assert len(judged(record(RunState.QUEUED, incidents=twice))) == 2, "each incident is one problem"
+
+
+def test_three_damages_of_one_instrument_in_a_week_speak_of_a_bad_disk() -> None:
+    def damaged(number: int, days: int) -> RunRecord:
+        found_at = NOW - timedelta(days=days)
+        healed = replace(DAMAGE, id=f"job/{number}", found_at=found_at, healed_at=found_at)
+        return record(RunState.VERIFIED, f"{RUN}-{number}", incidents=(healed,))
+
+    old = [damaged(number, days) for number, days in enumerate((1, 2, 8))]
+    assert [one.code for one in judged(*old)] == ["repaired"] * 2, "the third is too old"
+    found = judged(*old, damaged(3, 0))
+    assert [one.code for one in found] == ["many_repairs", *["repaired"] * 3]
+    assert found[0].sentence.startswith("3 times within a week a copy of SCOPE_01 was found damaged on the NAS")
+    assert found[0].runs == (f"{RUN}-0", f"{RUN}-1", f"{RUN}-3")
 
 
 def test_a_config_that_is_newer_is_told_of_an_agent_that_runs_only() -> None:

@@ -59,7 +59,7 @@ def test_what_happened_is_kept_for_a_week() -> None:
 
 def test_what_is_written_is_read_back() -> None:
     week = Week(
-        (Happening(NOW, "copy_repaired", "A", "it was damaged", "/run"),),
+        (Happening(NOW, "outage_ended", "A", "it was damaged", "/run"),),
         {"A": (Room(NOW, 10),)},
         {"A": (Room(NOW, 5),)},
     )

@@ -66,7 +66,7 @@ def test_what_is_written_is_read_back_as_it_was() -> None:
 
 def test_the_keys_of_the_live_view_are_those_that_were_pinned() -> None:
     golden = json.loads((GOLDEN / "live.golden.json").read_text(encoding="utf-8"))
-    document = a_full_one().to_json()
+    document: Any = a_full_one().to_json()
     assert list(document) == list(golden)
     assert list(document["lanes"]["A"]) == list(golden["lanes"]["SCOPE_01"])
     assert list(document["lanes"]["B"]) == [*golden["lanes"]["SCOPE_01"], "at"]
