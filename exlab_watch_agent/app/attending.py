@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.core.attention import Situation, completed, judged
 from exlab_watch_agent.core.policy import Policy
@@ -18,7 +19,7 @@ from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.snapshot import Snapshot
 from exlab_watch_agent.core.standing import Ending, Standing, Working, moment_of
 from exlab_watch_agent.engine.loop import Engine
-from exlab_watch_agent.ports import Clock, RunStore
+from exlab_watch_agent.ports import Clock
 from exlab_watch_agent.report.problems import Fold, folded, need_a_person, one_line
 from exlab_watch_agent.statechart import CHART
 
@@ -106,6 +107,7 @@ class Attending:
             self._concern.flags,
             self._diary.week,
             self._concern.roots,
+            self._store.dismissals,
         )
         found = judged(situation)
         now = situation.at.now

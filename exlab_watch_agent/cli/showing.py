@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say
 from exlab_watch_agent.core.attention import of_agent, why_lane_waits, why_root_waits, with_flags
-from exlab_watch_agent.core.problem import Problem, verdict
+from exlab_watch_agent.core.problem import verdict
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth, Snapshot
 from exlab_watch_agent.core.text import age, counted, printable
-from exlab_watch_agent.report.problems import folded, lines
 from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
     RunInFull,
@@ -27,11 +25,6 @@ from exlab_watch_agent.report.status import (
 )
 
 EXTRA_SHOWN_MAX = 3
-
-
-def print_problems(found: Sequence[Problem], *, flags: str) -> None:
-    for line in lines(folded(found, flags=flags)):
-        say(line)
 
 
 # --- status ----------------------------------------------------------------------------------------------------------

@@ -26,12 +26,21 @@ from exlab_watch_agent.app.pace import Pace
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli.saying import say, say_aside
 from exlab_watch_agent.core.attention import with_flags
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Command, LookAt, ScanRoots, Sync
+from exlab_watch_agent.core.commands import (
+    AcceptMachine,
+    AcceptTrail,
+    Command,
+    LookAt,
+    Retry,
+    RetryAll,
+    ScanRoots,
+    Sync,
+)
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.problem import command as command_of
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.standing import Moment
-from exlab_watch_agent.core.text import counted, printable
+from exlab_watch_agent.core.text import counted, printable, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import exit_code, folded, need_a_person, one_line
 from exlab_watch_agent.report.status import counts, sentence
@@ -231,6 +240,37 @@ def _agent_for(site: Site, run_paths: frozenset[str], narrator: Narrator) -> Age
     """Return an agent that looks after these runs only."""
     scope = Scope(only=run_paths, is_watching=False)
     return Agent(site.settings, state_dir=site.state, scope=scope, on_move=narrator.on_move, flags=site.flags)
+
+
+def known(site: Site, word: str) -> tuple[str, RunRecord]:
+    """Return path and record of a run that is known. Raises: AgentError, RunNotFoundError."""
+    path, record = site.find_run(word)
+    if record is None:
+        raise AgentError(
+            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
+        )
+    return path, record
+
+
+def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
+    """Try these runs again, or every failed one; return the exit code. Raises: ConfigError, RunNotFoundError."""
+    if is_all == bool(words):
+        raise ConfigError("Name the runs to try again, or give --all.")
+    if is_all:
+        failed = frozenset(r.run_path for r in site.records.values() if r.state is RunState.FAILED)
+        if not failed:
+            say("no run has failed")
+            return ExitCode.FINE
+        return act(site, RetryAll(operator_here()), run_paths=failed)
+    named = [known(site, word) for word in words]  # a mistyped name stops all before anything is done
+    codes: list[int] = []
+    for path, record in named:
+        try:
+            codes.append(act(site, Retry(operator_here(), job_id=record.job_id), run_paths=frozenset({path})))
+        except AgentError as error:
+            say_aside(str(error))
+            codes.append(ExitCode.FAILED)
+    return max(codes)
 
 
 def accept(site: Site, command: AcceptTrail | AcceptMachine) -> int:

@@ -17,7 +17,7 @@ from typing import assert_never
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import without_creation
 from exlab_watch_agent.core.policy import Policy
-from exlab_watch_agent.core.problem import HANGING, PROGRAM, Problem, about, command, rank
+from exlab_watch_agent.core.problem import HANGING, PROGRAM, Dismissal, Problem, about, command, rank
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.core.run_problems import of_run
@@ -56,6 +56,7 @@ class Situation:
     `runs`: the records of all runs of which anything may be told. `known_equipment`: ids that the config has. `paused`, `hold`:
     why nothing is decided, and why nothing is deleted. `flags`: what each of our commands needs behind it to find this agent.
     `week`: what happened lately and is over, and how the disks fill. `roots`: equipment id → the folder of its runs.
+    `dismissals`: by the id of a problem.
     """
 
     at: Moment
@@ -69,6 +70,7 @@ class Situation:
     flags: str = ""
     week: Week = field(default_factory=Week)
     roots: Mapping[str, str] = field(default_factory=dict)
+    dismissals: Mapping[str, Dismissal] = field(default_factory=dict)
 
 
 def attention(situation: Situation) -> tuple[Problem, ...]:
@@ -93,7 +95,13 @@ def completed(found: Iterable[Problem], situation: Situation) -> tuple[Problem, 
 
 def _complete(problem: Problem, situation: Situation) -> Problem:
     since = problem.since or situation.snapshot.first_seen.get(problem.id, situation.at.now)
-    return replace(problem, since=since, command=with_flags(problem.command, situation.flags))
+    helps = with_flags(problem.command, situation.flags)
+    dismissal = situation.dismissals.get(problem.id)
+    if dismissal is None or not dismissal.holds(problem, now=situation.at.now):
+        return replace(problem, since=since, command=helps)
+    until = utc_text(dismissal.until) if dismissal.until is not None else ""
+    told = {"dismissed_by": dismissal.by, "dismissed_reason": dismissal.reason, "dismissed_until": until}
+    return replace(problem, since=since, command=helps, is_dismissed=True, detail={**problem.detail, **told})
 
 
 def with_flags(words: str, flags: str) -> str:

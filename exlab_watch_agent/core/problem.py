@@ -39,6 +39,9 @@ HANGING = "agent_hanging"
 FAILED = "nas_sync_failed"
 SOFT_RULES = frozenset({rule.value for rule in Rule if rule.tier.value == Severity.SOFT})
 
+DISMISSABLE = SOFT_RULES
+"""Codes that an operator may dismiss."""
+
 TIERS: Mapping[str, Tier] = {
     # the agent
     HANGING: Tier.NEEDS_YOU,
@@ -103,6 +106,18 @@ TIERS: Mapping[str, Tier] = {
 
 def tier_of(code: str) -> Tier:
     return TIERS.get(code, Tier.NEEDS_YOU)
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissal:
+    """An operator wants a problem listed no more: who, why, and until when (None: for good)."""
+
+    by: str
+    reason: str
+    until: datetime | None = None
+
+    def holds(self, problem: Problem, *, now: datetime) -> bool:
+        return problem.code in DISMISSABLE and (self.until is None or now < self.until)
 
 
 @dataclass(frozen=True, slots=True)

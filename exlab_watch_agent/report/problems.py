@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exlab_watch_agent.core.attention import with_flags
-from exlab_watch_agent.core.problem import Problem, Tier, command, verdict, worst
+from exlab_watch_agent.core.problem import Problem, Severity, Tier, command, verdict, worst
 from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import ExitCode
 
@@ -29,6 +29,32 @@ def exit_code(problems: Iterable[Problem]) -> ExitCode:
 def need_a_person(problems: Iterable[Problem]) -> list[Problem]:
     """Return those that are more than a notice and were not dismissed."""
     return [problem for problem in problems if problem.tier is not Tier.NOTICE and not problem.is_dismissed]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which problems are asked for; what is empty asks for all. `runs`: paths of runs and folders; `equipment`: ids.
+
+    `has_dismissed`: also those that an operator has dismissed.
+    """
+
+    runs: frozenset[str] = frozenset()
+    equipment: frozenset[str] = frozenset()
+    code: str = ""
+    severity: Severity | None = None
+    has_dismissed: bool = False
+
+    @property
+    def names_some(self) -> bool:
+        """Whether single ones are asked for, which are then not folded."""
+        return bool(self.code or self.runs)
+
+    def takes(self, problem: Problem) -> bool:
+        is_named = not (self.runs or self.equipment) or problem.equipment_id in self.equipment
+        is_about = is_named or problem.subject in self.runs or not self.runs.isdisjoint(problem.runs)
+        is_of_code = not self.code or problem.code == self.code
+        is_as_severe = self.severity is None or problem.severity is self.severity
+        return is_about and is_of_code and is_as_severe and (self.has_dismissed or not problem.is_dismissed)
 
 
 @dataclass(frozen=True, slots=True)
