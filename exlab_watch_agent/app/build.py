@@ -148,13 +148,15 @@ def make_transport(
     `children` keeps the programs that it runs; without it the transport has its own, ended by its `close`.
     Raises: ConfigError for a transport that this platform does not have.
     """
-    owner = f"{socket.gethostname()} {state_dir} {equipment.equipment_id}" if state_dir is not None else ""
+    host = socket.gethostname()
+    owner = f"{host} {state_dir} {equipment.equipment_id}" if state_dir is not None else ""
     if isinstance(equipment.target, MountedPathTarget):
-        return Destination(MountedFarSide(equipment.target.path), owner=owner)
+        return Destination(MountedFarSide(equipment.target.path), owner=owner, host=host)
     if isinstance(equipment.target, RcloneTarget):
         return Destination(
             RcloneFarSide(equipment.target, children=children, stall_s=policy.stall_s, pace=pace.rclone),
             owner=owner,
+            host=host,
             stream_bytes_max=policy.verify_stream_bytes_max,
         )
     if os.name == "nt":
@@ -170,7 +172,7 @@ def make_transport(
         is_metered=equipment.bandwidth is not None,
         pace=pace.rsync,
     )
-    return Destination(way, owner=owner, stream_bytes_max=policy.verify_stream_bytes_max)
+    return Destination(way, owner=owner, host=host, stream_bytes_max=policy.verify_stream_bytes_max)
 
 
 def ports_of(
