@@ -36,6 +36,7 @@ from exlab_watch_agent.adapters.local.exchanging import AnotherSaveError, Held, 
 from exlab_watch_agent.adapters.local.file_lock import LockedError
 from exlab_watch_agent.adapters.local.handles import READ_FLAGS, Folder
 from exlab_watch_agent.adapters.local.identity import signature_of
+from exlab_watch_agent.adapters.local.lock_holders import lock_holder
 from exlab_watch_agent.core.inventory import CREATION_FILE, FileSignature
 from exlab_watch_agent.core.text import printable, reason, shortened
 from exlab_watch_agent.errors import CreationFileError
@@ -199,9 +200,11 @@ class JsonCreationFiles:
         try:
             lock = file_lock.take(folder, LOCK_FILE, wait_s=self._lock_wait_s)
         except LockedError:
+            who = lock_holder(folder, LOCK_FILE)
+            held = f" ({who})" if who else ""
             raise CreationFileError(
-                f"{where_is(run_path)} has been locked by another program for {self._lock_wait_s:g} s: close the window "
-                "of ExLab-Wizard or the command that is changing this run; the agent tries again.",
+                f"{where_is(run_path)} has been locked by another program for {self._lock_wait_s:g} s{held}: close the window "
+                "of ExLab-Wizard or the command that is changing this run, or end that program; the agent tries again.",
                 code="locked",
             ) from None
         except (OSError, NotImplementedError) as error:
