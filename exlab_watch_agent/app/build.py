@@ -19,6 +19,7 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.cache_folder import CacheFolderSealer, FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.digests import LocalDigester
+from exlab_watch_agent.adapters.local.old_files import OldFiles
 from exlab_watch_agent.adapters.local.root_lock import EquipmentRootLock
 from exlab_watch_agent.adapters.local.run_log import RunLogWriter
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
@@ -74,6 +75,7 @@ class Parts:
     store: RunStore
     children: Children
     run_log: RunLogWriter
+    old_files: OldFiles
     inbox: Inbox
 
     @property
@@ -131,6 +133,7 @@ def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock, 
         store=RunStore(folder),
         children=Children(StateLayout(folder).children),
         run_log=RunLogWriter(host),
+        old_files=OldFiles(),
         inbox=Inbox(folder),
     )
 
@@ -176,7 +179,13 @@ def make_transport(
 
 
 def ports_of(
-    equipment: EquipmentPolicy, policy: Policy, transport: Transport, *, state_dir: Path, clock: Clock
+    equipment: EquipmentPolicy,
+    policy: Policy,
+    transport: Transport,
+    *,
+    state_dir: Path,
+    clock: Clock,
+    old_files: OldFiles | None = None,
 ) -> Ports:
     """Return what the work on one equipment's runs needs. Asks no disk and no network."""
     root = equipment_root(equipment)
@@ -184,7 +193,7 @@ def ports_of(
     return Ports(
         clock=clock,
         tree=DiskRunTree(),
-        creations=JsonCreationFiles(tell=PACKAGE_LOG.warning),
+        creations=JsonCreationFiles(tell=PACKAGE_LOG.warning, old_files=old_files),
         digester=LocalDigester(),
         scanner=DiskRunScanner(),
         root_lock=EquipmentRootLock(root, holder=holder),
