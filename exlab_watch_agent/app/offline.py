@@ -30,10 +30,11 @@ from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, DismissP
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
 from exlab_watch_agent.core.facts import ProblemDismissed
-from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides
+from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides, refusal
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
 from exlab_watch_agent.core.problem import Problem
-from exlab_watch_agent.core.snapshot import Snapshot
+from exlab_watch_agent.core.run_problems import ADMITTED_NOW
+from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.operators import AT_HOME, DISMISSED, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError
@@ -74,7 +75,13 @@ def run_in_full(site: Site, word: str) -> RunInFull:
         why = why or "it has not been taken up yet: `exlab-watch-agent run` or `sync` does that"
         return RunInFull(path, printable(why), findings=findings)
     waits = why or site.snapshot.waiting.get(record.job_id) or _must_be_quiet(site)
-    fresh = replace(site.snapshot, waiting={**site.snapshot.waiting, record.job_id: waits})
+    refused = refusal(findings)
+    said_now = ADMITTED_NOW if refused is None else Note(refused[0].value, refused[1])
+    fresh = replace(
+        site.snapshot,
+        waiting={**site.snapshot.waiting, record.job_id: waits},
+        refusals={record.job_id: said_now} if isinstance(result, Seen) else {},
+    )
     said = printable(sentence(record, fresh, at))
     if isinstance(result, Unseen) and record.state is not RunState.ACQUIRING:
         said += f"; its folder cannot be looked at now: {printable(why)}"

@@ -16,6 +16,7 @@ KEPT_FOR = timedelta(days=7)
 SAMPLE_EVERY = timedelta(hours=1)
 SPAN_MIN = timedelta(hours=12)
 """What was written within less says nothing of a week: one large run would be taken for the rate of every day."""
+LEFT_MAX = timedelta(days=36_500)
 HAPPENINGS_MAX = 2000
 
 
@@ -108,7 +109,8 @@ def full_in(rooms: tuple[Room, ...], *, now: datetime) -> timedelta | None:
     span, used = last.at - first.at, first.free_bytes - last.free_bytes
     if span < SPAN_MIN or used <= 0:
         return None
-    return min(span * (last.free_bytes / used), timedelta(days=36_500))
+    left_s = span.total_seconds() * last.free_bytes / used
+    return timedelta(seconds=min(left_s, LEFT_MAX.total_seconds()))
 
 
 def _happenings(left: list[object]) -> list[Happening]:
