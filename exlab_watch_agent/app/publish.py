@@ -29,7 +29,7 @@ from exlab_watch_agent.core.events import HeartbeatPlaced
 from exlab_watch_agent.core.problem import Problem, verdict, worst
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.snapshot import LaneView, Note, ObserverView, ProgressView, SeenEarlier, Snapshot
-from exlab_watch_agent.core.standing import Ending, Working
+from exlab_watch_agent.core.standing import HANGS_AFTER, Ending, Working
 from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.views import EngineView
@@ -150,6 +150,7 @@ class Publisher:
         self._live = Every(parts.clock, parts.pace.live_every_s)
         self._heartbeat = Every(parts.clock, parts.pace.heartbeat_every_s)
         self._judgement = Every(parts.clock, parts.pace.attend_every_s)
+        self._beat_at = parts.clock.now()
         self._on_nas: dict[str, Every] = {}
 
     def on_move(self, record: RunRecord) -> None:
@@ -278,8 +279,11 @@ class Publisher:
 
     def beat_in_time(self) -> None:
         """Write it here at the pace of heartbeats, and have it left on each NAS that answers."""
-        if not self._heartbeat.is_time():
+        now = self._parts.clock.now()
+        # After a sleep of the machine the wall clock is far ahead: until the next beat this agent would seem to hang.
+        if not self._heartbeat.is_time() and now - self._beat_at < HANGS_AFTER / 2:
             return
+        self._beat_at = now
         self._holder_file.say(paused=self._paused)
         data = self.beat_here()
         for lane_id in lanes_that_answer(self._engine.view):
