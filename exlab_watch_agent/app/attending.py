@@ -31,11 +31,12 @@ WORKING, ENDING = Working(), Ending()
 
 @dataclass(frozen=True)
 class Concern:
-    """What an agent is to judge: the runs of which it knows, or of those only that it was started for."""
+    """What an agent is to judge. `is_for_all`: of all runs, and not of those only that a command is about."""
 
     policy: Policy
     roots: Mapping[str, str]
     flags: str = ""
+    is_for_all: bool = True
 
     @property
     def known_equipment(self) -> frozenset[str]:
@@ -111,7 +112,8 @@ class Attending:
         )
         found = judged(situation)
         now = situation.at.now
-        self.first_seen = {one.id: self.first_seen.get(one.id, now) for one in found if one.since is None}
+        seen = {one.id: self.first_seen.get(one.id, now) for one in found if one.since is None}
+        self.first_seen = seen if self._concern.is_for_all else {**self.first_seen, **seen}
         return completed(found, situation)
 
     def news(self, found: Iterable[Problem]) -> list[str]:

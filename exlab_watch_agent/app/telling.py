@@ -26,7 +26,8 @@ def publisher_of(
     """Return what publishes of this agent, which goes on from what an earlier one left."""
     left = read_live(parts.state_dir)
     diary = Diary(parts.state_dir, parts.clock)
-    concern = Concern(parts.policy, parts.roots, flags)
+    is_for_all = scope.only is None and scope.is_working
+    concern = Concern(parts.policy, parts.roots, flags, is_for_all)
     attending = Attending(parts.store, engine, parts.clock, concern, diary=diary, first_seen=left.first_seen)
     return Publisher(
         parts,
@@ -40,5 +41,5 @@ def publisher_of(
         notes_left=left.notes,
         config_file=ConfigFile(parts.settings.path),
         last_agent=read_last_agent(parts.state_dir),
-        is_for_all=scope.only is None and scope.is_working,
+        is_for_all=is_for_all,
     )
