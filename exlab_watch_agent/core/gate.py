@@ -25,7 +25,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, Inventory, OddKind
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.text import counted, printable, shell_word, unicode_text
+from exlab_watch_agent.core.text import counted, printable, unicode_text
 
 README_FILE = "README.md"
 FRONT_MATTER_CHARS_MAX = 64 * 1024
@@ -402,16 +402,9 @@ def refusal(findings: Sequence[Finding]) -> tuple[Rule, str] | None:
 
 
 def explain(findings: Sequence[Finding]) -> str:
-    """Return one sentence: the worst blocking finding, how many more there are, the command that overrides it.
-
-    Empty when nothing blocks. Expects marked findings.
-    """
+    """Return the sentence of `refusal`; empty when nothing blocks. Which command helps is told by who tells people."""
     refused = refusal(findings)
-    if refused is None:
-        return ""
-    rule, sentence = refused
-    command = f"exlab-watch-agent override add {shell_word(blocking(findings)[0].run_path)} --class {rule} --reason ..."
-    return f"{sentence}; to sync it as it is: {command}"
+    return refused[1] if refused is not None else ""
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------

@@ -380,6 +380,14 @@ def test_a_blocked_run_tells_what_its_last_look_found_and_not_what_it_was_refuse
     assert (found.code, found.command) == ("under_way", "exlab-watch-agent run")
 
 
+def test_the_command_quotes_a_windows_path_for_windows_and_lets_no_name_run_a_program() -> None:
+    refused = LastError(RULE, "a token")
+    windows = record(RunState.BLOCKED, "D:\\lab\\CONFOCAL_01\\My Project\\Runs\\Run_1", last_error=refused)
+    assert 'add "D:\\lab\\CONFOCAL_01\\My Project\\Runs\\Run_1" --class' in judged(windows)[0].command
+    hostile = record(RunState.BLOCKED, "/data/$(reboot) 'x'", last_error=refused)
+    assert "add '/data/$(reboot) '\"'\"'x'\"'\"'' --class" in judged(hostile)[0].command
+
+
 def test_a_conflict_tells_what_can_end_it_and_the_command_can_be_pasted() -> None:
     (found,) = judged(record(RunState.CONFLICT, last_error=LastError("destination_occupied", "it is another's")))
     assert found.sentence == "it is another's. What can end it: move what is there away on the NAS"
