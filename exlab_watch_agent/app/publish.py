@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from exlab_watch_agent import __version__
@@ -105,6 +106,7 @@ class _Glance:
     engine: EngineView
     observer: ObserverView
     progress: Mapping[str, ProgressView]
+    config_changed_at: datetime | None
 
 
 class Publisher:
@@ -141,6 +143,7 @@ class Publisher:
         self._diary = diary
         self._notes_left = notes_left
         self._config_file = config_file
+        self._config_changed_at: datetime | None = None
         self._last_agent = last_agent
         self._is_for_all = is_for_all
         self._destinations = {lane_id: lane.ports.transport.describe() for lane_id, lane in engine.lanes.items()}
@@ -184,7 +187,7 @@ class Publisher:
             before=self._before,
             first_seen=self.attending.first_seen,
             notes_before=self._notes_before(),
-            config_changed_at=self._config_file.changed_at(),
+            config_changed_at=self._config_changed_at,
         )
 
     def _notes_before(self) -> Mapping[str, tuple[Note, ...]]:
@@ -207,7 +210,7 @@ class Publisher:
         Not durable: it is true now or not at all.
         """
         # Cheap to ask, and the same for as long as nothing that is shown has changed: then no run is gone through.
-        glance = _Glance(self._engine.view, self._observer(), progress_of(self._engine))
+        glance = _Glance(self._engine.view, self._observer(), progress_of(self._engine), self._config_changed_at)
         if glance == self._shown and not is_last:
             return
         began_s = self._parts.clock.monotonic_s()
@@ -233,6 +236,7 @@ class Publisher:
         if not self._judgement.is_time():
             return []
         began_s = self._parts.clock.monotonic_s()
+        self._config_changed_at = self._config_file.changed_at()
         news = self.attending.news(self.problems())
         took_s = self._parts.clock.monotonic_s() - began_s
         self._judgement.every_s = max(self._parts.pace.attend_every_s, LIVE_DUTY * took_s)

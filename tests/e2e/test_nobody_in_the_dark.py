@@ -129,3 +129,13 @@ def test_a_blocked_run_tells_what_blocks_it_now_and_not_what_was_overridden(tmp_
 def _code(lab: Lab) -> str:
     (problem,) = lab.cli("problems", "--json").problems
     return str(problem["code"])
+
+
+def test_a_config_that_was_saved_since_the_agent_read_it_is_told_while_it_runs(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, is_quick=True)
+    with lab.running():
+        assert lab.cli("problems").code == 0
+        lab.settings["agent"]["rescan_minutes"] = 20
+        lab.save_config()
+        until(lambda: [one["code"] for one in lab.cli("problems", "--json").problems] == ["config_newer"], "it is told")
+    assert lab.cli("problems", "--json").problems == []
