@@ -48,7 +48,7 @@ def subjects(said: Said) -> set[str]:
         (["--severity", "hard"], ["first", "second", "third"], 3),
         (["--class", "stale"], [], 0),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 def test_problems_are_listed_of_what_is_named_only(
     two: tuple[Lab, Command, dict[str, str]], words: list[str], found: list[str], code: int
