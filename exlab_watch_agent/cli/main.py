@@ -15,7 +15,7 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
+from exlab_watch_agent.cli import binding, checking, demo, drawing, overriding, showing, work
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
@@ -291,6 +291,23 @@ def resolve(
     path, record = _known(site, str(run))
     command = Resolve(operator_here(), job_id=record.job_id, reason=reason)
     return work.act(site, command, run_paths=frozenset({path}))
+
+
+@app.command("diagram")
+def diagram_command(
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help=f"{', '.join(drawing.FORMATS)}; else by the name of FILE."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="Write this new file, instead of printing it.")
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Draw the statechart: which states a run may be in, and what leads from one to the other."""
+    del config, state_dir  # the chart is part of the program
+    return drawing.draw(form=form, out=out)
 
 
 def _to_read(config: Path | None, state_dir: Path | None) -> Site:

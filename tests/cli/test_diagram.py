@@ -1,0 +1,58 @@
+"""The command `diagram`: the chart is part of the program, so it needs neither config nor state folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exlab_watch_agent.diagram.overlay import NOTHING
+from exlab_watch_agent.diagram.text_formats import TEXT_FORMATS
+from exlab_watch_agent.statechart import CHART
+from tests.cli.conftest import Command
+
+
+@pytest.mark.parametrize("form", TEXT_FORMATS)
+def test_the_chart_is_printed_in_each_form_without_a_config_or_a_state_folder(command: Command, form: str) -> None:
+    said = command("diagram", "--format", form)
+    assert (said.code, said.err) == (0, "")
+    assert said.out == TEXT_FORMATS[form](CHART, NOTHING)
+
+
+def test_without_a_form_it_is_mermaid(command: Command) -> None:
+    assert command("diagram").out.startswith("stateDiagram-v2\n")
+
+
+def test_the_name_of_the_file_says_which_form_is_meant(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "chart.scxml"
+    said = command("diagram", "-o", str(out))
+    assert (said.code, said.out, said.err) == (0, "", f"{out} was written\n")
+    assert out.read_text(encoding="utf-8") == TEXT_FORMATS["scxml"](CHART, NOTHING)
+
+
+def test_a_file_that_exists_is_never_overwritten(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "image.json"
+    out.write_bytes(b"somebody's data")
+    said = command("diagram", "-o", str(out))
+    assert (said.code, said.err) == (1, f"{out} exists, and nothing is overwritten: give another name.\n")
+    assert out.read_bytes() == b"somebody's data"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--format", "gif"], "--format takes mermaid, dot, plantuml,"),
+        (["-o", "chart.tif"], "The name chart.tif does not say which form is meant: give --format."),
+    ],
+)
+def test_a_form_that_is_not_known_is_a_usage_error(command: Command, words: list[str], sentence: str) -> None:
+    said = command("diagram", *words)
+    assert said.code == 2
+    assert said.err.startswith(sentence)
+    assert said.err.count("\n") == 1
+
+
+def test_a_folder_that_is_not_there_is_said_in_one_sentence(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "away" / "chart.dot"
+    said = command("diagram", "-o", str(out))
+    assert (said.code, said.err) == (1, f"{out} cannot be written: No such file or directory.\n")
