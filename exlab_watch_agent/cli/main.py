@@ -20,6 +20,7 @@ from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_asi
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, reason, shell_word
+from exlab_watch_agent.diagram.overlay import NOTHING
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import need_a_person
 from exlab_watch_agent.statechart import RunState
@@ -295,9 +296,13 @@ def resolve(
 
 @app.command("diagram")
 def diagram_command(
+    counts: Annotated[bool, typer.Option("--counts", help="Say how many runs are in each state.")] = False,
     form: Annotated[
         str | None,
         typer.Option("--format", metavar="FORMAT", help=f"{', '.join(drawing.FORMATS)}; else by the name of FILE."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="The way that this run took, with times and counts.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="Write this new file, instead of printing it.")
@@ -306,8 +311,16 @@ def diagram_command(
     state_dir: StateDir = None,
 ) -> int:
     """Draw the statechart: which states a run may be in, and what leads from one to the other."""
-    del config, state_dir  # the chart is part of the program
-    return drawing.draw(form=form, out=out)
+    if counts and run is not None:
+        raise ConfigError("Give --counts for all runs, or --run for one.")
+    site = _to_read(config, state_dir) if counts or run is not None else Site(config, state_dir)
+    overlay = NOTHING
+    if counts:
+        overlay = drawing.counts_of(site)
+    if run is not None:
+        path, record = _known(site, run)
+        overlay = drawing.way_of(site, path, record.job_id)
+    return drawing.draw(site, overlay, form=form, out=out)
 
 
 def _to_read(config: Path | None, state_dir: Path | None) -> Site:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import asdict
 from xml.sax.saxutils import escape, quoteattr
 
 from exlab_watch_agent.core.text import printable, unicode_text
@@ -192,13 +193,9 @@ def chart_json(chart: Chart, overlay: Overlay = NOTHING) -> str:
         "states": states,
         "rows": rows,
         "promises": [{"number": index, "says": promise.says} for index, promise in enumerate(chart.promises, start=1)],
-        "steps": [unicode_text(" ".join(words)) for words in _steps(overlay)],
+        "steps": [asdict(step) for step in overlay.steps],
     }
     return json.dumps(value, indent=2, ensure_ascii=True) + "\n"
-
-
-def _steps(overlay: Overlay) -> Iterator[tuple[str, ...]]:
-    return ((step.at, step.move, step.trigger, step.reason) for step in overlay.steps)
 
 
 def _kind(chart: Chart, state: RunState) -> str:

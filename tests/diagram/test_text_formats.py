@@ -6,7 +6,6 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -105,16 +104,3 @@ def test_dot_and_mermaid_and_plantuml_tell_working_states_apart() -> None:
     assert dot(CHART).count("shape=hexagon") == len(CHART.working)
     assert mermaid(CHART).count(" working\n") == len(CHART.working)
     assert len(re.findall(r"as \w+ <<working>>", plantuml(CHART))) == len(CHART.working)
-
-
-STATECHARTS = Path(__file__).parent.parent.parent / "statecharts"
-KEPT = {"mermaid": "mmd", "dot": "dot", "plantuml": "puml", "scxml": "scxml", "json": "json"}
-
-
-@pytest.mark.parametrize("form", KEPT)
-def test_the_kept_forms_are_those_of_today_s_chart(form: str) -> None:
-    kept = (STATECHARTS / f"run_sync.{KEPT[form]}").read_text(encoding="utf-8")
-    assert kept == TEXT_FORMATS[form](CHART, NOTHING), (
-        f"statecharts/run_sync.{KEPT[form]} is not today's chart: remove it, and make it anew by"
-        f" `exlab-watch-agent diagram -o statecharts/run_sync.{KEPT[form]}`"
-    )
