@@ -115,7 +115,7 @@ def test_damage_that_cannot_be_moved_aside_is_said_and_heals_after_a_retry(lab: 
         lab.until_state(run, "failed")
         assert_disproven(lab, run)
     assert ".exlab-superseded" in lab.record(run)["last_error"]["message"]
-    assert problem_kinds(lab) == {"unknown"}
+    assert problem_kinds(lab) == {"unknown", "copy_damaged"}
     assert (lab.copy_of(run) / "a.bin").read_bytes() == bytes(5000)
     assert read_creation(lab.copy_of(run))["sync_status"] != "synced"
     in_the_way.unlink()
@@ -123,6 +123,14 @@ def test_damage_that_cannot_be_moved_aside_is_said_and_heals_after_a_retry(lab: 
     lab.assert_whole(run)
     assert lab.record(run)["verify_passes"] == 1
     assert list(superseded(lab).values()) == [bytes(5000)]
+    shown = lab.cli("show", run.name, "--json").json
+    (incident,) = shown["incidents"]
+    assert (incident["kind"], incident["files_total"], incident["files"]) == ("copy_damaged", 1, ["a.bin"])
+    assert (incident["healed_at"] is not None, incident["healed_by"]) == (True, shown["passes"][-1]["id"])
+    assert "copy_damaged (right again" in lab.cli("show", run.name).out
+    told = [fact["kind"] for fact in lab.facts(run) if fact["kind"].startswith("incident")]
+    assert told == ["incident", "incident_healed"]
+    assert ("copy_damaged" in lab.cli("problems").out, lab.cli("problems").code) == (False, 0)
 
 
 class Spoils(Wrapped):
@@ -586,6 +594,28 @@ def test_a_seal_that_was_lost_or_altered_on_the_nas_is_made_again_and_what_was_a
     assert list(superseded(lab).values()) == kept
     assert lab.cli("verify", run.name).code == 0
     assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["by the seal alone", "by a push that heals"])
+def test_what_a_curator_wrote_into_the_cache_folder_there_is_kept_before_it_is_replaced(
+    lab: Lab, damaged: bool
+) -> None:
+    run = lab.new_run(files=FILES)
+    (run / CACHE / "readme_fields.json").write_bytes(b'{"from": "the instrument"}')
+    (run / CACHE / "wizard.otherpc.log").write_bytes(b"one\ntwo\n")
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    there = lab.copy_of(run) / CACHE
+    (there / "readme_fields.json").write_bytes(b'{"from": "a curator"}')
+    (there / "wizard.otherpc.log").write_bytes(b"one\n")  # what it was before: nothing of it is lost
+    take_synced_back(lab, run)
+    if damaged:
+        zero(lab.copy_of(run) / "a.bin")
+    lab.cli("verify", run.name)
+    lab.cli("run", "--once", "--quiet")
+    lab.assert_whole(run)
+    assert (there / "readme_fields.json").read_bytes() == b'{"from": "the instrument"}'
+    kept = {Path(name).name: data for name, data in superseded(lab).items() if "/seal-" in name}
+    assert kept == {"readme_fields.json": b'{"from": "a curator"}'}
 
 
 # --- a state folder that is not the one that sealed ------------------------------------------------------------------
