@@ -28,3 +28,8 @@ def say_lines_aside(text: str) -> None:
 def say_json(value: Any) -> None:
     """Print a value as JSON in ASCII: nothing is lost of it, and nothing in it steers a terminal."""
     print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def say_document(text: str) -> None:
+    """Print a document of our own as it is, in which every name was spelled out and escaped already."""
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
