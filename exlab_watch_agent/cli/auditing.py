@@ -12,7 +12,7 @@ from pathlib import Path
 from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folder, verify_here
 from exlab_watch_agent.app.exporting import dossier_of, write_export
 from exlab_watch_agent.app.site import Site
-from exlab_watch_agent.cli.saying import say, say_aside, say_document
+from exlab_watch_agent.cli.saying import put, say, say_aside
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import counted, utc_text_exact
 from exlab_watch_agent.errors import ConfigError, ExitCode
@@ -68,7 +68,7 @@ def export(site: Site, run: str, *, form: str, output: Path | None) -> int:
     dossier = dossier_of(site, run)
     text = dossier.to_html() if form == "html" else json.dumps(dossier.to_json(), indent=2, ensure_ascii=True)
     if output is None:
-        say_document(text)
+        put(f"{text}\n".encode())
     else:
         path = output.expanduser().absolute()
         write_export(path, text)

@@ -1,4 +1,7 @@
-"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr."""
+"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr.
+
+Longer than other modules: it is the list of all commands with their options, and what each does is elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,14 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
+from exlab_watch_agent.cli import binding, checking, demo, drawing, overriding, showing, work
 from exlab_watch_agent.cli.audit_commands import audit_app
 from exlab_watch_agent.cli.options import Config, Json, Quiet, Run, StateDir
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, reason, shell_word
+from exlab_watch_agent.diagram.overlay import NOTHING
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import need_a_person
 from exlab_watch_agent.statechart import RunState
@@ -286,6 +290,35 @@ def resolve(
     path, record = _known(site, str(run))
     command = Resolve(operator_here(), job_id=record.job_id, reason=reason)
     return work.act(site, command, run_paths=frozenset({path}))
+
+
+@app.command("diagram")
+def diagram_command(
+    counts: Annotated[bool, typer.Option("--counts", help="Say how many runs are in each state.")] = False,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help=f"{', '.join(drawing.FORMATS)}; else by the name of FILE."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="The way that this run took, with times and counts.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="Write this new file, instead of printing it.")
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Draw the statechart: which states a run may be in, and what leads from one to the other."""
+    if counts and run is not None:
+        raise ConfigError("Give --counts for all runs, or --run for one.")
+    site = _to_read(config, state_dir) if counts or run is not None else Site(config, state_dir)
+    overlay = NOTHING
+    if counts:
+        overlay = drawing.counts_of(site)
+    if run is not None:
+        path, record = _known(site, run)
+        overlay = drawing.way_of(site, path, record.job_id)
+    return drawing.draw(site, overlay, form=form, out=out)
 
 
 def _to_read(config: Path | None, state_dir: Path | None) -> Site:

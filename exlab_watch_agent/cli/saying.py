@@ -30,6 +30,7 @@ def say_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=True))
 
 
-def say_document(text: str) -> None:
-    """Print a document of our own as it is, in which every name was spelled out and escaped already."""
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+def put(content: bytes) -> None:
+    """Put bytes on stdout as they are: a picture that is led into a file or a pipe."""
+    sys.stdout.buffer.write(content)
+    sys.stdout.flush()

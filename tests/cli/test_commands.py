@@ -36,6 +36,7 @@ COMMANDS = [
     ["retry"],
     ["verify"],
     ["resolve"],
+    ["diagram"],
     ["override", "add"],
     ["override", "revoke"],
     ["override", "list"],
