@@ -145,7 +145,7 @@ def test_where_the_local_data_differ_or_are_less_nothing_there_is_touched(
     assert "put the files back here as they were" in back
     assert "move what is there away on the NAS" in away
 
-    assert second.cli("resolve", str(run), "--use", "local").code == 3
+    assert second.cli("resolve", str(run), "--use", "local").code == 1
     assert everything(first.copy_of(run)) == before, "an operator's word alone does not touch it either"
     first.copy_of(run).rename(first.nas / "kept by hand")
     assert second.cli("resolve", str(run), "--use", "local").code == 0
