@@ -56,7 +56,7 @@ def row_blocks(chart: Chart, overlay: Overlay, columns: Columns, size: float) ->
         letters = "".join(promise_letter(index) for index in chart.promises_of(row.key))
         note = overlay.rows.get(row.key)
         ink = Ink.PALE if overlay.is_way and note is None else Ink.BLACK
-        said = f"{row.why} [{letters}]" if letters else row.why
+        said = f"{row.why}\N{NO-BREAK SPACE}[{letters}]" if letters else row.why
         said = f"{note}: {said}" if note else said
         lines = wrapped(said, size, columns.width - columns.starts[4]) or [""]
         is_new = row.source is not last
@@ -126,7 +126,7 @@ def table(
         is_top = True
         for block in part:
             for cell in block:
-                if cell.is_first:
+                if cell.is_first and not is_top:
                     y += RULE_GAP * step
                 if cell.is_first or is_top:
                     yield Line(((x, y - 0.05 * step), (x + columns.width, y - 0.05 * step)), Stroke.HAIR, "rule")
