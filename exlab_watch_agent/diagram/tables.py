@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.diagram.measure import shortened, width, wrapped
-from exlab_watch_agent.diagram.overlay import Overlay, promise_letter
+from exlab_watch_agent.diagram.overlay import Overlay, Step, promise_letter
 from exlab_watch_agent.diagram.shapes import Anchor, Area, Drawn, Ink, Line, Outline, Shape, Stroke, Text
 from exlab_watch_agent.statechart import Chart
 
@@ -79,10 +79,10 @@ def step_columns(overlay: Overlay, size: float, total: float) -> Columns:
     return Columns(("", "when", "after", "move", "why"), tuple(starts), total)
 
 
-def step_blocks(overlay: Overlay, columns: Columns, size: float) -> list[list[Cell]]:
+def step_blocks(steps: Sequence[Step], columns: Columns, size: float) -> list[list[Cell]]:
     """Return a run's steps as blocks."""
     blocks: list[list[Cell]] = []
-    for step in overlay.steps:
+    for step in steps:
         lines = wrapped(printable(step.reason), size, columns.width - columns.starts[4])[:2] or [""]
         first = Cell((step.number, step.at, step.stayed, step.move, lines[0]), (True, False, False, False, False), True)
         blocks.append([first, *(Cell(("", "", "", "", line), (False,) * 5, False) for line in lines[1:])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -88,20 +89,21 @@ def _fitted_table(
     for size in SIZES:
         if overlay.is_way:
             columns = tables.step_columns(overlay, size, wide)
-            parts = tables.split(tables.step_blocks(overlay, columns, size))
+            blocks = tables.step_blocks(overlay.steps[:STEPS_MAX], columns, size)
         else:
             columns = tables.row_columns(chart, size, wide)
-            parts = tables.split(tables.row_blocks(chart, overlay, columns, size))
-        if tables.height(parts, size) <= room:
+            blocks = tables.row_blocks(chart, overlay, columns, size)
+        parts = tables.split(blocks)
+        if tables.height(parts, size) <= room and len(overlay.steps) <= STEPS_MAX:
             return parts, columns, size, 0
     left_out = 0
     if overlay.is_way:
-        blocks = tables.step_blocks(overlay, columns, size)
-        whole = len(blocks)
-        del blocks[STEPS_MAX:]
-        while blocks and tables.height(tables.split(blocks), size) > room - 2.0:
-            blocks.pop()
-        parts, left_out = tables.split(blocks), whole - len(blocks)
+
+        def high(count: int) -> float:
+            return tables.height(tables.split(blocks[:count]), size)
+
+        fitting = bisect_right(range(len(blocks) + 1), room - 2.0, key=high) - 1
+        parts, left_out = tables.split(blocks[:fitting]), len(overlay.steps) - fitting
     return parts, columns, size, left_out
 
 
