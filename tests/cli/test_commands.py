@@ -42,6 +42,7 @@ COMMANDS = [
     ["override", "list"],
     ["audit", "verify"],
     ["audit", "log"],
+    ["audit", "export"],
 ]
 STATUS_KEYS = [
     "job_id", "run_path", "equipment_id", "project", "run_kind", "state", "sync_status", "attempts", "next_attempt_at",
