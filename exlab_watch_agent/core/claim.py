@@ -105,13 +105,14 @@ class DestinationStanding(StrEnum):
     ADOPTABLE = "adoptable"
 
 
-def standing(look: DestinationLook, mine: Claim) -> DestinationStanding:
+def standing(look: DestinationLook, mine: Claim, *, is_our_seal: bool = True) -> DestinationStanding:
     """Return whose the folder is. A claim is ours when its job and its agent are ours, and for no other reason.
 
-    Data without a claim and without our identity are somebody else's: fail closed.
+    `is_our_seal`: False where another copy of our state folder sealed it: then it is that one's. Data without a claim and without
+    our identity are somebody else's: fail closed.
     """
     if look.claim is not None:
-        if look.claim.is_of(mine):
+        if look.claim.is_of(mine) and is_our_seal:
             return DestinationStanding.OURS
         if not look.claim.names_same_run(mine):
             return DestinationStanding.OCCUPIED

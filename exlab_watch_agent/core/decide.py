@@ -494,7 +494,14 @@ def work_effect(record: RunRecord) -> Work | None:
         case RunState.RUNNING:
             # Before the proof nobody's claim gives way to a push.
             adopts, held_by = (record.adopts, record.adopts_from) if record.is_sealed else ("", "")
-            return Push(*place, claim_of(record), record.is_sealed, adopts=adopts, adopts_from=held_by)
+            return Push(
+                *place,
+                claim_of(record),
+                record.is_sealed,
+                adopts=adopts,
+                adopts_from=held_by,
+                manifest_digest=record.manifest_digest if record.is_sealed else "",
+            )
         case RunState.PRECHECKING:
             return Precheck(*place)
         case RunState.AWAITING_VERIFY | RunState.AUDITING:

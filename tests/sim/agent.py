@@ -135,7 +135,14 @@ class Agent:
         if is_elsewhere and self.store.hold is None:
             raise Violation("a state folder of another machine was opened, and deletion is not held")
         self.home = self.home or self.machine
-        itself = AgentSelf(self.store.folder_id, self.host, self.machine, STATE_DIR, lambda path: path != STATE_DIR)
+        itself = AgentSelf(
+            self.store.folder_id,
+            self.host,
+            self.machine,
+            STATE_DIR,
+            is_gone=lambda path: path != STATE_DIR,
+            has_line=self.store.has_line,
+        )
         self.oracle.me = itself
         self.oracle.store_was_read({record.job_id: record for record in self.store}, self.in_flight)
         self.in_flight = ()

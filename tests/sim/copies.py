@@ -48,12 +48,12 @@ class Copies:
     def prove(self, job_id: str, nas: Nas, destination: str, digest: str, files: Files) -> None:
         """Both sides were equal, at one moment, and this is what they were."""
         self.proven.setdefault(job_id, set()).add(digest)
+        self._unknown.discard((nas.name, destination))
         self._last_proven[nas.name, destination] = files
 
     def seal(self, job_id: str, nas: Nas, destination: str, digest: str) -> None:
         key = nas.name, destination
         self.sealed[key] = SealedCopy(job_id, digest, self._last_proven[key])
-        self._unknown.discard(key)
 
     def give_up(self, job_id: str, nas: Nas, destination: str) -> None:
         """An operator said that the copy which this job sealed counts no more."""

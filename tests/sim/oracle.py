@@ -48,6 +48,7 @@ EFFECT_STATES = {
 HAVE_A_COPY = frozenset(
     {RunState.PRECHECKING, RunState.AWAITING_VERIFY, RunState.SEALING, RunState.VERIFIED, RunState.AUDITING}
 )
+TAKEN = ("destination_occupied", "claimed_by_other_agent", "claimed_unsealed", "differs_from_sealed_copy")
 NAS_TROUBLES = (FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.HASH_MISMATCH, FailureKind.AUTH)
 
 
@@ -61,7 +62,12 @@ def counts_as_attempt(outcome: Outcome) -> bool:
     return isinstance(outcome, EffectFailed) and outcome.kind in NAS_TROUBLES and not outcome.is_destination_away
 
 
-def _is_ahead(anchor: TrailPosition, store: RunStore) -> bool:
+def is_of_others(record: RunRecord) -> bool:
+    """Whether a run is in a conflict in which the destination is not its own to write to, whatever is said of the data."""
+    return record.last_error is not None and record.last_error.kind in TAKEN
+
+
+def is_ahead(anchor: TrailPosition, store: RunStore) -> bool:
     """Whether a copy was sealed at a line that the trail here does not have: the state folder is an older copy, or a twin."""
     return anchor.seq > store.position.seq or store.digest_at(anchor.seq) != anchor.digest
 
@@ -210,13 +216,9 @@ class Oracle:
         effect, job_id = window.effect, window.effect.job_id
         is_away = window.nas.state != "up"
         self._outcomes[(job_id, effect.turn)] = outcome
-        if (
-            isinstance(effect, Verify)
-            and effect.manifest_digest
-            and window.anchor == self._anchor_at(window.nas, effect)
-        ):
-            if window.anchor is not None:
-                self._anchors[job_id, effect.turn] = window.anchor
+        is_audit = isinstance(effect, Verify) and bool(effect.manifest_digest)
+        if is_audit and window.anchor is not None and window.anchor == self._anchor_at(window.nas, effect):
+            self._anchors[job_id, effect.turn] = window.anchor
         if window.was_changed:
             self._unclaimed.add(job_id)
         if window.was_always_away and not (isinstance(outcome, EffectFailed) and outcome.is_destination_away):
@@ -259,7 +261,7 @@ class Oracle:
             raise Violation(f"{step.move.trigger} in turn {record.turn} follows from the work of another: {event}")
         anchor = self._anchors.get((record.job_id, record.turn)) if isinstance(event, Verified) else None
         if anchor is not None and self.store is not None and self.store.ahead is None:
-            self._must_be_held |= _is_ahead(anchor, self.store)
+            self._must_be_held |= is_ahead(anchor, self.store)
 
     def _check_seal(self, window: Window) -> None:
         effect = window.effect
@@ -371,7 +373,7 @@ class Oracle:
         return claim.job_id == job_id and claim.state_folder in ("", self.me.state_folder)
 
     def _check_kept(self, window: Window, nas: Nas, path: str, data: bytes) -> None:
-        """What another agent left beside its copy, and ours replaces, is kept. (Whose the copy is, and its status, is told anew.)"""
+        """What another agent left beside its copy, and ours replaces, is kept. (Claim and status are told anew.)"""
         effect, there = window.effect, nas.real.get(path)
         is_over = isinstance(effect, Push | Seal) and bool(effect.adopts)
         if not is_over or there is None or there.data == data or path.endswith((CLAIM_PATH, CREATION_FILE)):
@@ -421,7 +423,7 @@ class Oracle:
                 raise Violation("verified, and the NAS was sealed with another manifest")
             self._copies.seal(after.job_id, nas, after.destination, after.manifest_digest)
             self._unclaimed.discard(after.job_id)
-        elif trigger is Trigger.LOCAL_CHOSEN:
+        elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not is_of_others(before):
             self._copies.give_up(after.job_id, nas, before.destination)
 
     def _check_passes(self, trigger: Trigger, after: RunRecord, outcome: Outcome | None) -> None:

@@ -16,13 +16,14 @@ from math import inf
 from pathlib import Path
 from unittest.mock import patch
 
+from exlab_watch_agent.adapters.transports.shared.own_files import anchor_in
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.statechart import RunState
 from tests.sim.agent import Agent, Surroundings
 from tests.sim.copies import Copies, holder_at
-from tests.sim.oracle import Oracle, what_is_wrong
+from tests.sim.oracle import Oracle, is_ahead, is_of_others, what_is_wrong
 from tests.sim.world import (
     EXPECTED,
     LOCAL_ROOT,
@@ -42,7 +43,6 @@ LANES = ("EQ_A", "EQ_B")
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 STEPS = 250
-TAKEN = ("destination_occupied", "claimed_by_other_agent", "claimed_unsealed", "differs_from_sealed_copy")
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,23 @@ SCENARIOS = (
 
 
 class Simulation:
-    """One life. `script`: faults of the copies in order, for a life of one agent without any other trouble.
+    """One life. `script`: faults of the copies in order, for a life without any other trouble, of one agent unless a `scenario`
+    is given.
 
     `agent`, `world`, `environment`, `oracle`, `clock`: those of the first PC, in most lives the only one.
     """
 
-    def __init__(self, seed: int, folder: Path, *, script: str | None = None, layout: Layout | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        *,
+        script: str | None = None,
+        layout: Layout | None = None,
+        scenario: Scenario | None = None,
+    ) -> None:
         self.seed = seed
-        self.scenario = SCENARIOS[seed % len(SCENARIOS)] if script is None else ALONE
+        self.scenario = scenario or (SCENARIOS[seed % len(SCENARIOS)] if script is None else ALONE)
         self.fate = Fate(seed)
         self.random = self.fate.random
         self.policy = self._policy(layout)
@@ -130,7 +139,7 @@ class Simulation:
         )
 
     def _make_agent(self, number: int, folder: Path, surroundings: Surroundings) -> Agent:
-        ahead_days = 0.0 if number == 0 else self.random.choice((0, 0, 0.02, -0.6, 2))
+        ahead_days = 0.0 if number == 0 or self.fate.is_calm else self.random.choice((0, 0, 0.02, -0.6, 2))
         world = World(self.fate, FakeClock(ahead_days), nas=self.nas)
         world.touch = self._touch
         world.change_nas = self._change_nas
@@ -142,7 +151,7 @@ class Simulation:
             self.policy,
             oracle,
             surroundings,
-            host="lab" if self.random.random() < 0.5 else f"lab-{number}",
+            host=f"lab-{number}" if self.fate.is_calm or self.random.random() < 0.5 else "lab",
             machine=f"{number + 1:032x}",
         )
 
@@ -359,8 +368,7 @@ class Simulation:
             raise Violation(f"{run.path} is {record.state}, and its creation.json says {status_of(run)}")
         if record.state is RunState.BLOCKED and not agent.environment.is_admitted(run):
             return
-        is_occupied = record.last_error is not None and record.last_error.kind in TAKEN
-        if record.state is RunState.CONFLICT and is_occupied and self._is_taken(agent, record):
+        if record.state is RunState.CONFLICT and is_of_others(record) and self._is_taken(agent, record):
             return
         raise Violation(f"{run.path} is complete, and ends as {record.state}: {record.last_error}")
 
@@ -378,6 +386,9 @@ class Simulation:
             other.destination == claimed and other.job_id != record.job_id and other.identity == record.identity
             for other in agent.oracle.acknowledged.values()
         )
+        # What another copy of its own state folder sealed is another's, too.
+        anchor = anchor_in(nas.claim_at(claimed) or b"")
+        is_claimed |= anchor is not None and agent.store is not None and is_ahead(anchor, agent.store)
         return is_claimed or any(author != mine for author in nas.owners.get(claimed, ()))
 
 
