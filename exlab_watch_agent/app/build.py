@@ -183,7 +183,7 @@ def ports_of(
     return Ports(
         clock=clock,
         tree=DiskRunTree(),
-        creations=JsonCreationFiles(),
+        creations=JsonCreationFiles(tell=PACKAGE_LOG.warning),
         digester=LocalDigester(),
         scanner=DiskRunScanner(),
         root_lock=EquipmentRootLock(root, holder=holder),
