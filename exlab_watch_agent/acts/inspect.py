@@ -130,7 +130,7 @@ def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Insp
         destination=where,
         destination_path=effect.destination,
         holder=found.holder,
-        anchor=found.anchor_of(effect.claim.job_id),
+        anchor=found.anchor_of(mine),
         claimed_manifest=found.sealed_as,
         claimed_job="" if found.claim is None else found.claim.job_id,
     )

@@ -508,7 +508,7 @@ def verify_effect(record: RunRecord) -> Verify:
         record.equipment_id,
         record.destination,
         record.fingerprint,
-        manifest_digest=record.manifest_digest if record.is_sealed else "",
+        manifest_digest=record.sealed_as,
         claim=claim_of(record),
         is_audit=record.state is RunState.AUDITING,
         adopts=record.adopts,
@@ -529,7 +529,7 @@ def work_effect(record: RunRecord) -> Work | None:
                 record.is_sealed,
                 adopts=adopts,
                 adopts_from=held_by,
-                manifest_digest=record.manifest_digest if record.is_sealed else "",
+                manifest_digest=record.sealed_as,
             )
         case RunState.PRECHECKING:
             return Precheck(*place)

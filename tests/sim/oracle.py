@@ -326,7 +326,6 @@ class Oracle:
         destination = window.effect.destination
         name = path[len(destination) + 1 :]
         self._check_holder(window, nas, path, name)
-        self._check_kept(window, nas, path, data)
         if name == f"{CACHE_FOLDER}/{CREATION_FILE}":
             window.seen.clear()
             self._note_equality(window)
@@ -336,6 +335,7 @@ class Oracle:
         if isinstance(window.effect, Precheck | Verify):
             raise Violation(f"{path} was moved aside by a comparison, before its verdict was on record")
         if name.startswith(CACHE_FOLDER + "/"):
+            self._check_kept(window, nas, path, data)
             return
         self._check_sealed_copy(window, nas, path, name)
         if isinstance(window.effect, Push) and nas.creation_status(destination) == "synced":
@@ -376,7 +376,7 @@ class Oracle:
         """What another agent left beside its copy, and ours replaces, is kept. (Claim and status are told anew.)"""
         effect, there = window.effect, nas.real.get(path)
         is_over = isinstance(effect, Push | Seal) and bool(effect.adopts)
-        if not is_over or there is None or there.data == data or path.endswith((CLAIM_PATH, CREATION_FILE)):
+        if not is_over or there is None or there.data == data or path.endswith(CLAIM_PATH):
             return
         sealed = self._copies.sealed.get((nas.name, effect.destination))
         if sealed is not None and sealed.job_id != effect.job_id and not window.was_changed:

@@ -25,13 +25,9 @@ TWO = Scenario("two PCs", agents=2)
 
 
 def data_on(life: Simulation) -> dict[str, bytes]:
-    """Every data file on the NAS, in its place or moved aside."""
+    """Every data file on the NAS, in its place."""
     nas = life.nas["EQ_A"]
-    return {
-        path: file.data
-        for path, file in nas.real.items()
-        if not any(part.startswith(".exlab-w") for part in path.split("/"))
-    }
+    return {path: file.data for path, file in nas.real.items() if path in nas.ever}
 
 
 def change(life: Simulation, run: SimRun) -> None:
@@ -177,10 +173,12 @@ def test_a_nas_that_is_read_only_is_audited_and_waits_to_be_healed_without_an_at
 
 
 @contextmanager
-def two_pcs(tmp_path: Path) -> Iterator[tuple[Simulation, Agent, Agent]]:
-    """A run that is sealed by the agent of the first PC, and carried over to the second one; no agent runs there."""
+def two_pcs(tmp_path: Path, *, host: str = "lab-1") -> Iterator[tuple[Simulation, Agent, Agent]]:
+    """A run that is sealed by the agent of the first PC, and carried over to the second one; no agent runs there. `host`: what
+    the second one is called."""
     life = Simulation(1, tmp_path, script="", layout=Layout.MIRROR, scenario=TWO)
     old, new = life.agents
+    new.host = host
     with in_place(life):
         while not any(run.equipment_id == "EQ_A" for run in old.world.runs.values()):
             old.world.runs.clear()
@@ -199,8 +197,12 @@ def only_record(agent: Agent) -> RunRecord:
     return record
 
 
-def test_a_copy_is_left_to_an_agent_that_is_at_work_and_taken_over_once_that_is_silent(tmp_path: Path) -> None:
-    with two_pcs(tmp_path) as (life, old, new):
+@pytest.mark.parametrize("host", ["lab-1", "lab-0"])
+def test_a_copy_is_left_to_an_agent_that_is_at_work_and_taken_over_once_that_is_silent(
+    host: str, tmp_path: Path
+) -> None:
+    """Also by a PC that is called like the old one."""
+    with two_pcs(tmp_path, host=host) as (life, old, new):
         before, nas = data_on(life), life.nas["EQ_A"]
         new.start()
         life.run_for(2 * DAY_S)
@@ -218,6 +220,20 @@ def test_a_copy_is_left_to_an_agent_that_is_at_work_and_taken_over_once_that_is_
         assert data_on(life) == before
 
 
+def test_the_same_job_of_another_state_folder_is_another_s(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        life.run_for(HOUR_S)
+        nas, path = life.nas["EQ_A"], f"{record_of(life).destination}/{CLAIM_PATH}"
+        said = json.loads(nas.real[path].data) | {"state_folder": "e" * 32}
+        nas.real[path] = NasFile(json.dumps(said).encode(), 0)
+        life.oracle.nas_was_changed(nas)
+        name = next(path for path in nas.ever if path.endswith((".bin", ".tif")))
+        nas.rot(name, nas.real[name].data[:-1] + b"~")
+        before = data_on(life)
+        life.run_for(7 * HOUR_S)
+        assert (record_of(life).state, data_on(life)) == (RunState.CONFLICT, before)
+
+
 def silence(life: Simulation, old: Agent) -> None:
     old.die("the PC is given away")
     life.run_for(2 * DAY_S)
@@ -232,8 +248,9 @@ def comes_back(life: Simulation) -> None:
 
 
 def seals_again(life: Simulation) -> None:
-    """The copy is another one than that which was to be taken over."""
-    nas, destination = life.nas["EQ_A"], only_record(life.agents[0]).destination
+    """The copy is another one than that which was to be taken over: a third agent was quicker."""
+    life.agents[0].oracle.state_was_replaced()
+    nas, destination = life.nas["EQ_A"], only_record(life.agents[1]).destination
     said = json.loads(nas.real[f"{destination}/{CLAIM_PATH}"].data) | {"job_id": "f" * 32}
     nas.real[f"{destination}/{CLAIM_PATH}"] = NasFile(json.dumps(said).encode(), 0)
 
