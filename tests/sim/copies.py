@@ -55,11 +55,9 @@ class Copies:
         key = nas.name, destination
         self.sealed[key] = SealedCopy(job_id, digest, self._last_proven[key])
 
-    def give_up(self, job_id: str, nas: Nas, destination: str) -> None:
-        """An operator said that the copy which this job sealed counts no more."""
-        sealed = self.sealed.get((nas.name, destination))
-        if sealed is not None and sealed.job_id == job_id:
-            del self.sealed[nas.name, destination]
+    def give_up(self, nas: Nas, destination: str) -> None:
+        """An operator said that the copy which was sealed there counts no more."""
+        self.sealed.pop((nas.name, destination), None)
 
     def nas_was_changed(self, nas: Nas) -> None:
         """Another copy of it is mounted: what is there now is what was there then, and no agent was told."""

@@ -371,6 +371,10 @@ class Environment:
 
     def come_to_an_end(self) -> None:
         """All trouble is over: mounted, unlocked, mended, and every instrument finishes its runs."""
+        self.have_peace(complete=1.0)
+
+    def have_peace(self, *, complete: float) -> None:
+        """All trouble is over, and this share of the runs that are not complete yet is finished."""
         for nas in self._world.nas.values():
             nas.state, nas.is_read_only = "up", False
         self._world.roots_away.clear()
@@ -378,7 +382,7 @@ class Environment:
             run.is_locked = False
             if run.spoiled_text is not None:
                 self.spoil_creation(run)
-            if not self.is_complete(run):
+            if not self.is_complete(run) and self._random.random() < complete:
                 self.complete_run(run)
 
     def is_complete(self, run: SimRun) -> bool:

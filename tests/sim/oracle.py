@@ -424,7 +424,9 @@ class Oracle:
             self._copies.seal(after.job_id, nas, after.destination, after.manifest_digest)
             self._unclaimed.discard(after.job_id)
         elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not is_of_others(before):
-            self._copies.give_up(after.job_id, nas, before.destination)
+            holder = holder_at(nas, before.destination)
+            if holder is None or self.is_mine(holder, after.job_id):  # it sealed the copy, or took it over by a proof
+                self._copies.give_up(nas, before.destination)
 
     def _check_passes(self, trigger: Trigger, after: RunRecord, outcome: Outcome | None) -> None:
         """A pass is an equal comparison a minute after the last one; whatever was found different makes an end of all."""

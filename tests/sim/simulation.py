@@ -178,8 +178,10 @@ class Simulation:
         self.agent.start()
 
     def step(self, number: int) -> None:
-        if self.scenario.change and number == STEPS // 2:
-            self._change_pcs()
+        if self.scenario is not ALONE and number == STEPS // 2:
+            self._have_a_quiet_night()
+            if self.scenario.change:
+                self._change_pcs()
         agent = self.random.choice(self.agents) if len(self.agents) > 1 else self.agent
         self._entered(agent, lambda: self._step_of(agent))
         self.check()
@@ -242,7 +244,9 @@ class Simulation:
 
     def _let_time_pass(self, agent: Agent) -> None:
         until_due = agent.due_in_s()
-        seconds = self.random.choice((0.2, 5.0, until_due, until_due, until_due, self.random.uniform(0, 8000)))
+        is_any_silent = any(other.back_s > other.clock.mono_s for other in self.agents)
+        long_s = self.random.uniform(0, DAY_S if is_any_silent else 8000)
+        seconds = self.random.choice((0.2, 5.0, until_due, until_due, until_due, long_s))
         self._log(f"{seconds:.1f} s pass", agent)
         self._advance(seconds)
 
@@ -271,6 +275,16 @@ class Simulation:
                 agent.lose_state()
             case _ if copies:
                 agent.take_state(self.random.choice(copies), home=agent.home)
+
+    def _have_a_quiet_night(self) -> None:
+        """Nothing goes wrong for some hours, so that what is complete by then is sealed, most of all where agents meet later."""
+        self.fate.is_calm = True
+        for agent in self.agents:
+            agent.environment.have_peace(complete=0.8)
+            if agent.engine is None and agent.back_s <= agent.clock.mono_s:
+                agent.start()
+        self.run_for(2 * HOUR_S)
+        self.fate.is_calm = False
 
     def _change_pcs(self) -> None:
         """The first PC is replaced by the second one, or copied: all runs go over, and where it is a copy the state folder, too."""
