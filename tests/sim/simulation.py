@@ -384,6 +384,10 @@ class Simulation:
             return
         if record.state is RunState.CONFLICT and is_of_others(record) and self._is_taken(agent, record):
             return
+        # What cannot be read is not proven to be what is here, so it is not taken over, and not healed either.
+        unreadable = [path for path in nas.volume.unreadable if path.startswith(f"{record.destination}/")]
+        if record.state is RunState.FAILED and record.adopts and unreadable:
+            return
         raise Violation(f"{run.path} is complete, and ends as {record.state}: {record.last_error}")
 
     def _is_taken(self, agent: Agent, record: RunRecord) -> bool:

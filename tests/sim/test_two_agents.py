@@ -309,6 +309,16 @@ def test_while_a_damaged_copy_is_healed_its_holder_may_come_back(tmp_path: Path)
         assert (only_record(new).state, data_on(life)) == (RunState.CONFLICT, before)
 
 
+def test_a_copy_that_cannot_be_read_is_not_asked_for_without_end_by_whoever_would_take_it_over(tmp_path: Path) -> None:
+    with two_pcs(tmp_path) as (life, old, new):
+        silence(life, old)
+        nas = life.nas["EQ_A"]
+        nas.volume.unreadable |= set(nas.ever)
+        new.start()
+        life.run_for(DAY_S)
+        assert (only_record(new).state, only_record(new).attempts) == (RunState.FAILED, 5)
+
+
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_what_another_agent_kept_beside_its_copy_is_kept_when_that_is_taken_over(
     is_damaged: bool, tmp_path: Path
