@@ -28,7 +28,7 @@ from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import CommandGiven, Noticed
-from exlab_watch_agent.errors import CancelledError, StoreWriteError
+from exlab_watch_agent.errors import CancelledError, StateFolderError, StoreWriteError
 from exlab_watch_agent.ports import AgentSelf, Control, Entry, Ports, one_after_the_other
 from exlab_watch_agent.statechart import CHART
 from tests.sim.environment import Environment
@@ -130,7 +130,10 @@ class Agent:
     def start(self) -> None:
         """Start on what is left in the state folder."""
         self.store = self.oracle.store = _WatchedStore(self)
-        self.store.open()
+        try:
+            self.store.open()
+        except StateFolderError as error:
+            raise Killed("a state folder in which there is no room, at which the agent ends") from error
         is_elsewhere = bool(self.home) and self.home != self.machine
         if is_elsewhere and self.store.hold is None:
             raise Violation("a state folder of another machine was opened, and deletion is not held")
