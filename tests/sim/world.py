@@ -340,7 +340,7 @@ WEIGHTS = {
     "move_run": 2,
     "copy_run": 2,
     "remove_run": 0.3,
-    "remove_sealed": 0.5,
+    "remove_sealed": 2,
     "edit_cache": 1,
     "carry_run": 4,
     "lock_run": 1,
