@@ -23,6 +23,7 @@ from exlab_watch_agent.core.commands import command_of
 from exlab_watch_agent.core.decide import Step, decide
 from exlab_watch_agent.core.effects import Admit, Effect, Inspect, PlaceHeartbeat, Precheck, Push, Seal, Verify, Work
 from exlab_watch_agent.core.events import Event, Outcome, Result
+from exlab_watch_agent.core.facts import MachineAccepted
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import utc_text
@@ -85,9 +86,12 @@ class Surroundings:
 
 @dataclass
 class Agent:
-    """An agent, its PC, and whoever watches it. `host`, `machine`: as others see the PC. While the agent does not run, `engine` and
-    `store` are None; it does not start before `back_s` (monotonic). What waits: `calls` of its executors, `running` ones, and
-    `events` that a watcher would tell. `in_flight`, `torn`: the commit under way, and what a kill left of it in the trail.
+    """An agent, its PC, and whoever watches it.
+
+    `host`, `machine`: as others see the PC. While the agent does not run, `engine` and `store` are None; it does not start before
+    `back_s` (monotonic). `calls` wait in its executors, `running` are under way, `events` would be told by a watcher.
+    `in_flight`, `torn`: the commit under way, and what a kill left of it in the trail. `home`: the machine that its state folder
+    is at home on, empty before it has one.
     """
 
     number: int
@@ -454,6 +458,8 @@ class Agent:
             raise
         self.in_flight = ()
         for entry in entries:
+            if entry.kind == MachineAccepted.kind:
+                self.home = self.machine
             if entry.move is not None and entry.record is not None:
                 self.log(
                     f"{entry.record.run_path[-30:]} {entry.move.source} -> {entry.move.dest} "

@@ -289,7 +289,7 @@ class Environment:
         run.is_locked = not run.is_locked
 
     def operate(self) -> bool | None:
-        command = self._random.choice(("retry", "retry all", "verify", "resolve", "sync", "scan"))
+        command = self._random.choice(COMMANDS)
         if command == "retry all":
             self._operate({"command": "retry", "all": True, "operator": "asmith"})
             return None
@@ -412,6 +412,7 @@ class Environment:
         return False
 
 
+COMMANDS = ("retry", "retry all", "verify", "resolve", "resolve", "sync", "scan", "accept_trail", "accept_machine")
 GLOBAL = frozenset(
     {
         "begin_run", "carry_run", "operate", "rot", "unreadable", "change_places", "nas_trouble", "nas_back", "root_trouble",
