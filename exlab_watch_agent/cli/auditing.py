@@ -15,8 +15,12 @@ from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import put, say, say_aside
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import counted, utc_text_exact
+from exlab_watch_agent.diagram.overlay import way_overlay
+from exlab_watch_agent.diagram.svg import svg_element
+from exlab_watch_agent.diagram.wall import wall_picture
 from exlab_watch_agent.errors import ConfigError, ExitCode
 from exlab_watch_agent.report.trail import COLUMNS, row_of
+from exlab_watch_agent.statechart import CHART
 
 BREAKS_SHOWN_MAX = 5
 _AGO = re.compile(r"(\d{1,5})([dh])")
@@ -66,7 +70,13 @@ def export(site: Site, run: str, *, form: str, output: Path | None) -> int:
     if form not in FORMATS:
         raise ConfigError(f"--format takes {' or '.join(FORMATS)}.")
     dossier = dossier_of(site, run)
-    text = dossier.to_html() if form == "html" else json.dumps(dossier.to_json(), indent=2, ensure_ascii=True)
+    way = way_overlay(CHART, dossier.record.run_path, dossier.run.history, site.now())
+    picture = svg_element(wall_picture(CHART, way))
+    text = (
+        dossier.to_html(picture=picture)
+        if form == "html"
+        else json.dumps(dossier.to_json(), indent=2, ensure_ascii=True)
+    )
     if output is None:
         put(f"{text}\n".encode())
     else:

@@ -1,7 +1,4 @@
-"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr.
-
-Longer than other modules: it is the list of all commands with their options, and what each does is elsewhere.
-"""
+"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 

@@ -150,7 +150,8 @@ class Dossier:
         content = self.content()
         return {**content, "digest": digest_of(content)}
 
-    def to_html(self) -> str:
+    def to_html(self, *, picture: str = "") -> str:
+        """Return the page. `picture`: the chart with the run's way through it, as an SVG element of our own making."""
         content = self.content()
         run = run_json(self.record, NOTHING_SEEN)
         past_cache = {one.id for one in proofs_past_cache(self.record)}
@@ -162,6 +163,7 @@ class Dossier:
             passes=content["run"]["passes"],
             past_cache=past_cache,
             origin=origin_of(self.creation),
+            picture=Markup(picture),  # noqa: S704 - every text in it was escaped by diagram/svg.py
             how_read={way.value: words for way, words in HOW_READ.items()},
             findings=content["run"]["findings"],
             incidents=content["run"]["incidents"],

@@ -136,7 +136,9 @@ def test_a_run_s_chain_of_custody_is_written_once_in_both_forms(lab: Lab, on: Co
     assert {row["kind"] for row in said["trail"]} == {"transition"}
     report = tmp_path / "custody.html"
     assert on("audit", "export", "--run", run.name, "-o", str(report)).code == 0
-    assert run.name in report.read_text(encoding="utf-8")
+    page = report.read_text(encoding="utf-8")
+    assert f"The way of {run.name}" in page
+    assert "proven equal on both sides in 1 pass" in page
     again = on("audit", "export", "--run", run.name, "-o", str(report))
     assert again.code == 1
     assert "exists and is not overwritten" in again.err
