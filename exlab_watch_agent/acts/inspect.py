@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from exlab_watch_agent.acts.copy import holder_is_at_work
+from exlab_watch_agent.acts.copy import holder_is_at_work, is_our_seal
 from exlab_watch_agent.acts.probe import ask_destination
 from exlab_watch_agent.core.claim import DestinationStanding, standing
 from exlab_watch_agent.core.completeness import judge as judge_completeness
@@ -134,7 +134,8 @@ def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Insp
     """Add whose the destination folder is, and who claims it in words."""
     try:
         found = ports.transport.look(effect.destination)
-        where = standing(found, ports.agent.signed(effect.claim))
+        mine = ports.agent.signed(effect.claim)
+        where = standing(found, mine, is_our_seal=is_our_seal(found, ports, effect.manifest_digest))
         is_held = where is DestinationStanding.CLAIMED_BY_OTHER_AGENT
         if is_held and found.sealed_as and not holder_is_at_work(found, ports):
             where = DestinationStanding.ADOPTABLE
@@ -145,7 +146,7 @@ def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Insp
         destination=where,
         destination_path=effect.destination,
         holder=found.holder,
-        anchor=found.anchor_of(effect.claim.job_id),
+        anchor=found.anchor_of(mine),
         claimed_manifest=found.sealed_as,
         claimed_job="" if found.claim is None else found.claim.job_id,
     )

@@ -43,7 +43,7 @@ from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.facts import Fact, FolderFact, FolderNamed, MachineAccepted, MachineChanged, TrailAccepted
 from exlab_watch_agent.core.problem import Dismissal
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.rollback import TrailPosition
+from exlab_watch_agent.core.rollback import TrailPosition, is_in_trail
 from exlab_watch_agent.core.text import reason, utc_text_exact
 from exlab_watch_agent.errors import StateFolderError, StoreWriteError
 from exlab_watch_agent.ports import Clock, Entry
@@ -257,6 +257,10 @@ class RunStore:
     def digest_at(self, seq: int) -> str | None:
         """Return the digest of the trail's line with this number, None where there is none that can be read."""
         return digest_at(self._folder, seq)
+
+    def has_line(self, seen: TrailPosition) -> bool:
+        """Return whether the trail has this line, as far as it can be read. May be called from any thread."""
+        return is_in_trail(seen, head=self.position, digest_here=self.digest_at(seen.seq))
 
     @property
     def ahead(self) -> TrailPosition | None:
