@@ -160,6 +160,10 @@ class RunScanner(Protocol):
         """Return whether nothing is in the equipment's folder but hidden entries. Raises: RootUnavailableError."""
         ...
 
+    def free_bytes(self, equipment: EquipmentPolicy) -> int | None:
+        """Return the free bytes on the disk of the equipment's folder, None where that cannot be told."""
+        ...
+
 
 class RootLock(Protocol):
     """Keeps the agents of other state folders off an equipment's root."""

@@ -186,13 +186,15 @@ class SealedCopy:
 class Probe:
     """Ask whether the destination is there, and unless `is_light` whether it can be written to.
 
-    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by.
+    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by. `asks_room`: also how
+    much room is free there.
     """
 
     equipment_id: str
     is_light: bool = False
     serial: int = 0
     copies: tuple[SealedCopy, ...] = ()
+    asks_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -413,8 +413,8 @@ GUARDS = (
     Guard(
         "a run that is gone, or whose root is, does not count as settling",
         "engine/runs.py",
-        "problem=problem))\n        self._memory_of(record.job_id).is_settling = False\n",
-        "problem=problem))\n",
+        'Note("run_gone", problem))\n        self._memory_of(record.job_id).is_settling = False\n',
+        'Note("run_gone", problem))\n',
         (
             Edit(
                 "engine/runs.py",

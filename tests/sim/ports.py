@@ -130,6 +130,9 @@ class MemoryScanner:
     def is_empty(self, equipment: EquipmentPolicy) -> bool:
         return False  # the folders of the projects stay when the last run is removed
 
+    def free_bytes(self, equipment: EquipmentPolicy) -> int | None:
+        return None
+
 
 class OurRoot:
     """Implements ports.RootLock: nobody else works on this root."""
