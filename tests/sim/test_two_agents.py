@@ -100,8 +100,8 @@ def test_a_sealed_run_is_not_healed_over_what_another_line_of_its_state_folder_s
         before = data_on(life)
         life.agent.die("a restore from a backup")
         life.agent.take_state(copy, home=life.agent.home)
-        run.earlier = first
-        life.environment.undo_changes(run)
+        run.files, run.truth = first, {name: file.data for name, file in first.items()}  # a snapshot was put back
+        life.world.note_change(run)
         life.start()
         life.run_for(DAY_S)
         assert (record_of(life).state, data_on(life)) == (RunState.CONFLICT, before)
@@ -151,6 +151,18 @@ def test_a_file_that_is_listed_and_cannot_be_read_is_damage_at_the_second_try(tm
         life.run_for(7 * HOUR_S)
         assert moves_of(life)[-7:] == ["audit_started", "copy_damaged", *STRAIGHT]
         assert not nas.volume.unreadable
+
+
+def test_a_copy_that_cannot_be_read_at_all_is_damage_at_the_second_look(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        (run,) = life.world.runs.values()
+        life.environment.write_file(run)
+        life.environment.complete_run(run)
+        life.run_for(HOUR_S)
+        nas = life.nas["EQ_A"]
+        nas.volume.unreadable |= set(nas.ever)
+        life.run_for(13 * HOUR_S)
+        assert moves_of(life)[-9:] == ["audit_started", "audit_interrupted", "audit_started", "copy_damaged", *STRAIGHT]
 
 
 def test_a_nas_that_is_read_only_is_audited_and_waits_to_be_healed_without_an_attempt(tmp_path: Path) -> None:
