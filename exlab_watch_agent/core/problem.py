@@ -36,6 +36,7 @@ class Severity(StrEnum):
 
 
 HANGING = "agent_hanging"
+STATE_FULL = "state_folder_full"
 FAILED = "nas_sync_failed"
 SOFT_RULES = frozenset({rule.value for rule in Rule if rule.tier.value == Severity.SOFT})
 
@@ -50,7 +51,7 @@ TIERS: Mapping[str, Tier] = {
     "agent_stopped": Tier.NOTICE,
     "deletion_on_hold": Tier.RISK,
     **{kind.value: Tier.RISK for kind in IncidentKind},
-    "state_folder_full": Tier.NEEDS_YOU,
+    STATE_FULL: Tier.NEEDS_YOU,
     "config_newer": Tier.NEEDS_YOU,
     # an instrument, its folder and its destination
     "nas_unreachable": Tier.NEEDS_YOU,

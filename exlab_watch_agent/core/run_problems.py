@@ -106,7 +106,7 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     match record.state:
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path)
-            text = f"{message}. What can end it: {ways[0].deed}" if ways else message
+            text = f"{message.rstrip('.')}. What can end it: {ways[0].deed}" if ways else message
             yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
         case RunState.FAILED:
             yield _problem(record, FAILED, message, about("retry", path), kind=error.kind)
