@@ -534,8 +534,8 @@ class RunStore(Protocol):
         """Return how many runs are in each state; states without runs are left out."""
         ...
 
-    def binding(self, root: str) -> Binding | None:
-        """Return the destination root's marker and who accepted it, None before its first use."""
+    def binding(self, equipment_id: str, spelling: str) -> Binding | None:
+        """Return an equipment's binding, None before the first one; `spelling`: of the root that is configured."""
         ...
 
     def root_volume(self, equipment_id: str) -> str | None:
@@ -617,7 +617,7 @@ class AgentSelf:
 class Ports:
     """What the effects of one lane work with, and what the engine knew of both of its sides when they began.
 
-    `root`: the equipment's folder. `binding`: the destination root's marker and who accepted it, None before its first use.
+    `root`: the equipment's folder. `binding`: the equipment's, which may be to another root than `transport` leads to.
     `volume`: identity of the equipment's folder as the last scan found it, None before the first.
     `agent`: who works; `ran_s`: for how long, in seconds, agents of its state folder have run in all, as far as known.
     """
@@ -642,7 +642,7 @@ class Ports:
 
     def marker_id(self) -> str | None:
         """Return the id of the destination root's marker where that root was accepted, else None."""
-        return accepted(self.binding)
+        return accepted(self.binding, self.transport.describe())
 
     def require_root(self) -> None:
         """Return when the equipment's folder is the one that the last scan found to be ours. Asks the disk.

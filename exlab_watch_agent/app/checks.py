@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from exlab_watch_agent.acts.probe import ask_standing
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
 from exlab_watch_agent.adapters.local.overlaps import linked_overlaps, misplaced_state_folder
@@ -19,7 +20,7 @@ from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watc
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
 from exlab_watch_agent.app.site import Site, operator_here
-from exlab_watch_agent.core.binding import Nature, accepted, must_ask
+from exlab_watch_agent.core.binding import Nature, RootStanding, is_bound_without_asking, must_ask
 from exlab_watch_agent.core.commands import BindDestination
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.text import counted
@@ -116,14 +117,17 @@ def _check_destination(equipment: EquipmentPolicy, site: Site) -> Iterator[Line]
 
 def _binding(equipment: EquipmentPolicy, transport: Transport, site: Site) -> str:
     """Return whether the destination is bound, or will be and why. Writes nothing. Raises: DestinationUnreachableError."""
-    marker_id = accepted(site.binding(equipment.equipment_id, transport.describe()))
-    if marker_id is not None:
-        transport.require_marker(expected_marker_id=marker_id)
-        return f"{transport.describe()} is bound"
+    equipment_id, destination = equipment.equipment_id, transport.describe()
+    known = site.binding(equipment_id, destination)
+    standing = ask_standing(transport, known, equipment_id)
+    if standing is RootStanding.BOUND:
+        return f"{destination} is bound"
     nature = transport.nature()
-    if not nature.elsewhere:
-        raise must_ask(equipment.equipment_id, transport.describe(), nature)
-    return f"{transport.describe()} will bind by itself, because {nature.elsewhere}"
+    if not is_bound_without_asking(standing, nature):
+        raise must_ask(equipment_id, destination, nature)
+    if standing is RootStanding.RESPELLED and known is not None:
+        return f"{destination} will bind by itself, because it has the marker of {known.spelling}; all there is proven anew"
+    return f"{destination} will bind by itself, because {nature.elsewhere}"
 
 
 # --- binding ---------------------------------------------------------------------------------------------------------
@@ -133,13 +137,15 @@ def _binding(equipment: EquipmentPolicy, transport: Transport, site: Site) -> st
 class Unbound:
     """What an operator is shown of a destination before it is bound. None: unknown.
 
-    `top_names`: what is directly in its root, sorted. `is_marker_gone`: it was bound before, and its marker is not there.
+    `top_names`: what is directly in its root, sorted. `is_marker_gone`: the marker that is known is not there. `binds_by_itself`:
+    nobody need be asked.
     """
 
     nature: Nature
     free_bytes: int | None
     top_names: tuple[str, ...] | None
     is_marker_gone: bool = False
+    binds_by_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +161,30 @@ def look_at_destination(site: Site, equipment: EquipmentPolicy) -> DestinationSe
     transport = make_transport(equipment, site.policy)
     try:
         destination = transport.describe()
-        marker_id = accepted(site.binding(equipment.equipment_id, destination))
-        is_marker_gone = False
-        if marker_id is not None:
-            try:
-                transport.require_marker(expected_marker_id=marker_id)
+        is_marker_gone = binds_by_itself = False
+        try:
+            standing = ask_standing(
+                transport, site.binding(equipment.equipment_id, destination), equipment.equipment_id
+            )
+            if standing is RootStanding.BOUND:
                 return DestinationSeen(destination, None)
-            except MarkerMissingError:
-                is_marker_gone = True
-        unbound = Unbound(transport.nature(), transport.free_bytes(), transport.top_names(), is_marker_gone)
+            binds_by_itself = is_bound_without_asking(standing, transport.nature())
+        except MarkerMissingError:
+            is_marker_gone = True
+        unbound = _unbound(transport, is_marker_gone=is_marker_gone, binds_by_itself=binds_by_itself)
         return DestinationSeen(destination, unbound)
     finally:
         transport.close()
+
+
+def _unbound(transport: Transport, *, is_marker_gone: bool = False, binds_by_itself: bool = False) -> Unbound:
+    return Unbound(
+        transport.nature(),
+        transport.free_bytes(),
+        transport.top_names(),
+        is_marker_gone,
+        binds_by_itself=binds_by_itself,
+    )
 
 
 def bind(site: Site, equipment_id: str) -> str:

@@ -22,7 +22,7 @@ from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import Loaded, load
 from exlab_watch_agent.app.publish import lanes_left, read_live
 from exlab_watch_agent.config.load import Settings, load_settings
-from exlab_watch_agent.core.binding import Binding, marker_key
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.operator import Operator, request_members
@@ -126,8 +126,8 @@ class Site:
         return self.loaded.history(job_id)
 
     def binding(self, equipment_id: str, destination: str) -> Binding | None:
-        """Return the marker of an equipment's destination root and who accepted it, None before its first use."""
-        return binding_in(self.loaded.facts, marker_key(equipment_id, destination))
+        """Return an equipment's binding, None before the first one; `destination`: the root that is configured."""
+        return binding_in(self.loaded.facts, equipment_id, destination)
 
     @property
     def hold(self) -> str | None:

@@ -41,8 +41,7 @@ def _bind_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool) -> ExitCo
             say(f"{equipment_id}: {seen.destination} is bound already")
             return ExitCode.FINE
         _print_what_is_there(equipment_id, seen.destination, seen.unbound)
-        binds_itself = seen.unbound.nature.elsewhere and not seen.unbound.is_marker_gone
-        if binds_itself or is_yes or _is_confirmed(equipment_id):
+        if seen.unbound.binds_by_itself or is_yes or _is_confirmed(equipment_id):
             say(checks.bind(site, equipment_id))
             return ExitCode.FINE
     except AgentError as error:

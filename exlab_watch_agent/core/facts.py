@@ -86,20 +86,26 @@ class OverridesRemoved:
 
 @dataclass(frozen=True, slots=True)
 class DestinationBound:
-    """The root with this marker is an equipment's destination from now on. `root`: see binding.marker_key."""
+    """The root with this marker is an equipment's destination from now on. `root`: see binding.marker_key.
+
+    `replaces`: the marker's id of the one that an operator gave up for it, and `reason` why; else both are empty.
+    """
 
     kind: ClassVar[str] = "destination_bound"
     root: str
     marker_id: str
     accepted_by: str
+    replaces: str = ""
+    reason: str = ""
 
     def data(self) -> Data:
-        return {"root": self.root, "marker_id": self.marker_id, "accepted_by": self.accepted_by}
+        bound = {"root": self.root, "marker_id": self.marker_id, "accepted_by": self.accepted_by}
+        return bound | ({"replaces": self.replaces, "reason": self.reason} if self.reason else {})
 
 
 @dataclass(frozen=True, slots=True)
 class PassesVoided:
-    """What was proven of a run was proven at another root than the one that is bound now."""
+    """What was proven of a run was proven at another root than the one that is bound now, as far as is known."""
 
     kind: ClassVar[str] = "passes_voided"
     root: str
@@ -250,7 +256,8 @@ def folder_fact(kind: str, data: Mapping[str, object]) -> FolderFact | None:
     match kind:
         case DestinationBound.kind:
             accepted_by = str(data.get("accepted_by", ""))
-            return DestinationBound(str(data["root"]), str(data["marker_id"]), accepted_by)
+            replaces, reason = str(data.get("replaces", "")), str(data.get("reason", ""))
+            return DestinationBound(str(data["root"]), str(data["marker_id"]), accepted_by, replaces, reason)
         case RootBound.kind:
             return RootBound(str(data["equipment_id"]), str(data["volume"]))
         case TrailFoundBehind.kind:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from itertools import count
 
-from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted
+from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted, marker_key
 from exlab_watch_agent.core.effects import Bind, Effect, Probe, SealedCopy
 from exlab_watch_agent.core.events import Answered, BindingRefused, Unreached
 from exlab_watch_agent.core.facts import DestinationBound, PassesVoided
@@ -31,7 +31,7 @@ from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Answer, Ended
 from exlab_watch_agent.engine.timers import TimerKind
 from exlab_watch_agent.errors import NAS_UNREACHABLE, Wait
-from exlab_watch_agent.statechart import CHART
+from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Destinations:
 
     def _is_bound_to_another(self, lane: Lane, marker_id: str) -> bool:
         """Whether another root was accepted meanwhile, while this question was under way: only an operator changes that."""
-        return accepted(lane.binding) not in (None, marker_id)
+        return accepted(lane.binding, lane.spelling) not in (None, marker_id)
 
     def _on_link(self, lane: Lane, event: LinkEvent) -> None:
         before = lane.away
@@ -170,20 +170,35 @@ class Destinations:
         self.remember_marker(lane, bound.marker_id, operator=operator)
 
     def remember_marker(self, lane: Lane, marker_id: str, *, operator: str | None = None) -> None:
-        """Take the root with this marker for the lane's destination from now on: by itself, or because an operator says so."""
-        if accepted(lane.binding) == marker_id:
+        """Take the root with this marker for the lane's destination from now on: by itself, or because an operator says so.
+
+        A marker that was accepted under another spelling stays accepted by whoever did that.
+        """
+        if accepted(lane.binding, lane.spelling) == marker_id:
             return
-        if lane.binding is None or lane.binding.marker_id != marker_id:
+        before = lane.binding
+        is_known = before is not None and before.marker_id == marker_id
+        if before is None or not is_known or before.spelling != lane.spelling:
             self._void_passes(lane, marker_id)
-        lane.binding = Binding(marker_id, operator or BY_ITSELF)
-        self._bench.commit.note(
-            DestinationBound(lane.marker_key, marker_id, lane.binding.accepted_by), operator=operator
-        )
+        accepted_by = operator or (before.accepted_by if before is not None and is_known else "") or BY_ITSELF
+        self._bind_to(lane, Binding(marker_id, accepted_by, lane.spelling), operator=operator)
+
+    def _bind_to(self, lane: Lane, binding: Binding, *, operator: str | None) -> None:
+        lane.binding = binding
+        root = marker_key(lane.equipment_id, binding.spelling)
+        self._bench.commit.note(DestinationBound(root, binding.marker_id, binding.accepted_by), operator=operator)
 
     def _void_passes(self, lane: Lane, marker_id: str) -> None:
-        """Another place than before, as far as is known: what was proven elsewhere is proven again there, and at once."""
-        for job_id in self._bench.commit.store.ids_in(CHART.auditable, lane.equipment_id):
+        """Another place than before, as far as is known: what was proven elsewhere is proven again there, and at once.
+
+        Of runs in any state: one that is audited or sealed as the agent starts was proven elsewhere just as well.
+        """
+        root = marker_key(lane.equipment_id, lane.spelling)
+        for job_id in self._bench.commit.store.ids_in(tuple(RunState), lane.equipment_id):
             record = self._bench.commit.record(job_id)
-            if record is not None:
-                voided = record.with_passes_void()
-                self._audit_soon(self._bench.commit.save(voided, PassesVoided(lane.marker_key, marker_id)))
+            if record is None:
+                continue
+            if record.verify_passes or record.passes:
+                record = self._bench.commit.save(record.with_passes_void(), PassesVoided(root, marker_id))
+            if record.state in CHART.auditable:
+                self._audit_soon(record)

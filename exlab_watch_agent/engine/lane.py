@@ -36,6 +36,7 @@ from exlab_watch_agent.ports import Ports
 class Lane:
     """All work of one equipment.
 
+    `spelling`: of the destination root, as its transport says it; `binding`: the equipment's, which may be to another one.
     `is_working`: False where the engine only finds out what is where. `queue`, `audits`: job ids of the runs that may be
     pushed, and audited, in this order. `known`: run path → signature of the `creation.json` that was last read, None when
     none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
@@ -44,7 +45,7 @@ class Lane:
     """
 
     ports: Ports
-    marker_key: str
+    spelling: str
     binding: Binding | None = None
     is_working: bool = True
     root: Root = field(default_factory=roots.Unasked)

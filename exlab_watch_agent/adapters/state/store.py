@@ -215,9 +215,9 @@ class RunStore:
         """Return the run's moves, oldest first; reads the run's own lines. Raises: StateFolderError."""
         return history_of(self._folder, self._documents, job_id)
 
-    def binding(self, root: str) -> Binding | None:
-        """Return the marker that was found or placed in this destination root and who accepted it, None before its first use."""
-        return binding_in(self._facts, root)
+    def binding(self, equipment_id: str, spelling: str) -> Binding | None:
+        """Return an equipment's binding, None before the first one; `spelling`: of the root that is configured."""
+        return binding_in(self._facts, equipment_id, spelling)
 
     def root_volume(self, equipment_id: str) -> str | None:
         """Return the volume on which this equipment's root was last bound, None before the first time."""

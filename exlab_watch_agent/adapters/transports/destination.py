@@ -58,6 +58,7 @@ from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    ForeignMarkerError,
     MarkerMissingError,
     SourceChangedError,
     TransportError,
@@ -181,9 +182,7 @@ class Destination:
         if found is None and expected_marker_id is not None:
             raise MarkerMissingError(cannot_be_used(far, f"the marker {MARKER_FILE} is missing"))
         if expected_marker_id not in (None, found):
-            raise DestinationUnreachableError(
-                cannot_be_used(far, f"the marker {MARKER_FILE} belongs to another destination")
-            )
+            raise ForeignMarkerError(cannot_be_used(far, f"the marker {MARKER_FILE} belongs to another destination"))
         return found
 
     def _marker_id(self, far: FarSide) -> str | None:

@@ -364,6 +364,7 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
         tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: ()),
         creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
         transport=SimpleNamespace(
+            describe=lambda: NAS,
             require_marker=nothing,
             clear_partials=nothing,
             replace=lambda *_, instead, **__: told.update(instead),
