@@ -125,6 +125,10 @@ class RunTree(Protocol):
         """Return whether anything has this name directly in the run folder; True when that cannot be told."""
         ...
 
+    def has_data(self, run_path: str) -> bool:
+        """Return whether anything is in the run folder beside the cache folder; True when that cannot be told."""
+        ...
+
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         """Return the regular files of the cache folder that travel to the NAS, paths relative to the run folder."""
         ...

@@ -15,6 +15,7 @@ from exlab_watch_agent.acts.inspect import ask_where, inspect
 from exlab_watch_agent.acts.precheck import precheck
 from exlab_watch_agent.acts.probe import bind, place_heartbeat, probe
 from exlab_watch_agent.acts.push import push
+from exlab_watch_agent.acts.replace_destination import replace_destination
 from exlab_watch_agent.acts.scan import scan
 from exlab_watch_agent.acts.seal import seal
 from exlab_watch_agent.acts.source import vanished
@@ -30,6 +31,7 @@ from exlab_watch_agent.core.effects import (
     Precheck,
     Probe,
     Push,
+    ReplaceDestination,
     Scan,
     Seal,
     Verify,
@@ -95,6 +97,8 @@ def _result(effect: Effect, ports: Ports, control: Control) -> Result:
             return probe(effect, ports)
         case Bind():
             return bind(effect, ports)
+        case ReplaceDestination():
+            return replace_destination(effect, ports)
         case PlaceHeartbeat():
             return place_heartbeat(effect, ports)
         case _:
@@ -117,7 +121,7 @@ def _stopped_by(defect: Exception, effect: Effect) -> Result:
             return ScanFailed(f"the scan failed: {defect}")
         case Probe():
             return Unreached(f"the probe failed: {defect}")
-        case Bind():
+        case Bind() | ReplaceDestination():
             return BindingRefused(f"the binding failed: {defect}")
         case PlaceHeartbeat():
             return HeartbeatPlaced(f"it could not be placed: {defect}")

@@ -15,18 +15,28 @@ from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
 from exlab_watch_agent.adapters.local.overlaps import linked_overlaps, misplaced_state_folder
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
 from exlab_watch_agent.app.site import Site, operator_here
-from exlab_watch_agent.core.binding import Nature, RootStanding, is_bound_without_asking, must_ask
-from exlab_watch_agent.core.commands import BindDestination
+from exlab_watch_agent.core.binding import (
+    Binding,
+    Nature,
+    RootStanding,
+    bind_command,
+    is_bound_without_asking,
+    must_ask,
+)
+from exlab_watch_agent.core.commands import BindDestination, ReplaceDestination
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import AgentError, MarkerMissingError
+from exlab_watch_agent.engine.messages import Answer
+from exlab_watch_agent.errors import AgentError, ForeignMarkerError, MarkerMissingError
 from exlab_watch_agent.ports import Transport
 from exlab_watch_agent.report.status import human_bytes
+from exlab_watch_agent.statechart import RunState
 
 Line = tuple[bool, str]
 """Whether all is well with it, and a sentence."""
@@ -175,6 +185,71 @@ def look_at_destination(site: Site, equipment: EquipmentPolicy) -> DestinationSe
         return DestinationSeen(destination, unbound)
     finally:
         transport.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What an operator is shown before a root takes the place of the bound one.
+
+    `former`: the bound one. `runs`: how many were proven there; `only_there`: how many of
+    them have nothing left here.
+    """
+
+    destination: str
+    root: Unbound
+    marker: str
+    former: str
+    runs: int
+    only_there: int
+
+
+def look_at_replacement(site: Site, equipment: EquipmentPolicy) -> Replacement:
+    """Return what is to take the place of the bound root, without writing there. Raises: AgentError."""
+    transport = make_transport(equipment, site.policy)
+    try:
+        destination = transport.describe()
+        known = site.binding(equipment.equipment_id, destination)
+        if known is None:
+            command = bind_command(equipment.equipment_id)
+            raise AgentError(f"nothing was bound yet that could be replaced: give `{command}`")
+        root = _unbound(transport)
+        marker = _marker_at(transport, known)
+    finally:
+        transport.close()
+    DiskRunScanner().volume(equipment)  # of a folder that is away, no run would seem to have data here
+    tree = DiskRunTree()
+    proven = [r for r in site.records.values() if r.equipment_id == equipment.equipment_id and r.is_sealed]
+    only_there = [r for r in proven if r.state is RunState.CLEANED or not tree.has_data(r.run_path)]
+    return Replacement(destination, root, marker, known.spelling, len(proven), len(only_there))
+
+
+def _marker_at(transport: Transport, known: Binding) -> str:
+    """Return in words which marker a root has. Raises: DestinationUnreachableError where it does not answer."""
+    try:
+        transport.require_marker(expected_marker_id=known.marker_id)
+    except MarkerMissingError:
+        return "none"
+    except ForeignMarkerError:
+        return "of another destination"
+    return "the one that is bound"
+
+
+def replace(site: Site, equipment_id: str, reason: str) -> str:
+    """Have the configured root take the place of the bound one; return what is to be said. Raises: AgentError."""
+    command = ReplaceDestination(operator_here(), equipment_id, reason)
+    if site.holder is not None:
+        return site.ask_agent(command, waits_for=f"what is under way at the destination of {equipment_id}")
+    answers: list[Answer] = []
+    agent = Agent(site.settings, state_dir=site.state, scope=Scope(is_watching=False, is_working=False))
+    agent.open()
+    try:
+        agent.ask(command, answers.append)
+        agent.run(until_rest=True)
+    finally:
+        agent.close()
+    if not answers or not answers[0]["ok"]:
+        raise AgentError(str(answers[0]["message"]) if answers else "stopped before it took effect; give it again")
+    return str(answers[0]["message"])
 
 
 def _unbound(transport: Transport, *, is_marker_gone: bool = False, binds_by_itself: bool = False) -> Unbound:

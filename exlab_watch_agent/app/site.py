@@ -169,10 +169,11 @@ class Site:
         lanes = {lane_id: lane for lane_id, lane in lanes_left(left).items() if not self.roots or lane_id in self.roots}
         return Snapshot(lanes=lanes)
 
-    def ask_agent(self, command: Command, *, must_answer: bool = False) -> str:
+    def ask_agent(self, command: Command, *, must_answer: bool = False, waits_for: str = "") -> str:
         """Leave a command for the running agent; return its answer.
 
-        Raises: AgentError with its refusal; with `must_answer` also where it has not answered yet.
+        `waits_for`: what the agent may have to wait for before it can answer. Raises: AgentError with its refusal; with
+        `must_answer` also where it has not answered yet.
         """
         answer = send_request(
             self.state_dir, {**command.to_json(), **request_members(command.operator)}, wait_s=REPLY_WAIT_S
@@ -181,6 +182,8 @@ class Site:
             raise AgentError(
                 "The running agent has not answered yet: `status` says what it does; give the command again."
             )
+        if answer is None and waits_for and self.paused is None:
+            return f"the running agent has taken the request, and waits for {waits_for}: `status` says how far that is"
         if answer is None and self.paused is not None:
             return f"the request was left for the running agent, which is paused {self.paused}"
         if answer is None:

@@ -55,6 +55,15 @@ class BindDestination(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceDestination(_Command):
+    """The root that answers takes the place of the one that this equipment was bound to."""
+
+    name = "replace_destination"
+    equipment: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptTrail(_Command):
     """The state that was found after damage counts."""
 
@@ -127,12 +136,23 @@ class Resolve(_OfRun):
 
 
 RunCommand = Retry | Sync | VerifyNow | Resolve
-Command = ScanRoots | BindDestination | AcceptTrail | AcceptMachine | Enqueue | LookAt | RetryAll | RunCommand
+Command = (
+    ScanRoots
+    | BindDestination
+    | ReplaceDestination
+    | AcceptTrail
+    | AcceptMachine
+    | Enqueue
+    | LookAt
+    | RetryAll
+    | RunCommand
+)
 _BY_NAME: dict[str, type[Command]] = {
     kind.name: kind
     for kind in (
         ScanRoots,
         BindDestination,
+        ReplaceDestination,
         AcceptTrail,
         AcceptMachine,
         Enqueue,

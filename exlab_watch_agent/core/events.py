@@ -171,8 +171,17 @@ class RunVanished:
     """The run folder is gone while its root is there and was listed whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class DestinationReplaced:
+    """An operator accepted another place for the copies. `has_data`: the run's data are here, and not only at the old place."""
+
+    operator: str
+    reason: str
+    has_data: bool = True
+
+
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished
+Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished | DestinationReplaced
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------
@@ -279,6 +288,18 @@ class BindingRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """The root with this marker may take the place of the bound one.
+
+    `without_data`: job ids of proven runs of which nothing is left here; `lost`: those of them whose copies are not there either.
+    """
+
+    marker_id: str
+    without_data: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class StatusWritten:
     """`creation.json` says what the state says."""
 
@@ -308,6 +329,7 @@ Result = (
     | Answered
     | Unreached
     | BindingRefused
+    | Replaced
     | StatusWritten
     | StatusUnwritten
     | HeartbeatPlaced

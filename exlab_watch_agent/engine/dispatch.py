@@ -23,6 +23,7 @@ from exlab_watch_agent.core.effects import (
     Precheck,
     Probe,
     Push,
+    ReplaceDestination,
     Scan,
     Seal,
     Verify,
@@ -37,6 +38,7 @@ from exlab_watch_agent.core.events import (
     Inspection,
     NothingNew,
     Outcome,
+    Replaced,
     ScanFailed,
     Scanned,
     Sealed,
@@ -111,6 +113,7 @@ class Dispatch:
             case Ended():
                 self._bench.errands.on_ended(message)
                 self._on_ended(message)
+                self._destinations.replace_at_rest(self._bench.lanes[message.effect.equipment_id])
             case _:
                 assert_never(message)
 
@@ -143,6 +146,8 @@ class Dispatch:
                 self._destinations.on_probed(ended, effect, answered)
             case Bind() as effect, (Answered() | BindingRefused()) as bound:
                 self._destinations.on_bound(effect, bound)
+            case ReplaceDestination() as effect, (Replaced() | BindingRefused()) as replaced:
+                self._destinations.on_replaced(effect, replaced)
             case WriteStatus() as effect, (StatusWritten() | StatusUnwritten()) as written:
                 self._on_status(effect, written)
             case PlaceHeartbeat() as effect, Unreached() as unreached:

@@ -125,7 +125,7 @@ class Engine:
         self._runs = Runs(bench, looks=self._looks, decide=decide, new_job_id=new_job_id)
         self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs)
         self._turns = Turns(bench, looks=self._looks, runs=self._runs, reconciling=self._reconciling)
-        self._destinations = Destinations(bench, audit_soon=self._turns.audit_soon)
+        self._destinations = Destinations(bench, audit_soon=self._turns.audit_soon, decide=self._runs.decide)
         operators = Operators(
             bench,
             looks=self._looks,

@@ -20,7 +20,7 @@ from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.core.text import age, printable, shell_word, unicode_text, utc_text
-from exlab_watch_agent.core.ways_out import ways_out
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 from exlab_watch_agent.report.snapshot import LaneView, Snapshot
 from exlab_watch_agent.statechart import CHART, RunState
@@ -218,6 +218,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     kind = record.last_error.kind if record.last_error is not None else str(record.state)
     has_failed = record.last_error is not None and record.attempts >= (1 if at.is_ended else FAILURES_TOLD)
     match record.state:
+        case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE | RunState.CLEANED if kind == ONLY_COPY_LOST:
+            return Problem(Severity.DATA_AT_RISK, kind, subject, message, str(ways_out(kind, record.run_path)[0]))
         case RunState.CONFLICT:
             ways = ways_out(kind, record.run_path)
             command = str(ways[0]) if ways else _show(record.run_path)

@@ -82,6 +82,11 @@ class MemoryTree:
         run = self._world.runs.get(run_path)
         return run is not None and name in run.files
 
+    def has_data(self, run_path: str) -> bool:
+        self._world.port("has_data")
+        run = self._world.runs.get(run_path)
+        return run is not None and bool(run.files)
+
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         self._world.port("cache_files")
         cache = run_at(self._world, run_path).cache

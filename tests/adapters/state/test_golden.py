@@ -158,7 +158,7 @@ def assert_bindings(loaded: Loaded) -> None:
         equipment_id, spelling = split_key(root)
         binding = binding_in(loaded.facts, equipment_id, spelling)
         assert binding is not None
-        # WIN_03 was bound twice. What was written then says in the slots of each root how it was bound, and the trail which came last.
+        # WIN_03 was bound twice: slots of that version do not say which came last, the trail does.
         assert binding.spelling in (spelling, spelling.replace("/mnt/old-nas/", "/mnt/nas/"))
 
 
