@@ -1,4 +1,7 @@
-"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr."""
+"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr.
+
+Longer than other modules, because all commands with their words and options are in one place.
+"""
 
 from __future__ import annotations
 
