@@ -40,6 +40,7 @@ def find_destination(ports: Ports) -> str:
     """
     standing = ask_standing(ports.transport, ports.binding, ports.equipment.equipment_id)
     if standing is RootStanding.BOUND and ports.binding is not None:
+        ports.require_mounts()
         return ports.binding.marker_id
     nature = ports.transport.nature()
     if not is_bound_without_asking(standing, nature):
@@ -73,6 +74,7 @@ def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) ->
     if marker_id is not None and ports.binding is not None and is_full:
         try:
             ports.transport.probe(expected_marker_id=marker_id)
+            ports.require_mounts()
         except ForeignMarkerError as error:
             raise another_root(ports.equipment.equipment_id, ports.transport.describe(), ports.binding) from error
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exlab_watch_agent.acts.copy import copy_says_synced, keep_what_differs, may_be_taken_over, present, take_over
 from exlab_watch_agent.acts.source import unchanged_inventory
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, standing
 from exlab_watch_agent.core.effects import Push
 from exlab_watch_agent.core.events import Pushed
@@ -38,6 +39,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
         transport.place_claim(effect.destination, mine)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
     transport.require_marker(expected_marker_id=ports.marker_id())
+    ports.require_mounts(first_folder(effect.destination))
     transport.require_claim(effect.destination, mine)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")

@@ -18,6 +18,7 @@ from exlab_watch_agent.acts.copy import (
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
 from exlab_watch_agent.acts.replace_destination import is_missing
 from exlab_watch_agent.acts.source import vanished
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.effects import SealedCopy, Verify
@@ -66,6 +67,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     if effect.adopts and not effect.manifest_digest:
         manifest = _manifest_of_the_copy(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
+    below = ports.transport.below(first_folder(effect.destination))
     listing = ports.transport.listing(effect.destination)
     if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
@@ -106,6 +108,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         skipped_oversize=oversize,
         anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
         is_by_manifest=manifest is not None,
+        below=below,
     )
     with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))

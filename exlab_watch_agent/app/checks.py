@@ -17,16 +17,20 @@ from exlab_watch_agent.adapters.local.overlaps import linked_overlaps, misplaced
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.state.folder_facts import mounts_in
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.binding import (
+    BelowChange,
     Binding,
     Nature,
     RootStanding,
+    below_change,
     bind_command,
     is_bound_without_asking,
+    mount_away,
     must_ask,
 )
 from exlab_watch_agent.core.commands import BindDestination, ReplaceDestination
@@ -131,6 +135,9 @@ def _binding(equipment: EquipmentPolicy, transport: Transport, site: Site) -> st
     known = site.binding(equipment_id, destination)
     standing = ask_standing(transport, known, equipment_id)
     if standing is RootStanding.BOUND:
+        for folder, mount in mounts_in(site.loaded.facts, equipment_id, destination).items():
+            if below_change(mount, transport.below(folder)) is BelowChange.AWAY:
+                raise mount_away(equipment_id, destination, folder, mount)
         return f"{destination} is bound"
     nature = transport.nature()
     if not is_bound_without_asking(standing, nature):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from exlab_watch_agent.errors import NAS_UNREACHABLE, DestinationUnboundError
+from exlab_watch_agent.errors import NAS_UNREACHABLE, DestinationUnboundError, DestinationUnreachableError
 
 BY_ITSELF = "itself"
 
@@ -105,6 +105,58 @@ def is_bound_without_asking(standing: RootStanding, nature: Nature) -> bool:
             return False
 
 
+# --- mounts below the root ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """What a first folder below a root lies on: a mount of its own with this type and source, or the root's file system (empty).
+
+    Device numbers are not kept: they change at each reboot.
+    """
+
+    kind: str = ""
+    source: str = ""
+
+    @property
+    def is_mount(self) -> bool:
+        """Whether it is a mount of its own, and the one that it should be: an automount that did not come is not."""
+        return self.kind not in ("", AUTOMOUNT)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.source}".rstrip()
+
+
+AUTOMOUNT = "autofs"
+
+
+class BelowChange(Enum):
+    """What is to follow from what a first folder lies on now.
+
+    `NOTHING`; `LEARN`: it is a mount that was not known, or another one, so what was proven there before was proven elsewhere;
+    `AWAY`: a mount that is known is not there, and what is written there would be hidden by it later.
+    """
+
+    NOTHING = auto()
+    LEARN = auto()
+    AWAY = auto()
+
+
+def below_change(known: Below | None, now: Below | None) -> BelowChange:
+    """Return what follows. `known`: the mount that is known there, if any; `now`: None where that cannot be told."""
+    if now is None:
+        return BelowChange.NOTHING
+    if not now.is_mount:
+        is_away = known is not None or now.kind == AUTOMOUNT
+        return BelowChange.AWAY if is_away else BelowChange.NOTHING
+    return BelowChange.NOTHING if now == known else BelowChange.LEARN
+
+
+def first_folder(destination: str) -> str:
+    """Return the first folder below the root on the way to a run's copy: in the layout `mirror` its project's."""
+    return destination.partition("/")[0]
+
+
 # --- words --------------------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +186,20 @@ def marker_gone(equipment_id: str, destination: str) -> DestinationUnboundError:
         f"right one, have the marker put back with `{command}`; everything there is then proven anew"
     )
     return DestinationUnboundError(text, command=command, code="marker_gone")
+
+
+def mount_away(equipment_id: str, spelling: str, folder: str, known: Below | None) -> DestinationUnreachableError:
+    """Return the error for a folder below the root that was a mount, and is a plain folder now; or whose automount did not come."""
+    what = (
+        f"was a mount of its own ({known}) and is none now"
+        if known is not None
+        else "is an automount that does not come"
+    )
+    text = (
+        f"the folder {folder} at the destination {spelling} {what}: a copy would go to where the mount hides it later. Mount it "
+        f"again; if it is right as it is, say so with `{replace_command(equipment_id)}`"
+    )
+    return DestinationUnreachableError(text)
 
 
 def another_root(equipment_id: str, destination: str, known: Binding) -> DestinationUnboundError:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from exlab_watch_agent.core.binding import Below
 from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreation
@@ -81,7 +82,8 @@ class Verified:
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
     the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
     as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `proof`: what is kept of it where both
-    sides are equal and nothing was left out, else None.
+    sides are equal and nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where
+    that cannot be told.
     """
 
     turn: int
@@ -97,6 +99,7 @@ class Verified:
     anchor: TrailPosition | None = None
     proof: Pass | None = None
     is_by_manifest: bool = False
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +208,13 @@ class UnseenCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look found. `marker_id` is set when the destination was asked."""
+    """What a look found. `marker_id` is set when the destination was asked, and `below` by what its first folder lies on."""
 
     creation: Creation
     signature: FileSignature
     inspected: Inspected
     marker_id: str | None = None
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from exlab_watch_agent.core.binding import Below
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.incidents import Incident
@@ -102,6 +103,19 @@ class DestinationBound:
     def data(self) -> Data:
         bound = {"root": self.root, "marker_id": self.marker_id, "accepted_by": self.accepted_by}
         return bound | ({"replaces": self.replaces, "reason": self.reason} if self.reason else {})
+
+
+@dataclass(frozen=True, slots=True)
+class MountFound:
+    """A first folder below a destination root is a mount of its own, of this type and source. `root`: see binding.marker_key."""
+
+    kind: ClassVar[str] = "destination_mount"
+    root: str
+    folder: str
+    mount: Below
+
+    def data(self) -> Data:
+        return {"root": self.root, "folder": self.folder, "type": self.mount.kind, "source": self.mount.source}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +246,7 @@ Fact = (
     | OverrideFound
     | OverridesRemoved
     | DestinationBound
+    | MountFound
     | PassesVoided
     | IncidentFound
     | IncidentHealed
@@ -253,6 +268,7 @@ KINDS = frozenset(
                 RunMoved,
                 OverridesRemoved,
                 DestinationBound,
+                MountFound,
                 PassesVoided,
                 IncidentFound,
                 IncidentHealed,
@@ -272,7 +288,14 @@ KINDS = frozenset(
 """Every kind of line that a fact is written as."""
 
 FolderFact = (
-    DestinationBound | RootBound | TrailFoundBehind | TrailAccepted | FolderNamed | MachineChanged | MachineAccepted
+    DestinationBound
+    | MountFound
+    | RootBound
+    | TrailFoundBehind
+    | TrailAccepted
+    | FolderNamed
+    | MachineChanged
+    | MachineAccepted
 )
 """What a state folder keeps beside its runs."""
 
@@ -287,6 +310,9 @@ def folder_fact(kind: str, data: Mapping[str, object]) -> FolderFact | None:
             accepted_by = str(data.get("accepted_by", ""))
             replaces, reason = str(data.get("replaces", "")), str(data.get("reason", ""))
             return DestinationBound(str(data["root"]), str(data["marker_id"]), accepted_by, replaces, reason)
+        case MountFound.kind:
+            mount = Below(str(data["type"]), str(data["source"]))
+            return MountFound(str(data["root"]), str(data["folder"]), mount)
         case RootBound.kind:
             return RootBound(str(data["equipment_id"]), str(data["volume"]))
         case TrailFoundBehind.kind:

@@ -12,12 +12,21 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from itertools import count
 
-from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted, marker_key
+from exlab_watch_agent.core.binding import (
+    BY_ITSELF,
+    Below,
+    BelowChange,
+    Binding,
+    accepted,
+    below_change,
+    first_folder,
+    marker_key,
+)
 from exlab_watch_agent.core.commands import ReplaceDestination
 from exlab_watch_agent.core.effects import Bind, Effect, Probe, SealedCopy, SealedRun
 from exlab_watch_agent.core.effects import ReplaceDestination as StartReplacing
 from exlab_watch_agent.core.events import Answered, BindingRefused, DestinationReplaced, Event, Replaced, Unreached
-from exlab_watch_agent.core.facts import DestinationBound, PassesVoided
+from exlab_watch_agent.core.facts import DestinationBound, MountFound, PassesVoided
 from exlab_watch_agent.core.link import (
     AdmissionAnswered,
     LinkEvent,
@@ -204,15 +213,26 @@ class Destinations:
         bound = DestinationBound(root, binding.marker_id, binding.accepted_by, replaces, reason)
         self._bench.commit.note(bound, operator=operator)
 
-    def _void_passes(self, lane: Lane, marker_id: str) -> None:
+    def remember_mount(self, lane: Lane, folder: str, now: Below | None) -> None:
+        """Take note of what a first folder below the root lies on. What was proven in the folder that a mount hides, or on another
+        mount, was proven elsewhere."""
+        marker_id = accepted(lane.binding, lane.spelling)
+        if now is None or marker_id is None or below_change(lane.mounts.get(folder), now) is not BelowChange.LEARN:
+            return
+        lane.mounts[folder] = now
+        self._bench.commit.note(MountFound(marker_key(lane.equipment_id, lane.spelling), folder, now))
+        self._void_passes(lane, marker_id, folder)
+
+    def _void_passes(self, lane: Lane, marker_id: str, folder: str = "") -> None:
         """Another place than before, as far as is known: what was proven elsewhere is proven again there, and at once.
 
-        Of runs in any state: one that is audited or sealed as the agent starts was proven elsewhere just as well.
+        Of runs in any state: one that is audited or sealed as the agent starts was proven elsewhere just as well. With `folder`
+        only of those below that one.
         """
         root = marker_key(lane.equipment_id, lane.spelling)
         for job_id in self._bench.commit.store.ids_in(tuple(RunState), lane.equipment_id):
             record = self._bench.commit.record(job_id)
-            if record is None:
+            if record is None or (folder and first_folder(record.destination) != folder):
                 continue
             if record.verify_passes or record.passes:
                 record = self._bench.commit.save(record.with_passes_void(), PassesVoided(root, marker_id))
@@ -264,6 +284,7 @@ class Destinations:
             self._end_replacing(lane, replacing, answer(result.message, is_ok=False))
             return
         former = lane.binding
+        lane.mounts.clear()
         self._bind_to(
             lane,
             Binding(result.marker_id, replacing.operator, lane.spelling),

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from exlab_watch_agent.core import link as links
 from exlab_watch_agent.core import root as roots
-from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.binding import Below, Binding
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import (
     Admit,
@@ -50,7 +50,8 @@ class Replacing:
 class Lane:
     """All work of one equipment.
 
-    `spelling`: of the destination root, as its transport says it; `binding`: the equipment's, which may be to another one.
+    `spelling`: of the destination root, as its transport says it; `binding`: the equipment's, which may be to another one;
+    `mounts`: those known directly below the root.
     `is_working`: False where the engine only finds out what is where. `queue`, `audits`: job ids of the runs that may be
     pushed, and audited, in this order. `known`: run path → signature of the `creation.json` that was last read, None when
     none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
@@ -62,6 +63,7 @@ class Lane:
     ports: Ports
     spelling: str
     binding: Binding | None = None
+    mounts: dict[str, Below] = field(default_factory=dict)
     is_working: bool = True
     replacing: Replacing | None = None
     root: Root = field(default_factory=roots.Unasked)
@@ -108,7 +110,7 @@ class Lane:
 
     def ports_now(self) -> Ports:
         """Return the lane's ports with what is known of both sides now."""
-        return replace(self.ports, binding=self.binding, volume=roots.volume_of(self.root))
+        return replace(self.ports, binding=self.binding, mounts=dict(self.mounts), volume=roots.volume_of(self.root))
 
     def is_open_for(self, effect: Effect) -> bool:
         """Return whether an effect may start: while the root is not ours, or the NAS away, what needs it waits."""

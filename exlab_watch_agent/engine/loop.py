@@ -151,7 +151,8 @@ class Engine:
         spelling = ports.transport.describe()
         ports = replace(ports, ran_s=self._uptime.sum_s)
         binding = self._store.binding(ports.equipment.equipment_id, spelling)
-        return Lane(ports, spelling, binding, is_working=self._is_working)
+        mounts = dict(self._store.mounts(ports.equipment.equipment_id, spelling))
+        return Lane(ports, spelling, binding, mounts, is_working=self._is_working)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 

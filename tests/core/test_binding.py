@@ -7,13 +7,19 @@ from itertools import product
 import pytest
 
 from exlab_watch_agent.core.binding import (
+    AUTOMOUNT,
+    Below,
+    BelowChange,
     Binding,
     Nature,
     RootStanding,
     accepted,
     another_root,
+    below_change,
+    first_folder,
     is_bound_without_asking,
     marker_key,
+    mount_away,
     split_key,
     standing_of,
 )
@@ -90,3 +96,49 @@ def test_another_root_is_told_with_the_very_command_and_by_what_it_is() -> None:
 @pytest.mark.parametrize("spelling", [HERE, "nas:/with blank", ""])
 def test_a_key_says_equipment_and_spelling(spelling: str) -> None:
     assert split_key(marker_key("EQ_1", spelling)) == ("EQ_1", spelling)
+
+
+# --- mounts below the root ----------------------------------------------------------------------------------------------
+
+OWN, ZFS, OTHER_ZFS, AUTO = Below(), Below("zfs", "tank/a"), Below("zfs", "tank/b"), Below(AUTOMOUNT, "/etc/auto.nas")
+LEARN, AWAY, NOTHING = BelowChange.LEARN, BelowChange.AWAY, BelowChange.NOTHING
+
+# (the mount that is known, what is there now) → what follows
+CHANGES = {
+    (None, None): NOTHING,
+    (None, OWN): NOTHING,
+    (None, ZFS): LEARN,
+    (None, OTHER_ZFS): LEARN,
+    (None, AUTO): AWAY,
+    (ZFS, None): NOTHING,
+    (ZFS, OWN): AWAY,
+    (ZFS, ZFS): NOTHING,
+    (ZFS, OTHER_ZFS): LEARN,
+    (ZFS, AUTO): AWAY,
+}
+
+
+@pytest.mark.parametrize(("case", "change"), CHANGES.items())
+def test_a_mount_that_became_a_plain_folder_is_away_and_one_that_is_new_is_learned(
+    case: tuple[Below | None, Below | None], change: BelowChange
+) -> None:
+    known, now = case
+    assert below_change(known, now) is change
+
+
+def test_the_table_of_mounts_has_every_case() -> None:
+    assert set(CHANGES) == set(product((None, ZFS), (None, OWN, ZFS, OTHER_ZFS, AUTO)))
+
+
+def test_a_mount_that_is_away_is_told_with_what_it_was_and_both_ways_out() -> None:
+    text = str(mount_away("EQ", HERE, "PROJ-0042", ZFS))
+    assert "PROJ-0042" in text
+    assert "zfs tank/a" in text
+    assert "Mount it again" in text
+    assert 'bind EQ --replace --reason "..."' in text
+    assert "automount" in str(mount_away("EQ", HERE, "PROJ-0042", None))
+
+
+@pytest.mark.parametrize(("destination", "first"), [("P/Runs/Run_1", "P"), ("Run_1", "Run_1"), ("", "")])
+def test_the_first_folder_on_the_way_to_a_copy(destination: str, first: str) -> None:
+    assert first_folder(destination) == first

@@ -16,7 +16,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     require_cache_path,
     require_data_path,
 )
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
@@ -419,6 +419,9 @@ class FaultyTransport:
         raise AssertionError("the engine leaves no probe files but by probe()")
 
     def top_names(self) -> tuple[str, ...] | None:
+        return None
+
+    def below(self, folder: str) -> Below | None:
         return None
 
     def free_bytes(self) -> int | None:

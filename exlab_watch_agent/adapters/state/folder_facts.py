@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA
-from exlab_watch_agent.core.binding import Binding, marker_key, split_key
+from exlab_watch_agent.core.binding import Below, Binding, marker_key, split_key
 from exlab_watch_agent.core.facts import (
     KINDS,
     DestinationBound,
@@ -17,6 +17,7 @@ from exlab_watch_agent.core.facts import (
     FolderNamed,
     MachineAccepted,
     MachineChanged,
+    MountFound,
     RootBound,
     TrailAccepted,
     TrailFoundBehind,
@@ -61,6 +62,11 @@ def _note(facts: dict[str, Any], fact: FolderFact | None) -> None:
             facts.setdefault("accepted_by", {})[fact.root] = fact.accepted_by
             equipment_id, spelling = split_key(fact.root)
             facts.setdefault("bound", {})[equipment_id] = spelling
+            if fact.reason:  # it takes the place of another one, and what is mounted below it is learned anew
+                facts.get("mounts", {}).pop(fact.root, None)
+        case MountFound():
+            mount = {"type": fact.mount.kind, "source": fact.mount.source}
+            facts.setdefault("mounts", {}).setdefault(fact.root, {})[fact.folder] = mount
         case RootBound():
             facts.setdefault("volumes", {})[fact.equipment_id] = fact.volume
         case TrailFoundBehind():
@@ -117,3 +123,9 @@ def binding_in(facts: Mapping[str, Any], equipment_id: str, spelling: str) -> Bi
         bound = spelling if spelling in spellings else spellings[-1]
     root = marker_key(equipment_id, bound)
     return Binding(markers[root], facts.get("accepted_by", {}).get(root, ""), bound)
+
+
+def mounts_in(facts: Mapping[str, Any], equipment_id: str, spelling: str) -> dict[str, Below]:
+    """Return the mounts that are known directly below a destination root: folder → mount."""
+    known: Mapping[str, Mapping[str, str]] = facts.get("mounts", {}).get(marker_key(equipment_id, spelling), {})
+    return {folder: Below(mount["type"], mount["source"]) for folder, mount in known.items()}

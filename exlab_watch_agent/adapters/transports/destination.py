@@ -51,7 +51,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     taken,
 )
 from exlab_watch_agent.adapters.transports.shared.portions import portions
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import FileEntry
@@ -172,6 +172,10 @@ class Destination:
                 raise DestinationUnreachableError(
                     f"{far.name} has no room even for a probe file: make room on the NAS."
                 )
+
+    def below(self, folder: str) -> Below | None:
+        with self._reached() as far:
+            return far.below(folder)
 
     def free_bytes(self) -> int | None:
         return self.way.chosen().free_bytes()
