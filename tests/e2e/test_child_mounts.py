@@ -66,6 +66,7 @@ def test_while_a_child_mount_is_away_nothing_is_pushed_into_the_folder_that_it_h
         assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("verified", 1)
         assert (lab.record(later)["state"], lab.record(later)["attempts"]) == ("queued", 0)
         mount(below, child)
+        assert lab.cli("verify", run.name).code == 0
         assert lab.cli("run", "--once", "--quiet").code == 0
         for one in (run, later):
             lab.assert_whole(one)
