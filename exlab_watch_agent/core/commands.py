@@ -80,6 +80,16 @@ class AcceptMachine(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class DismissProblem(_Command):
+    """The soft finding or orphan of this id is to be listed no more, `until` then; None: for good."""
+
+    name = "dismiss"
+    problem_id: str = ""
+    reason: str = ""
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Enqueue(_Command):
     """Look after this run from now on."""
 
@@ -142,6 +152,7 @@ Command = (
     | ReplaceDestination
     | AcceptTrail
     | AcceptMachine
+    | DismissProblem
     | Enqueue
     | LookAt
     | RetryAll
@@ -155,6 +166,7 @@ _BY_NAME: dict[str, type[Command]] = {
         ReplaceDestination,
         AcceptTrail,
         AcceptMachine,
+        DismissProblem,
         Enqueue,
         LookAt,
         Retry,

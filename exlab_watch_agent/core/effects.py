@@ -37,13 +37,14 @@ class Push(Subject):
     """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours.
 
     `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to, and `adopts_from`
-    the job in its claim; else empty.
+    the job in its claim; else empty. `manifest_digest`: what this run was sealed as; empty where it was not.
     """
 
     claim: Claim
     is_sealed: bool = False
     adopts: str = ""
     adopts_from: str = ""
+    manifest_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class Admit:
     """Look at a queued run and at its destination, right before a push.
 
     `asks_nas_fully`: the NAS must keep and give back a few bytes; else its marker is enough, because it did so a moment
-    ago.
+    ago. `manifest_digest`: what the run was sealed as; empty where it was not.
     """
 
     place: RunPlace
@@ -134,6 +135,7 @@ class Admit:
     destination: str
     declared_mismatches: tuple[str, ...] = ()
     asks_nas_fully: bool = True
+    manifest_digest: str = ""
 
     @property
     def equipment_id(self) -> str:
@@ -184,13 +186,15 @@ class SealedCopy:
 class Probe:
     """Ask whether the destination is there, and unless `is_light` whether it can be written to.
 
-    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by.
+    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by. `asks_room`: also how
+    much room is free there.
     """
 
     equipment_id: str
     is_light: bool = False
     serial: int = 0
     copies: tuple[SealedCopy, ...] = ()
+    asks_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

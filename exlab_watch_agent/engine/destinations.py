@@ -10,6 +10,7 @@ import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from itertools import count
 
 from exlab_watch_agent.core.binding import (
@@ -38,6 +39,7 @@ from exlab_watch_agent.core.link import (
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
+from exlab_watch_agent.core.week import SAMPLE_EVERY, Room
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
 from exlab_watch_agent.engine.keys import Slot, key_of
@@ -87,7 +89,9 @@ class Destinations:
         serial = next(
             number for number in range(SILENT_PROBES_MAX) if number not in silent or number == SILENT_PROBES_MAX - 1
         )
-        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial, self.some_copies(lane)))
+        room, now = lane.room_there, self._bench.clock.now()
+        asks_room = room is None or not timedelta(0) <= now - room.at < SAMPLE_EVERY
+        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial, self.some_copies(lane), asks_room))
 
     def on_probed(self, ended: Ended, effect: Probe, result: Answered | Unreached) -> None:
         lane = self._bench.lanes[effect.equipment_id]
@@ -95,6 +99,8 @@ class Destinations:
         if isinstance(result, Answered) and not self._is_bound_to_another(lane, result.marker_id):
             self._bench.timers.cancel(TimerKind.SILENCE, lane.equipment_id)
             self.remember_marker(lane, result.marker_id)
+            if result.free_bytes is not None:
+                lane.room_there = Room(self._bench.clock.now(), result.free_bytes)
             self._on_link(lane, ProbeAnswered(None if effect.is_light else ended.ended_s))
             return
         if not self.is_asking(lane):
@@ -137,6 +143,8 @@ class Destinations:
         before = lane.away
         step = decide_link(lane.link, event, self._bench.pace)
         lane.link = step.link
+        if isinstance(event, ProbeAnswered | AdmissionAnswered):
+            lane.answered_at = self._bench.clock.now()
         if step.probe_in_s is not None:
             due_s = self._bench.in_s(step.probe_in_s)
             self._bench.timers.set(TimerKind.PROBE, lane.equipment_id, due_s=due_s)

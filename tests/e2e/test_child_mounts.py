@@ -58,9 +58,9 @@ def test_while_a_child_mount_is_away_nothing_is_pushed_into_the_folder_that_it_h
         later = lab.new_run()
         assert lab.cli("verify", run.name).code == 3
         assert lab.cli("run", "--once", "--quiet").code == 3
-        told = lab.cli("problems", "--json").json["problems"]
-        (problem,) = [one for one in told if one["kind"] == "nas_unreachable"]
-        assert "was a mount of its own" in problem["message"]
+        told = lab.cli("problems", "--json").problems
+        (problem,) = [one for one in told if one["code"] == "nas_unreachable"]
+        assert "was a mount of its own" in problem["sentence"]
         assert lab.cli("check").code == 1
         assert files_in(child) == []
         assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("verified", 1)

@@ -105,12 +105,14 @@ def test_the_sentence_of_a_lane_at_another_marker_is_the_command_that_helps(tmp_
     lab, (run,) = synced_lab(tmp_path)
     replace_nas(lab, by="one of another agent")
     assert lab.cli("run", "--once", "--quiet").code == 3
-    (problem,) = lab.cli("problems", "--json").json["problems"]
-    assert problem["kind"] == "nas_unreachable"
-    assert problem["message"].startswith("NAS unreachable since")
-    assert problem["command"] in problem["message"]
-    assert problem["command"] in lab.cli("check").out
-    words = shlex.split(problem["command"].replace('"..."', shlex.quote(REASON)))
+    (problem,) = lab.cli("problems", "--json").problems
+    command = 'exlab-watch-agent bind SCOPE_01 --replace --reason "..."'
+    assert problem["code"] == "nas_unreachable"
+    assert "NAS unreachable since" in problem["sentence"]
+    assert f"`{command}`" in problem["sentence"]
+    assert problem["command"].startswith(command)
+    assert command in lab.cli("check").out
+    words = shlex.split(command.replace('"..."', shlex.quote(REASON)))
     assert lab.cli(*words[1:], "--yes").code == 0
     assert lab.cli("run", "--once", "--quiet").code == 0
     lab.assert_whole(run)
@@ -147,16 +149,16 @@ def test_a_run_whose_only_copy_was_at_the_old_place_is_told_as_a_risk_where_it_i
     assert "1 run of them with no data here" in said.out
     assert lab.record(run)["state"] == "verified", "nothing is there that could be pushed"
     assert lab.record(run)["verify_passes"] == 0
-    lost = [one for one in lab.cli("problems", "--json").json["problems"] if one["kind"] == "only_copy_lost"]
+    lost = [one for one in lab.cli("problems", "--json").problems if one["code"] == "only_copy_lost"]
     assert bool(lost) is not there
-    assert lab.cli("run", "--once", "--quiet").code == 3
-    told = {one["kind"]: one for one in lab.cli("problems", "--json").json["problems"] if one["subject"] == str(run)}
+    assert lab.cli("run", "--once", "--quiet").code == (3 if there else 4)
+    told = {one["code"]: one for one in lab.cli("problems", "--json").problems if str(run) in one["runs"]}
     assert ("only_copy_lost" in told) is not there, told
     if there:
         return
     problem = told["only_copy_lost"]
-    assert problem["severity"] == "data_at_risk"
-    assert "put the run's data back here" in problem["command"]
+    assert problem["tier"] == "risk"
+    assert "put the run's data back here" in problem["sentence"]
     assert lab.record(run)["state"] == "conflict"
     lab.assert_whole(kept)
 
