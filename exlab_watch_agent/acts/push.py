@@ -45,8 +45,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     if look_there.claim is None:
         transport.place_claim(effect.destination, mine)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
-    transport.require_marker(expected_marker_id=ports.marker_id())
     ports.require_mounts(first_folder(effect.destination))
+    transport.require_marker(expected_marker_id=ports.marker_id())
     transport.require_claim(effect.destination, mine)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")

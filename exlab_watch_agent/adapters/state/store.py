@@ -233,8 +233,7 @@ class RunStore:
 
     def root_volume(self, equipment_id: str) -> str | None:
         """Return the volume on which this equipment's root was last bound, None before the first time."""
-        volumes: dict[str, str] = self._facts.get("volumes", {})
-        return volumes.get(equipment_id)
+        return dict[str, str](self._facts.get("volumes", {})).get(equipment_id)
 
     @property
     def hold(self) -> str | None:
