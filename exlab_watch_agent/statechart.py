@@ -68,6 +68,7 @@ class Trigger(StrEnum):
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
     RETRIED = "retried"
+    DESTINATION_REPLACED = "destination_replaced"
 
 
 class Tag(StrEnum):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from exlab_watch_agent.acts.copy import holder_is_at_work, is_our_seal
 from exlab_watch_agent.acts.probe import ask_destination
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.claim import DestinationStanding, standing
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.completeness import not_signalled, signal_file
@@ -52,11 +53,13 @@ def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
         if isinstance(effect, Inspect) and effect.known_signature == file.signature:
             return NothingNew()
         inspected = _inspected(effect, creation, ports)
-        marker_id = None
+        marker_id = below = None
         if isinstance(effect, Admit):
             marker_id = ask_destination(ports, is_full=effect.asks_nas_fully)
+            ports.require_mounts(first_folder(effect.destination))
+            below = ports.transport.below(first_folder(effect.destination))
             inspected = _with_destination(effect, inspected, ports)
-        return Seen(creation, file.signature, inspected, marker_id)
+        return Seen(creation, file.signature, inspected, marker_id, below)
     except CreationFileError as error:
         code = UnseenCode.MISSING if error.code == "missing" else UnseenCode.CREATION
         return Unseen(code, str(error), called=_called(error), detail=_detail(error))

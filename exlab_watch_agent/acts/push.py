@@ -11,6 +11,7 @@ from exlab_watch_agent.acts.copy import (
     take_over,
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, standing
 from exlab_watch_agent.core.effects import Push
 from exlab_watch_agent.core.events import Pushed
@@ -44,6 +45,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     if look_there.claim is None:
         transport.place_claim(effect.destination, mine)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
+    ports.require_mounts(first_folder(effect.destination))
     transport.require_marker(expected_marker_id=ports.marker_id())
     transport.require_claim(effect.destination, mine)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":

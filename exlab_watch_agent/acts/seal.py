@@ -61,6 +61,7 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     # In the empty mount point of a share that went away the seal is read back just as well: so the marker comes first. A share
     # that was away while the seal was written, and is back by now, then has no seal to be read.
     ports.transport.require_marker(expected_marker_id=ports.marker_id())
+    ports.require_mounts()
     for path, data in told.items():
         if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")

@@ -16,10 +16,12 @@ from exlab_watch_agent.acts.copy import (
     note_wrong,
 )
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
+from exlab_watch_agent.acts.replace_destination import is_missing
 from exlab_watch_agent.acts.source import vanished
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
-from exlab_watch_agent.core.effects import Verify
+from exlab_watch_agent.core.effects import SealedCopy, Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFEST_FILE, Inventory
 from exlab_watch_agent.core.manifest import (
@@ -36,7 +38,8 @@ from exlab_watch_agent.core.passes import HowRead, Pass, ReadBack, weakest
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import ManifestLostError, ManifestNotKeptError, TransportError
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
+from exlab_watch_agent.errors import FailureKind, ManifestLostError, ManifestNotKeptError, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 UNREADABLE = "unreadable"
@@ -52,6 +55,10 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
     """
     started_at = ports.clock.now()
+    if effect.is_audit and not ports.tree.has_data(effect.run_path) and is_missing(_copy_of(effect), ports):
+        # Asked for first: without a run folder nothing else can be, and what looks like a failed audit is the loss of a run.
+        lost = copy_lost(effect.destination)
+        return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, lost, conflict=ONLY_COPY_LOST)
     manifest = _sealed_manifest(effect, ports)
     look_there = None
     if effect.manifest_digest or effect.adopts:  # else the push asked a moment ago
@@ -60,6 +67,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     if effect.adopts and not effect.manifest_digest:
         manifest = _manifest_of_the_copy(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
+    below = ports.transport.below(first_folder(effect.destination))
     listing = ports.transport.listing(effect.destination)
     if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
@@ -100,6 +108,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         skipped_oversize=oversize,
         anchor=None if look_there is None else look_there.anchor_of(ports.agent.signed(effect.claim)),
         is_by_manifest=manifest is not None,
+        below=below,
     )
     with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
@@ -124,6 +133,10 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         overrides=ports.creations.read(effect.run_path).creation.overrides,
         seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
     )
+
+
+def _copy_of(effect: Verify) -> SealedCopy:
+    return SealedCopy(effect.job_id, effect.destination, effect.manifest_digest)
 
 
 def _keep(effect: Verify, text: bytes, ports: Ports) -> None:

@@ -70,9 +70,10 @@ def _anchors_at(
     equipment: EquipmentPolicy, transport: Transport, site: Site, sealed: Sequence[RunRecord]
 ) -> tuple[list[Anchor], list[str]]:
     """Return what one destination knows of our trail, and what of it was not asked. Raises: AgentError."""
-    marker_id = accepted(site.binding(equipment.equipment_id, transport.describe()))
+    spelling = transport.describe()
+    marker_id = accepted(site.binding(equipment.equipment_id, spelling), spelling)
     if marker_id is None:
-        return [], [f"{equipment.equipment_id}: {transport.describe()} is not bound, so it knows nothing"]
+        return [], [f"{equipment.equipment_id}: {spelling} is not bound, so it knows nothing"]
     transport.require_marker(expected_marker_id=marker_id)
     found: list[Anchor] = []
     folder_id = folder_id_in(site.loaded.facts)

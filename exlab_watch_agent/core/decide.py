@@ -17,6 +17,7 @@ from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, W
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
+    DestinationReplaced,
     EffectFailed,
     Event,
     Inspected,
@@ -131,6 +132,8 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
+        case DestinationReplaced():
+            return _judge_replaced(record, event)
         case RunVanished():
             if state is RunState.QUEUED:
                 error = LastError(FailureKind.LOCAL_FILE_VANISHED, "the run folder is gone: put it back, then retry")
@@ -347,6 +350,31 @@ def _damaged(record: RunRecord, error: LastError) -> Judgement:
 
 def _start_over(record: RunRecord, reason: str) -> Judgement:
     return Judgement(Trigger.CHANGED, reason, record.afresh())
+
+
+def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement | None:
+    """The copy, or what was under way to it, is at a place that was given up: what can be proven or pushed anew is queued.
+
+    Not so where the data are only at the old place, for then there is nothing to push; and not where the local data are not what
+    was sealed, since at the new place the sealed copy may be back, and no push may put it aside before an operator chose.
+    """
+    reason = f"the destination was replaced: {event.reason}"
+    anew = record.with_passes_void().cleared()
+    if not record.is_sealed:
+        anew = replace(anew, adopts="", adopts_from="")
+    kind = record.last_error.kind if record.last_error is not None else ""
+    match record.state:
+        case RunState.AUDITING:
+            return Judgement(Trigger.AUDIT_INTERRUPTED, reason, anew, event.operator)
+        case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:
+            return Judgement(Trigger.PUT_BACK, reason, anew, event.operator)
+        case RunState.SEALING:
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+        case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if event.has_data:
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+        case RunState.CONFLICT if event.has_data and kind != LOCAL_CHANGED:
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+    return None
 
 
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:

@@ -211,6 +211,24 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedRun(SealedCopy):
+    """The same of a run, with where it is here."""
+
+    run_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceDestination:
+    """Have the root that answers take the place of the bound one, because an operator says so.
+
+    `sealed`: the equipment's runs that were proven at the bound one: the only copy of some may be there.
+    """
+
+    equipment_id: str
+    sealed: tuple[SealedRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceHeartbeat:
     """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by."""
 
@@ -219,4 +237,4 @@ class PlaceHeartbeat:
     data: bytes
 
 
-Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | PlaceHeartbeat
+Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | ReplaceDestination | PlaceHeartbeat

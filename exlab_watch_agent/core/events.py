@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from exlab_watch_agent.core.binding import Below
 from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreation
@@ -82,7 +83,8 @@ class Verified:
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
     the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
     as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `proof`: what is kept of it where both
-    sides are equal and nothing was left out, else None.
+    sides are equal and nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where
+    that cannot be told.
     """
 
     turn: int
@@ -98,6 +100,7 @@ class Verified:
     anchor: TrailPosition | None = None
     proof: Pass | None = None
     is_by_manifest: bool = False
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +175,17 @@ class RunVanished:
     """The run folder is gone while its root is there and was listed whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class DestinationReplaced:
+    """An operator accepted another place for the copies. `has_data`: the run's data are here, and not only at the old place."""
+
+    operator: str
+    reason: str
+    has_data: bool = True
+
+
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished
+Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished | DestinationReplaced
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------
@@ -197,12 +209,13 @@ class UnseenCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look found. `marker_id` is set when the destination was asked."""
+    """What a look found. `marker_id` is set when the destination was asked, and `below` by what its first folder lies on."""
 
     creation: Creation
     signature: FileSignature
     inspected: Inspected
     marker_id: str | None = None
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +306,18 @@ class BindingRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """The root with this marker may take the place of the bound one.
+
+    `without_data`: job ids of proven runs of which nothing is left here; `lost`: those of them whose copies are not there either.
+    """
+
+    marker_id: str
+    without_data: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class StatusWritten:
     """`creation.json` says what the state says."""
 
@@ -322,6 +347,7 @@ Result = (
     | Answered
     | Unreached
     | BindingRefused
+    | Replaced
     | StatusWritten
     | StatusUnwritten
     | HeartbeatPlaced

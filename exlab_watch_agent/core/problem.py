@@ -15,6 +15,7 @@ from enum import StrEnum
 from exlab_watch_agent.core.gate import Rule
 from exlab_watch_agent.core.incidents import IncidentKind
 from exlab_watch_agent.core.text import counted, shell_word, unicode_text, utc_text
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST
 
 PROGRAM = "exlab-watch-agent"
 ID_LENGTH = 12
@@ -71,6 +72,7 @@ TIERS: Mapping[str, Tier] = {
     "claimed_unsealed": Tier.NEEDS_YOU,
     "differs_from_sealed_copy": Tier.NEEDS_YOU,
     "local_changed_after_sync": Tier.NEEDS_YOU,
+    ONLY_COPY_LOST: Tier.RISK,
     "conflict": Tier.NEEDS_YOU,
     # a folder that is not a usable run
     "schema_major_mismatch": Tier.NEEDS_YOU,

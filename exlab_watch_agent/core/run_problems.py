@@ -19,7 +19,7 @@ from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import printable, shell_word, utc_text
-from exlab_watch_agent.core.ways_out import ways_out
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -104,6 +104,9 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     error = record.last_error or NO_REASON
     message = printable(error.message)
     match record.state:
+        case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE | RunState.CLEANED if error.kind == ONLY_COPY_LOST:
+            way = ways_out(error.kind, path)[0]
+            yield _problem(record, error.kind, f"{message}. What can end it: {way.deed}", way.command)
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path)
             text = f"{message.rstrip('.')}. What can end it: {ways[0].deed}" if ways else message

@@ -16,6 +16,7 @@ from exlab_watch_agent.core.effects import (
     Precheck,
     Probe,
     Push,
+    ReplaceDestination,
     Scan,
     Seal,
     Verify,
@@ -57,6 +58,8 @@ def key_of(effect: Effect) -> Key:
             return f"probe {effect.equipment_id} {effect.serial}"
         case Bind():
             return f"bind {effect.equipment_id} {effect.serial}"
+        case ReplaceDestination():
+            return f"replace {effect.equipment_id}"
         case PlaceHeartbeat():
             return f"heartbeat {effect.equipment_id}"
         case _:

@@ -13,6 +13,7 @@ from exlab_watch_agent.core.commands import (
     DismissProblem,
     Enqueue,
     LookAt,
+    ReplaceDestination,
     Resolve,
     Retry,
     RetryAll,
@@ -30,6 +31,7 @@ from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
 from exlab_watch_agent.engine.destinations import Destinations
+from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Answer, CommandGiven
 from exlab_watch_agent.engine.reconciling import Reconciling
@@ -73,6 +75,9 @@ class Operators:
             if isinstance(command, BindDestination):
                 self._bind(command, message.reply)
                 return
+            if isinstance(command, ReplaceDestination):
+                self._destinations.replace(self._lane(command.equipment), command, message.reply)
+                return
             said = self._obey(command)
         except AgentError as error:
             if isinstance(error, StoreWriteError) and not isinstance(error, StoreFullError):
@@ -82,12 +87,16 @@ class Operators:
         self._bench.commit.then(Reply(message.reply, answer(said)))
 
     def _bind(self, command: BindDestination, reply: Callable[[Answer], None]) -> None:
-        lane = self._bench.lanes.get(command.equipment)
+        lane = self._lane(command.equipment)
+        self._bench.commit.then(self._destinations.bind(lane, str(command.operator), reply))
+
+    def _lane(self, equipment_id: str) -> Lane:
+        lane = self._bench.lanes.get(equipment_id)
         if lane is None:
             raise AgentError(
-                f"{command.equipment} is not in the running agent's configuration: check the name, or restart the agent."
+                f"{equipment_id} is not in the running agent's configuration: check the name, or restart the agent."
             )
-        self._bench.commit.then(self._destinations.bind(lane, str(command.operator), reply))
+        return lane
 
     def _obey(
         self,
@@ -147,11 +156,7 @@ class Operators:
         if command.accept_root is None:
             self._reconciling.want_scan(self._bench.lanes)
             return "a scan was started"
-        lane = self._bench.lanes.get(command.accept_root)
-        if lane is None:
-            raise AgentError(
-                f"{command.accept_root} is not in the running agent's configuration: check the name, or restart the agent."
-            )
+        lane = self._lane(command.accept_root)
         lane.accepted_by = str(command.operator)
         self._reconciling.want_scan((lane.equipment_id,))
         return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"

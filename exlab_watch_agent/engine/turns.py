@@ -176,4 +176,4 @@ class Turns:
 
 
 def _is_waiting(lane: Lane) -> bool:
-    return lane.away is not None or not lane.is_ours
+    return lane.is_held or not lane.is_ours

@@ -18,6 +18,7 @@ from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, W
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
+    DestinationReplaced,
     EffectFailed,
     Event,
     Inspected,
@@ -177,6 +178,8 @@ OTHERS = [
     AuditDue(),
     AuditDue("op", "by hand"),
     RunVanished(),
+    DestinationReplaced("op", "the old NAS burned down"),
+    DestinationReplaced("op", "the old NAS burned down", has_data=False),
 ]
 EVERY_EVENT = [*INSPECTIONS, *OUTCOMES, *OTHERS]
 EVERY_RECORD = [
@@ -1006,3 +1009,65 @@ def test_judging_asks_no_machine() -> None:
     judgement = judge(record("running"), Pushed(TURN), now=NOW, policy=POLICY)
     assert judgement is not None
     assert judgement.trigger is Trigger.PUSHED
+
+
+# --- a destination that was replaced ------------------------------------------------------------------------------------
+
+REPLACED_LEADS_TO = {
+    RunState.RUNNING: (Trigger.PUT_BACK, Trigger.PUT_BACK),
+    RunState.PRECHECKING: (Trigger.PUT_BACK, Trigger.PUT_BACK),
+    RunState.AWAITING_VERIFY: (Trigger.PUT_BACK, Trigger.PUT_BACK),
+    RunState.SEALING: (Trigger.DESTINATION_REPLACED, Trigger.DESTINATION_REPLACED),
+    RunState.VERIFIED: (Trigger.DESTINATION_REPLACED, None),
+    RunState.CLEANUP_ELIGIBLE: (Trigger.DESTINATION_REPLACED, None),
+    RunState.CONFLICT: (Trigger.DESTINATION_REPLACED, None),
+    RunState.AUDITING: (Trigger.AUDIT_INTERRUPTED, Trigger.AUDIT_INTERRUPTED),
+}
+"""State → what its run is moved by, with its data here and without; no other state is moved."""
+
+
+@pytest.mark.parametrize("has_data", [True, False])
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("state", list(RunState))
+def test_where_the_destination_was_replaced_each_state_goes_on_as_the_table_says(
+    state: RunState, sealed: bool, has_data: bool
+) -> None:
+    error = LastError("destination_occupied", "others have it")
+    before = record(state, sealed=sealed, attempts=2, mismatches=1, last_error=error, adopts="m", adopts_from="theirs")
+    before = replace(before, verify_passes=1, passes=(proof(),))
+    found = step(before, DestinationReplaced("asmith", "the old NAS burned down", has_data))
+    expected = REPLACED_LEADS_TO.get(state, (None, None))[0 if has_data else 1]
+    assert (found.move.trigger if found.move else None) == expected
+    if found.move is None:
+        assert found.record is before, "its passes are made void by who tells of it"
+        return
+    after = found.record
+    assert (found.move.operator, found.move.reason) == (
+        "asmith",
+        "the destination was replaced: the old NAS burned down",
+    )
+    assert (after.verify_passes, after.passes, after.attempts, after.mismatches, after.last_error) == (
+        0,
+        (),
+        0,
+        0,
+        None,
+    )
+    assert (after.is_sealed, after.manifest_digest, after.fingerprint) == (sealed, before.manifest_digest, "f")
+    assert (after.adopts, after.adopts_from) == (("m", "theirs") if sealed else ("", ""))
+    assert after.state is (RunState.VERIFIED if state is RunState.AUDITING else RunState.QUEUED)
+    assert not any(isinstance(effect, Work) for effect in found.effects), "nothing is begun before its turn"
+
+
+def test_where_the_destination_was_replaced_local_data_that_differ_from_what_was_sealed_stay_a_conflict() -> None:
+    changed = record(RunState.CONFLICT, sealed=True, last_error=LastError(LOCAL_CHANGED, "1 changed here"))
+    assert step(changed, DestinationReplaced("asmith", "the old NAS burned down")).move is None
+
+
+def test_a_proven_run_that_is_queued_for_another_place_and_changed_meanwhile_is_a_conflict_and_not_pushed() -> None:
+    queued = step(record(RunState.VERIFIED, sealed=True), DestinationReplaced("asmith", "it burned down")).record
+    found = step(queued, inspected(fingerprint="g", destination=DestinationStanding.FREE))
+    assert (found.record.state, found.record.last_error and found.record.last_error.kind) == (
+        RunState.CONFLICT,
+        LOCAL_CHANGED,
+    )

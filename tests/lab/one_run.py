@@ -88,7 +88,7 @@ class OneRun:
     def bind(self) -> None:
         """Accept the destination root as an operator does. Raises: DestinationUnreachableError."""
         marker_id = bind_destination(self.ports).marker_id
-        self.ports = replace(self.ports, binding=Binding(marker_id, "asmith"))
+        self.ports = replace(self.ports, binding=Binding(marker_id, "asmith", self.ports.transport.describe()))
 
     def _discovered(self) -> RunRecord:
         creation = self.ports.creations.read(self.place.run_path).creation

@@ -499,7 +499,7 @@ GUARDS = (
     Guard(
         "no answer replaces a binding that was accepted",
         "engine/destinations.py",
-        "return accepted(lane.binding) not in (None, marker_id)",
+        "return accepted(lane.binding, lane.spelling) not in (None, marker_id)",
         "return False",
     ),
     Guard(

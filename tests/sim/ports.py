@@ -15,7 +15,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     require_cache_path,
     require_data_path,
 )
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
@@ -82,6 +82,11 @@ class MemoryTree:
         self._world.port("has_name")
         run = self._world.runs.get(run_path)
         return run is not None and name in run.files
+
+    def has_data(self, run_path: str) -> bool:
+        self._world.port("has_data")
+        run = self._world.runs.get(run_path)
+        return run is not None and bool(run.files)
 
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         self._world.port("cache_files")
@@ -438,6 +443,9 @@ class FaultyTransport:
         raise AssertionError("the engine leaves no probe files but by probe()")
 
     def top_names(self) -> tuple[str, ...] | None:
+        return None
+
+    def below(self, folder: str) -> Below | None:
         return None
 
     def free_bytes(self) -> int | None:

@@ -51,7 +51,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     taken,
 )
 from exlab_watch_agent.adapters.transports.shared.portions import portions
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import FileEntry
@@ -63,6 +63,7 @@ from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    ForeignMarkerError,
     MarkerMissingError,
     SourceChangedError,
     TransportError,
@@ -172,6 +173,10 @@ class Destination:
                     f"{far.name} has no room even for a probe file: make room on the NAS."
                 )
 
+    def below(self, folder: str) -> Below | None:
+        with self._reached() as far:
+            return far.below(folder)
+
     def free_bytes(self) -> int | None:
         return self.way.chosen().free_bytes()
 
@@ -195,9 +200,7 @@ class Destination:
         if found is None and expected_marker_id is not None:
             raise MarkerMissingError(cannot_be_used(far, f"the marker {MARKER_FILE} is missing"))
         if expected_marker_id not in (None, found):
-            raise DestinationUnreachableError(
-                cannot_be_used(far, f"the marker {MARKER_FILE} belongs to another destination")
-            )
+            raise ForeignMarkerError(cannot_be_used(far, f"the marker {MARKER_FILE} belongs to another destination"))
         return found
 
     def _marker_id(self, far: FarSide) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from exlab_watch_agent.adapters.transports.shared.own_files import PARTIAL_FOLDER
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.errors import FailureKind, TransportError
@@ -153,6 +153,10 @@ class FarSide(Way, Protocol):
     def require_root(self) -> None:
         """Return when the root is there; asked where a missing marker does not tell. Most ways have nothing more to ask."""
         return
+
+    def below(self, folder: str) -> Below | None:  # noqa: ARG002
+        """As ports.Transport says; most ways see a server's folders and not what they lie on."""
+        return None
 
     def free_bytes(self) -> int | None:
         """Return the free space of the root, None where it cannot be told."""

@@ -262,7 +262,7 @@ def _ports(equipment_id: str) -> Ports:
 
 def ports_with(**given: Any) -> Ports:
     """Return ports that have what is given, and nothing else."""
-    every: dict[str, Any] = {member.name: given.get(member.name) for member in fields(Ports)}
+    every: dict[str, Any] = {member.name: given.get(member.name) for member in fields(Ports)} | {"mounts": {}}
     return Ports(**every)
 
 
@@ -368,6 +368,8 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
         tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: ()),
         creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
         transport=SimpleNamespace(
+            describe=lambda: NAS,
+            below=nothing,
             require_marker=nothing,
             clear_partials=nothing,
             replace=lambda *_, instead, **__: told.update(instead),
