@@ -170,6 +170,14 @@ def manifest_there(effect: Verify | Seal, ports: Ports) -> bytes | None:
     return ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
 
 
+def manifest_here(effect: Verify | Seal, ports: Ports) -> bytes | None:
+    """Return the manifest that the run's own cache folder has, None where it has none."""
+    path = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
+    if not any(entry.path == path for entry in ports.tree.cache_files(effect.run_path)):
+        return None
+    return ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+
+
 def folders_to_list(run_path: str, inventory: Inventory, ports: Ports) -> bytes | None:
     """Return what `folders.txt` must say, None where there need be none: no folder is empty, and none ever was."""
     text = inventory.folders_text
