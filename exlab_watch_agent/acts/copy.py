@@ -30,16 +30,21 @@ from exlab_watch_agent.core.inventory import (
 )
 from exlab_watch_agent.core.seal import kept_as
 from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, ManifestNotKeptError, TransportError
-from exlab_watch_agent.ports import Control, Ports
+from exlab_watch_agent.ports import UNHINDERED, Control, Ports
 
 NOT_THE_COPY = frozenset({FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.BINARY_MISSING})
 """Kinds of failure that say nothing of the bytes that are there."""
 CACHE_READ_BACK_BYTES_MAX = 256 * 1024 * 1024
 
 
-def present(ports: Ports, destination: str) -> dict[str, tuple[int, int | None]]:
-    """Return POSIX path → (size in bytes, mtime in ns or None where the backend keeps none) of the copy's data files."""
-    listing = ports.transport.listing(destination)
+def present(
+    ports: Ports, destination: str, *, due: Sequence[FileEntry] = (), control: Control = UNHINDERED
+) -> dict[str, tuple[int, int | None]]:
+    """Return POSIX path → (size in bytes, mtime in ns or None where the backend keeps none) of the copy's data files.
+
+    `due`: those that were pushed a moment ago, as in Transport.listing.
+    """
+    listing = ports.transport.listing(destination, due=due, control=control)
     return {path: (file.size_bytes, file.mtime_ns) for path, file in listing.items()}
 
 

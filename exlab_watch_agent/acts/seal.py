@@ -11,11 +11,12 @@ from exlab_watch_agent.acts.copy import (
     look_unless_foreign,
     manifest_here,
     manifest_there,
+    present,
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.effects import Seal
-from exlab_watch_agent.core.events import Sealed
+from exlab_watch_agent.core.events import RunChanged, Sealed
 from exlab_watch_agent.core.inventory import (
     CACHE_FOLDER,
     CREATION_FILE,
@@ -25,13 +26,23 @@ from exlab_watch_agent.core.inventory import (
     Inventory,
 )
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
+from exlab_watch_agent.core.push_plan import wrong_sizes
+from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import FailureKind, ManifestLostError, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 
-def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
-    """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here."""
+def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
+    """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here.
+
+    Before the first seal the copy is listed once more: one of which a file went missing since it was proven is pushed anew.
+    """
     inventory = unchanged_inventory(effect, ports)
+    if not effect.is_again:
+        gone = wrong_sizes(inventory.files, present(ports, effect.destination, due=inventory.files, control=control))
+        if gone:
+            text = f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
+            return RunChanged(effect.turn, text)
     claim = ports.agent.signed(effect.claim)
     if effect.is_again or effect.adopts or effect.is_left_there:
         look_there = look_unless_foreign(effect, ports)

@@ -62,7 +62,10 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     if effect.adopts and not effect.manifest_digest:
         manifest = _manifest_of_the_copy(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
-    listing = ports.transport.listing(effect.destination)
+    # What another made and what was proven long ago is listed by now; what we pushed may take a moment.
+    is_of_others = effect.is_left_there or (effect.adopts and not effect.manifest_digest)
+    due = () if effect.is_audit or is_of_others else inventory.files
+    listing = ports.transport.listing(effect.destination, due=due, control=control)
     if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
         if gone and not effect.adopts and not effect.is_left_there:

@@ -232,7 +232,7 @@ def scan(site: Site, accept_root: str | None) -> int:
     if site.holder is not None:
         say(site.ask_agent(command))
         return ExitCode.FINE
-    before = {record.job_id for record in site.records.values()}
+    before = {record.job_id: record.state for record in site.records.values()}
     narrator = Narrator(is_quiet=True)
     agent = Agent(site.settings, state_dir=site.state, scope=Scope(is_watching=False, is_working=False))
     _, found = _drive(agent, narrator, until_rest=True, command=command)
@@ -242,6 +242,18 @@ def scan(site: Site, accept_root: str | None) -> int:
             continue
         new = sum(1 for record in agent.store if record.equipment_id == equipment_id and record.job_id not in before)
         say(f"{equipment_id}: {counted(lane.runs_seen, 'run folder')}, {new} new, {lane.gone} gone")
+        doubted = [
+            record
+            for record in agent.store
+            if record.equipment_id == equipment_id
+            and record.state is RunState.AUDITING
+            and before.get(record.job_id) in CHART.sealed_here
+        ]
+        if doubted:
+            first = f"(first: {printable(doubted[0].run_path)})"
+            say(
+                f"  {counted(len(doubted), 'run')} whose data moved since they were proven {first}: `run` compares both sides"
+            )
     return _end(agent, narrator, found)
 
 
@@ -257,7 +269,7 @@ def sync_run(site: Site, word: str) -> int:
         return ExitCode.FINE
     narrator = Narrator()
     agent = _agent_for(site, frozenset({path}), narrator)
-    must_ask = record is not None and record.state in CHART.retryable
+    must_ask = record is not None and record.state in CHART.retryable | CHART.sealed_here
     command = Sync(operator_here(), run_path=path) if must_ask else None
     _, found = _drive(agent, narrator, until_rest=True, command=command)
     return _say_how_it_ended(site, agent, narrator, path, found)

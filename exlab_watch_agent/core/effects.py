@@ -169,7 +169,8 @@ class Scan:
     """Compare an equipment's folder with what is known of its runs.
 
     `cleaned`: paths of runs whose folders need not be there. `unsignalled`: paths of runs of which only the signal is
-    asked for. One that is not full only looks for what came, went or was edited.
+    asked for. One that is not full only looks for what came, went or was edited; one that is deep has every sealed run looked
+    at, others a share of them.
     """
 
     equipment_id: str
@@ -178,6 +179,7 @@ class Scan:
     cleaned: frozenset[str] = frozenset()
     unsignalled: tuple[str, ...] = ()
     is_full: bool = True
+    is_deep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

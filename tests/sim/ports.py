@@ -39,6 +39,7 @@ from exlab_watch_agent.errors import (
 )
 from exlab_watch_agent.ports import (
     NOTHING_ELSE,
+    UNHINDERED,
     Control,
     CreationFile,
     CreationText,
@@ -455,7 +456,13 @@ class FaultyTransport:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+    def listing(
+        self,
+        destination: str,
+        *,
+        due: Sequence[FileEntry] = (),
+        control: Control = UNHINDERED,
+    ) -> Mapping[str, RemoteFile]:
         fault = self._call("listing")
         prefix = destination + "/"
         found = {
