@@ -269,7 +269,7 @@ def sync_run(site: Site, word: str) -> int:
         return ExitCode.FINE
     narrator = Narrator()
     agent = _agent_for(site, frozenset({path}), narrator)
-    must_ask = record is not None and record.state in CHART.retryable | CHART.sealed_here
+    must_ask = record is not None and record.state in CHART.retryable
     command = Sync(operator_here(), run_path=path) if must_ask else None
     _, found = _drive(agent, narrator, until_rest=True, command=command)
     return _say_how_it_ended(site, agent, narrator, path, found)

@@ -145,6 +145,8 @@ class Reconciling:
         Their files may be many, so each scan takes its share: every sealed run is looked at about once a day.
         """
         sealed = self._bench.commit.store.paths_in(CHART.sealed_here, lane.equipment_id)
+        if self._looks.only is not None:  # it was started for these runs
+            return [path for path in sealed if path in self._looks.only]
         if is_all:
             return sealed
         shares = max(1, int(LOOK_AT_SEALED_S // self._bench.policy.rescan_s))

@@ -8,12 +8,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.e2e.test_proof import everything, superseded, triggers
-from tests.lab.lab import CACHE, Lab, hashes, put, read_creation, save_in_place
+from tests.lab.lab import CACHE, Lab, hashes, put, read_creation, run_to_rest, save_in_place, until
+from tests.lab.wrapped import Wrapped
 
 RCLONE = Path(sys.executable).with_name("rclone")
 LEAF = "Run_2026-04-17T14-32"
@@ -247,7 +251,8 @@ def test_the_layout_is_for_new_runs(tmp_path: Path) -> None:
     lab.settings["agent"]["layout"] = "flat"
     lab.save_config()
     (lab.copy_of(run) / "image.tif").write_bytes(b"rot")
-    assert lab.cli("verify", str(run)).code in (3, 4)
+    lab.cli("verify", str(run))
+    assert "copy_damaged" in triggers(lab, run)
     new = lab.new_run("Run_2026-05-01T00-00")
     lab.cli("run", "--once", "--quiet")
     lab.assert_whole(run)
@@ -273,11 +278,35 @@ def test_a_place_that_is_claimed_for_the_run_is_kept_by_an_agent_that_comes_afte
     ]
 
 
-def test_a_place_that_cannot_be_looked_at_is_not_passed_over(tmp_path: Path) -> None:
+class CannotBeLookedAt(Wrapped):
+    """A folder there that says nothing of itself, for as long as a test wants."""
+
+    def __init__(self, inner: Any, path: str, times: list[None]) -> None:
+        super().__init__(inner)
+        self._path, self._times = path, times
+
+    def look(self, destination: str) -> Any:
+        if destination == self._path and self._times:
+            self._times.pop()
+            raise TransportError(FailureKind.UNKNOWN, f"cannot look at {destination}")
+        return self._inner.look(destination)
+
+
+def is_due(at: str | None) -> bool:
+    return at is None or datetime.fromisoformat(at) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_place_that_could_not_be_looked_at_is_not_passed_over(tmp_path: Path, times: int) -> None:
     """Nobody knows whether ExLab-Wizard's copy is there: the run is not copied to another place meanwhile."""
-    lab = Lab(tmp_path)
+    lab = Lab(tmp_path, retry_schedule=["1s"] * 5)
     run = lab.new_run(LEAF, FILES)
-    root = lab.nas / "SCOPE_01"
-    (root / LEAF).symlink_to(tmp_path)  # of which nothing is told
-    lab.cli("run", "--once", "--quiet")
-    print(triggers(lab, run), lab.record(run))
+    copy = by_rclone(run, lab.nas / "SCOPE_01")
+    left: list[None] = [None] * times
+    for _ in range(times):  # the second time when its backoff is over
+        run_to_rest(lab, wrapped=lambda transport: CannotBeLookedAt(transport, LEAF, left))
+        until(lambda: lab.record(run)["state"] == "verified" or is_due(lab.record(run)["next_attempt_at"]), "its turn")
+    lab.assert_whole(run, copy)
+    assert not lab.copy_of(run).exists()
+    assert triggers(lab, run)[-3:] == ["copy_adopted", "proven", "sealed"]
+    assert triggers(lab, run)[2:4] == ["push_started", "changed" if times == 1 else "put_back"]
