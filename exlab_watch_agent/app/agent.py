@@ -59,16 +59,15 @@ from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
 
-INBOX_EVERY_S = 1.0
 EVERYTHING = Scope()
 
 
 class Requests:
     """The requests that operators left in the inbox. `has_news` may be set from any thread."""
 
-    def __init__(self, inbox: Inbox, clock: Clock) -> None:
+    def __init__(self, inbox: Inbox, clock: Clock, every_s: float) -> None:
         self._inbox = inbox
-        self._time = Every(clock, INBOX_EVERY_S)
+        self._time = Every(clock, every_s)
         self.has_news = True
 
     def prepare(self) -> None:
@@ -124,7 +123,7 @@ class Agent:
         self._tell_of_move = on_move
         self._on_notice = on_notice
         self._transport_factory = transport_factory or self._parts.make_transport
-        self._requests = Requests(self._parts.inbox, self._parts.clock)
+        self._requests = Requests(self._parts.inbox, self._parts.clock, self._parts.pace.inbox_every_s)
         self._supervise = Every(self._parts.clock, pace.supervise_every_s)
         self._watching: Watching | None = None
         self._log_handler: logging.Handler | None = None

@@ -15,6 +15,8 @@ class Pace:
     """All in seconds. Tests hand over a quicker one.
 
     `live_every_s`: how often at most the live view is written. `supervise_every_s`: how often the watching is looked after.
+    `inbox_every_s`: how often operators' requests are looked for that made no event. `heartbeat_every_s`,
+    `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers.
     """
 
     engine: engine.Pace = engine.PACE
@@ -23,6 +25,9 @@ class Pace:
     rsync: rsync.Pace = rsync.PACE
     live_every_s: float = 0.5
     supervise_every_s: float = 1.0
+    inbox_every_s: float = 1.0
+    heartbeat_every_s: float = 30.0
+    nas_heartbeat_every_s: float = 3600.0
 
 
 PACE = Pace()

@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 
 LIVE_DUTY = 50
 """Writing the live view takes at most one part in this many of the loop's time."""
-HEARTBEAT_EVERY_S = 30.0
-NAS_HEARTBEAT_EVERY_S = 3600.0
 
 
 class Every:
@@ -137,7 +135,7 @@ class Publisher:
         self._paused: str | None = None
         self._shown: _Glance | None = None
         self._live = Every(parts.clock, parts.pace.live_every_s)
-        self._heartbeat = Every(parts.clock, HEARTBEAT_EVERY_S)
+        self._heartbeat = Every(parts.clock, parts.pace.heartbeat_every_s)
         self._on_nas: dict[str, Every] = {}
 
     def on_move(self, record: RunRecord) -> None:
@@ -226,12 +224,14 @@ class Publisher:
         return data
 
     def beat_in_time(self) -> None:
-        """Write it here every 30 s, and have it left on each NAS that answers every hour."""
+        """Write it here at the pace of heartbeats, and have it left on each NAS that answers."""
         if not self._heartbeat.is_time():
             return
         data = self.beat_here()
         for lane_id in lanes_that_answer(self._engine.view):
-            if self._on_nas.setdefault(lane_id, Every(self._parts.clock, NAS_HEARTBEAT_EVERY_S)).is_time():
+            if self._on_nas.setdefault(
+                lane_id, Every(self._parts.clock, self._parts.pace.nas_heartbeat_every_s)
+            ).is_time():
                 self._engine.place(self._on_nas_of(lane_id, data))
 
     def beat_everywhere(self) -> None:

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from exlab_watch_agent.core.inventory import FileSignature
 
@@ -77,7 +76,7 @@ class SavedCreation:
     after: FileSignature
 
 
-def identity_of(members: Mapping[str, Any], *, folder_name: str) -> RunIdentity:
+def identity_of(members: Mapping[str, object], *, folder_name: str) -> RunIdentity:
     """Return the identity in the members of a `creation.json`; what is absent, or is not text, counts as empty.
 
     `folder_name`: the run folder's own name.
@@ -102,7 +101,7 @@ def says_synced(data: bytes) -> bool:
     return _members_in(data).get("sync_status") == "synced"
 
 
-def _members_in(data: bytes) -> Mapping[str, Any]:
+def _members_in(data: bytes) -> Mapping[str, object]:
     try:
         return _mapping(json.loads(data))
     except (ValueError, RecursionError):
@@ -114,7 +113,7 @@ def _last_part(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 import yaml
 
@@ -101,7 +100,7 @@ class Finding:
     synced_under_prior_policy: bool = False
     override_active: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | bool]:
         """Return the finding as plain values that JSON in UTF-8 can always carry."""
         return {
             "rule": self.rule.value,

@@ -16,6 +16,7 @@ class Pace:
     `missing_s`: when a run that is to be pushed and was not at its place has its turn again; a scan finds out why.
     `unreadable_s`: when a run that cannot be read whole is looked at again. `problem_s`: the same for a `creation.json` that
     cannot be used: that it was corrected may make no event.
+    `status_s`: when a `creation.json` in which its run's status could not be written is looked at again.
     `room_first_s`, `room_max_s`: when a commit for which there was no room is tried again, at first and at most.
     """
 
@@ -27,6 +28,7 @@ class Pace:
     missing_s: float = 60.0
     unreadable_s: float = 5.0
     problem_s: float = 60.0
+    status_s: float = 60.0
     room_first_s: float = 1.0
     room_max_s: float = 30.0
 

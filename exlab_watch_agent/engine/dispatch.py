@@ -65,7 +65,6 @@ from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 log = logging.getLogger(__name__)
 
-STATUS_RETRY_S = 60.0
 Anchor = Mapping[str, str | int]
 """What a seal is to say of the trail and the agent, as JSON members."""
 
@@ -192,7 +191,7 @@ class Dispatch:
             self._runs.wrote(record, result.saved)
         else:
             self._runs.say_problem(effect.job_id, result.message)
-            self._looks.want_in(record.run_path, STATUS_RETRY_S)
+            self._looks.want_in(record.run_path, self._bench.pace.status_s)
 
     # --- timers ------------------------------------------------------------------------------------------------------
 
