@@ -67,6 +67,8 @@ def look_unless_foreign(effect: Verify | Seal, ports: Ports) -> DestinationLook:
     mine = ports.agent.signed(effect.claim)
     if found.claim is not None and not found.claim.is_of(mine) and not may_be_taken_over(effect, found, ports):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
+        if effect.is_left_there and not found.claim.names_same_run(mine):
+            where = DestinationStanding.OCCUPIED  # two runs were found equal to it, and the other one has it
         conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
         assert conflict is not None, "a foreign claim is one"
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)

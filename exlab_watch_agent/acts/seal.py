@@ -107,6 +107,8 @@ def _keep_what_was_altered(effect: Seal, look_there: DestinationLook, ports: Por
 
 def _keep_others_manifest(effect: Seal, manifest: bytes, ports: Ports) -> None:
     """Keep, as evidence beside the runs on the NAS, a manifest that somebody else wrote into the run's own cache folder."""
+    if any(entry.path == CLAIM_PATH for entry in ports.tree.cache_files(effect.run_path)):
+        return  # a seal of ours has been here since
     here = manifest_here(effect, ports)
     if here is not None and here != manifest:
         keep_beside(effect, f"{CACHE_FOLDER}/{MANIFEST_FILE}", here, ports)

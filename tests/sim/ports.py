@@ -576,7 +576,11 @@ class FaultyTransport:
         self._end(fault)
 
     def write_small(self, path: str, data: bytes) -> None:
-        raise AssertionError("the engine writes no such files")
+        assert path.startswith(f"{SUPERSEDED_FOLDER}/"), "the engine keeps evidence, and writes no other such files"
+        fault = self._call("write_small")
+        self._answer()
+        self._nas.files[path] = NasFile(data, 0)
+        self._end(fault)
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         fault = self._call("set_aside")
