@@ -6,6 +6,7 @@ done to the root directly.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from tests.lab.one_run import OneRun, new_run
 from tests.lab.wrapped import Wrapped
 
 BELOW = "PROJ-0042/Runs/Run_2026-04-17T14-32"
+LEAF = BELOW.rpartition("/")[2]
 FILES = {"a.tif": b"a" * 70_000, "raw/b.bin": bytes(range(256)) * 300, "z.txt": b"the last one"}
 CLAIM_FILE = f"{CACHE}/exlab-watch-agent.json"
 MANIFEST = f"{CACHE}/checksums.sha256"
@@ -40,6 +42,13 @@ def held(root: Path) -> dict[str, bytes]:
         for path in root.rglob("*")
         if path.is_file() and own not in path.parents and not path.name.startswith(".exlab-probe")
     }
+
+
+def left_by_exlab_wizard(life: OneRun, copy: Path) -> Path:
+    """Make what ExLab-Wizard leaves of a run: the whole folder, without a claim, with a manifest of its own."""
+    shutil.copytree(life.place.run_path, copy)
+    (copy / MANIFEST).write_bytes(b"by ExLab-Wizard\n")
+    return copy
 
 
 class Meddled(Wrapped):
@@ -174,6 +183,36 @@ class WholeRuns:
     # --- what the proof is worth -------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("lost", [CLAIM_FILE, MANIFEST])
+    @pytest.mark.parametrize("left", [LEAF, f"{LEAF}/{LEAF}"])
+    def test_what_exlab_wizard_left_is_completed_where_it_is_and_nothing_of_it_moves(
+        self, life: OneRun, root: Path, left: str
+    ) -> None:
+        copy = left_by_exlab_wizard(life, root / left)
+        (copy / "raw/b.bin").unlink()
+        before = {name: (copy / name).stat() for name in ("a.tif", "z.txt")}
+        assert life.bring_to_rest() is RunState.VERIFIED
+        assert life.moves == ["admitted", "copy_adopted", "put_back", *SEALED]
+        assert life.record.destination == left
+        assert {name: (copy / name).stat() for name in before} == before
+        assert {name: (copy / name).read_bytes() for name in FILES} == FILES
+        assert (copy / CLAIM_FILE).exists()
+        assert not (root / BELOW).exists()
+        (kept,) = (root / ".exlab-superseded" / left).rglob("checksums.sha256")
+        assert kept.read_bytes() == b"by ExLab-Wizard\n"
+
+    @pytest.mark.parametrize("left", [LEAF, f"{LEAF}/{LEAF}"])
+    def test_what_exlab_wizard_left_and_is_not_what_is_here_keeps_every_byte(
+        self, life: OneRun, root: Path, left: str
+    ) -> None:
+        copy = left_by_exlab_wizard(life, root / left)
+        (copy / "raw/b.bin").unlink()
+        (copy / "z.txt").write_bytes(b"the LAST one")
+        before = held(root)
+        assert life.bring_to_rest() is RunState.CONFLICT
+        assert life.record.last_error is not None
+        assert life.record.last_error.kind == "destination_occupied"
+        assert held(root) == before
+
     def test_a_seal_of_which_a_file_is_lost_is_placed_again_without_a_push(
         self, life: OneRun, there: Path, lost: str
     ) -> None:
