@@ -182,7 +182,6 @@ class WholeRuns:
 
     # --- what the proof is worth -------------------------------------------------------------------------------------
 
-    @pytest.mark.parametrize("lost", [CLAIM_FILE, MANIFEST])
     @pytest.mark.parametrize("left", [LEAF, f"{LEAF}/{LEAF}"])
     def test_what_exlab_wizard_left_is_completed_where_it_is_and_nothing_of_it_moves(
         self, life: OneRun, root: Path, left: str
@@ -213,6 +212,7 @@ class WholeRuns:
         assert life.record.last_error.kind == "destination_occupied"
         assert held(root) == before
 
+    @pytest.mark.parametrize("lost", [CLAIM_FILE, MANIFEST])
     def test_a_seal_of_which_a_file_is_lost_is_placed_again_without_a_push(
         self, life: OneRun, there: Path, lost: str
     ) -> None:
