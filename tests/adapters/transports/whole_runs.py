@@ -6,7 +6,6 @@ done to the root directly.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,9 +43,18 @@ def held(root: Path) -> dict[str, bytes]:
     }
 
 
+def known_by(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def left_by_exlab_wizard(life: OneRun, copy: Path) -> Path:
     """Make what ExLab-Wizard leaves of a run: the whole folder, without a claim, with a manifest of its own."""
-    shutil.copytree(life.place.run_path, copy)
+    run = Path(life.place.run_path)
+    for path in (path for path in run.rglob("*") if path.is_file()):
+        target = copy / path.relative_to(run)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
     (copy / MANIFEST).write_bytes(b"by ExLab-Wizard\n")
     return copy
 
@@ -188,11 +196,11 @@ class WholeRuns:
     ) -> None:
         copy = left_by_exlab_wizard(life, root / left)
         (copy / "raw/b.bin").unlink()
-        before = {name: (copy / name).stat() for name in ("a.tif", "z.txt")}
+        before = {name: known_by(copy / name) for name in ("a.tif", "z.txt")}
         assert life.bring_to_rest() is RunState.VERIFIED
         assert life.moves == ["admitted", "copy_adopted", "put_back", *SEALED]
         assert life.record.destination == left
-        assert {name: (copy / name).stat() for name in before} == before
+        assert {name: known_by(copy / name) for name in before} == before
         assert {name: (copy / name).read_bytes() for name in FILES} == FILES
         assert (copy / CLAIM_FILE).exists()
         assert not (root / BELOW).exists()
