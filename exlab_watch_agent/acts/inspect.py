@@ -30,6 +30,7 @@ RUN_LEVEL = "run"
 SENTENCE_MAX = 700
 """At most so many characters are kept of what the system says: it repeats a path, however long that is."""
 LEVEL_MAX = 60
+SCHEMA_REFUSED = "schema_major_mismatch"
 
 
 def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
@@ -43,7 +44,8 @@ def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
     try:
         file = ports.creations.read(path)
         if file.creation.level != RUN_LEVEL:
-            return Unseen(UnseenCode.LEVEL, _another_level(path, file.creation.level), signature=file.signature)
+            level = _another_level(path, file.creation.level)
+            return Unseen(UnseenCode.LEVEL, level, signature=file.signature, called="unexpected_level")
         creation = file.creation
         if isinstance(effect, Inspect) and effect.known_signature == file.signature:
             return NothingNew()
@@ -54,13 +56,27 @@ def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
             inspected = _with_destination(effect, inspected, inventory, ports)
         return Seen(creation, file.signature, inspected, marker_id)
     except CreationFileError as error:
-        return Unseen(UnseenCode.MISSING if error.code == "missing" else UnseenCode.CREATION, str(error))
+        code = UnseenCode.MISSING if error.code == "missing" else UnseenCode.CREATION
+        return Unseen(code, str(error), called=_called(error), detail=_detail(error))
     except RootUnavailableError as error:
         return Unseen(UnseenCode.MISSING, str(error))
     except (RunUnreadableError, SourceChangedError) as error:
         return Unseen(UnseenCode.UNREADABLE, shortened(str(error), SENTENCE_MAX), creation)
     except DestinationUnreachableError as error:
         return Unseen(UnseenCode.DESTINATION, str(error), wait=error.wait)
+
+
+def _called(error: CreationFileError) -> str:
+    """Return the code by which programs know why a `creation.json` cannot be used: ExLab-Wizard's where it has one."""
+    return error.code if error.code == SCHEMA_REFUSED else f"creation_{error.code}"
+
+
+def _detail(error: CreationFileError) -> dict[str, str]:
+    if error.code == SCHEMA_REFUSED:
+        found = {"field": error.field, "expected_major": (error.expected or "").partition(".")[0], "found": error.found}
+        return {name: value or "" for name, value in found.items()}
+    place = {"line": error.line, "column": error.column}
+    return {name: str(value) for name, value in place.items() if value is not None}
 
 
 def ask_where(effect: AskWhere, ports: Ports) -> Whereabouts:
@@ -125,7 +141,7 @@ def _with_destination(effect: Admit, inspected: Inspected, inventory: Inventory,
         destination=found.standing,
         destination_path=found.destination,
         holder=found.look.holder,
-        anchor=found.look.anchor_of(effect.claim.job_id),
+        anchor=found.look.anchor_of(ports.agent.signed(effect.claim)),
         claimed_manifest=found.look.sealed_as,
         claimed_job="" if found.look.claim is None else found.look.claim.job_id,
         detail=found.detail,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from exlab_watch_agent.acts.copy import holder_is_at_work
+from exlab_watch_agent.acts.copy import holder_is_at_work, is_our_seal
 from exlab_watch_agent.core.claim import DestinationLook, DestinationStanding, standing
 from exlab_watch_agent.core.effects import Admit
 from exlab_watch_agent.core.inventory import Inventory
@@ -30,10 +30,13 @@ def find_place(effect: Admit, inventory: Inventory, ports: Ports) -> Found:
         if effect.others:
             seen: list[SeenPlace] = []
             for place, look in looks.items():
-                seen.append(SeenPlace(place, look, _held(place, looks, inventory, ports)))
+                held, is_ours = _held(place, looks, inventory, ports), is_our_seal(look, ports, effect.manifest_digest)
+                seen.append(SeenPlace(place, look, held, is_our_seal=is_ours))
             found = place_of_copy(seen, mine)
         else:
-            found = Found(place, standing(looks[place], mine), looks[place])
+            look = looks[place]
+            where = standing(look, mine, is_our_seal=is_our_seal(look, ports, effect.manifest_digest))
+            found = Found(place, where, look)
         place = found.destination
         if found.standing is DestinationStanding.CLAIMED_BY_OTHER_AGENT:
             if found.look.sealed_as and not holder_is_at_work(found.look, ports):

@@ -37,15 +37,16 @@ class Push(Subject):
     """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours.
 
     `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to, and `adopts_from`
-    the job in its claim; else empty. `is_open`: the run's place is yet to be decided; what keeps this one from being asked is
-    all that is to be found out.
-    `is_shown`: what is at the destination without a claim was found equal to what is here, and stays as it is.
+    the job in its claim; else empty. `manifest_digest`: what this run was sealed as; empty where it was not. `is_open`: the run's
+    place is yet to be decided; what keeps this one from being asked is all that is to be found out. `is_shown`: what is at the
+    destination without a claim was found equal to what is here, and stays as it is.
     """
 
     claim: Claim
     is_sealed: bool = False
     adopts: str = ""
     adopts_from: str = ""
+    manifest_digest: str = ""
     is_open: bool = False
     is_shown: bool = False
 
@@ -133,7 +134,8 @@ class Admit:
     """Look at a queued run and at its destination, right before a push.
 
     `asks_nas_fully`: the NAS must keep and give back a few bytes; else its marker is enough, because it did so a moment
-    ago. `others`: where else a copy of the run may be; none once its place is decided. `is_shown`: as in Push.
+    ago. `manifest_digest`: what the run was sealed as; empty where it was not. `others`: where else a copy of the run may be;
+    none once its place is decided. `is_shown`: as in Push.
     """
 
     place: RunPlace
@@ -143,6 +145,7 @@ class Admit:
     is_shown: bool = False
     declared_mismatches: tuple[str, ...] = ()
     asks_nas_fully: bool = True
+    manifest_digest: str = ""
 
     @property
     def equipment_id(self) -> str:
@@ -195,13 +198,15 @@ class SealedCopy:
 class Probe:
     """Ask whether the destination is there, and unless `is_light` whether it can be written to.
 
-    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by.
+    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by. `asks_room`: also how
+    much room is free there.
     """
 
     equipment_id: str
     is_light: bool = False
     serial: int = 0
     copies: tuple[SealedCopy, ...] = ()
+    asks_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,11 +63,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class SeenPlace:
-    """One place as it was seen. `held` is asked for where something is there that nobody claims, else None."""
+    """One place as it was seen. `held` is asked for where something is there that nobody claims, else None.
+
+    `is_our_seal`: as in `standing`.
+    """
 
     destination: str
     look: DestinationLook
     held: Held | None = None
+    is_our_seal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def place_of_copy(seen: Sequence[SeenPlace], mine: Claim) -> Found:
             return Found(best.destination, DestinationStanding.OCCUPIED, best.look, _mixed(best, mine))
         case _Rank.NOT_HERE:
             best = seen[0]
-    return Found(best.destination, standing(best.look, mine), best.look)
+    return Found(best.destination, standing(best.look, mine, is_our_seal=best.is_our_seal), best.look)
 
 
 class _Rank(IntEnum):

@@ -100,6 +100,7 @@ class Turns:
                     others=() if record.has_place else other_places(place, layout),
                     is_shown=record.footing is Footing.SHOWN,
                     declared_mismatches=record.declared_mismatches,
+                    manifest_digest=record.sealed_as,
                     asks_nas_fully=must_ask_fully(lane.link, now_s=self._bench.clock.monotonic_s()),
                 )
             )

@@ -148,6 +148,7 @@ class OneRun:
             destination=record.destination if record.has_place else destination_of(self.place, layout),
             others=() if record.has_place else other_places(self.place, layout),
             is_shown=record.footing is Footing.SHOWN,
+            manifest_digest=record.sealed_as,
         )
 
     def _look(self, effect: Inspect | Admit) -> Event:
