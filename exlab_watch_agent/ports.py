@@ -110,6 +110,9 @@ class Control:
     side_by_side: SideBySide = one_after_the_other
 
 
+UNHINDERED = Control()
+
+
 class RunTree(Protocol):
     """Reads run folders; never writes, never follows a link."""
 
@@ -353,10 +356,14 @@ class Transport(Protocol):
         """
         ...
 
-    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+    def listing(
+        self, destination: str, *, due: Sequence[FileEntry] = (), control: Control = UNHINDERED
+    ) -> Mapping[str, RemoteFile]:
         """Return all regular files below the destination (cache folder and own temporary files left out): POSIX path → file.
 
-        An absent folder is an empty mapping.
+        An absent folder is an empty mapping. `due`: files that were pushed a moment ago. While one of them is missing or shorter, a
+        server whose listings may lag behind what it took in is asked again, for some seconds; where a listing is what is there
+        it is believed at once. Raises: CancelledError.
         """
         ...
 

@@ -202,6 +202,11 @@ class Chart:
         return tuple(state for state in self.states if state not in self.settled)
 
     @property
+    def sealed_here(self) -> frozenset[RunState]:
+        """States in which a run rests whose data are on both sides."""
+        return self.settled & self.auditable
+
+    @property
     def auditable(self) -> frozenset[RunState]:
         """Both sides may be compared with the manifest."""
         return self.tagged(Tag.AUDITABLE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -12,6 +12,7 @@ from exlab_watch_agent.acts.copy import (
     NOT_THE_COPY,
     folders_to_list,
     look_unless_foreign,
+    manifest_here,
     manifest_there,
     note_wrong,
 )
@@ -33,6 +34,7 @@ from exlab_watch_agent.core.manifest import (
     format_manifest,
     manifest_digest,
     parse_manifest,
+    read_others_manifest,
 )
 from exlab_watch_agent.core.passes import HowRead, Pass, ReadBack, weakest
 from exlab_watch_agent.core.policy import CompletenessSignal
@@ -61,17 +63,20 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, lost, conflict=ONLY_COPY_LOST)
     manifest = _sealed_manifest(effect, ports)
     look_there = None
-    if effect.manifest_digest or effect.adopts:  # else the push asked a moment ago
+    if effect.manifest_digest or effect.adopts or effect.is_left_there:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
         look_there = look_unless_foreign(effect, ports)
     if effect.adopts and not effect.manifest_digest:
         manifest = _manifest_of_the_copy(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
     below = ports.transport.below(first_folder(effect.destination))
-    listing = ports.transport.listing(effect.destination)
+    # What another made and what was proven long ago is listed by now; what we pushed may take a moment.
+    is_of_others = effect.is_left_there or (effect.adopts and not effect.manifest_digest)
+    due = () if effect.is_audit or is_of_others else inventory.files
+    listing = ports.transport.listing(effect.destination, due=due, control=control)
     if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
-        if gone and not effect.adopts:
+        if gone and not effect.adopts and not effect.is_left_there:
             return vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
         return RunChanged(effect.turn, "the run changed since it counted as complete")
     wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
@@ -86,7 +91,9 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
             lambda theirs: _read_back(effect, asked, ports, theirs),
         )
     except TransportError as error:
-        if error.kind not in NOT_THE_COPY:  # a push that follows must not leave any of it where it is
+        if (
+            error.kind not in NOT_THE_COPY and not effect.is_left_there
+        ):  # a push that follows must not leave any of it where it is
             note_wrong(effect, asked, ports)
         raise
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
@@ -112,6 +119,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     )
     with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
+    if effect.is_left_there and comparison.remote_changed:
+        return replace(found, others_manifest=_what_others_manifest_says(effect, here, there.digests, ports))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
         if effect.adopts and not effect.manifest_digest and manifest is not None:
@@ -260,6 +269,18 @@ def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None
     with suppress(ManifestError):
         return parse_manifest(data)
     return None
+
+
+def _what_others_manifest_says(effect: Verify, here: Mapping[str, str], there: Mapping[str, str], ports: Ports) -> str:
+    """Return which side of a difference a manifest of ExLab-Wizard's speaks for, as the end of a sentence; else nothing."""
+    data = manifest_there(effect, ports) or manifest_here(effect, ports)
+    manifest = read_others_manifest(data or b"")
+    differing = [path for path, digest in here.items() if path in there and there[path] != digest]
+    if differing and all(manifest.get(path) == here[path] for path in differing):
+        return "; ExLab-Wizard's manifest speaks for what is here"
+    if differing and all(manifest.get(path) == there[path] for path in differing):
+        return "; ExLab-Wizard's manifest speaks for what is there"
+    return ""
 
 
 def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:

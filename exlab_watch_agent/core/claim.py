@@ -96,7 +96,7 @@ class DestinationStanding(StrEnum):
 
     `UNASKED`: the NAS answered and this folder did not; the push asks again, and meets the same error in its own words.
     `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose. `ADOPTABLE`: a proven copy of this run by an agent
-    that gives no sign of life any more.
+    that gives no sign of life any more. `LEFT_THERE`: what ExLab-Wizard copied of this run, by name and size, and no claim.
     """
 
     UNASKED = "unasked"
@@ -107,6 +107,7 @@ class DestinationStanding(StrEnum):
     CLAIMED_BY_OTHER_AGENT = "claimed_by_other_agent"
     CLAIMED_UNSEALED = "claimed_unsealed"
     ADOPTABLE = "adoptable"
+    LEFT_THERE = "left_there"
 
 
 def standing(look: DestinationLook, mine: Claim, *, is_our_seal: bool = True) -> DestinationStanding:
@@ -148,11 +149,13 @@ _WAY_OUT = (
 )
 
 
-def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool) -> Conflict | None:
+def conflict_at(
+    where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool, detail: str = ""
+) -> Conflict | None:
     """Return why nothing may be pushed to `destination`; None when it may.
 
     `holder`: who claims it, in words. `is_sealed`: our own record says that we sealed this run, so that a proven copy
-    whose claim was lost is ours.
+    whose claim was lost is ours. `detail`: what it holds, in words, where more is known of it.
     """
     of_whom = f" ({holder})" if holder else ""
     match where:
@@ -161,12 +164,13 @@ def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is
             | DestinationStanding.FREE
             | DestinationStanding.OURS
             | DestinationStanding.ADOPTABLE
+            | DestinationStanding.LEFT_THERE
         ):
             return None
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None
         case DestinationStanding.OCCUPIED:
-            whose = f"another run's data{of_whom}" if holder else "data that no claim says to be this run's"
+            whose = f"another run's data{of_whom}" if holder else detail or "data that no claim says to be this run's"
             text = (
                 f"{destination} holds {whose}: nothing there was touched. Move it away on the NAS, or rename the run's folder "
                 "here; then give `exlab-watch-agent resolve RUN --use local`."

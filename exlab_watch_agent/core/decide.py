@@ -36,6 +36,7 @@ from exlab_watch_agent.core.incidents import Incident, IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.passes import Pass, Uptime, are_apart, is_apart_from
+from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
@@ -115,7 +116,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case Sealed():
             if state is RunState.SEALING:
                 sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="").cleared()
-                sealed = sealed.healed(at=now)
+                sealed = sealed.healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -194,10 +195,15 @@ def _judge_queued(
     where = event.destination
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
-    conflict = conflict_at(where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
+    conflict = conflict_at(
+        where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed, detail=event.detail
+    )
     if conflict is not None:
         return _conflict(record, LastError(conflict.kind, conflict.message))
-    bound_for = replace(record, destination=event.destination_path).without_wait()
+    bound_for = record.at_place(event.destination_path, _footing(record, where)).without_wait()
+    if where is DestinationStanding.LEFT_THERE:
+        text = "a copy of this run without a claim is there: it is proven before it counts as ours"
+        return Judgement(Trigger.COPY_ADOPTED, text, bound_for)
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
@@ -205,6 +211,15 @@ def _judge_queued(
             adopting = replace(adopting, attempts=0, mismatches=0)
         return Judgement(Trigger.COPY_ADOPTED, text, adopting)
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
+
+
+def _footing(record: RunRecord, where: DestinationStanding) -> Footing:
+    """Return what the place of a run that is about to be pushed rests on."""
+    if where is DestinationStanding.LEFT_THERE:
+        return Footing.LEFT_THERE
+    if record.has_place:
+        return record.footing
+    return Footing.OPEN if where is DestinationStanding.UNASKED else Footing.OWN
 
 
 def _is_the_one_it_adopts(record: RunRecord, event: Inspected) -> bool:
@@ -245,6 +260,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
     found = _words(event.comparison)
     if record.adopts and not record.is_sealed:
         return _judge_adoption(record, event, found, now=now, policy=policy)
+    if record.footing is Footing.LEFT_THERE:
+        return _judge_left_there(record, event, found, now=now, policy=policy)
     match event.comparison.agreement:
         case Agreement.LOCAL_GONE:
             error = LastError(FailureKind.LOCAL_FILE_VANISHED, found)
@@ -292,6 +309,20 @@ def _judge_adoption(record: RunRecord, event: Verified, found: str, *, now: date
         return _after_failure(sealed, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
     away = replace(record, adopts="", adopts_from="")
     return _conflict(away, LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
+
+
+def _judge_left_there(record: RunRecord, event: Verified, found: str, *, now: datetime, policy: Policy) -> Judgement:
+    """A copy without a claim was compared with the local data. It is completed only where every file of it is what is here."""
+    match event.comparison:
+        case _ if event.comparison.agreement is Agreement.EQUAL or event.skipped_oversize:
+            return _judge_equal(record, event, found, now=now, policy=policy)
+        case Comparison(agreement=Agreement.REMOTE_DIFFERS, remote_changed=()):
+            shown = record.at_place(record.destination, Footing.SHOWN).without_wait()
+            return Judgement(Trigger.PUT_BACK, f"what is there is this run's, and is completed: {found}", shown)
+    detail = f"a copy of this run, without a claim, that is not what is here ({found}{event.others_manifest})"
+    conflict = conflict_at(DestinationStanding.OCCUPIED, record.destination, holder="", is_sealed=False, detail=detail)
+    assert conflict is not None, "what is occupied is a conflict"
+    return _conflict(record, LastError(conflict.kind, conflict.message))
 
 
 def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
@@ -543,6 +574,7 @@ def verify_effect(record: RunRecord) -> Verify:
         is_audit=record.state is RunState.AUDITING,
         adopts=record.adopts,
         adopts_from=record.adopts_from,
+        is_left_there=record.footing is Footing.LEFT_THERE,
     )
 
 
@@ -560,6 +592,8 @@ def work_effect(record: RunRecord) -> Work | None:
                 adopts=adopts,
                 adopts_from=held_by,
                 manifest_digest=record.sealed_as,
+                is_open=record.footing is Footing.OPEN,
+                is_shown=record.footing is Footing.SHOWN,
             )
         case RunState.PRECHECKING:
             return Precheck(*place)
@@ -574,5 +608,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 is_again=record.is_sealed,
                 adopts=record.adopts,
                 adopts_from=record.adopts_from,
+                is_left_there=record.footing in (Footing.LEFT_THERE, Footing.SHOWN),
             )
     return None

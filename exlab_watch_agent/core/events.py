@@ -31,8 +31,8 @@ class Inspected:
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
     in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
-    line of our trail it was sealed. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was
-    looked at.
+    line of our trail it was sealed, `detail` what it holds where more is known. `is_unsignalled`: the signal of a run that is not
+    complete is not there, so nothing else was looked at.
     """
 
     creation: Creation
@@ -48,6 +48,7 @@ class Inspected:
     anchor: TrailPosition | None = None
     claimed_manifest: str = ""
     claimed_job: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,10 @@ class Verified:
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
     the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
-    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `proof`: what is kept of it where both
-    sides are equal and nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where
-    that cannot be told.
+    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of
+    ExLab-Wizard's says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and
+    nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be
+    told.
     """
 
     turn: int
@@ -101,6 +103,7 @@ class Verified:
     proof: Pass | None = None
     is_by_manifest: bool = False
     below: Below | None = None
+    others_manifest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def merged(waiting: Effect, newer: Effect) -> Effect:
                 is_background=waiting.is_background and newer.is_background,
             )
         case Scan(), Scan():
-            return replace(newer, is_full=waiting.is_full or newer.is_full)
+            return replace(newer, is_full=waiting.is_full or newer.is_full, is_deep=waiting.is_deep or newer.is_deep)
         case Probe(), Probe():
             return replace(newer, is_light=waiting.is_light and newer.is_light)
         case _:

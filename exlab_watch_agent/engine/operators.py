@@ -38,7 +38,7 @@ from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.turns import Turns
 from exlab_watch_agent.errors import AgentError, StoreFullError, StoreWriteError
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be accepted."
 AT_HOME = "This state folder is at home on this machine: there is nothing that would have to be accepted."
@@ -154,11 +154,11 @@ class Operators:
     def _scan(self, command: ScanRoots) -> str:
         """Reconcile all lanes; take what is in one equipment's root now for the right folder where an operator says so."""
         if command.accept_root is None:
-            self._reconciling.want_scan(self._bench.lanes)
+            self._reconciling.want_scan(self._bench.lanes, is_deep=True)
             return "a scan was started"
         lane = self._lane(command.accept_root)
         lane.accepted_by = str(command.operator)
-        self._reconciling.want_scan((lane.equipment_id,))
+        self._reconciling.want_scan((lane.equipment_id,), is_deep=True)
         return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"
 
     def _enqueue(self, run_path: str) -> str:
@@ -197,7 +197,7 @@ class Operators:
     def _sync(self, record: RunRecord, operator: str) -> str:
         if record.state in (RunState.FAILED, RunState.QUEUED):
             return self._retry(record, operator)
-        if record.state in (RunState.ACQUIRING, RunState.BLOCKED):
+        if record.state in (RunState.ACQUIRING, RunState.BLOCKED, *CHART.sealed_here):
             self._looks.want(record.run_path)
             return f"the run is {record.state} and is looked at now"
         return f"the run is {record.state}"

@@ -40,6 +40,7 @@ from exlab_watch_agent.errors import (
 )
 from exlab_watch_agent.ports import (
     NOTHING_ELSE,
+    UNHINDERED,
     Control,
     CreationFile,
     CreationText,
@@ -492,7 +493,13 @@ class FaultyTransport:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+    def listing(
+        self,
+        destination: str,
+        *,
+        due: Sequence[FileEntry] = (),
+        control: Control = UNHINDERED,
+    ) -> Mapping[str, RemoteFile]:
         fault = self._call("listing")
         prefix = destination + "/"
         found = {

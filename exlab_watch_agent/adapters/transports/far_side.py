@@ -62,6 +62,18 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """For how long, in seconds, a server's listing may not show what it has taken in, and how often it is looked at meanwhile."""
+
+    at_most_s: float = 0.0
+    look_every_s: float = 0.5
+
+
+NO_LAG = Lag()
+"""A listing is what is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class FolderLook:
     """A run's folder at a glance. `claim` and `creation` are the bytes of these files, None where there are none.
 
@@ -182,6 +194,10 @@ class FarSide(Way, Protocol):
     def list(self, folder: str, control: Control) -> Listing:
         """Return what is below a run's folder; nothing where it is absent."""
         ...
+
+    def lag(self) -> Lag:
+        """Return for how long a listing may be behind what was pushed; with most ways it never is."""
+        return NO_LAG
 
     def read_own(self, path: str) -> bytes | None:
         """Return a small file of the agent's (OWN_FILE_BYTES_MAX at most), None where there is none.

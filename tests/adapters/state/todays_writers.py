@@ -372,6 +372,7 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
             below=nothing,
             require_marker=nothing,
             clear_partials=nothing,
+            listing=lambda *_, **__: {},
             replace=lambda *_, instead, **__: told.update(instead),
             read_small=lambda _, path, **__: told[path],
         ),
