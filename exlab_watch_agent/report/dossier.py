@@ -24,11 +24,9 @@ from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, unicode_text, utc_text
 from exlab_watch_agent.report.status import (
-    NOTHING_SEEN,
     RunInFull,
     human_bytes,
     proofs_past_cache,
-    run_json,
 )
 from exlab_watch_agent.report.trail import TrailRow
 
@@ -153,20 +151,20 @@ class Dossier:
     def to_html(self, *, picture: str = "") -> str:
         """Return the page. `picture`: the chart with the run's way through it, as an SVG element of our own making."""
         content = self.content()
-        run = run_json(self.record, NOTHING_SEEN)
+        run = content["run"]
         past_cache = {one.id for one in proofs_past_cache(self.record)}
         return _environment().get_template("dossier.html.j2").render(
             content=content,
             digest=digest_of(content),
             run=run,
             leaf=unicode_text(self.record.identity.leaf_name) or run["run_path"],
-            passes=content["run"]["passes"],
+            passes=run["passes"],
             past_cache=past_cache,
             origin=origin_of(self.creation),
             picture=Markup(picture),  # noqa: S704 - every text in it was escaped by diagram/svg.py
             how_read={way.value: words for way, words in HOW_READ.items()},
-            findings=content["run"]["findings"],
-            incidents=content["run"]["incidents"],
+            findings=run["findings"],
+            incidents=run["incidents"],
             files=content["files"],
             is_appendix=len(self.files) > FILES_ON_THE_FIRST_PAGES_MAX,
             files_digest=self.record.manifest_digest,
