@@ -89,6 +89,8 @@ def _summary(audited: Audited) -> ChainSummary:
         lines=chain.lines,
         last_seq=chain.head.seq,
         last_blake3=chain.head.digest,
-        known_to=audited.asked,
+        known_beside=audited.beside,
+        known_outside=audited.outside,
+        unasked=audited.unasked,
         against=(*broken, *chain.against),
     )

@@ -55,10 +55,13 @@ def verify(site: Site, folder: Path | None) -> int:
 def _verdict(found: Audited) -> str:
     if not found.chain.is_whole:
         return "the trail is not as it was written: keep this folder as it is, and compare it with its backups and with the NAS"
-    knows = counted(found.asked, "anchor")
-    if not found.asked:
-        return "every line chains; nothing outside the trail was asked, so a cut end would not show"
-    return f"every line chains, and {knows} outside it agree{'s' if found.asked == 1 else ''}"
+    agree = [
+        f"{number} {where}" for number, where in ((found.beside, "beside it"), (found.outside, "on the NAS")) if number
+    ]
+    said = f"every line chains; positions of it that others know and that agree: {', '.join(agree) or 'none'}"
+    if not found.outside:
+        said += "; nobody outside the folder was asked, so that it was put back to an older copy would not show"
+    return said
 
 
 FORMATS = ("html", "json")

@@ -36,7 +36,7 @@ NOT_PROVEN = (
     "That the bytes are what the instrument measured: they were first read when the run was complete.",
     "That both sides are equal now: each pass says when they were.",
     "What lies in the memory of the NAS: a server may answer from it, and hide damage on its disks until it forgets the file.",
-    "That nobody wrote the audit trail anew: its chain has no key. What others know of it, as said above, speaks against that.",
+    "That nobody wrote the audit trail anew: its chain has no key. Only what the NAS knows of it speaks against that.",
     "The times: they are those of this PC's clock.",
 )
 
@@ -63,12 +63,15 @@ class FileProof:
 
 @dataclass(frozen=True, slots=True)
 class ChainSummary:
-    """What a check of the whole trail said. `known_to`: how many others know a line of it. `against`: in words, what is wrong."""
+    """What a check of the whole trail said. `known_beside`, `known_outside`: how many positions of it agree that are known in
+    its own folder, and on the NAS. `unasked`: in words, who was not asked. `against`: in words, what is wrong."""
 
     lines: int
     last_seq: int
     last_blake3: str
-    known_to: int
+    known_beside: int
+    known_outside: int
+    unasked: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
 
     @property
@@ -138,7 +141,9 @@ class Dossier:
                 "lines": self.chain.lines,
                 "last_seq": self.chain.last_seq,
                 "last_blake3": self.chain.last_blake3,
-                "known_to": self.chain.known_to,
+                "known_beside": self.chain.known_beside,
+                "known_outside": self.chain.known_outside,
+                "unasked": list(self.chain.unasked),
                 "against": list(self.chain.against),
             },
             "not_proven": list(NOT_PROVEN),

@@ -1006,3 +1006,10 @@ def test_judging_asks_no_machine() -> None:
     judgement = judge(record("running"), Pushed(TURN), now=NOW, policy=POLICY)
     assert judgement is not None
     assert judgement.trigger is Trigger.PUSHED
+
+
+def test_what_was_proven_of_other_data_does_not_count_for_those_that_came_after() -> None:
+    before = record(RunState.SEALING, verify_passes=1, passes=(proof(),), verified_at=NOW, manifest_digest="d" * 64)
+    after = step(before, RunChanged(TURN, "it changed")).record
+    assert after.state is RunState.ACQUIRING
+    assert (after.verify_passes, after.passes, after.verified_at, after.manifest_digest) == (0, (), None, "")
