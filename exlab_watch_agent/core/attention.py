@@ -20,7 +20,7 @@ from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import HANGING, PROGRAM, STATE_FULL, Dismissal, Problem, about, command, rank
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import ELSEWHERE
-from exlab_watch_agent.core.run_problems import of_run
+from exlab_watch_agent.core.run_problems import of_incidents, of_run
 from exlab_watch_agent.core.snapshot import LaneView, Snapshot
 from exlab_watch_agent.core.standing import Ending, Gone, Hanging, Moment, NeverRan, Standing, Working
 from exlab_watch_agent.core.text import age, counted, printable, utc_text
@@ -295,6 +295,7 @@ def _of_runs(situation: Situation) -> Iterable[Problem]:
             yield from of_run(record, situation.snapshot, policy=situation.policy, at=situation.at)
         else:
             nobody_s.setdefault(record.equipment_id, []).append(record)
+            yield from of_incidents(record, situation.at)
     yield from _of_nobody_s(nobody_s)
     yield from _of_damages(situation)
 

@@ -160,9 +160,10 @@ class RunRecord:
         return replace(self, attempts=0, mismatches=0, last_error=None, next_attempt_at=None, wait_s=0.0)
 
     def afresh(self) -> RunRecord:
-        """Return the record of a run that must be complete and quiet again."""
-        anew = replace(self, fingerprint="", declared_mismatches=(), adopts="", adopts_from="")
-        return anew.without_doubtful_place().cleared()
+        """Return the record of a run that must be complete and quiet again: it has other data, of which nothing is proven."""
+        anew = replace(self, fingerprint="", declared_mismatches=(), adopts="", adopts_from="", manifest_digest="")
+        nothing_proven = replace(anew, verified_at=None, verified_boot_id="", verified_uptime_s=0.0)
+        return nothing_proven.without_doubtful_place().with_passes_void().cleared()
 
     def with_data(self, fingerprint: str, *, files_total: int, bytes_total: int) -> RunRecord:
         """Return the record with what its folder held when it was judged complete or proven."""

@@ -46,7 +46,7 @@ NO_REASON = LastError("", "no reason is known")
 def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Iterable[Problem]:
     """Return all that is to be told of a run whose equipment is configured."""
     yield from _of_state(record, snapshot, policy=policy, at=at)
-    yield from _of_incidents(record, at)
+    yield from of_incidents(record, at)
     if note := snapshot.run_problems.get(record.job_id):
         yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
     if details := snapshot.refused_after_sync.get(record.job_id):
@@ -69,7 +69,7 @@ def _shows(note: Note, record: RunRecord) -> str:
     return about("show", record.run_path)
 
 
-def _of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
+def of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
     """Return what was proven wrong with the copy: each incident that is not healed, and the repairs of the last week."""
     for one in record.incidents:
         what = f"{_IN_WORDS[one.kind]} on {utc_text(one.found_at)}: {printable(one.what)}"

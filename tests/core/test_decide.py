@@ -1170,3 +1170,10 @@ def test_a_run_that_is_moved_has_another_place_until_it_is_sealed(
 ) -> None:
     after = record(state, sealed=is_sealed, destination="there").moved_to("/data/EQ/Q/Runs/Run_2", "Q")
     assert (after.destination, after.footing) == (destination, footing)
+
+
+def test_what_was_proven_of_other_data_does_not_count_for_those_that_came_after() -> None:
+    before = record(RunState.SEALING, verify_passes=1, passes=(proof(),), verified_at=NOW, manifest_digest="d" * 64)
+    after = step(before, RunChanged(TURN, "it changed")).record
+    assert after.state is RunState.ACQUIRING
+    assert (after.verify_passes, after.passes, after.verified_at, after.manifest_digest) == (0, (), None, "")
