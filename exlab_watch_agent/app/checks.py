@@ -21,7 +21,8 @@ from exlab_watch_agent.adapters.state.folder_facts import mounts_in
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
-from exlab_watch_agent.app.site import Site, operator_here
+from exlab_watch_agent.app.site import Site, operator_here, wizards_config_path
+from exlab_watch_agent.core.attention import NO_EQUIPMENT
 from exlab_watch_agent.core.binding import (
     BelowChange,
     Binding,
@@ -48,8 +49,17 @@ Line = tuple[bool, str]
 
 def check(site: Site) -> list[Line]:
     """Return what is found, a line each. Raises: ConfigError."""
-    lines: list[Line] = [(True, f"config {site.settings.path}: {len(site.policy.equipment)} equipment")]
-    lines += [(True, note) for note in site.settings.notes]
+    settings = site.settings
+    beside = f", with ExLab-Wizard's {settings.wizard_config}" if settings.wizard_config is not None else ""
+    lines: list[Line] = [(True, f"config {settings.path}{beside}: {len(site.policy.equipment)} equipment")]
+    lines += [(True, note) for note in settings.notes]
+    if not site.policy.equipment:
+        lines.append((False, NO_EQUIPMENT))
+    theirs = wizards_config_path()
+    if theirs.exists() and not any(os.path.samefile(theirs, path) for path in settings.files if path.exists()):
+        lines.append(
+            (True, f"ExLab-Wizard's config {theirs} is not used; `wizard_config: {theirs}` in a file of ours would")
+        )
     lines += [(False, text) for text in linked_overlaps(site.policy)]
     lines += _check_state_dir(site)
     watches_needed = 1  # the inbox
