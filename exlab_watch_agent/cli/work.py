@@ -141,7 +141,7 @@ def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
     """Run the agent in the foreground; return the exit code."""
     narrator = Narrator(is_quiet=is_quiet)
     if not is_once and not site.policy.equipment:
-        site = _with_equipment(site, narrator, every_s=pace.config_every_s)
+        site = with_equipment(site, narrator, every_s=pace.config_every_s, stop=threading.Event())
         if not site.policy.equipment:
             return ExitCode.FINE  # stopped before there was any
     agent = Agent(
@@ -160,12 +160,11 @@ def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
     return _end(agent, narrator, found, exit_code(found))
 
 
-def _with_equipment(site: Site, narrator: Narrator, *, every_s: float) -> Site:
-    """Wait until the config has an instrument, or for a signal; return the site as it is then.
+def with_equipment(site: Site, narrator: Narrator, *, every_s: float, stop: threading.Event) -> Site:
+    """Wait until the config has an instrument, or for `stop`, which a signal sets; return the site as it is then.
 
     Each mistake in the config is told once meanwhile, and is no end: ExLab-Wizard may be writing it just now.
     """
-    stop = threading.Event()
     narrator.on_notice(f"{NO_EQUIPMENT}; waiting for one")
     told = ""
     with stopping_on_signals(stop.set):

@@ -56,10 +56,11 @@ def plain_file_name(value: str) -> str:
 def ssh_target_text(value: str) -> str:
     # The name is put on ssh's command line: nothing that could be an option, a path or a second word.
     if not re.fullmatch(
-        r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", value
+        r"(?:[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,63}@)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?", value
     ):
         raise refusal(
-            "must be user@host, of letters, digits, dots, dashes and underscores (like labuser@nas01.lab.example)"
+            "must be user@host, of letters, digits, dots, dashes and underscores (like labuser@nas01.lab.example, or "
+            "LAB\\labuser@nas01)"
         )
     return value
 
