@@ -30,11 +30,11 @@ SECRET = "hunter2-canary"
 
 
 def confocal(**members: Any) -> dict[str, Any]:
-    return entry_of("CONFOCAL_01", "/data/lab", RCLONE, **members)
+    return {**entry_of("CONFOCAL_01", "/data/lab", RCLONE), **members}
 
 
 def flow(**members: Any) -> dict[str, Any]:
-    return entry_of("FLOW_01", "/data/lab", RSYNC, **members)
+    return {**entry_of("FLOW_01", "/data/lab", RSYNC), **members}
 
 
 def of_the_wizard(*equipment: Mapping[str, Any], **blocks: Any) -> Settings:
