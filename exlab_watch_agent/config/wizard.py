@@ -25,7 +25,6 @@ from exlab_watch_agent.config.blocks import (
 )
 from exlab_watch_agent.config.sources import ConfigText, Entry, Place, dotted
 from exlab_watch_agent.config.text import KeyPath, Problem
-from exlab_watch_agent.core.text import printable
 
 LABEL_SHOWN_MAX = 200
 _PASSED_OVER_SHOWN_MAX = 8
@@ -87,7 +86,10 @@ def note_of(text: ConfigText, passed_over: Iterable[KeyPath]) -> str | None:
 def _as_we_know_it(content: Mapping[Any, Any], path: KeyPath, passed_over: list[KeyPath]) -> dict[Any, Any]:
     entry = dict(_known(content, EquipmentBlock, path, passed_over))
     if isinstance(label := entry.get("label"), str):
-        entry["label"] = printable(label)[:LABEL_SHOWN_MAX] or None  # for people only, so it is no reason to stop
+        # For people only, so it is no reason to stop.
+        entry["label"] = (
+            "".join(sign if sign.isprintable() else " " for sign in label)[:LABEL_SHOWN_MAX].strip() or None
+        )
     signal = entry.get("completeness_signal", "sentinel_file")
     for member, needed_by in _SIGNAL_OF.items():
         if signal != needed_by:

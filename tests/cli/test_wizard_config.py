@@ -102,10 +102,10 @@ def test_what_init_writes_beside_it_says_the_defaults_and_what_is_in_its_comment
 def test_init_says_where_exlab_wizards_config_is_and_check_without_ours_too(command: Command, wizards: Path) -> None:
     said = command("check")
     assert (said.code, said.out) == (2, "")
-    assert one_line(said.err).endswith(f"`exlab-watch-agent init --from '{wizards}'` writes ours.")
+    assert one_line(said.err).endswith(f"`exlab-watch-agent init --from {wizards}` writes ours.")
     said = command("init")
     assert said.code == 0
-    assert f"exlab-watch-agent init --from '{wizards}'" in said.out
+    assert f"exlab-watch-agent init --from {wizards}" in said.out
     said = command("check")
     assert f"ExLab-Wizard's config {wizards} is not used" in said.out
 
