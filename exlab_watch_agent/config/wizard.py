@@ -11,6 +11,7 @@ Source: src/exlab_wizard/config/models.py and loader.py of exfab/ExLabWizard at 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -55,6 +56,17 @@ def entries_of(text: ConfigText, passed_over: list[KeyPath], problems: list[Prob
 def is_staged_elsewhere(entry: Entry) -> bool:
     """Return whether ExLab-Wizard hands the runs of this instrument to another computer."""
     return isinstance(entry.content, Mapping) and entry.content.get("sync_mode") == "stage"
+
+
+def with_its_ssh(entry: Entry) -> Entry:
+    """Return an entry whose way by ssh goes by the user's own ssh config where ExLab-Wizard wrote it, and nothing else is said."""
+    content = entry.content
+    transport = content.get("transport") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not isinstance(transport, Mapping) or transport.get("type") != "rsync_ssh":
+        return entry
+    if not entry.is_wizards or "transport" in entry.of_first:
+        return entry
+    return replace(entry, content={**content, "transport": {"ssh_config": "user", **transport}})
 
 
 def logging_of(text: ConfigText, passed_over: list[KeyPath]) -> object:

@@ -105,7 +105,7 @@ class ShellFarSide(FarSide):
         self._root = target.remote_path
         self._own_children = Children() if children is None else None
         self._children = children or self._own_children or Children()
-        login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path, pace)
+        login = SshLogin.of(target, pace)
         self.connection = SshConnection(login, self._children, socket_folder, clock=clock)
         self._rsync = Rsync(self._children, login, stall_s, is_metered)
         self._hashing = Hashing(self.connection, self._folder)
