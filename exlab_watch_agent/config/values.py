@@ -93,9 +93,9 @@ def rclone_path(value: str) -> str:
 
 
 def remote_path_over_ssh(value: str) -> str:
-    # It is handed over quoted, so that the far shell expands nothing in it.
-    if not value.startswith("/"):
-        raise refusal("must be an absolute path on the server, beginning with / (a ~ is not expanded there)")
+    # It is handed over quoted, so that the far shell expands nothing in it: the home folder is asked for.
+    if not value.startswith(("/", "~/")) or value.strip("/") == "~":
+        raise refusal("must be an absolute path on the server, beginning with / or with ~/, the account's home folder")
     return _folder_at_destination(value)
 
 

@@ -118,6 +118,8 @@ def _known_transport(content: Mapping[Any, Any], path: KeyPath, passed_over: lis
     transport = dict(
         _known(content, model, path, passed_over, kept=("password",))
     )  # a password is refused, not passed over
+    if isinstance(there := transport.get("remote_path"), str) and there.strip() and there.strip()[0] not in "/~":
+        transport["remote_path"] = f"~/{there.strip()}"  # rsync takes a relative path from the account's home folder
     where = (*path, "bandwidth")
     if isinstance(transport.get("bandwidth"), Mapping):
         bandwidth = dict(_known(transport["bandwidth"], BandwidthBlock, where, passed_over))

@@ -75,16 +75,18 @@ def test_a_run_is_brought_to_the_nas_by_what_exlab_wizard_wrote_and_ours_adds(
     assert wizards.read_bytes() == before
 
 
-def test_an_alias_of_an_ssh_config_in_exlab_wizards_file_leads_to_the_server(
-    lab: Lab, command: Command, sshd: SshServer
+def test_an_alias_of_an_ssh_config_in_exlab_wizards_file_leads_to_the_server_and_a_path_counts_from_its_home(
+    lab: Lab, command: Command, sshd_ordinary_user: SshServer
 ) -> None:
+    sshd = sshd_ordinary_user
     place = sshd.place("by alias")
+    from_home = f"~/{place.root.relative_to('/tmp')}"
     run = lab.new_run(files={"image.tif": b"y" * 5000, SENTINEL: b""})
     transport = {
         "type": "rsync_ssh",
         "ssh_target": "lab_nas",
         "ssh_key_path": "~/.ssh/id_ed25519",
-        "remote_path": str(place.root),
+        "remote_path": from_home,
     }
     wizards, ours, ssh_config = lab.home / "wizards.yaml", lab.home / "ours.yaml", lab.home / "ssh config"
     save(wizards, config_of(entry_of("SCOPE_01", str(lab.local), transport, sentinel_filename=SENTINEL)))

@@ -454,7 +454,7 @@ def test_an_rclone_remote_is_a_name_and_never_a_connection_string(remote: str) -
     )
 
 
-@pytest.mark.parametrize("path", ["srv/lab", "~/lab", "/srv/../etc", ""])
+@pytest.mark.parametrize("path", ["srv/lab", "~lab/x", "~", "~/", "/srv/../etc", "~/../etc", ""])
 def test_a_path_on_the_ssh_server_is_absolute_and_straight(path: str) -> None:
     assert "transport.remote_path: must" in the_problem(with_entries(entry(transport={**RSYNC, "remote_path": path})))
 

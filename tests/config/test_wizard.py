@@ -170,6 +170,15 @@ def test_an_alias_and_a_user_of_a_domain_are_targets(target: str) -> None:
     assert equipment.target.host == target
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("~/lab/FLOW_01/", "~/lab/FLOW_01"), ("lab/FLOW_01", "~/lab/FLOW_01"), ("/srv/x", "/srv/x")]
+)
+def test_a_path_on_the_server_may_count_from_the_accounts_home(written: str, meant: str) -> None:
+    (equipment,) = of_the_wizard(flow(transport={**RSYNC, "remote_path": written})).policy().equipment
+    assert isinstance(equipment.target, RsyncSshTarget)
+    assert equipment.target.remote_path == meant
+
+
 def test_what_cannot_work_is_refused_with_both_ways_out() -> None:
     with pytest.raises(ConfigError) as refusal:
         of_the_wizard(confocal(local_root="data/lab"))
