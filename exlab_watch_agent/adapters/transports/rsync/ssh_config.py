@@ -94,7 +94,7 @@ def _way_over(hops: Sequence[str], login: SshLogin, children: Children, jumps: t
         found = replace(found, proxy_command=_way_over(before, login, children, (*jumps, *hops)))
     ssh = find_program("ssh", how_to_get=HOW_TO_GET_SSH)
     words = [shlex.quote(word.replace("%", "%%")) for word in (ssh, *found.options())]
-    return " ".join(["exec", *words, "-W", "'[%h]:%p'", "--", shlex.quote(found.target)])
+    return " ".join([*words, "-W", "'[%h]:%p'", "--", shlex.quote(found.target)])
 
 
 def _asked(login: SshLogin, children: Children) -> dict[str, list[str]]:
