@@ -790,7 +790,7 @@ def test_a_difference_that_is_gone_begins_to_count_anew() -> None:
 
 
 @pytest.mark.parametrize("state", WITH_A_PUSH)
-@pytest.mark.parametrize("kind", [FailureKind.NETWORK, FailureKind.UNKNOWN, FailureKind.DESTINATION_FULL])
+@pytest.mark.parametrize("kind", [FailureKind.NETWORK, FailureKind.UNKNOWN])
 def test_what_may_pass_waits_longer_each_time_and_fails_at_the_fifth(state: RunState, kind: FailureKind) -> None:
     waits = []
     run = record(state)
