@@ -144,6 +144,9 @@ def test_an_existing_exlab_wizard_config_loads_as_it_is(monkeypatch: pytest.Monk
         "/home/exlab/.ssh/id_ed25519",
         "/home/exlab/.ssh/known_hosts",
         "/srv/lab/FLOW_01",
+        ssh_config="/home/exlab/.ssh/config",
+        may_lack_ssh_config=True,
+        takes_port=True,
     )
     assert (flow.signal, flow.manifest_filename) == (CompletenessSignal.MANIFEST, "manifest.json")
     assert flow.bandwidth is None
