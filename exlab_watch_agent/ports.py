@@ -28,6 +28,7 @@ from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.rollback import TrailPosition
+from exlab_watch_agent.core.snapshot import FolderProblem
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.statechart import RunState
 
@@ -149,6 +150,16 @@ class RunScanner(Protocol):
 
         Raises: RootUnavailableError when the equipment's folder or any level above the runs cannot be listed: a short
         list would make runs look deleted.
+        """
+        ...
+
+    def misplaced(
+        self, equipment: EquipmentPolicy, seen: Iterable[SeenRun], policy: Policy
+    ) -> Mapping[str, FolderProblem]:
+        """Return what is to be told of each `creation.json` that stands where no run can be, by the path of the folder at fault.
+
+        `seen`: what `scan` has just returned; `policy`: which instruments the config has. Bounded, and never raises: what cannot
+        be looked at is passed over.
         """
         ...
 

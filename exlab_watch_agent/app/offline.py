@@ -112,7 +112,12 @@ def _marked_where_synced(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
 
 def find_problems(site: Site) -> tuple[Problem, ...]:
     """Return what needs a person: from the running agent's live view, or by a fresh look where none runs."""
-    return attention(situation_of(site, site.snapshot if site.holder is not None else look_through(site)))
+    return attention(situation_of(site, known_now(site)))
+
+
+def known_now(site: Site) -> Snapshot:
+    """Return the running agent's live view; where none runs, that of a fresh look."""
+    return site.snapshot if site.holder is not None else look_through(site)
 
 
 def wanted_of(site: Site, words: Sequence[str], asked: Wanted) -> Wanted:

@@ -29,7 +29,7 @@ from exlab_watch_agent.errors import ConfigError
 class Settings:
     """A config file that was found good.
 
-    `notes` are sentences about what the file says that a person may not expect; they are not errors.
+    `notes` are sentences about what the file says that a person may not expect; they are not errors. `passed_over`: see Policy.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class Settings:
     logging: LoggingBlock
     is_sync_enabled: bool = True
     notes: tuple[str, ...] = ()
+    passed_over: frozenset[str] = frozenset()
 
     @property
     def state_dir(self) -> Path:
@@ -52,6 +53,7 @@ class Settings:
         """Return the same as plain values for the core: seconds, bytes, no files."""
         return Policy(
             equipment=tuple(entry.equipment_policy(self.agent.observer) for entry in self.equipment),
+            passed_over=self.passed_over,
             settle_s=self.agent.settle_seconds,
             rescan_s=self.agent.rescan_minutes * 60,
             audit_interval_s=self.agent.audit_interval_hours * 3600,
@@ -117,7 +119,7 @@ def _checked(content: dict[str, Any], document: Document | None, *, source: str)
     logging = block("logging", LoggingBlock)
     agent = block("agent", AgentBlock)
     verify = block("verify", VerifyBlock)
-    entries, notes = entries_that_are_ours(content.get("equipment"), paths, problems)
+    entries, notes, passed_over = entries_that_are_ours(content.get("equipment"), paths, problems)
     equipment = [validated(EquipmentBlock, entry, path, problems) for path, entry in entries]
     raw_agent = content.get("agent")
     state_dir = accepted(local_path, raw_agent.get("state_dir")) if isinstance(raw_agent, Mapping) else None
@@ -135,4 +137,5 @@ def _checked(content: dict[str, Any], document: Document | None, *, source: str)
         logging=logging,
         is_sync_enabled=sync.enabled,
         notes=tuple(notes),
+        passed_over=passed_over,
     )

@@ -173,7 +173,7 @@ class Scan:
 
     `cleaned`: paths of runs whose folders need not be there. `unsignalled`: paths of runs of which only the signal is
     asked for. One that is not full only looks for what came, went or was edited; one that is deep has every sealed run looked
-    at, others a share of them.
+    at, others a share of them. `seeks_misplaced`: it also searches for what stands where no run can be.
     """
 
     equipment_id: str
@@ -183,6 +183,7 @@ class Scan:
     unsignalled: tuple[str, ...] = ()
     is_full: bool = True
     is_deep: bool = False
+    seeks_misplaced: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,8 @@ class Scanned:
     """What a scan found of the root with the identity `volume`.
 
     `gone`: known paths at which nothing is. `signalled`: runs whose signal has come. `free_bytes`: on the disk of the root, None
-    where that cannot be told.
+    where that cannot be told. `misplaced`: what is to be told of what stands where no run can be, by folder; None where that was
+    not searched for.
     """
 
     volume: str
@@ -273,6 +274,7 @@ class Scanned:
     gone: tuple[str, ...] = ()
     signalled: tuple[str, ...] = ()
     free_bytes: int | None = None
+    misplaced: Mapping[str, FolderProblem] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,13 @@ class CleanupPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything that is not about one instrument."""
+    """Everything that is not about one instrument.
+
+    `passed_over`: ids of those whose runs ExLab-Wizard hands to another computer.
+    """
 
     equipment: tuple[EquipmentPolicy, ...] = ()
+    passed_over: frozenset[str] = frozenset()
     settle_s: float = 30
     rescan_s: float = 15 * 60
     audit_interval_s: float = 24 * 3600

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from exlab_watch_agent.core.gate import Rule
 from exlab_watch_agent.core.incidents import IncidentKind
+from exlab_watch_agent.core.misplaced import MISPLACED
 from exlab_watch_agent.core.text import counted, shell_word, unicode_text, utc_text
 from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST
 
@@ -85,6 +86,7 @@ TIERS: Mapping[str, Tier] = {
     "creation_unwritable": Tier.NEEDS_YOU,
     "creation_json": Tier.NEEDS_YOU,
     "unexpected_level": Tier.NEEDS_YOU,
+    MISPLACED: Tier.NEEDS_YOU,
     "unreadable": Tier.NEEDS_YOU,
     # a run
     **{rule.value: Tier.NOTICE if rule.value in SOFT_RULES else Tier.NEEDS_YOU for rule in Rule},

@@ -7,7 +7,7 @@ the destination is away. Not here: what those two may be (core/root.py, core/lin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -29,6 +29,7 @@ from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.link import Away, Link
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.root import Doubted, Ours, Root
+from exlab_watch_agent.core.snapshot import FolderProblem
 from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.messages import Answer
 from exlab_watch_agent.ports import Ports
@@ -60,7 +61,8 @@ class Lane:
     time. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note; `replacing`: one on
     the destination, for which the lane comes to rest: nothing more is started there. `doubted_since`: since when
     nothing is concluded from the root; `answered_at`: when the destination last answered a question. `room_here`,
-    `room_there`: how much room the disk of the root, and the destination, had when they were last asked.
+    `room_there`: how much room the disk of the root, and the destination, had when they were last asked. `misplaced`: what
+    the last search found where no run can be, by folder.
     """
 
     ports: Ports
@@ -83,6 +85,7 @@ class Lane:
     backlog: OrderedDict[str, None] = field(default_factory=OrderedDict)
     gone: frozenset[str] = frozenset()
     orphans: tuple[RunPlace, ...] = ()
+    misplaced: Mapping[str, FolderProblem] = field(default_factory=dict)
     runs_seen: int = 0
     last_scan_at: datetime | None = None
     last_success_at: datetime | None = None

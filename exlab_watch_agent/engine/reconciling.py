@@ -79,6 +79,9 @@ class Reconciling:
             known=lane.as_known(self._bench.commit.store.root_volume(equipment_id)),
             cleaned=frozenset(self._bench.commit.store.paths_in((RunState.CLEANED,), equipment_id)),
             unsignalled=tuple(sorted(lane.unsignalled)),
+            seeks_misplaced=effect.is_full
+            or not lane.is_ours
+            or bool(lane.misplaced),  # that it was put right is seen soon
             is_full=effect.is_full or not lane.is_ours,  # a root that was not ours is taken up with all that is in it
         )
 
@@ -123,6 +126,8 @@ class Reconciling:
                 lane.room_here = Room(lane.last_scan_at, result.free_bytes)
             self._runs.forget(lane)
         lane.orphans = tuple(found.orphans.values())
+        if result.misplaced is not None:
+            lane.misplaced = result.misplaced
         lane.runs_seen = found.runs_total
         if effect.is_full:
             unsettled = self._bench.commit.store.paths_in(CHART.unsettled, lane.equipment_id)

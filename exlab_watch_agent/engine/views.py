@@ -113,6 +113,7 @@ class LaneNow:
     runs_seen: int
     gone: frozenset[str]
     orphans: tuple[RunPlace, ...]
+    misplaced: Mapping[str, FolderProblem]
 
 
 def lane_now(lane: Lane) -> LaneNow:
@@ -133,6 +134,7 @@ def lane_now(lane: Lane) -> LaneNow:
         runs_seen=lane.runs_seen,
         gone=lane.gone,
         orphans=lane.orphans,
+        misplaced=lane.misplaced,
     )
 
 

@@ -223,7 +223,7 @@ def test_check_says_all_that_is_not_well(tmp_path: Path, command: Command) -> No
     shutil.rmtree(lab.nas / "SCOPE_01")
     (lab.local / "SCOPE_02").rmdir()
     said = command("check", "--config", str(lab.config))
-    assert said.code == 1
+    assert said.code == 3
     wrong = [line for line in said.out.splitlines() if line.startswith("NOT ")]
     assert len(wrong) == 2
     assert str(lab.nas / "SCOPE_01") in wrong[0]

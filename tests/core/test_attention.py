@@ -83,6 +83,15 @@ UNBOUND = LaneView("/nas/A", NOW - HOUR, "it was never used", "destination_unbou
 AWAY = LaneView("/nas/A", NOW - HOUR, "it was never used")
 NO_ROOM = LaneView("/nas/A", NOW - HOUR, "/nas/A has 5 bytes free", DESTINATION_FULL.code, DESTINATION_FULL.command)
 DEGRADED = ObserverView("native", True, roots={"SCOPE_01": RootHealth("native", True, "few watches", "sysctl x")})
+MISPLACED_THERE = FolderProblem(
+    "It is where no run can be.", "misplaced_creation", {"kind": "run_parent", "equipment_id": "SCOPE_01"}, (RUN,)
+)
+OF_NOBODY = FolderProblem(
+    "The config has no such one.",
+    "misplaced_creation",
+    {"kind": "unknown_equipment", "equipment_id": "FLOW_01"},
+    ("/data/FLOW_01/P/Runs/Run_1",),
+)
 OLD = NOW - 25 * HOUR
 SHOW, RETRY = f"exlab-watch-agent show {RUN}", f"exlab-watch-agent retry {RUN}"
 RULE = Rule.UNRESOLVED_PLACEHOLDER_TOKEN.value
@@ -142,6 +151,18 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         situation(path_problems={RUN: FolderProblem("It is 3.0.", "schema_major_mismatch", {"found": "3.0"})}),
         ("needs_you", "schema_major_mismatch"),
         f"exlab-watch-agent sync {RUN}",
+    ),
+    (
+        "where no run can be",
+        situation(path_problems={"/data/SCOPE_01/P/runs": MISPLACED_THERE}),
+        ("needs_you", "misplaced_creation"),
+        "exlab-watch-agent scan",
+    ),
+    (
+        "of an instrument that the config lacks",
+        situation(path_problems={"/data/FLOW_01": OF_NOBODY}),
+        ("needs_you", "misplaced_creation"),
+        "exlab-watch-agent check",
     ),
     ("unreadable", situation(unreadable={RUN: UnreadableView("Locked.", 3)}), ("needs_you", "unreadable"), SHOW),
     ("orphan", situation(orphans=(an_orphan(),)), ("notice", "orphan"), SHOW),
@@ -563,3 +584,17 @@ def test_our_commands_carry_the_flags_that_were_given_and_those_of_others_do_not
 )
 def test_the_verdict_says_in_one_sentence_how_bad_it_is(found: list[Problem], says: str, tier: Tier | None) -> None:
     assert (verdict(found), worst(found)) == (says, tier)
+
+
+# --- what is where no run can be --------------------------------------------------------------------------------------
+
+
+def test_what_is_where_no_run_can_be_names_its_instrument_and_the_runs_that_are_there() -> None:
+    (one,) = judged(path_problems={"/data/SCOPE_01/P/runs": MISPLACED_THERE})
+    assert (one.subject, one.equipment_id, one.runs) == ("/data/SCOPE_01/P/runs", "SCOPE_01", (RUN,))
+    assert one.detail["kind"] == "run_parent"
+
+
+def test_an_instrument_of_which_runs_are_known_is_not_told_twice() -> None:
+    known = replace(record(RunState.VERIFIED, "/data/FLOW_01/P/Runs/Run_1"), equipment_id="FLOW_01")
+    assert codes(judged(known, path_problems={"/data/FLOW_01": OF_NOBODY})) == [("needs_you", "equipment_unknown")]

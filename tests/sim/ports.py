@@ -22,8 +22,9 @@ from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.heartbeat import FOLDER as HEARTBEATS
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, FileSignature, Inventory
 from exlab_watch_agent.core.passes import HowRead, ReadBack
-from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
+from exlab_watch_agent.core.snapshot import FolderProblem
 from exlab_watch_agent.errors import (
     CancelledError,
     CreationFileError,
@@ -123,6 +124,11 @@ class MemoryScanner:
                 seen.append(SeenRun(place, signature(creation) if creation is not None else None))
         self._world.port("scan done")
         return tuple(seen)
+
+    def misplaced(
+        self, equipment: EquipmentPolicy, seen: Iterable[SeenRun], policy: Policy
+    ) -> Mapping[str, FolderProblem]:
+        return {}  # this world has no folder but those of runs
 
     def is_there(self, path: str) -> bool:
         run = self._world.runs.get(path)

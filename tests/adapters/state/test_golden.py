@@ -454,6 +454,7 @@ ADDED = {
     *("root_problem_since", "answered_at"),  # since when
     *(
         "path_codes",
+        "path_runs",
         "run_codes",
         "refusals",
         "notes",
