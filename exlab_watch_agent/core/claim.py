@@ -170,7 +170,7 @@ def conflict_at(
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None
         case DestinationStanding.OCCUPIED:
-            whose = f"another run's data{of_whom}" if holder else detail or "data that no claim says to be this run's"
+            whose = f"another run's data{of_whom}" if holder else detail or "data that are not known to be this run's"
             text = (
                 f"{destination} holds {whose}: nothing there was touched. Move it away on the NAS, or rename the run's folder "
                 "here; then give `exlab-watch-agent resolve RUN --use local`."

@@ -503,7 +503,7 @@ def _is_apart_from_the_last(record: RunRecord, proof: Pass) -> bool:
 def _words(comparison: Comparison) -> str:
     """Return the comparison in one sentence, with the first name of each kind."""
     parts = [
-        f"{len(names)} {what} (first: {names[0]})"
+        f"{counted(len(names), 'file')} {what} (first: {names[0]})"
         for names, what in (
             (comparison.remote_missing, "missing on the NAS"),
             (comparison.remote_changed, "different or unreadable on the NAS"),

@@ -19,7 +19,7 @@ from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import printable, shell_word, utc_text
-from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, ways_out
+from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -117,7 +117,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             yield _problem(record, error.kind, f"{message}. What can end it: {way.deed}", way.command)
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path)
-            text = f"{message.rstrip('.')}. What can end it: {ways[0].deed}" if ways else message
+            so = f"since it was proven: {message}" if error.kind == LOCAL_CHANGED else message
+            text = f"{so.rstrip('.')}. What can end it: {ways[0].deed}" if ways else so
             yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
         case RunState.FAILED:
             yield _problem(record, FAILED, message, about("retry", path), kind=error.kind)
@@ -173,7 +174,7 @@ def _lets_through(record: RunRecord, refusal: Note) -> str:
 
 def failed_attempt(record: RunRecord, at: Moment) -> str:
     """Return which attempt failed, why, and what comes next."""
-    error = (record.last_error or NO_REASON).message
+    error = (record.last_error or NO_REASON).message.rstrip(".")
     due = record.next_attempt_at
     if not at.goes_on:
         when = f", not before {utc_text(due)}" if due is not None and due > at.now else ""
