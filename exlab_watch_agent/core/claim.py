@@ -178,7 +178,7 @@ def conflict_at(
             return Conflict("destination_occupied", text)
         case DestinationStanding.CLAIMED_UNSEALED:
             text = (
-                f"{destination} was claimed for this run by another agent, which has not sealed it{of_whom}: {_WAY_OUT}"
+                f"{destination} was begun for this run by another agent, which has not proven it{of_whom}: {_WAY_OUT}"
             )
             return Conflict(where, text)
     text = f"{destination} holds a sealed copy of this run that this agent did not make{of_whom}: {_WAY_OUT}"

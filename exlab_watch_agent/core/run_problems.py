@@ -75,7 +75,7 @@ def of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
         what = f"{_IN_WORDS[one.kind]} on {utc_text(one.found_at)}: {printable(one.what)}"
         show = about("show", record.run_path)
         if one.healed_at is None:
-            found = _problem(record, one.kind.value, f"{what}; it is not healed yet", show)
+            found = _problem(record, one.kind.value, f"{what}; it is not repaired yet", show)
             yield replace(found, since=one.found_at, detail={"incident": one.id})
         elif at.now - one.healed_at <= REPAIRS_TOLD_FOR:
             found = _problem(record, "repaired", f"{what}; {_end_of(one)}", show)
@@ -126,8 +126,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             refusal = refusal_of(record, snapshot)
             yield _problem(record, refusal.code, printable(refusal.sentence), _lets_through(record, refusal))
         case RunState.ACQUIRING if at.now - record.entered_at > timedelta(seconds=policy.stale_s):
-            missing = snapshot.waiting.get(record.job_id, "")
-            text = f"not complete since {utc_text(record.entered_at)}: {missing}".rstrip(": ")
+            missing = snapshot.waiting.get(record.job_id) or "`show` says what is missing"
+            text = f"not complete since {utc_text(record.entered_at)}: {missing}"
             yield _problem(record, "stale", text, show)
         case state if state in CHART.tells_attempts and _has_failed(record, at):
             helps = about("retry", path) if state is RunState.QUEUED else show

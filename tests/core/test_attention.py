@@ -479,7 +479,7 @@ def test_damage_is_told_as_a_risk_until_it_is_healed_and_then_as_a_notice_for_a_
     (found,) = judged(record(RunState.QUEUED, incidents=(DAMAGE,)))
     assert (found.since, found.detail) == (NOW - HOUR, {"incident": "job/7"})
     assert found.sentence == (
-        "the copy on the NAS was found damaged on 2026-04-18T11:00:00Z: a.bin differs; it is not healed yet"
+        "the copy on the NAS was found damaged on 2026-04-18T11:00:00Z: a.bin differs; it is not repaired yet"
     )
     for days, told in ((0, ["repaired"]), (7, ["repaired"]), (8, [])):
         healed = replace(DAMAGE, healed_at=NOW - timedelta(days=days), healed_by="job/9")
