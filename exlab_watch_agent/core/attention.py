@@ -208,7 +208,7 @@ def why_lane_waits(lane: LaneView, at: Moment) -> str:
     since, reason = utc_text(lane.waiting_since), lane.waiting_reason
     if lane.waiting_kind == NAS_UNREACHABLE.code:
         return printable(f"NAS unreachable since {since}: {reason}{_seen(lane, at)}")
-    return printable(f"{reason} (since {since}){_seen(lane, at)}")
+    return printable(f"{reason.rstrip('.')} (since {since}){_seen(lane, at)}")
 
 
 def why_root_waits(lane: LaneView, at: Moment) -> str:
