@@ -38,7 +38,8 @@ def audit_log(
         str | None, typer.Option("--equipment", metavar="E", help="Only lines about this one.")
     ] = None,
     operator: Annotated[
-        str | None, typer.Option("--operator", metavar="O", help="Only what this person did, by login or claimed name.")
+        str | None,
+        typer.Option("--operator", metavar="O", help="Only what this person did, by login or the name given."),
     ] = None,
     kind: Annotated[str | None, typer.Option("--kind", metavar="K", help="Only lines of this kind.")] = None,
     since: Annotated[

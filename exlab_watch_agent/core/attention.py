@@ -153,12 +153,13 @@ def _of_standing(situation: Situation) -> Iterable[Problem]:
             text = "no agent has worked with this state folder yet, so nothing is copied"
             yield Problem("agent_never_ran", AGENT, text, command("run"))
         case Gone(since, is_in_order):
-            when = f" since {utc_text(since)}" if since is not None else ""
             if is_in_order:
-                text = f"no agent is running{when}: it was stopped in order{_was_doing(situation)}"
+                when = f" at {utc_text(since)}" if since is not None else ""
+                text = f"no agent is running: it was stopped in order{when}{_was_doing(situation)}"
                 yield Problem("agent_stopped", AGENT, text, command("run"), since=since)
                 return
-            text = f"no agent is running{when}: it was not stopped, it was killed or this PC went down{_was_doing(situation)}"
+            silent = f"has given no sign of life since {utc_text(since)}" if since is not None else "was not stopped"
+            text = f"no agent is running: it {silent}, so it was killed or this PC went down{_was_doing(situation)}"
             yield Problem("agent_gone", AGENT, text, command("run"), since=since)
         case _:
             assert_never(agent)
@@ -214,7 +215,7 @@ def why_lane_waits(lane: LaneView, at: Moment) -> str:
     since, reason = utc_text(lane.waiting_since), lane.waiting_reason
     if lane.waiting_kind == NAS_UNREACHABLE.code:
         return printable(f"NAS unreachable since {since}: {reason}{_seen(lane, at)}")
-    return printable(f"{reason} (since {since}){_seen(lane, at)}")
+    return printable(f"{reason.rstrip('.')} (since {since}){_seen(lane, at)}")
 
 
 def why_root_waits(lane: LaneView, at: Moment) -> str:

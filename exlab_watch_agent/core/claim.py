@@ -170,7 +170,7 @@ def conflict_at(
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None
         case DestinationStanding.OCCUPIED:
-            whose = f"another run's data{of_whom}" if holder else detail or "data that no claim says to be this run's"
+            whose = f"another run's data{of_whom}" if holder else detail or "data that are not known to be this run's"
             text = (
                 f"{destination} holds {whose}: nothing there was touched. Move it away on the NAS, or rename the run's folder "
                 "here; then give `exlab-watch-agent resolve RUN --use local`."
@@ -178,7 +178,7 @@ def conflict_at(
             return Conflict("destination_occupied", text)
         case DestinationStanding.CLAIMED_UNSEALED:
             text = (
-                f"{destination} was claimed for this run by another agent, which has not sealed it{of_whom}: {_WAY_OUT}"
+                f"{destination} was begun for this run by another agent, which has not proven it{of_whom}: {_WAY_OUT}"
             )
             return Conflict(where, text)
     text = f"{destination} holds a sealed copy of this run that this agent did not make{of_whom}: {_WAY_OUT}"

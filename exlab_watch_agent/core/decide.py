@@ -207,7 +207,7 @@ def _judge_queued(
         return _conflict(record, LastError(conflict.kind, conflict.message))
     bound_for = record.at_place(event.destination_path, _footing(record, where)).without_wait()
     if where is DestinationStanding.LEFT_THERE:
-        text = "a copy of this run without a claim is there: it is proven before it counts as ours"
+        text = "a copy of this run that no agent made is there: it is proven before it counts as ours"
         return Judgement(Trigger.COPY_ADOPTED, text, bound_for)
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
@@ -324,7 +324,7 @@ def _judge_left_there(record: RunRecord, event: Verified, found: str, *, now: da
         case Comparison(agreement=Agreement.REMOTE_DIFFERS, remote_changed=()):
             shown = record.at_place(record.destination, Footing.SHOWN).without_wait()
             return Judgement(Trigger.PUT_BACK, f"what is there is this run's, and is completed: {found}", shown)
-    detail = f"a copy of this run, without a claim, that is not what is here ({found}{event.others_manifest})"
+    detail = f"a copy of this run that no agent made, and that is not what is here ({found}{event.others_manifest})"
     conflict = conflict_at(DestinationStanding.OCCUPIED, record.destination, holder="", is_sealed=False, detail=detail)
     assert conflict is not None, "what is occupied is a conflict"
     return _conflict(record, LastError(conflict.kind, conflict.message))
@@ -506,7 +506,7 @@ def _is_apart_from_the_last(record: RunRecord, proof: Pass) -> bool:
 def _words(comparison: Comparison) -> str:
     """Return the comparison in one sentence, with the first name of each kind."""
     parts = [
-        f"{len(names)} {what} (first: {names[0]})"
+        f"{counted(len(names), 'file')} {what} (first: {names[0]})"
         for names, what in (
             (comparison.remote_missing, "missing on the NAS"),
             (comparison.remote_changed, "different or unreadable on the NAS"),

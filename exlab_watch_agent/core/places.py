@@ -191,7 +191,7 @@ def _mixed(one: SeenPlace, mine: Claim) -> str:
     assert one.held is not None, "that is by what it is mixed"
     if _names_another(one.look, mine):
         return f"data of this run mixed with those of another one (first: {one.held.first})"
-    return f"a copy of this run, without a claim, with data that are not as they are here (first: {one.held.first})"
+    return f"a copy of this run that no agent made, with data that are not as they are here (first: {one.held.first})"
 
 
 def _names_another(look: DestinationLook, mine: Claim) -> bool:

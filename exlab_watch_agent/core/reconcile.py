@@ -99,12 +99,12 @@ def root_doubt(
     accept = f"`exlab-watch-agent scan --accept-root {equipment_id}`"
     if is_empty:
         return (
-            f"{root} is empty although {runs} {verb} expected there: mount the right volume; nothing is concluded until "
-            f"then. If it was emptied on purpose, say so with {accept}."
+            f"{root} is empty although {runs} {verb} expected there: mount the right volume; until then none of them "
+            f"counts as gone. If it was emptied on purpose, say so with {accept}."
         )
     if known.volume is not None and volume != known.volume:
         return (
-            f"{root} is not the same folder or volume as before, and none of {runs} is there: mount the right one; nothing "
-            f"is concluded until then. If this one is right, say so with {accept}."
+            f"{root} is not the same folder or volume as before, and none of {runs} is there: mount the right one; until "
+            f"then none of them counts as gone. If this one is right, say so with {accept}."
         )
     return None

@@ -19,7 +19,7 @@ from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import printable, shell_word, utc_text
-from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, ways_out
+from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.statechart import CHART, RunState
 
 FAILURES_TOLD = 2
@@ -74,7 +74,7 @@ def of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
         what = f"{_IN_WORDS[one.kind]} on {utc_text(one.found_at)}: {printable(one.what)}"
         show = about("show", record.run_path)
         if one.healed_at is None:
-            found = _problem(record, one.kind.value, f"{what}; it is not healed yet", show)
+            found = _problem(record, one.kind.value, f"{what}; it is not repaired yet", show)
             yield replace(found, since=one.found_at, detail={"incident": one.id})
         elif at.now - one.healed_at <= REPAIRS_TOLD_FOR:
             found = _problem(record, "repaired", f"{what}; {_end_of(one)}", show)
@@ -116,7 +116,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             yield _problem(record, error.kind, f"{message}. What can end it: {way.deed}", way.command)
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path)
-            text = f"{message.rstrip('.')}. What can end it: {ways[0].deed}" if ways else message
+            so = f"since it was proven: {message}" if error.kind == LOCAL_CHANGED else message
+            text = f"{so.rstrip('.')}. What can end it: {ways[0].deed}" if ways else so
             yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
         case RunState.FAILED:
             yield _problem(record, FAILED, message, about("retry", path), kind=error.kind)
@@ -124,8 +125,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             refusal = refusal_of(record, snapshot)
             yield _problem(record, refusal.code, printable(refusal.sentence), _lets_through(record, refusal))
         case RunState.ACQUIRING if at.now - record.entered_at > timedelta(seconds=policy.stale_s):
-            missing = snapshot.waiting.get(record.job_id, "")
-            text = f"not complete since {utc_text(record.entered_at)}: {missing}".rstrip(": ")
+            missing = snapshot.waiting.get(record.job_id) or "`show` says what is missing"
+            text = f"not complete since {utc_text(record.entered_at)}: {missing}"
             yield _problem(record, "stale", text, show)
         case state if state in CHART.tells_attempts and _has_failed(record, at):
             helps = about("retry", path) if state is RunState.QUEUED else show
@@ -169,7 +170,7 @@ def _lets_through(record: RunRecord, refusal: Note) -> str:
 
 def failed_attempt(record: RunRecord, at: Moment) -> str:
     """Return which attempt failed, why, and what comes next."""
-    error = (record.last_error or NO_REASON).message
+    error = (record.last_error or NO_REASON).message.rstrip(".")
     due = record.next_attempt_at
     if not at.goes_on:
         when = f", not before {utc_text(due)}" if due is not None and due > at.now else ""

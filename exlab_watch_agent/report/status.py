@@ -233,7 +233,7 @@ def _why_queued(record: RunRecord, snapshot: Snapshot, at: Moment) -> str:
     if record.attempts > 0:
         return failed_attempt(record, at)
     error = f": {record.last_error.message}" if record.last_error is not None else ""
-    return f"waiting for {'an agent to run' if at.is_ended else 'a slot'}{error}"
+    return f"waiting for {'an agent to run' if at.is_ended else 'its turn to be pushed'}{error}"
 
 
 def human_bytes(amount: float) -> str:

@@ -35,7 +35,7 @@ def test_data_of_nobody_known_are_moved_away_and_then_the_run_goes_there(lab: La
     assert on("run", "--once").code == 3
     assert kind(lab, run) == "destination_occupied"
     message = lab.record(run)["last_error"]["message"]
-    assert "holds data that no claim says to be this run's" in message
+    assert "holds data that are not known to be this run's" in message
     away, rename = ways_out(on, run)
     assert away.startswith("move what is there away on the NAS")
     assert rename.startswith("or rename the run's folder here")
@@ -120,7 +120,7 @@ def test_a_copy_that_lost_its_claim_and_a_file_at_once_has_a_way_out(lab: Lab, o
     (copy / "a.bin").unlink()
     on("verify", str(run))
     assert kind(lab, run) == "destination_occupied"
-    assert "holds data that no claim says to be this run's" in lab.record(run)["last_error"]["message"]
+    assert "holds data that are not known to be this run's" in lab.record(run)["last_error"]["message"]
     copy.rename(lab.nas / "kept")
     assert on("resolve", str(run), "--use", "local").code == 0
     lab.assert_whole(run)

@@ -321,13 +321,13 @@ def test_an_agent_that_is_gone_says_since_when_how_and_what_it_was_doing() -> No
     pushing = record(RunState.RUNNING)
     (gone,) = judged(pushing, agent=Gone(NOW - HOUR, is_in_order=False))
     assert gone.sentence == (
-        "no agent is running since 2026-04-18T11:00:00Z: it was not stopped, it was killed or this PC went down; "
+        "no agent is running: it has given no sign of life since 2026-04-18T11:00:00Z, so it was killed or this PC went down; "
         f"it was pushing {RUN}"
     )
     others = [record(RunState.AUDITING, f"{RUN}-{number}") for number in range(3)]
     (gone,) = judged(pushing, *others, agent=Gone(NOW - HOUR, is_in_order=True))
     doing = f"it was pushing {RUN} and proving again {RUN}-0 and at work on 2 more runs"
-    assert gone.sentence.endswith(f": it was stopped in order; {doing}")
+    assert gone.sentence == f"no agent is running: it was stopped in order at 2026-04-18T11:00:00Z; {doing}"
 
 
 def test_an_agent_that_hangs_comes_before_all_else_also_before_data_at_risk() -> None:
@@ -502,7 +502,7 @@ def test_damage_is_told_as_a_risk_until_it_is_healed_and_then_as_a_notice_for_a_
     (found,) = judged(record(RunState.QUEUED, incidents=(DAMAGE,)))
     assert (found.since, found.detail) == (NOW - HOUR, {"incident": "job/7"})
     assert found.sentence == (
-        "the copy on the NAS was found damaged on 2026-04-18T11:00:00Z: a.bin differs; it is not healed yet"
+        "the copy on the NAS was found damaged on 2026-04-18T11:00:00Z: a.bin differs; it is not repaired yet"
     )
     for days, told in ((0, ["repaired"]), (7, ["repaired"]), (8, [])):
         healed = replace(DAMAGE, healed_at=NOW - timedelta(days=days), healed_by="job/9")

@@ -1091,7 +1091,7 @@ def test_where_the_destination_was_replaced_each_state_goes_on_as_the_table_says
 
 
 def test_where_the_destination_was_replaced_local_data_that_differ_from_what_was_sealed_stay_a_conflict() -> None:
-    changed = record(RunState.CONFLICT, sealed=True, last_error=LastError(LOCAL_CHANGED, "1 changed here"))
+    changed = record(RunState.CONFLICT, sealed=True, last_error=LastError(LOCAL_CHANGED, "1 file changed here"))
     assert step(changed, DestinationReplaced("asmith", "the old NAS burned down")).move is None
 
 

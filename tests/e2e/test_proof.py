@@ -17,6 +17,7 @@ from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.core.commands import VerifyNow
 from exlab_watch_agent.core.operator import Operator
+from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.lab.disks import read_only
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
@@ -245,7 +246,7 @@ def test_a_file_that_the_nas_cannot_give_back_is_damage_like_another_hash(lab: L
     alone = [paths for paths in transports[-1].asked if len(paths) == 1]
     assert all(alone.count((name,)) >= 2 for name in names), "each of them was asked for twice, alone"
     (reason,) = reasons_of(lab, run, "copy_damaged")
-    assert f"{len(names)} different or unreadable on the NAS (first: {min(names)})" in reason
+    assert f"{counted(len(names), 'file')} different or unreadable on the NAS (first: {min(names)})" in reason
     assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("verified", 1)
     lab.assert_whole(run)
     assert {Path(path).name for path in superseded(lab)} == {Path(name).name for name in names}
@@ -315,7 +316,7 @@ def test_a_file_that_the_account_may_not_read_on_the_target_is_damage_and_heals(
     victim.chmod(0)
     assert lab.cli("verify", run.name).code == 0
     (reason,) = reasons_of(lab, run, "copy_damaged")
-    assert "1 different or unreadable on the NAS (first: b.bin)" in reason
+    assert "1 file different or unreadable on the NAS (first: b.bin)" in reason
     assert lab.record(run)["state"] == "verified"
     lab.assert_whole(run)
 

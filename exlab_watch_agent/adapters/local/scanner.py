@@ -178,8 +178,13 @@ def _unavailable(path: str, error: OSError) -> RootUnavailableError:
             f"{path} is a link, and links are not followed: let local_root name the folder that it leads to."
         )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return RootUnavailableError(f"{path} is not there: mount it or create it; nothing is concluded from it.")
-    return RootUnavailableError(f"{path} cannot be listed ({reason(error)}); nothing is concluded from it.")
+        return RootUnavailableError(
+            f"{path} is not there: mount it or create it; until then none of its runs counts as gone."
+        )
+    return RootUnavailableError(
+        f"{path} cannot be listed ({reason(error)}): let the agent's account read it; until then none of its runs counts "
+        "as gone."
+    )
 
 
 def _creation_signature(parent: Folder, leaf: str) -> FileSignature | None:

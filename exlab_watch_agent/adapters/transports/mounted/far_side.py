@@ -91,7 +91,8 @@ class MountedFarSide(FarSide):
 
     def away(self, error: Exception) -> str:
         why = reason_with_name(error) if isinstance(error, OSError) else str(error).rstrip(".")
-        return cannot_be_used(self, why)
+        refused = "Let the agent's account read and write there." if isinstance(error, PermissionError) else ""
+        return cannot_be_used(self, why, cause=refused)
 
     def _below(self, folder: str) -> Folders:
         """Return the folders below the root, unless this PC may answer for a server that has not seen the bytes in this one."""
