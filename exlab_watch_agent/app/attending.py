@@ -109,6 +109,7 @@ class Attending:
             self._diary.week,
             self._concern.roots,
             self._store.dismissals,
+            has_config=True,
         )
         found = judged(situation)
         now = situation.at.now

@@ -23,8 +23,8 @@ from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watc
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
-from exlab_watch_agent.app.site import Site, operator_here
-from exlab_watch_agent.core.attention import Situation, of_places
+from exlab_watch_agent.app.site import Site, operator_here, wizards_config_path
+from exlab_watch_agent.core.attention import NO_EQUIPMENT, Situation, of_places
 from exlab_watch_agent.core.binding import (
     BelowChange,
     Binding,
@@ -79,8 +79,17 @@ class _Found:
 def check(site: Site) -> Checked:
     """Return what is found. Raises: ConfigError."""
     found = _Found()
-    lines: list[Line] = [(True, f"config {site.settings.path}: {len(site.policy.equipment)} equipment")]
-    lines += [(True, note) for note in site.settings.notes]
+    settings = site.settings
+    beside = f", with ExLab-Wizard's {settings.wizard_config}" if settings.wizard_config is not None else ""
+    lines: list[Line] = [(True, f"config {settings.path}{beside}: {len(site.policy.equipment)} equipment")]
+    lines += [(True, note) for note in settings.notes]
+    if not site.policy.equipment:
+        lines.append((False, NO_EQUIPMENT))
+    theirs = wizards_config_path()
+    if theirs.exists() and not any(os.path.samefile(theirs, path) for path in settings.files if path.exists()):
+        lines.append(
+            (True, f"ExLab-Wizard's config {theirs} is not used; `wizard_config: {theirs}` in a file of ours would")
+        )
     lines += [(False, text) for text in linked_overlaps(site.policy)]
     lines += _check_state_dir(site)
     watches_needed = 1  # the inbox

@@ -1,16 +1,26 @@
-"""Whether the config file still says what a running agent took in at its start. It reads the file, and never takes it in."""
+"""Whether the config files still say what a running agent took in at its start. It reads them, and never takes them in."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 
-class ConfigFile:
-    """The file as it was when the agent was made; None where it runs without one."""
+class ConfigFiles:
+    """The files of one config as they were when the agent was made: ours, ExLab-Wizard's, or both."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files = [_ConfigFile(path) for path in paths]
+
+    def changed_at(self) -> datetime | None:
+        """Return when the first of them was saved that differs from the one in force; None where none does."""
+        return min((at for file in self._files if (at := file.changed_at()) is not None), default=None)
+
+
+class _ConfigFile:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._digest = self._read()
         self._seen: tuple[int, int] | None = None
@@ -18,7 +28,7 @@ class ConfigFile:
 
     def changed_at(self) -> datetime | None:
         """Return when the file was saved that differs from the one in force; None where it does not, or cannot be read now."""
-        if self._path is None or self._digest is None:
+        if self._digest is None:
             return None
         try:
             status = self._path.stat()
@@ -33,8 +43,6 @@ class ConfigFile:
         return self._changed_at
 
     def _read(self) -> bytes | None:
-        if self._path is None:
-            return None
         try:
             return hashlib.sha256(self._path.read_bytes()).digest()
         except OSError:

@@ -5,19 +5,15 @@ Where an agent runs, it is asked through its inbox; what it keeps of itself is r
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
-from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.folder_facts import dismissals_in
 from exlab_watch_agent.adapters.state.layout import StateLayout
@@ -37,7 +33,7 @@ from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.operators import AT_HOME, DISMISSED, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
-from exlab_watch_agent.errors import AgentError, ConfigError
+from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.report.problems import Wanted
 from exlab_watch_agent.report.status import RunInFull, sentence, status_json
 from exlab_watch_agent.statechart import RunState
@@ -146,6 +142,7 @@ def situation_of(site: Site, snapshot: Snapshot) -> Situation:
         week=read_week(site.state_dir),
         roots=site.roots,
         dismissals=dismissals_in(site.loaded.facts),
+        has_config=site.has_config,
     )
 
 
@@ -187,27 +184,6 @@ def dismiss(site: Site, command: DismissProblem) -> str:
     finally:
         store.close()
     return DISMISSED
-
-
-def write_example_config(path: Path, *, state_dir: Path | None) -> None:
-    """Write the commented example there, with this state folder in it. Raises: ConfigError where something exists."""
-    if path.exists():
-        raise ConfigError(
-            f"{printable(str(path))} exists and is not overwritten: edit it, or name another file with --config."
-        )
-    text = example_config()
-    if state_dir is not None:
-        text = text.replace("state_dir: null", f"state_dir: {json.dumps(str(state_dir.expanduser().absolute()))}", 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode(), mode=0o644)
-
-
-def example_config() -> str:
-    """Return the commented example: from the wheel, or from the checkout beside the package."""
-    packaged = resources.files("exlab_watch_agent") / "config" / "config.example.yaml"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "config" / "config.example.yaml").read_text(encoding="utf-8")
 
 
 # --- overrides -------------------------------------------------------------------------------------------------------

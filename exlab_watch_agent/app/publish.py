@@ -22,7 +22,7 @@ from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.app.attending import Attending
 from exlab_watch_agent.app.build import Parts
-from exlab_watch_agent.app.config_file import ConfigFile
+from exlab_watch_agent.app.config_file import ConfigFiles
 from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.app.snapshots import lanes_of, lanes_that_answer, paused_of, progress_of, snapshot_of
 from exlab_watch_agent.core.effects import PlaceHeartbeat
@@ -129,7 +129,7 @@ class Publisher:
         attending: Attending,
         diary: Diary,
         notes_left: Mapping[str, tuple[Note, ...]],
-        config_file: ConfigFile,
+        config_files: ConfigFiles,
         last_agent: LastAgent | None,
         is_for_all: bool,
     ) -> None:
@@ -142,7 +142,7 @@ class Publisher:
         self.attending = attending
         self._diary = diary
         self._notes_left = notes_left
-        self._config_file = config_file
+        self._config_files = config_files
         self._config_changed_at: datetime | None = None
         self._last_agent = last_agent
         self._is_for_all = is_for_all
@@ -237,7 +237,7 @@ class Publisher:
         if not self._judgement.is_time():
             return []
         began_s = self._parts.clock.monotonic_s()
-        self._config_changed_at = self._config_file.changed_at()
+        self._config_changed_at = self._config_files.changed_at()
         news = self.attending.news([problem for problem in self.problems() if problem.code != STATE_FULL])
         took_s = self._parts.clock.monotonic_s() - began_s
         self._judgement.every_s = max(self._parts.pace.attend_every_s, LIVE_DUTY * took_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -31,7 +32,7 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.snapshot import Snapshot
 from exlab_watch_agent.core.standing import Gone, Moment, NeverRan, Standing, moment_of, standing_of_holder
 from exlab_watch_agent.core.text import printable, shell_word
-from exlab_watch_agent.errors import AgentError, NoStateFolderError, RootUnavailableError, StateFolderError
+from exlab_watch_agent.errors import AgentError, ConfigError, NoStateFolderError, RootUnavailableError, StateFolderError
 from exlab_watch_agent.report.heartbeat import Holder
 
 APP_NAME = "exlab-watch-agent"
@@ -43,7 +44,21 @@ class RunNotFoundError(AgentError):
 
 
 def default_config_path() -> Path:
-    return user_config_path(APP_NAME, appauthor=False) / "config.yaml"
+    """Return where the config is that no command names: ours at its place, or `config.yaml` there, as the first version had it."""
+    folder = user_config_path(APP_NAME, appauthor=False)
+    ours, first = folder / f"{APP_NAME}.yaml", folder / "config.yaml"
+    return first if first.exists() and not ours.exists() else ours
+
+
+def wizards_config_path() -> Path:
+    """Return where ExLab-Wizard keeps its config. Source: src/exlab_wizard/paths.py of exfab/ExLabWizard at 2a5da6c."""
+    if sys.platform == "win32":
+        folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Application Support"
+    else:
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return folder / "exlab-wizard" / "config.yaml"
 
 
 def operator_here() -> Operator:
@@ -79,14 +94,24 @@ class Site:
 
     # --- the config --------------------------------------------------------------------------------------------------
 
+    @property
+    def has_config(self) -> bool:
+        return self.config is not None or default_config_path().exists()
+
     @cached_property
     def settings(self) -> Settings:
-        return load_settings(self.config or default_config_path())
+        path, theirs = default_config_path(), wizards_config_path()
+        if not self.has_config and theirs.exists():
+            shown, command = printable(str(theirs)), f"{APP_NAME} init --from {shell_word(str(theirs))}"
+            raise ConfigError(
+                f"There is no config file {printable(str(path))}, but ExLab-Wizard has one, {shown}: `{command}` writes ours."
+            )
+        return load_settings(self.config or path)
 
     @cached_property
     def policy(self) -> Policy:
         """The policy of the config; without any config the defaults, so that the state can still be looked at."""
-        if self.config is None and not default_config_path().exists():
+        if not self.has_config:
             return Policy()
         return self.settings.policy()
 
@@ -107,7 +132,7 @@ class Site:
     def state_dir(self) -> Path:
         if self.state is not None:
             return self.state.expanduser().absolute()
-        if self.config is not None or default_config_path().exists():
+        if self.has_config:
             return self.settings.state_dir
         return user_state_path(APP_NAME, appauthor=False)
 

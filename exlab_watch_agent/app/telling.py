@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from exlab_watch_agent.app.attending import Attending, Concern
 from exlab_watch_agent.app.build import Parts, Scope
-from exlab_watch_agent.app.config_file import ConfigFile
+from exlab_watch_agent.app.config_file import ConfigFiles
 from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.app.publish import Attempts, HolderFile, Publisher, lanes_left, read_last_agent, read_live
 from exlab_watch_agent.core.snapshot import ObserverView
@@ -39,7 +39,7 @@ def publisher_of(
         attending=attending,
         diary=diary,
         notes_left=left.notes,
-        config_file=ConfigFile(parts.settings.path),
+        config_files=ConfigFiles(parts.settings.files),
         last_agent=read_last_agent(parts.state_dir),
         is_for_all=is_for_all,
     )

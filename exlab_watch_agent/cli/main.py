@@ -120,12 +120,18 @@ def demo_command(
 
 
 @app.command()
-def init(config: Config = None, state_dir: StateDir = None) -> int:
-    """Write a commented config file. An existing one is never overwritten."""
-    path = (config or default_config_path()).expanduser()
-    offline.write_example_config(path, state_dir=state_dir)
-    say(f"{path} was written: set the equipment in it, then run `exlab-watch-agent check --config {path}`.")
-    return ExitCode.FINE
+def init(
+    wizards: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="CONFIG", help="ExLab-Wizard's config.yaml, which is then read with it as it is."
+        ),
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Write a commented config file, with --from one beside ExLab-Wizard's. An existing file is never overwritten."""
+    return checking.init(config or default_config_path(), wizards, state_dir)
 
 
 @app.command()

@@ -24,8 +24,8 @@ from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.pace import Pace
 from exlab_watch_agent.app.site import Site, operator_here
-from exlab_watch_agent.cli.saying import say, say_aside
-from exlab_watch_agent.core.attention import with_flags
+from exlab_watch_agent.cli.saying import say, say_aside, say_lines_aside
+from exlab_watch_agent.core.attention import NO_EQUIPMENT, with_flags
 from exlab_watch_agent.core.commands import (
     AcceptMachine,
     AcceptTrail,
@@ -140,6 +140,10 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
     """Run the agent in the foreground; return the exit code."""
     narrator = Narrator(is_quiet=is_quiet)
+    if not is_once and not site.policy.equipment:
+        site = with_equipment(site, narrator, every_s=pace.config_every_s, stop=threading.Event())
+        if not site.policy.equipment:
+            return ExitCode.FINE  # stopped before there was any
     agent = Agent(
         site.settings,
         state_dir=site.state,
@@ -154,6 +158,26 @@ def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
         there = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
         say(there or "no runs were found")
     return _end(agent, narrator, found, exit_code(found))
+
+
+def with_equipment(site: Site, narrator: Narrator, *, every_s: float, stop: threading.Event) -> Site:
+    """Wait until the config has an instrument, or for `stop`, which a signal sets; return the site as it is then.
+
+    Each mistake in the config is told once meanwhile, and is no end: ExLab-Wizard may be writing it just now.
+    """
+    narrator.on_notice(f"{NO_EQUIPMENT}; waiting for one")
+    told = ""
+    with stopping_on_signals(stop.set):
+        while not site.policy.equipment and not stop.wait(every_s):
+            again = Site(site.config, site.state)
+            try:
+                if again.policy.equipment:
+                    return again
+            except ConfigError as error:
+                if told != str(error):
+                    told = str(error)
+                    say_lines_aside(told)
+    return site
 
 
 Answers = list[Mapping[str, object]]

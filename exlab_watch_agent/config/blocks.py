@@ -55,7 +55,15 @@ class Block(BaseModel):
     )
 
 
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Return the keys that a block has in the file."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 class BandwidthWindowBlock(Block):
+    # ExLab-Wizard writes `from_`, and reads both.
+    model_config = ConfigDict(populate_by_name=True)
+
     days: Annotated[list[Day], Field(min_length=1, max_length=7)]
     from_: Annotated[ClockTime, Field(alias="from")]
     to: ClockTime

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from exlab_watch_agent.config.problems import dotted
 from exlab_watch_agent.config.text import KeyPath, Problem
 from exlab_watch_agent.config.values import accepted, equipment_id_text, local_path
 
@@ -18,24 +17,27 @@ from exlab_watch_agent.config.values import accepted, equipment_id_text, local_p
 class PlacesOfEntry:
     """What of an entry decides about overlaps; None for what is missing or refused anyway.
 
-    Taken from the raw entry, so that overlaps are reported together with an entry's other problems.
+    Taken from the raw entry, so that overlaps are reported together with an entry's other problems. `name`: what sentences call
+    it.
     """
 
     path: KeyPath
+    name: str
     equipment_id: str | None
     run_root: str | None
     mounted_path: str | None
 
     @classmethod
-    def of(cls, path: KeyPath, entry: object) -> PlacesOfEntry:
+    def of(cls, path: KeyPath, name: str, entry: object) -> PlacesOfEntry:
         if not isinstance(entry, Mapping):
-            return cls(path, None, None, None)
+            return cls(path, name, None, None, None)
         equipment_id = accepted(equipment_id_text, entry.get("id"))
         local_root = accepted(local_path, entry.get("local_root"))
         transport = entry.get("transport")
         mounted = transport if isinstance(transport, Mapping) and transport.get("type") == "mounted_path" else {}
         return cls(
             path=path,
+            name=name,
             equipment_id=equipment_id,
             run_root=os.path.join(local_root, equipment_id) if local_root and equipment_id else None,
             mounted_path=accepted(local_path, mounted.get("path")),
@@ -49,7 +51,7 @@ def overlaps(lanes: Sequence[PlacesOfEntry], state_dir: str | None) -> Iterator[
     destinations: dict[str, PlacesOfEntry] = {}
     for lane in lanes:
         if lane.equipment_id and first_with_id.setdefault(lane.equipment_id, lane) is not lane:
-            other = dotted(first_with_id[lane.equipment_id].path)
+            other = first_with_id[lane.equipment_id].name
             yield Problem((*lane.path, "id"), f"is also the id of {other}; every instrument needs its own")
         if lane.run_root:
             roots.setdefault(os.path.normcase(lane.run_root), lane)
@@ -58,18 +60,18 @@ def overlaps(lanes: Sequence[PlacesOfEntry], state_dir: str | None) -> Iterator[
     for root, lane in roots.items():
         for above in _folders_above(root):
             if above in roots:
-                other = dotted(roots[above].path)
+                other = roots[above].name
                 sentence = (
                     f"its runs (<local_root>/<id>) would lie inside those of {other} and belong to two instruments"
                 )
                 yield Problem((*lane.path, "local_root"), sentence)
             if above in destinations:
-                sentence = f"contains the local runs of {dotted(lane.path)}; a copy must lie apart from them"
+                sentence = f"contains the local runs of {lane.name}; a copy must lie apart from them"
                 yield Problem((*destinations[above].path, "transport", "path"), sentence)
     for destination, lane in destinations.items():
         for above in (destination, *_folders_above(destination)):
             if above in roots:
-                sentence = f"lies among the local runs of {dotted(roots[above].path)}; a copy must lie apart from them"
+                sentence = f"lies among the local runs of {roots[above].name}; a copy must lie apart from them"
                 yield Problem((*lane.path, "transport", "path"), sentence)
     if state_dir is not None:
         state_dir = os.path.normcase(state_dir)

@@ -1,6 +1,7 @@
-"""What is wrong with a config file, in our words: the library's errors, unknown keys, and the order of the report.
+"""What is wrong with a config file, in our words: the library's errors and unknown keys.
 
-All problems are reported at once, and none repeats a value of the file: values can be secrets.
+All problems are reported at once, and none repeats a value of the file: values can be secrets. Where they are, and in which order
+they are told, is said in sources.py.
 """
 
 from __future__ import annotations
@@ -20,30 +21,32 @@ from exlab_watch_agent.config.blocks import (
     EquipmentBlock,
     LoggingBlock,
     VerifyBlock,
+    keys_of,
 )
-from exlab_watch_agent.config.text import FOREIGN_BLOCKS, Document, KeyPath, Problem
-from exlab_watch_agent.config.wizard import PathsBlock, SyncBlock, ValidatorBlock
-from exlab_watch_agent.core.text import named
+from exlab_watch_agent.config.text import FOREIGN_BLOCKS, LATER_BLOCKS, WIZARD_CONFIG, KeyPath, Problem
 
-_KEY_SHOWN_MAX = 60
 Model = TypeVar("Model", bound=BaseModel)
 
 BLOCKS: dict[str, type[BaseModel]] = {
-    "paths": PathsBlock,
     "nas_cleanup": CleanupBlock,
-    "sync": SyncBlock,
     "logging": LoggingBlock,
-    "validator": ValidatorBlock,
     "agent": AgentBlock,
     "verify": VerifyBlock,
 }
-TOP_LEVEL = ("equipment", *BLOCKS, *sorted(FOREIGN_BLOCKS))
+TOP_LEVEL = (WIZARD_CONFIG, "equipment", *BLOCKS, "paths", "sync", *sorted(FOREIGN_BLOCKS))
 
 
-def validated(model: type[Model], content: object, path: KeyPath, problems: list[Problem]) -> Model | None:
-    """Return the block, or None and add to `problems`."""
+def unknown_block(key: str) -> str:
+    """Return what is said of a key at the top of our file that is not in `TOP_LEVEL`."""
+    return "is of a later version; take it out" if key in LATER_BLOCKS else unknown_key(key, TOP_LEVEL)
+
+
+def validated(
+    model: type[Model], content: object, path: KeyPath, problems: list[Problem], *, is_wizards: bool = False
+) -> Model | None:
+    """Return the block, or None and add to `problems`. `is_wizards`: "24" is a number there, as it is for ExLab-Wizard."""
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, strict=False if is_wizards else None)
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False):
             problems.extend(_problems_of(found, path, content))
@@ -58,6 +61,10 @@ _SENTENCES = {
     "string_too_long": "must have at most {max_length} characters",
     "bool_type": "must be true or false, without quotes",
     "int_type": "must be a whole number, without quotes",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
     "int_parsing_size": "must be a smaller number",
     "float_type": "must be a number, without quotes",
     "finite_number": "must be a finite number",
@@ -119,7 +126,7 @@ def _without_tag(location: KeyPath) -> tuple[KeyPath, str | None]:
 
 def _untyped_transport(path: KeyPath, content: object) -> list[Problem]:
     transport = content.get("transport") if isinstance(content, Mapping) else None
-    known = {key for model in TRANSPORTS.values() for key in _keys(model)}
+    known = {key for model in TRANSPORTS.values() for key in keys_of(model)}
     odd = [str(key) for key in transport if key not in known] if isinstance(transport, Mapping) else []
     problems = [Problem((*path, key), unknown_key(key, sorted(known))) for key in odd]
     if not any(_nearest(key, sorted(known)) == "type" for key in odd):
@@ -151,35 +158,10 @@ def _nearest(key: str, known: Sequence[str]) -> str | None:
 def _known_keys(block: KeyPath, transport_type: str | None) -> list[str]:
     name = [part for part in block if isinstance(part, str)][-1]
     if name == "transport" and transport_type:
-        return _keys(TRANSPORTS[transport_type])
+        return keys_of(TRANSPORTS[transport_type])
     inner: dict[str, type[BaseModel]] = {
         "equipment": EquipmentBlock,
         "bandwidth": BandwidthBlock,
         "schedule": BandwidthWindowBlock,
     }
-    return _keys(inner.get(name) or BLOCKS[name])
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def report(problems: Sequence[Problem], document: Document | None, source: str) -> str:
-    """Return the problems one a line, in the order of the file."""
-    placed = []
-    for problem in problems:
-        line = problem.line or (document.line(problem.path) if document else 0)
-        place = f"{source}:{line}" if document else source
-        placed.append((line, f"{place}: {dotted(problem.path)}: {problem.sentence}"))
-    return "\n".join(dict.fromkeys(text for _, text in sorted(placed, key=lambda pair: pair[0])))
-
-
-def dotted(path: KeyPath) -> str:
-    """Return `equipment[0].transport.type`. Keys are the file's own words: made harmless for a terminal, and bounded."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += ("." if text else "") + named(part, limit=_KEY_SHOWN_MAX)
-    return text or "(top level)"
+    return keys_of(inner.get(name) or BLOCKS[name])

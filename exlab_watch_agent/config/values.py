@@ -56,10 +56,11 @@ def plain_file_name(value: str) -> str:
 def ssh_target_text(value: str) -> str:
     # The name is put on ssh's command line: nothing that could be an option, a path or a second word.
     if not re.fullmatch(
-        r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", value
+        r"(?:[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,63}@)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?", value
     ):
         raise refusal(
-            "must be user@host, of letters, digits, dots, dashes and underscores (like labuser@nas01.lab.example)"
+            "must be user@host, of letters, digits, dots, dashes and underscores (like labuser@nas01.lab.example, or "
+            "LAB\\labuser@nas01)"
         )
     return value
 
@@ -95,7 +96,7 @@ def remote_path_over_ssh(value: str) -> str:
 
 
 def _clock_time(value: object) -> str:
-    # Unquoted, YAML 1.1 reads 18:00 as the number 1080, and 08:00 as text: only quotes are safe.
+    # A mapping may have 1080 for an unquoted 18:00, by YAML 1.1; it may as well be meant as 10:80, so it is refused.
     if not isinstance(value, str) or not re.fullmatch(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]", value):
         raise refusal('must be a time from "00:00" to "23:59", zero-padded, local time; quote it, like "08:00"')
     return value

@@ -16,7 +16,7 @@ from typing import assert_never
 
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import without_creation
-from exlab_watch_agent.core.misplaced import MISPLACED, NO_EQUIPMENT
+from exlab_watch_agent.core.misplaced import MISPLACED, UNKNOWN_EQUIPMENT
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import HANGING, PROGRAM, STATE_FULL, Dismissal, Problem, about, command, rank
 from exlab_watch_agent.core.record import RunRecord
@@ -32,6 +32,10 @@ from exlab_watch_agent.statechart import CHART, RunState
 UNREADABLE_LOOKS_TOLD = 3
 """A file that another program holds for a moment is nobody's problem; what three looks cannot read is."""
 AGENT = "agent"
+NO_EQUIPMENT = (
+    "the config has no instrument yet whose runs go to the NAS from this PC, so nothing is copied: add one in ExLab-Wizard, or "
+    "below `equipment` in the config"
+)
 CHECK = command("check")
 READ_IT = (
     "Let the agent's account read it, close the program that holds it, or shorten the path; then the agent goes on."
@@ -57,7 +61,7 @@ class Situation:
     `runs`: the records of all runs of which anything may be told. `known_equipment`: ids that the config has. `paused`, `hold`:
     why nothing is decided, and why nothing is deleted. `flags`: what each of our commands needs behind it to find this agent.
     `week`: what happened lately and is over, and how the disks fill. `roots`: equipment id → the folder of its runs.
-    `dismissals`: by the id of a problem.
+    `dismissals`: by the id of a problem. `has_config`: whether the policy is one of a config, and not the one for want of any.
     """
 
     at: Moment
@@ -72,6 +76,7 @@ class Situation:
     week: Week = field(default_factory=Week)
     roots: Mapping[str, str] = field(default_factory=dict)
     dismissals: Mapping[str, Dismissal] = field(default_factory=dict)
+    has_config: bool = False
 
 
 def attention(situation: Situation) -> tuple[Problem, ...]:
@@ -129,6 +134,8 @@ def of_agent(situation: Situation) -> list[Problem]:
         found.append(Problem("deletion_on_hold", AGENT, text, command("resolve", *words)))
     if situation.paused is not None:
         found.append(Problem(STATE_FULL, AGENT, f"the agent is paused {situation.paused}", CHECK))
+    if situation.has_config and not situation.policy.equipment:
+        found.append(Problem("no_equipment", AGENT, NO_EQUIPMENT, CHECK))
     changed_at = situation.snapshot.config_changed_at
     if changed_at is not None and situation.at.goes_on:
         text = "the config file is newer than the one in force: check it, then start the agent again, which takes it in"
@@ -285,7 +292,7 @@ def _of_folders(situation: Situation) -> Iterable[Problem]:
 
 def _of_misplaced(path: str, folder: FolderProblem, situation: Situation) -> Iterable[Problem]:
     """Return what is told of runs that are where none can be; nothing of an instrument that is told of by its known runs."""
-    is_nobody_s, equipment_id = folder.detail.get("kind") == NO_EQUIPMENT, folder.detail.get("equipment_id")
+    is_nobody_s, equipment_id = folder.detail.get("kind") == UNKNOWN_EQUIPMENT, folder.detail.get("equipment_id")
     if is_nobody_s and any(record.equipment_id == equipment_id for record in situation.runs):
         return
     helps = CHECK if is_nobody_s else command("scan")

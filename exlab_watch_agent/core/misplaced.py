@@ -20,7 +20,7 @@ from exlab_watch_agent.core.snapshot import FolderProblem
 from exlab_watch_agent.core.text import named
 
 MISPLACED = "misplaced_creation"
-NO_EQUIPMENT = "unknown_equipment"
+UNKNOWN_EQUIPMENT = "unknown_equipment"
 """`detail.kind` of a folder of an instrument that the config does not have there; the other kinds: docs/json.md."""
 NAME_LIMIT = 80
 
@@ -141,7 +141,7 @@ def _fault_of(stray: Stray) -> _Fault:
     """Return which folder is at fault: the uppermost, since what is in it moves along."""
     if not stray.is_known:
         wrong = f"the config has no equipment {named(stray.equipment_id, limit=NAME_LIMIT)} with this local_root"
-        return _Fault((), NO_EQUIPMENT, wrong, "add it and start the agent again, or move the folder elsewhere")
+        return _Fault((), UNKNOWN_EQUIPMENT, wrong, "add it and start the agent again, or move the folder elsewhere")
     parts = stray.parts
     match parts:
         case (parent, _, *_) if is_run_parent(parent):

@@ -82,11 +82,11 @@ class CleanupPolicy:
 class Policy:
     """Everything that is not about one instrument.
 
-    `passed_over`: ids of those whose runs ExLab-Wizard hands to another computer.
+    `staged_elsewhere`: ids of those whose runs ExLab-Wizard hands to another computer.
     """
 
     equipment: tuple[EquipmentPolicy, ...] = ()
-    passed_over: frozenset[str] = frozenset()
+    staged_elsewhere: frozenset[str] = frozenset()
     settle_s: float = 30
     rescan_s: float = 15 * 60
     audit_interval_s: float = 24 * 3600

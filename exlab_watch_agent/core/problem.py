@@ -55,6 +55,7 @@ TIERS: Mapping[str, Tier] = {
     **{kind.value: Tier.RISK for kind in IncidentKind},
     STATE_FULL: Tier.NEEDS_YOU,
     "config_newer": Tier.NEEDS_YOU,
+    "no_equipment": Tier.NEEDS_YOU,
     # an instrument, its folder and its destination
     "nas_unreachable": Tier.NEEDS_YOU,
     "destination_full": Tier.NEEDS_YOU,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from exlab_watch_agent.app.config_file import ConfigFile
+from exlab_watch_agent.app.config_file import ConfigFiles
 
 
 def saved(path: Path, text: str, second: int) -> None:
@@ -16,7 +16,7 @@ def saved(path: Path, text: str, second: int) -> None:
 def test_a_file_is_newer_when_it_says_something_else_and_no_longer_once_it_says_the_same_again(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     saved(path, "a: 1", 1_000_000_000)
-    config = ConfigFile(path)
+    config = ConfigFiles([path])
     assert config.changed_at() is None
     saved(path, "a: 1", 1_000_000_100)
     assert config.changed_at() is None, "it was only saved"
@@ -31,5 +31,17 @@ def test_a_file_is_newer_when_it_says_something_else_and_no_longer_once_it_says_
 
 
 def test_without_a_file_there_is_none_to_be_newer(tmp_path: Path) -> None:
-    assert ConfigFile(None).changed_at() is None
-    assert ConfigFile(tmp_path / "none").changed_at() is None
+    assert ConfigFiles([]).changed_at() is None
+    assert ConfigFiles([tmp_path / "none"]).changed_at() is None
+
+
+def test_of_two_files_either_may_be_the_newer_one(tmp_path: Path) -> None:
+    ours, wizards = tmp_path / "exlab-watch-agent.yaml", tmp_path / "config.yaml"
+    saved(ours, "a: 1", 1_000_000_000)
+    saved(wizards, "b: 1", 1_000_000_000)
+    config = ConfigFiles([ours, wizards])
+    assert config.changed_at() is None
+    saved(wizards, "b: 2", 1_000_000_200)
+    changed_at = config.changed_at()
+    assert changed_at is not None
+    assert changed_at.timestamp() == 1_000_000_200

@@ -57,7 +57,7 @@ def record(state: RunState, path: str = RUN, **members: Any) -> RunRecord:
 
 def situation(*records: RunRecord, agent: Standing = WORKING, **members: Any) -> Situation:
     known = members.pop("known_equipment", frozenset({"SCOPE_01"}))
-    own = ("paused", "hold", "flags", "policy", "week")
+    own = ("paused", "hold", "flags", "policy", "week", "has_config")
     beside = {name: members.pop(name) for name in own if name in members}
     at = moment_of(agent, NOW)
     return Situation(at, agent, records, Snapshot(**members), known_equipment=known, **beside)
@@ -254,6 +254,12 @@ CASES += [
         situation(record(RunState.QUEUED), notes={f"job {RUN}": (Note("missing_required_field", "no project"),)}),
         ("notice", "missing_required_field"),
         SHOW,
+    ),
+    (
+        "a config without an instrument",
+        situation(has_config=True, known_equipment=frozenset()),
+        ("needs_you", "no_equipment"),
+        "exlab-watch-agent check",
     ),
     (
         "another config",

@@ -6,7 +6,7 @@ import pytest
 
 from exlab_watch_agent.core.creation import level_in
 from exlab_watch_agent.core.misplaced import (
-    NO_EQUIPMENT,
+    UNKNOWN_EQUIPMENT,
     Stray,
     folder_problems,
     is_meant_as_equipment,
@@ -120,7 +120,7 @@ def test_an_instrument_that_the_config_lacks_is_one_problem_that_says_so() -> No
     found = told(f"P/Runs/{RUN}", f"Q/TestRuns/Test{RUN}", root="/data/FLOW_01", is_known=False)
     assert found == {
         "FLOW_01": (
-            NO_EQUIPMENT,
+            UNKNOWN_EQUIPMENT,
             f"2 folders in it have a creation.json (such as P/Runs/{RUN}) where no run can be, so they are not copied: "
             "the config has no equipment FLOW_01 with this local_root; add it and start the agent again, or move the folder "
             "elsewhere",

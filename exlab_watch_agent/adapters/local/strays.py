@@ -90,7 +90,7 @@ def strays_beside(equipment: EquipmentPolicy, policy: Policy, *, bounds: Bounds 
     found: list[Stray] = []
     with suppress(OSError), folder_at(equipment.local_root) as folder:
         names = [name for name in _folders_in(folder, bounds.entries_max) if is_meant_as_equipment(name, known)]
-        left_alone = {*policy.passed_over, *shares_in(equipment.local_root)} if names else set()
+        left_alone = {*policy.staged_elsewhere, *shares_in(equipment.local_root)} if names else set()
         for name in names:
             root = os.path.join(equipment.local_root, name)
             if name in left_alone or os.path.normcase(root) in _destinations(policy):

@@ -36,12 +36,12 @@ def make(path: Path, level: str = "run") -> Path:
 
 
 def misplaced(
-    root: Path, *others: EquipmentPolicy, passed_over: frozenset[str] = frozenset()
+    root: Path, *others: EquipmentPolicy, staged_elsewhere: frozenset[str] = frozenset()
 ) -> Mapping[str, FolderProblem]:
     """Return folder at fault → what is told of it, by a scan of `root` under a config that has it and these others."""
     one = equipment(root)
     scanner = DiskRunScanner()
-    return scanner.misplaced(one, scanner.scan(one), Policy((one, *others), passed_over=passed_over))
+    return scanner.misplaced(one, scanner.scan(one), Policy((one, *others), staged_elsewhere=staged_elsewhere))
 
 
 def equipment(root: Path, destination: str = "/mnt/nas") -> EquipmentPolicy:
@@ -128,7 +128,7 @@ def test_folders_that_are_no_instrument_s_are_left_alone(root: Path) -> None:
 def test_an_instrument_that_is_handed_to_another_computer_or_configured_here_is_not_told(root: Path) -> None:
     make(root.parent / "FLOW_01" / "P" / "Runs" / RUN)
     assert faults(root, equipment(root.parent / "FLOW_01")) == {}
-    assert misplaced(root, passed_over=frozenset({"FLOW_01"})) == {}
+    assert misplaced(root, staged_elsewhere=frozenset({"FLOW_01"})) == {}
     elsewhere = EquipmentPolicy("FLOW_01", "", "/elsewhere", MountedPathTarget("/mnt/nas"))
     assert list(faults(root, elsewhere)) == ["FLOW_01"]
 
@@ -173,7 +173,7 @@ def test_no_link_is_followed(root: Path, tmp_path: Path) -> None:
     assert faults(root) == {}
 
 
-def test_what_cannot_be_looked_into_is_passed_over(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_looked_into_is_staged_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(root / "P" / "runs" / RUN)
     make(root / "Q" / "runs" / RUN)
     whole = handles.Folder.step

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from exlab_watch_agent.adapters.transports.rsync.pace import PACE, Pace
 from exlab_watch_agent.errors import FailureKind, TransportError
 
-_TARGET = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+_TARGET = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.\\-]*@)?[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _AUTH, _NETWORK = FailureKind.AUTH, FailureKind.NETWORK
 
 
