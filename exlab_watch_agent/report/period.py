@@ -15,7 +15,7 @@ from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.core.text import counted, unicode_text, utc_text
 from exlab_watch_agent.core.week import KEPT_FOR, Happening
 from exlab_watch_agent.report.pages import ChainSummary, digest_of, page, script_json
-from exlab_watch_agent.report.tally import ROWS_MAX, PeriodTally, summed
+from exlab_watch_agent.report.tally import ROWS_MAX, Here, PeriodTally, summed
 
 PERIOD_SCHEMA = 1
 NOT_PROVEN = (
@@ -57,10 +57,10 @@ class Period:
             "period": tally.bounds.to_json(),
             "trail": {
                 "lines": sum(tally.kinds.values()),
-                "first_seq": tally.first.seq if tally.first else None,
-                "first_at": tally.first.at if tally.first else None,
-                "last_seq": tally.last.seq if tally.last else None,
-                "last_at": tally.last.at if tally.last else None,
+                "first_seq": tally.first[0] if tally.first else None,
+                "first_at": tally.first[1] if tally.first else None,
+                "last_seq": tally.last[0] if tally.last else None,
+                "last_at": tally.last[1] if tally.last else None,
                 "kinds": dict(sorted(tally.kinds.items())),
             },
             "equipment": [{"equipment_id": name, **counts.to_json()} for name, counts in by_equipment.items()],
@@ -151,8 +151,8 @@ def _ages(by_age: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return words
 
 
-def _seen_json(name: str, seen: Mapping[str, tuple[int, int, str]]) -> list[dict[str, Any]]:
+def _seen_json(name: str, seen: Mapping[str, tuple[Here, Here]]) -> list[dict[str, Any]]:
     return [
-        {name: unicode_text(word), "first_seq": first, "last_seq": last, "first_at": at}
-        for word, (first, last, at) in seen.items()
+        {name: unicode_text(word), "first_seq": first[0], "last_seq": last[0], "first_at": first[1]}
+        for word, (first, last) in seen.items()
     ]

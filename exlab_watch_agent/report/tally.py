@@ -33,6 +33,10 @@ _RUNS_OWN = frozenset({"transition", "identity_changed", "moved", "run_restored"
 _STATES = {state.value: state for state in RunState}
 
 
+Here = tuple[int, str]
+"""A line's number and time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Which lines are meant. Empty: no bound. `since`, `until`: as the trail writes times; the first is within, the second not."""
@@ -81,10 +85,10 @@ class Rows:
     total: int = 0
     rows: list[TrailRow] = field(default_factory=list)
 
-    def add(self, row: TrailRow) -> None:
+    def add(self, fact: Mapping[str, object]) -> None:
         self.total += 1
         if len(self.rows) < ROWS_MAX:
-            self.rows.append(row)
+            self.rows.append(row_of(fact))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -141,10 +145,10 @@ class PeriodTally:
         self.kinds: Counter[str] = Counter()
         self.failures: Counter[tuple[str, str]] = Counter()
         self.read_by: Counter[str] = Counter()
-        self.charts: dict[str, tuple[int, int, str]] = {}
-        self.hosts: dict[str, tuple[int, int, str]] = {}
-        self.first: TrailRow | None = None
-        self.last: TrailRow | None = None
+        self.charts: dict[str, tuple[Here, Here]] = {}
+        self.hosts: dict[str, tuple[Here, Here]] = {}
+        self.first: Here | None = None
+        self.last: Here | None = None
 
     def take(self, fact: Mapping[str, object]) -> None:
         """Take in the next line, whatever version wrote it."""
@@ -193,29 +197,28 @@ class PeriodTally:
         kind, move = text(fact, "kind"), block(fact, "move")
         counts = self.counts.setdefault(equipment_id, Counts())
         self.kinds[kind] += 1
-        row = row_of(fact)
-        self.first, self.last = self.first or row, row
+        here = (number(fact, "seq"), shown_time(text(fact, "at")))
+        self.first, self.last = self.first or here, here
         for seen, name in ((self.charts, "chart"), (self.hosts, "host")):
             word = text(fact, name)
-            first_seq, _, first_at = seen.get(word, (row.seq, row.seq, row.at))
-            seen[word] = (first_seq, row.seq, first_at)
+            seen[word] = (seen.get(word, (here, here))[0], here)
         if now is not None and kind != "run_restored":
             self._count_run(counts, before, now, record)
         if move:
-            self._count_move(counts, move, record, row)
+            self._count_move(counts, move, record, fact)
         elif kind in _INCIDENTS:
             counts.incidents += kind == "incident"
             counts.incidents_healed += kind == "incident_healed"
-            self.incidents.add(row)
+            self.incidents.add(fact)
         elif kind in _OVERRIDES:
             counts.overrides_added += kind == "override_added"
             counts.overrides_revoked += kind != "override_added"
-            self.overrides.add(row)
+            self.overrides.add(fact)
         elif kind == "operator_command":
             counts.commands += 1
-            self.commands.add(row)
+            self.commands.add(fact)
         elif kind not in _RUNS_OWN:
-            self.others.add(row)
+            self.others.add(fact)
 
     def _count_run(self, counts: Counts, before: _Run | None, now: _Run, record: Mapping[str, object]) -> None:
         if now.is_sealed and not (before is not None and before.is_sealed):
@@ -232,21 +235,21 @@ class PeriodTally:
             self.read_by[text(proof, "remote") or "unknown"] += 1
 
     def _count_move(
-        self, counts: Counts, move: Mapping[str, object], record: Mapping[str, object], row: TrailRow
+        self, counts: Counts, move: Mapping[str, object], record: Mapping[str, object], fact: Mapping[str, object]
     ) -> None:
         dest, trigger = text(move, "dest"), text(move, "trigger")
         counts.runs_found += not text(move, "source")
         if dest in _STOPS and dest != text(move, "source"):
             counts.stops += 1
-            self.stops.add(row)
+            self.stops.add(fact)
         if dest == "cleaned" and text(move, "source") != "cleaned":
             counts.deletions += 1
             counts.bytes_deleted += number(record, "bytes_total")
-            self.deletions.add(row)
+            self.deletions.add(fact)
         if trigger in _FAILURES:
             counts.failed_attempts += 1
             error = text(block(record, "last_error"), "kind") or "unknown"
-            self.failures[row.equipment, error] += 1
+            self.failures[text(record, "equipment_id"), error] += 1
 
     def coverage(self, at: datetime) -> dict[str, Any]:
         """Return how many of the runs that were known then are proven, and how old the proofs are."""
