@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from urllib.parse import quote
 
-from exlab_watch_agent.core.text import printable, utc_text
+from exlab_watch_agent.core.text import printable, unicode_text, utc_text
 from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.report.dossier import Dossier, FileProof
 from exlab_watch_agent.report.life import copy_of
@@ -56,7 +56,7 @@ def _line(digest: str, path: str) -> bytes:
 
 def _name(path: str) -> str:
     """Return a path as a bag spells it. Raises: AgentError."""
-    if printable(path) != path and any("\ud800" <= sign <= "\udfff" for sign in path):
+    if unicode_text(path) != path:
         raise AgentError(f"{printable(path)} is a name that is no Unicode, which a bag cannot hold: take html or json.")
     return re.sub("[%\r\n]", lambda found: _ENCODED[found[0]], path)
 
@@ -73,10 +73,15 @@ def _url(place: str) -> str | None:
     """Return the URL of a file that is reached by a path of this PC; None for what only rclone or ssh can reach."""
     forward = place.replace("\\", "/") if re.match(r"[A-Za-z]:|\\\\", place) else place
     if forward.startswith("//"):  # a share: its server is the URL's host
-        return f"file:{quote(forward)}"
+        return f"file:{_quoted(forward)}"
     if re.match(r"[A-Za-z]:/", forward):
-        return f"file:///{forward[:2]}{quote(forward[2:])}"
-    return f"file://{quote(forward)}" if forward.startswith("/") else None
+        return f"file:///{forward[:2]}{_quoted(forward[2:])}"
+    return f"file://{_quoted(forward)}" if forward.startswith("/") else None
+
+
+def _quoted(path: str) -> str:
+    """Return a path as in a URL; of a name that is no Unicode its bytes are meant."""
+    return quote(path.encode("utf-8", "surrogateescape"))
 
 
 def _info(dossier: Dossier) -> bytes:

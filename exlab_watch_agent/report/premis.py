@@ -7,6 +7,7 @@ Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -17,6 +18,8 @@ from exlab_watch_agent.report.life import EventType, LifeEvent, copy_of, life_of
 
 PREMIS = "http://www.loc.gov/premis/v3"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_NO_XML = re.compile("[\ufffe\uffff]")
+"""What `printable` leaves as it is and XML 1.0 does not allow. Source: its production Char."""
 _ABOUT_ALL_FILES = frozenset({EventType.FIXITY_CHECK, EventType.REPLICATION, EventType.DELETION})
 
 
@@ -137,4 +140,4 @@ def _sub(parent: Element, name: str) -> Element:
 def _texts(parent: Element, **members: str) -> None:
     """Add elements that have nothing but a text, in this order."""
     for name, value in members.items():
-        _sub(parent, name).text = printable(value)
+        _sub(parent, name).text = _NO_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", printable(value))

@@ -150,6 +150,7 @@ def test_evidence_that_was_altered_in_a_bag_shows(tmp_path: Path) -> None:
         ("/mnt/nas/CONFOCAL_01", "file:///mnt/nas/CONFOCAL_01/P/Runs/Run_2026-04-17T14-32/a.tif"),
         ("\\\\nas01\\lab", "file://nas01/lab/P/Runs/Run_2026-04-17T14-32/a.tif"),
         ("Z:\\lab", "file:///Z:/lab/P/Runs/Run_2026-04-17T14-32/a.tif"),
+        ("/mnt/\udce4 50%", "file:///mnt/%E4%2050%25/P/Runs/Run_2026-04-17T14-32/a.tif"),
         ("nas:lab", None),
         ("exlab@nas01:/srv/lab", None),
     ],
@@ -249,6 +250,12 @@ def test_premis_has_every_file_with_its_digest_and_every_event_with_its_outcome(
         one for one in texts(root, "p:event/p:eventDetailInformation/p:eventDetail") if one and "pass=" in one
     ]
     assert f'manifest-sha256="{"c" * 64}"' in check
+
+
+def test_premis_spells_what_xml_cannot_hold() -> None:
+    odd = "a\ufffe\uffff\x00\ud800\x7f.tif"
+    root = read_premis(premis_of(dossier(files=(FileProof(odd, "d" * 64),))))
+    assert "a\\ufffe\\uffff\\x00\\ud800\\x7f.tif" in texts(root, "p:object/p:originalName")
 
 
 # --- PROV ------------------------------------------------------------------------------------------------------------

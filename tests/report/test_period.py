@@ -237,7 +237,7 @@ def test_outages_are_told_from_the_diary_and_as_they_are_now() -> None:
     made = period(PeriodTally(Bounds()), ended=(ended,), waiting={"SCOPE_02": (DAY, "it does not answer")})
     text = Seen(made.to_html(how_read=HOW_READ)).text
     assert "SCOPE_01: the NAS could not be used from 1 to 2" in text
-    assert "SCOPE_02: since 2026-04-17T00:00:00Z, and still: it does not answer" in text
+    assert "SCOPE_02: since 2026-04-17T00:00:00Z, and not ended as far as is known: it does not answer" in text
 
 
 def test_an_empty_period_is_told_as_one() -> None:
