@@ -25,7 +25,7 @@ def at(hours: float) -> str:
     return (DAY + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def record_json(job_id: str, equipment_id: str = "SCOPE_01", **members: object) -> Fact:
+def record_json(job_id: str, equipment_id: str = "SCOPE_01", /, **members: object) -> Fact:
     path = f"/data/{equipment_id}/P/Runs/{job_id}"
     return {"job_id": job_id, "run_path": path, "equipment_id": equipment_id, "project": "P", **members}
 
@@ -177,15 +177,19 @@ def test_coverage_says_how_old_each_proof_is_and_names_what_is_not_proven() -> N
     for number, days in enumerate((0, 0, 3, 40, 400)):
         trail.synced(f"run{number}", -24 * days)
     trail.move(5, None, "discovered", "acquiring", record_json("new", discovered_at=at(5)))
-    # Sealed once, and nothing proves it now.
-    trail.move(6, "auditing", "copy_damaged", "queued", record_json("lost", sealed_at=at(1), discovered_at=at(2)))
+    # Sealed once and read once, and nothing proves it now: by its state, or because its passes are void.
+    was_proven: Fact = {"sealed_at": at(1), "verified_at": at(1)}
+    lost = record_json("lost", discovered_at=at(2), verify_passes=1, **was_proven)
+    trail.move(6, "auditing", "copy_damaged", "queued", lost)
+    void = record_json("void", discovered_at=at(6), verify_passes=0, **was_proven)
+    trail.move(6, "auditing", "audit_interrupted", "verified", void)
     cover = trail.counted().coverage(DAY + timedelta(hours=12))
-    assert (cover["runs"], cover["proven"], cover["not_proven"]["total"]) == (7, 5, 2)
+    assert (cover["runs"], cover["proven"], cover["not_proven"]["total"]) == (8, 5, 3)
     assert [(one["within_days"], one["runs"]) for one in cover["by_age"]] == [
         (1, 2), (7, 1), (30, 0), (90, 1), (365, 0), (None, 1)
     ]  # fmt: skip
-    assert [run["run_path"].rpartition("/")[2] for run in cover["not_proven"]["runs"]] == ["lost", "new"]
-    assert cover["states"] == {"acquiring": 1, "queued": 1, "verified": 5}
+    assert [run["run_path"].rpartition("/")[2] for run in cover["not_proven"]["runs"]] == ["lost", "new", "void"]
+    assert cover["states"] == {"acquiring": 1, "queued": 1, "verified": 6}
 
 
 def test_a_record_that_was_restored_after_damage_is_not_counted_as_a_run_that_came() -> None:
