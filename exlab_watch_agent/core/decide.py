@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from exlab_watch_agent.core.claim import Claim, DestinationStanding, conflict_at
+from exlab_watch_agent.core.claim import OF_OTHERS, Claim, DestinationStanding, conflict_at
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -129,9 +129,12 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case LocalChosen():
             if state is RunState.CONFLICT:
                 reason = event.reason or "the local data win"
-                return Judgement(
-                    Trigger.LOCAL_CHOSEN, reason, record.unsealed(by=event.operator).cleared(), event.operator
-                )
+                anew = record.unsealed(by=event.operator)
+                if record.last_error is not None and record.last_error.kind in OF_OTHERS:
+                    anew = anew.at_place(
+                        ""
+                    )  # what others have there stays theirs: the run may have a place of its own elsewhere
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)

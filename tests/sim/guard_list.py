@@ -546,9 +546,9 @@ GUARDS = (
     ),
     Guard(
         "adoption: only from an agent that gives no sign of life",
-        "acts/inspect.py",
-        "if is_held and found.sealed_as and not holder_is_at_work(found, ports):",
-        "if is_held and found.sealed_as:",
+        "acts/place.py",
+        "if found.look.sealed_as and not holder_is_at_work(found.look, ports):",
+        "if found.look.sealed_as:",
         (
             Edit(
                 "acts/copy.py",
