@@ -92,6 +92,12 @@ def test_the_chart_in_the_checkout_is_the_one_that_the_wheel_carries() -> None:
     assert yaml.safe_load((ROOT / "statecharts" / "run_sync.yaml").read_text())["chart"] == "run_sync"
 
 
+def test_the_script_that_checks_a_trail_is_one_file_which_the_wheel_carries() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"docs/verify_trail.py" = "exlab_watch_agent/docs/verify_trail.py"' in text
+    assert [name for name in tracked() if name.endswith("verify_trail.py")] == ["docs/verify_trail.py"]
+
+
 def test_no_file_of_the_repository_names_a_place_of_the_machine_it_was_made_on() -> None:
     listed = tracked()
     words = ("/" + "work/", "/" + "root/")

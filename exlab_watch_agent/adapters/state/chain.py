@@ -8,10 +8,11 @@ gone. Not here: which line was changed (segments.py), and what an anchor means (
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import head_of, read_at_rest
@@ -47,12 +48,21 @@ class Chain:
         return not (self.breaks or self.accounted or self.against)
 
 
-def read_chain(folder: Path, anchors: Sequence[Anchor] = ()) -> Chain:
+class Taker(Protocol):
+    """Wants each line that counts, in order. `begin` comes before each reading: one may be repeated."""
+
+    def begin(self) -> None: ...
+
+    def take(self, fact: Mapping[str, object], /) -> None: ...
+
+
+def read_chain(folder: Path, anchors: Sequence[Anchor] = (), *, taker: Taker | None = None) -> Chain:
     """Read every line, and hold the trail against the anchors; they must have been asked for before.
 
-    Safe while an agent writes there. Raises: StateFolderError when there is none to read.
+    `taker` is given the lines of the same reading. Safe while an agent writes there. Raises: StateFolderError when there is none
+    to read.
     """
-    found = read_at_rest(folder, lambda: _read(folder, anchors), is_whole=lambda chain: chain.is_whole)
+    found = read_at_rest(folder, lambda: _read(folder, anchors, taker), is_whole=lambda chain: chain.is_whole)
     if not found.segments:
         raise StateFolderError(
             f"There is no audit trail in {folder}: name the folder that has audit.jsonl, a state folder or a copy of one."
@@ -60,19 +70,23 @@ def read_chain(folder: Path, anchors: Sequence[Anchor] = ()) -> Chain:
     return found
 
 
-def _read(folder: Path, anchors: Sequence[Anchor]) -> Chain:
+def _read(folder: Path, anchors: Sequence[Anchor], taker: Taker | None) -> Chain:
     wanted = {anchor.position.seq for anchor in anchors}
     digests: dict[int, str] = {}
     began_at = ended_at = ""
     lines = 0
     segments = find_segments(folder)
     reader = TrailReader(segments)
+    if taker is not None:
+        taker.begin()
     for line in reader.lines():
         ended_at = str(line.fact.get("at", ""))
         began_at = began_at or ended_at
         lines += 1
         if line.head.seq in wanted:
             digests[line.head.seq] = line.head.digest
+        if taker is not None:
+            taker.take(line.fact)
     return Chain(
         folder=folder,
         lines=lines,
