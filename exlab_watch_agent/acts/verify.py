@@ -32,7 +32,7 @@ from exlab_watch_agent.core.manifest import (
     manifest_digest,
     parse_manifest,
 )
-from exlab_watch_agent.core.passes import HowRead, Pass, ReadBack, weakest
+from exlab_watch_agent.core.passes import HowRead, LocalSide, Pass, ReadBack, weakest
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
@@ -52,6 +52,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
     """
     started_at = ports.clock.now()
+    if effect.local is LocalSide.MANIFEST or _is_gone(effect, ports):
+        return _verify_the_copy_alone(effect, started_at, ports, control)
     manifest = _sealed_manifest(effect, ports)
     look_there = None
     if effect.manifest_digest or effect.adopts:  # else the push asked a moment ago
@@ -116,14 +118,95 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     text = format_manifest(here)
     if not oversize:
         _keep(effect, text, ports)
+    proof = _proof(
+        effect,
+        manifest_digest(text),
+        there,
+        LocalSide.READ,
+        files=inventory.files_total,
+        size_bytes=inventory.bytes_total,
+        started_at=started_at,
+        ports=ports,
+    )
     return replace(
         found,
         manifest_digest=manifest_digest(text),
-        proof=None if oversize else _proof(effect, inventory, manifest_digest(text), there, started_at, ports),
+        proof=None if oversize else proof,
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
         seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
     )
+
+
+def _is_gone(effect: Verify, ports: Ports) -> bool:
+    """Return whether the run's folder, which two scans did not find, is not there now either."""
+    return effect.may_be_gone and not ports.scanner.is_there(effect.run_path)
+
+
+def _verify_the_copy_alone(
+    effect: Verify, started_at: datetime, ports: Ports, control: Control
+) -> Verified | RunChanged:
+    """Hash every file of the manifest at the NAS, where nothing is left here to compare it with. Writes nothing anywhere.
+
+    To the comparison all local files are missing, so that it can never be taken for a proof of both sides.
+    """
+    ports.apartness.require_root()
+    look_there = look_unless_foreign(effect, ports)
+    manifest = _manifest_without_the_run(effect, ports)
+    listing = ports.transport.listing(effect.destination)
+    bytes_max = ports.transport.digest_bytes_max()
+    existing = [path for path in sorted(manifest) if path in listing]
+    oversize = tuple(p for p in existing if bytes_max is not None and listing[p].size_bytes > bytes_max)
+    there = _read_back(effect, sorted(set(existing) - set(oversize)), ports, control)
+    if effect.may_be_gone and not _is_gone(effect, ports):
+        return RunChanged(effect.turn, "the run folder, which was gone, is there again")
+    remote = {**there.digests, **{path: manifest[path] for path in oversize}}
+    comparison = compare(local={}, manifest=manifest, remote=remote, remote_listing=listing)
+    size_bytes = sum(listing[path].size_bytes for path in existing)
+    found = Verified(
+        turn=effect.turn,
+        comparison=comparison,
+        manifest_digest="",
+        fingerprint=effect.fingerprint,
+        files_total=len(manifest),
+        bytes_total=size_bytes,
+        skipped_oversize=oversize,
+        anchor=look_there.anchor_of(effect.job_id),
+        is_by_manifest=True,
+        local=LocalSide.MANIFEST,
+    )
+    if comparison.agreement is not Agreement.LOCAL_GONE:
+        return found
+    proof = _proof(
+        effect,
+        effect.manifest_digest,
+        there,
+        LocalSide.MANIFEST,
+        files=len(manifest),
+        size_bytes=size_bytes,
+        started_at=started_at,
+        ports=ports,
+    )
+    return replace(
+        found,
+        manifest_digest=effect.manifest_digest,
+        proof=None if oversize else proof,
+        seal_fault=_seal_fault(effect, None, look_there, ports),
+    )
+
+
+def _manifest_without_the_run(effect: Verify, ports: Ports) -> dict[str, str]:
+    """Return the manifest that was sealed: as it is kept here, else as the copy has it, if its digest says that it is the one.
+
+    Raises: ManifestLostError.
+    """
+    data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest) or manifest_there(effect, ports)
+    if data is None or manifest_digest(data) != effect.manifest_digest:
+        raise ManifestLostError(
+            "the manifest of this run is lost or was changed, in the state folder and on the NAS, and the run is gone here: "
+            "what the NAS has cannot be proven any more.",
+        )
+    return parse_manifest(data)
 
 
 def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
@@ -137,9 +220,9 @@ def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
         ports.manifests.forget_wrong(effect.job_id)
 
 
-def _seal_fault(effect: Verify, inventory: Inventory, look_there: DestinationLook, ports: Ports) -> str:
+def _seal_fault(effect: Verify, inventory: Inventory | None, look_there: DestinationLook, ports: Ports) -> str:
     """Return in words what is wrong with the copy's seal, asked for once its data are known to be right."""
-    folders = folders_to_list(effect.run_path, inventory, ports)
+    folders = None if inventory is None else folders_to_list(effect.run_path, inventory, ports)
     read = ports.transport.read_small
     found = SealFound(
         is_claimed=look_there.claim is not None,
@@ -153,9 +236,17 @@ def _seal_fault(effect: Verify, inventory: Inventory, look_there: DestinationLoo
 
 
 def _proof(
-    effect: Verify, inventory: Inventory, proven: str, there: ReadBack, started_at: datetime, ports: Ports
+    effect: Verify,
+    proven: str,
+    there: ReadBack,
+    local: LocalSide,
+    *,
+    files: int,
+    size_bytes: int,
+    started_at: datetime,
+    ports: Ports,
 ) -> Pass:
-    """Return what is kept of a comparison in which both sides were equal."""
+    """Return what is kept of a comparison in which both sides, or the NAS and the manifest, were equal."""
     uptime = ports.clock.uptime()
     return Pass(
         id=f"{effect.job_id}/{effect.turn}",
@@ -167,10 +258,11 @@ def _proof(
         marker_id=ports.marker_id() or "",
         spelling=ports.transport.describe(),
         manifest_sha256=proven,
-        files=inventory.files_total,
-        bytes=inventory.bytes_total,
+        files=files,
+        bytes=size_bytes,
         remote=there.how,
         past_cache=there.is_past_cache,
+        local=local,
     )
 
 

@@ -34,13 +34,13 @@ from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
 from exlab_watch_agent.core.incidents import Incident, IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.passes import Pass, Uptime, are_apart, is_apart_from
+from exlab_watch_agent.core.passes import LocalSide, Pass, Uptime, are_apart, is_apart_from
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED
+from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED, LOCAL_MISSING
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -53,7 +53,8 @@ _NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, Desti
 NAMES_KEPT_MAX = 20
 HAS_CHANGED = "the run changed since it counted as complete"
 _COPY_DIFFERS = frozenset({Agreement.REMOTE_DIFFERS, Agreement.BOTH_DIFFER})
-_COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT})
+_COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED})
+GONE_HERE = "the run folder is gone here: two scans did not find it"
 UNREADABLE_MAX = 2
 """So often in a row a copy that cannot be read as a whole is looked at, before it counts as damaged."""
 
@@ -125,13 +126,18 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
                 reason = event.reason or "another try was asked for"
                 return Judgement(Trigger.RETRIED, reason, record.cleared(), event.operator)
         case LocalChosen():
-            if state is RunState.CONFLICT:
+            if state is RunState.CONFLICT and not is_short(record):
                 reason = event.reason or "the local data win"
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, record.unsealed().cleared(), event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
         case RunVanished():
+            if state in CHART.sources(Trigger.AUDIT_STARTED) and record.is_sealed:
+                return Judgement(Trigger.AUDIT_STARTED, GONE_HERE, record.with_local_gone(now))
+            if state is RunState.QUEUED and record.is_sealed:
+                text = f"{GONE_HERE}, and what the NAS has was to be proven or repaired first"
+                return _conflict(record.with_local_gone(now), LastError(LOCAL_MISSING, text))
             if state is RunState.QUEUED:
                 error = LastError(FailureKind.LOCAL_FILE_VANISHED, "the run folder is gone: put it back, then retry")
                 return _after_failure(record, FailureKind.LOCAL_FILE_VANISHED, error, now=now, policy=policy)
@@ -172,6 +178,9 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
             return _start_over(record, HAS_CHANGED)
+        case RunState.CLEANED if event.files_total or record.gone_at is not None:
+            text = "there are data in the run folder again: they are compared with the copy before anything is written"
+            return Judgement(Trigger.DATA_FOUND, text, record.returned(now))
         case RunState.CONFLICT if awaits_holder(record) and event.destination in _NOT_HELD:
             return Judgement(Trigger.CLAIM_LAPSED, "no other agent holds the copy any more", record.cleared())
     return None
@@ -199,6 +208,8 @@ def _judge_queued(
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
         return Judgement(Trigger.COPY_ADOPTED, text, replace(adopting, attempts=0, mismatches=0))
+    if record.is_sealed and record.gone_at is not None:
+        return Judgement(Trigger.COPY_ADOPTED, "the run is back: it is compared with what was sealed", bound_for)
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
 
 
@@ -218,10 +229,20 @@ def awaits_holder(record: RunRecord) -> bool:
     )
 
 
+def is_short(record: RunRecord) -> bool:
+    """Whether a run rests because local files are missing: what is left of it must not be called the run."""
+    error = record.last_error
+    return record.state is RunState.CONFLICT and error is not None and error.kind == LOCAL_MISSING
+
+
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
     match record.state:
         case RunState.AWAITING_VERIFY:
             return _judge_first_verify(record, event, now=now, policy=policy)
+        case RunState.AUDITING if event.local is LocalSide.MANIFEST:
+            return _judge_gone(record, event, now=now, policy=policy)
+        case RunState.CLEANED if event.local is LocalSide.MANIFEST:
+            return _judge_only_copy(record, event, now=now, policy=policy)
         case RunState.AUDITING:
             return _judge_audit(record, event, now=now, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
@@ -241,6 +262,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
     if record.adopts and not record.is_sealed:
         return _judge_adoption(record, event, found, now=now, policy=policy)
     match event.comparison.agreement:
+        case Agreement.LOCAL_GONE if record.is_sealed:
+            return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
         case Agreement.LOCAL_GONE:
             error = LastError(FailureKind.LOCAL_FILE_VANISHED, found)
             left = event.fingerprint
@@ -251,6 +274,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
             return _change_of_a_push(record, found)
         case Agreement.REMOTE_DIFFERS:
             error = LastError(FailureKind.HASH_MISMATCH, found)
+            if record.is_sealed and record.gone_at is not None:  # what is back is whole, so that it may repair the copy
+                record = replace(record.with_incident(_damage(record, event, now=now)), gone_at=None)
             return _after_failure(record, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
         case Agreement.EQUAL:
             return _judge_equal(record, event, found, now=now, policy=policy)
@@ -302,10 +327,55 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         case Agreement.EQUAL:
             error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
             return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
-        case Agreement.LOCAL_DIFFERS | Agreement.LOCAL_GONE | Agreement.BOTH_DIFFER:
+        case Agreement.LOCAL_GONE:
+            return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
+        case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
             return _conflict(record, LastError(LOCAL_CHANGED, found), fingerprint=event.fingerprint)
         case _:
             assert_never(event.comparison.agreement)
+
+
+def _judge_gone(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
+    """The run's folder is gone here, and the copy was compared with the manifest.
+
+    `cleaned` says that the NAS has the only copy, so all of this must be true first: two scans of a root that is there and is ours
+    did not find the folder, nor one that may be it under another name; it was not there before and after the comparison; the
+    claim there is ours; every file of the manifest that the seal proved was read there and is equal. Nothing is removed by it.
+    """
+    if event.comparison.agreement is Agreement.LOCAL_GONE and event.proof is not None:
+        files = counted(event.files_total, "file")
+        text = f"{GONE_HERE}; the NAS has the only copy now, and {'it is' if event.files_total == 1 else 'all are'} right: {files}"
+        return Judgement(Trigger.LOCAL_GONE, text, _looked_at(record, event, event.proof, now=now, policy=policy))
+    if event.comparison.agreement is Agreement.LOCAL_GONE:
+        error = LastError(
+            "verify_skipped_oversize", f"{GONE_HERE}, and some files are too large to be proven by download"
+        )
+        return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
+    text = f"{GONE_HERE}, and the copy on the NAS is not what was sealed: {_words(event.comparison)}"
+    return _conflict(_noticed(record, event, now=now), LastError(LOCAL_MISSING, text))
+
+
+def _judge_only_copy(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
+    """The only copy was looked at again: a difference stays visible, for there is nothing here to heal it from."""
+    if event.comparison.agreement is Agreement.LOCAL_GONE and event.proof is not None:
+        looked_at = _looked_at(record, event, event.proof, now=now, policy=policy)
+        return Judgement(Trigger.AUDITED, "every SHA-256 on the NAS is that of the manifest", looked_at)
+    if event.comparison.agreement is Agreement.LOCAL_GONE:
+        error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
+        return Judgement(Trigger.AUDITED, error.message, record.with_error(error))
+    text = f"the only copy is not what was sealed: {_words(event.comparison)}"
+    lost = _noticed(record, event, now=now).with_error(LastError(FailureKind.HASH_MISMATCH, text)).with_passes_void()
+    return Judgement(Trigger.AUDITED, text, lost)
+
+
+def _looked_at(record: RunRecord, event: Verified, proof: Pass, *, now: datetime, policy: Policy) -> RunRecord:
+    """Return the record after a copy without its original was found to be what the manifest says."""
+    one_more = _is_one_more(record, proof, policy=policy)
+    after = record.with_pass(proof, is_one_more=one_more).cleared()
+    if not event.seal_fault:
+        return after.healed(at=now)
+    kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(record)
+    return after.with_incident(incident_of(kind, found_by=found_by, found_at=now, what=event.seal_fault))
 
 
 def _seal_missed(proven: RunRecord, event: Verified, *, now: datetime) -> Judgement:
@@ -349,7 +419,7 @@ def _start_over(record: RunRecord, reason: str) -> Judgement:
 
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:
     if record.state is RunState.AUDITING:
-        return Judgement(Trigger.AUDIT_INTERRUPTED, message, record)
+        return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))
     return _change_of_a_push(record, message) if record.state in CHART.on_a_push else None
 
 
@@ -367,14 +437,24 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
     match record.state:
         case RunState.AUDITING if event.is_copy_unreadable:
             if record.attempts + 1 >= UNREADABLE_MAX:
-                kind, found_by = IncidentKind.COPY_UNREADABLE, _found_by(record)
-                unreadable = incident_of(kind, found_by=found_by, found_at=now, what=event.message)
-                return _damaged(record.with_incident(unreadable), error)
+                found = _unreadable(record, event, now=now)
+                if record.gone_at is not None:  # there is nothing to heal it from
+                    return _conflict(found, LastError(LOCAL_MISSING, f"{GONE_HERE}, and {event.message}"))
+                return _damaged(found, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
         case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
             return _conflict(record, LastError(event.conflict, event.message))
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.with_error(error))
+        case RunState.CLEANED if event.is_copy_unreadable:
+            failed = record.failed(error).with_passes_void()
+            if failed.attempts >= UNREADABLE_MAX:
+                failed = _unreadable(failed, event, now=now)
+            return Judgement(Trigger.AUDITED, event.message, failed)
+        case RunState.CLEANED if event.conflict:
+            kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(record)
+            claimed = incident_of(kind, found_by=found_by, found_at=now, what=event.message)
+            return Judgement(Trigger.AUDITED, event.message, record.with_error(error).with_incident(claimed))
         case RunState.SEALING:
             failed = record.with_error(error) if event.is_destination_away else record.failed(error)
             wait_s = policy.retry_schedule_s[min(max(failed.attempts, 1), len(policy.retry_schedule_s)) - 1]
@@ -385,6 +465,11 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             left = event.fingerprint
             return _after_failure(record, event.kind, error, now=now, policy=policy, fingerprint=left)
     return None
+
+
+def _unreadable(record: RunRecord, event: EffectFailed, *, now: datetime) -> RunRecord:
+    kind, found_by = IncidentKind.COPY_UNREADABLE, _found_by(record)
+    return record.with_incident(incident_of(kind, found_by=found_by, found_at=now, what=event.message))
 
 
 def _after_failure(
@@ -422,10 +507,11 @@ def _proven(record: RunRecord, event: Verified, *, policy: Policy) -> RunRecord:
     """Return the record after both sides were found equal. It counts as another pass when it is apart from the last one."""
     assert event.proof is not None, "both sides are equal, and nothing was left out"
     data = record.with_data(event.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
-    is_one_more = (
-        record.verify_passes == 0 or policy.cleanup.age_min_s == 0 or _is_apart_from_the_last(record, event.proof)
-    )
-    return data.with_pass(event.proof, is_one_more=is_one_more).cleared()
+    return data.with_pass(event.proof, is_one_more=_is_one_more(record, event.proof, policy=policy)).cleared()
+
+
+def _is_one_more(record: RunRecord, proof: Pass, *, policy: Policy) -> bool:
+    return record.verify_passes == 0 or policy.cleanup.age_min_s == 0 or _is_apart_from_the_last(record, proof)
 
 
 def _is_apart_from_the_last(record: RunRecord, proof: Pass) -> bool:
@@ -470,7 +556,9 @@ def entry_effects(
     is_sealed_now = before is not None and before.state is RunState.SEALING and record.state is RunState.VERIFIED
     is_seal_undone = before is not None and before.state is RunState.SEALING and record.state is not RunState.SEALING
     has_new_status = before is not None and record.sync_status != before.sync_status
-    if ((has_new_status or is_seal_undone) and not is_sealed_now) or (
+    is_seen = isinstance(event, Inspected) or (isinstance(event, Verified) and event.local is LocalSide.READ)
+    is_nothing_there = record.gone_at is not None and not is_seen
+    if ((has_new_status or is_seal_undone) and not is_sealed_now and not is_nothing_there) or (
         isinstance(event, Inspected) and event.creation.sync_status != record.sync_status
     ):
         effects.append(write_status(record))
@@ -480,7 +568,7 @@ def entry_effects(
 
 def resting_effects(record: RunRecord, event: Event) -> tuple[RunEffect, ...]:
     """Return what an event that moved nothing still asks for: a status that differs, a conflict looked at again."""
-    if isinstance(event, AuditDue) and record.state is RunState.CONFLICT and record.is_sealed:
+    if isinstance(event, AuditDue) and record.state in (RunState.CONFLICT, RunState.CLEANED) and record.is_sealed:
         return (verify_effect(record),)
     if not isinstance(event, Inspected) or record.is_working or event.creation.sync_status == record.sync_status:
         return ()
@@ -510,9 +598,11 @@ def verify_effect(record: RunRecord) -> Verify:
         record.fingerprint,
         manifest_digest=record.manifest_digest if record.is_sealed else "",
         claim=claim_of(record),
-        is_audit=record.state is RunState.AUDITING,
+        is_audit=record.state in (RunState.AUDITING, RunState.CLEANED),
         adopts=record.adopts,
         adopts_from=record.adopts_from,
+        local=LocalSide.MANIFEST if record.state is RunState.CLEANED else LocalSide.READ,
+        may_be_gone=record.gone_at is not None and record.state is RunState.AUDITING,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import FileSignature
+from exlab_watch_agent.core.passes import LocalSide
 from exlab_watch_agent.core.reconcile import Known
 
 # --- the work of a run's working states ---------------------------------------------------------------------------------
@@ -56,7 +57,8 @@ class Verify(Subject):
     """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet.
 
     `is_audit`: it is one more pass over a sealed run. `adopts`: the manifest of a sealed copy of another agent that is to be
-    taken over, else empty.
+    taken over, else empty. `local`: what there is to compare the destination with; after the removal of the local data the
+    manifest alone. `may_be_gone`: two scans did not find the run's folder, so that where it is gone the manifest will do.
     """
 
     manifest_digest: str
@@ -64,6 +66,8 @@ class Verify(Subject):
     is_audit: bool = False
     adopts: str = ""
     adopts_from: str = ""
+    local: LocalSide = LocalSide.READ
+    may_be_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreati
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.manifest import Comparison
-from exlab_watch_agent.core.passes import Pass
+from exlab_watch_agent.core.passes import LocalSide, Pass
 from exlab_watch_agent.core.reconcile import Differences
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
@@ -81,7 +81,8 @@ class Verified:
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
     the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
     as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `proof`: what is kept of it where both
-    sides are equal and nothing was left out, else None.
+    sides are equal and nothing was left out, else None. `local`: what the destination was compared with; where that was the
+    manifest alone, all local files count as missing, so that nobody takes it for a proof of both sides.
     """
 
     turn: int
@@ -97,6 +98,7 @@ class Verified:
     anchor: TrailPosition | None = None
     proof: Pass | None = None
     is_by_manifest: bool = False
+    local: LocalSide = LocalSide.READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ class AuditDue:
 
 @dataclass(frozen=True, slots=True)
 class RunVanished:
-    """The run folder is gone while its root is there and was listed whole."""
+    """The run folder is gone: two scans say so, of a root that is there, is ours and was listed whole, and no folder that is new
+    or cannot be read may be this one under another name."""
 
 
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed

@@ -9,7 +9,7 @@ from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.incidents import Incident, all_healed, with_incident
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.machine import advance
-from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, Pass
+from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, LocalSide, Pass
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 
@@ -50,7 +50,8 @@ class RunRecord:
     that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start. `adopts`: the manifest of
     another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
     it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
-    of what was proven wrong with its copy, the oldest first, healed or not.
+    of what was proven wrong with its copy, the oldest first, healed or not. `gone_at`: when two scans had said that the folder of
+    this sealed run is gone, as long as nothing was proven of it here since; None: it is there, as far as is known.
     """
 
     job_id: str
@@ -86,6 +87,7 @@ class RunRecord:
     adopts: str = ""
     adopts_from: str = ""
     incidents: tuple[Incident, ...] = ()
+    gone_at: datetime | None = None
 
     @property
     def is_sealed(self) -> bool:
@@ -150,6 +152,7 @@ class RunRecord:
             verified_uptime_s=proof.monotonic_s,
             manifest_digest=proof.manifest_sha256,
             passes=(*self.passes, proof)[-PASSES_KEPT_MAX:],
+            gone_at=None if proof.local is LocalSide.READ else self.gone_at,
         )
 
     def adopted(self, manifest_digest: str, *, at: datetime) -> RunRecord:
@@ -158,6 +161,13 @@ class RunRecord:
 
     def with_passes_void(self) -> RunRecord:
         return replace(self, verify_passes=0, passes=())
+
+    def with_local_gone(self, at: datetime) -> RunRecord:
+        return replace(self, gone_at=at)
+
+    def returned(self, at: datetime) -> RunRecord:
+        """Return the record of a removed run of which there are data again: whatever they are, they are proven anew."""
+        return replace(self.afresh(), gone_at=self.gone_at or at).with_passes_void()
 
     def with_incident(self, found: Incident) -> RunRecord:
         return replace(self, incidents=with_incident(self.incidents, found))

@@ -40,7 +40,9 @@ class Lane:
     pushed, and audited, in this order. `known`: run path → signature of the `creation.json` that was last read, None when
     none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
     completeness signal; only a scan or an event for that run checks it again. `backlog`: paths to look at when there is
-    time. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note.
+    time. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note. `gone`: paths of known runs
+    that the last scan did not find; `vanished`: those of sealed ones of which two in a row say so, and that are in no other place
+    as far as can be told; `asks_twice`: the second scan is still to come.
     """
 
     ports: Ports
@@ -60,6 +62,8 @@ class Lane:
     unsignalled: set[str] = field(default_factory=set)
     backlog: OrderedDict[str, None] = field(default_factory=OrderedDict)
     gone: frozenset[str] = frozenset()
+    vanished: frozenset[str] = frozenset()
+    asks_twice: bool = False
     orphans: tuple[RunPlace, ...] = ()
     runs_seen: int = 0
     last_scan_at: datetime | None = None

@@ -308,7 +308,7 @@ class Engine:
         if not self._errands.is_idle(but_for=self._need_not_be_waited_for):
             return False
         for lane in self.lanes.values():
-            if lane.is_ours and lane.backlog:
+            if lane.is_ours and (lane.backlog or (self._is_working and lane.asks_twice)):
                 return False
             if self._is_working and lane.is_ours and lane.away is None and (lane.queue or lane.audits):
                 return False

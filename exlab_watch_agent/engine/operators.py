@@ -20,7 +20,7 @@ from exlab_watch_agent.core.commands import (
     Sync,
     VerifyNow,
 )
-from exlab_watch_agent.core.decide import verify_effect
+from exlab_watch_agent.core.decide import is_short, verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested
 from exlab_watch_agent.core.facts import OperatorCommand
@@ -189,9 +189,10 @@ class Operators:
         return f"the run is {record.state}"
 
     def _verify(self, record: RunRecord, command: VerifyNow) -> str:
-        if record.state is RunState.CONFLICT and record.is_sealed:
+        if record.state in (RunState.CONFLICT, RunState.CLEANED) and record.is_sealed:
             self._bench.commit.then(verify_effect(record))
-            return "both sides are compared again"
+            is_only_copy = record.state is RunState.CLEANED
+            return "the copy is compared with the manifest" if is_only_copy else "both sides are compared again"
         if record.state not in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
             raise AgentError(f"The run is {record.state}: there is no sealed copy to verify yet.")
         self._runs.decide(record.job_id, AuditDue(str(command.operator), command.reason or "an operator asked for it"))
@@ -200,6 +201,11 @@ class Operators:
     def _resolve(self, record: RunRecord, command: Resolve) -> str:
         if record.state is not RunState.CONFLICT:
             raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
+        if is_short(record):
+            raise AgentError(
+                "Local files are missing, so that what is left here cannot win: put them back from the copy on the NAS, then "
+                "give `exlab-watch-agent verify RUN`."
+            )
         is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
         self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))
         if is_others:

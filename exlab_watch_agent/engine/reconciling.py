@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import PurePath
 
 from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.effects import Scan
 from exlab_watch_agent.core.events import RunVanished, ScanFailed, Scanned
 from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.reconcile import Known
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.keys import key_of, work_key
@@ -25,7 +27,7 @@ from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended
 from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.timers import TimerKind
-from exlab_watch_agent.statechart import CHART, RunState
+from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +129,7 @@ class Reconciling:
         # A run that is gone from its place may be the one that is new in another: that is to be known first.
         may_have_moved = any(self._bench.commit.record_at(path) is None for path in changed)
         was_gone, lane.gone = lane.gone, frozenset(result.gone)
+        lane.vanished, lane.asks_twice = frozenset(), False
         for path in result.gone:
             lane.backlog.pop(path, None)
             lane.unsignalled.discard(path)
@@ -152,7 +155,12 @@ class Reconciling:
         that cannot be read may be that place for ever, so only the first scan asks for another one soon.
         """
         record = self._bench.commit.record_at(path)  # none where it was moved in this very pass
-        if record is None or record.state not in CHART.gone_when_missing or not self._looks.is_mine(record):
+        if record is None or not self._looks.is_mine(record):
+            return
+        if record.state in CHART.sources(Trigger.AUDIT_STARTED):
+            self._on_sealed_gone(lane, record, is_first=is_first, may_have_moved=may_have_moved)
+            return
+        if record.state not in CHART.gone_when_missing:
             return
         self._runs.say_gone(record, gone(record.run_path))
         if record.state is not RunState.QUEUED or self._bench.errands.is_admitting(record.job_id):
@@ -162,3 +170,24 @@ class Reconciling:
             self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
         elif not may_have_moved:
             self._runs.decide(record.job_id, RunVanished())
+
+    def _on_sealed_gone(self, lane: Lane, record: RunRecord, *, is_first: bool, may_have_moved: bool) -> None:
+        """Have the copy of a sealed run hashed once two scans say that the run is gone, when it is its turn.
+
+        A folder of the same name that is no usable run may be this one, on its way to another place or damaged.
+        """
+        if is_first:
+            lane.asks_twice = self._is_working(lane)
+            due_s = self._bench.in_s(self._bench.pace.second_scan_s)
+            self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
+            return
+        leaf = PurePath(record.run_path).name
+        unusable = (*lane.rejected, *(orphan.run_path for orphan in lane.orphans), *self._runs.views.now.folders)
+        if may_have_moved or any(PurePath(path).name == leaf for path in unusable):
+            return
+        lane.vanished |= {record.run_path}
+        lane.audits.setdefault(record.job_id)
+
+    @staticmethod
+    def _is_working(lane: Lane) -> bool:
+        return lane.is_working and lane.away is None

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from exlab_watch_agent.core.decide import awaits_holder, claim_of
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Admit
-from exlab_watch_agent.core.events import AuditDue, Inspection, Unseen, UnseenCode
+from exlab_watch_agent.core.events import AuditDue, Inspection, RunVanished, Unseen, UnseenCode
 from exlab_watch_agent.core.link import must_ask_fully
 from exlab_watch_agent.core.queueing import lanes_to_start
 from exlab_watch_agent.core.record import RunRecord
@@ -135,8 +135,12 @@ class Turns:
         if record.verified_at is None:
             return
         interval_s = self._bench.policy.audit_interval_s
-        due = record.verified_at + timedelta(seconds=interval_s)
-        wait_s = 0.0 if record.verify_passes == 0 else remaining_wait_s(due_at=due, wait_s=interval_s, now=now)
+        is_only_copy = record.state is RunState.CLEANED
+        looked_at = max(record.verified_at, record.entered_at) if is_only_copy else record.verified_at
+        due = looked_at + timedelta(seconds=interval_s)
+        # What is wrong with an only copy is on record, and not righter for being looked at again at once.
+        is_due = record.verify_passes == 0 and not is_only_copy
+        wait_s = 0.0 if is_due else remaining_wait_s(due_at=due, wait_s=interval_s, now=now)
         self.audit_in(record.job_id, wait_s)
 
     def audit_in(self, job_id: str, wait_s: float) -> None:
@@ -168,7 +172,7 @@ class Turns:
         record = self._bench.commit.record(job_id)
         if record is None or record.state not in CHART.auditable:
             return
-        after = self._runs.decide(job_id, AuditDue())
+        after = self._runs.decide(job_id, RunVanished() if record.run_path in lane.vanished else AuditDue())
         if after is None or after.state is not RunState.AUDITING:
             # a conflict stays where it is: look again later whether the difference is gone
             self.audit_in(job_id, self._bench.policy.audit_interval_s)

@@ -20,7 +20,7 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
 from exlab_watch_agent.core.manifest import Agreement, format_manifest, manifest_digest
-from exlab_watch_agent.core.passes import PASSES_APART_S
+from exlab_watch_agent.core.passes import PASSES_APART_S, LocalSide
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.ports import Entry
@@ -31,7 +31,7 @@ from tests.sim.world import Nas, SimRun, Violation, World, status_in
 EFFECT_STATES = {
     Push: {RunState.RUNNING},
     Precheck: {RunState.PRECHECKING},
-    Verify: {RunState.AWAITING_VERIFY, RunState.AUDITING, RunState.CONFLICT},
+    Verify: {RunState.AWAITING_VERIFY, RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED},
     Seal: {RunState.SEALING},
 }
 HAVE_A_COPY = frozenset(
@@ -53,7 +53,18 @@ def counts_as_attempt(outcome: Outcome) -> bool:
 def _is_difference(outcome: Outcome | None) -> bool:
     """Whether a comparison found both sides other than proven."""
     return isinstance(outcome, CopyWrong) or (
-        isinstance(outcome, Verified) and outcome.comparison.agreement is not Agreement.EQUAL
+        isinstance(outcome, Verified)
+        and outcome.comparison.agreement is not Agreement.EQUAL
+        and not _is_copy_right(outcome)
+    )
+
+
+def _is_copy_right(outcome: Outcome | None) -> bool:
+    """Whether a comparison without a local side found at the destination all that the manifest names."""
+    return (
+        isinstance(outcome, Verified)
+        and outcome.local is LocalSide.MANIFEST
+        and outcome.comparison.agreement is Agreement.LOCAL_GONE
     )
 
 
@@ -62,7 +73,8 @@ class Window:
     """One effect while it is carried out.
 
     `seen`: the manifest digests of the local data at any moment of it (of a seal: since the NAS copy was told its
-    status); `equal`: those while both sides were the same. `fingerprints`: the local ones at any moment of it.
+    status); `equal`: those while both sides were the same. `fingerprints`: the local ones at any moment of it. `was_gone`: at some
+    moment of it the run's folder was not there, and `was_copy_right`: the copy was what had been sealed.
     """
 
     effect: Work
@@ -72,6 +84,8 @@ class Window:
     fingerprints: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
     equal: set[str] = field(default_factory=set)
+    was_gone: bool = False
+    was_copy_right: bool = False
 
 
 class Oracle:
@@ -97,6 +111,10 @@ class Oracle:
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+
+    def sealed_files(self, job_id: str) -> dict[str, bytes]:
+        """Return path → content of what was sealed last, as far as the data were still that at the end of the seal."""
+        return self._sealed_files.get(job_id, {})
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
@@ -139,6 +157,10 @@ class Oracle:
         if window.nas.state == "up":
             window.was_always_away = False
         run = self._world.runs.get(window.effect.run_path)
+        window.was_gone |= run is None
+        sealed = self._sealed_files.get(window.effect.job_id, {})
+        real = window.nas.below(window.effect.destination)
+        window.was_copy_right |= all(path in real and real[path].data == data for path, data in sealed.items())
         if run is not None:
             window.fingerprints.add(run.inventory().fingerprint)
         if not isinstance(window.effect, Verify | Seal) or run is None or not run.files:
@@ -167,12 +189,23 @@ class Oracle:
                 raise Violation(f"{effect} found both sides equal, and at no moment they were")
             self._proven.setdefault(job_id, set()).add(outcome.manifest_digest)
             self._equal_since_s[job_id] = window.began_s
+        elif _is_copy_right(outcome):
+            self._check_only_copy(window)
+            self._equal_since_s[job_id] = window.began_s
         elif is_away and isinstance(outcome, Verified | CopyWrong):
             raise Violation(f"what a NAS that is away does not show was believed to be damage: {outcome}")
         elif is_away and counts_as_attempt(outcome):
             raise Violation(f"the NAS is away, and that counts as an attempt: {outcome}")
         if isinstance(outcome, Sealed):
             self._check_seal(window)
+
+    def _check_only_copy(self, window: Window) -> None:
+        """What is called the only copy is one, and is what was sealed."""
+        assert isinstance(window.effect, Verify)
+        if window.effect.manifest_digest != self._sealed.get(window.effect.job_id) or not window.was_copy_right:
+            raise Violation(f"{window.effect} found the copy right, and at no moment it was")
+        if window.effect.local is LocalSide.READ and not window.was_gone:
+            raise Violation(f"{window.effect} took the run for gone, and it was there all the time")
 
     def _check_fingerprint(self, window: Window, outcome: Outcome) -> None:
         """Success is about the data that were judged complete, not about whatever stands there now."""
@@ -310,6 +343,8 @@ class Oracle:
             raise Violation("proven, and no comparison found that")
         if move.trigger == Trigger.SEALED and self._sealed.get(after.job_id) != after.manifest_digest:
             raise Violation("verified, and the NAS was sealed with another manifest")
+        if move.trigger == Trigger.LOCAL_GONE and after.identity.created_by not in self._world.taken_from:
+            raise Violation(f"{after.run_path} counts as removed, and nobody removed it")
         self._check_passes(Trigger(move.trigger), after, outcome)
         self._check_start(Trigger(move.trigger), before, after)
         if move.trigger == Trigger.GAVE_UP and after.last_error is not None:
@@ -321,7 +356,8 @@ class Oracle:
     def _check_passes(self, trigger: Trigger, after: RunRecord, outcome: Outcome | None) -> None:
         """A pass is an equal comparison a minute after the last one; whatever was found different makes an end of all."""
         passes, at_s = self._passes.get(after.job_id, (0, 0.0))
-        if trigger in (Trigger.PROVEN, Trigger.DIFFERENCE_GONE, Trigger.SEAL_MISSED):
+        is_of_copy = trigger in (Trigger.LOCAL_GONE, Trigger.AUDITED) and _is_copy_right(outcome)
+        if trigger in (Trigger.PROVEN, Trigger.DIFFERENCE_GONE, Trigger.SEAL_MISSED) or is_of_copy:
             passes += passes == 0 or self._world.clock.mono_s - at_s >= PASSES_APART_S
             at_s = self._equal_since_s[after.job_id]
         elif trigger is Trigger.CONFLICT_FOUND or _is_difference(outcome):

@@ -24,7 +24,7 @@ from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.commands import command_of
-from exlab_watch_agent.core.decide import Step, decide
+from exlab_watch_agent.core.decide import Step, decide, is_short
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Admit, Effect, Inspect, Precheck, Push, Seal, Verify, Work
 from exlab_watch_agent.core.events import Event, Outcome, Result
@@ -419,12 +419,25 @@ class Simulation:
             self.start()
         self._log("CALM")
         self.run_for(20 * HOUR_S)
+        self._put_missing_files_back()
         for command in ("resolve", "retry", "resolve"):  # a sealed run that failed may have changed meanwhile
             for record in sorted(self.oracle.acknowledged.values(), key=lambda r: r.job_id):
                 if (record.state, command) in ((RunState.CONFLICT, "resolve"), (RunState.FAILED, "retry")):
                     self._operate({"command": command, "job_id": record.job_id, "operator": "asmith"})
             self.run_for(14 * HOUR_S)
         self.check_end()
+
+    def _put_missing_files_back(self) -> None:
+        """An operator does what `show` says of files that are missing after the seal, and has both sides compared."""
+        for record in sorted(self.oracle.acknowledged.values(), key=lambda r: r.job_id):
+            run = self.world.runs.get(record.run_path)
+            if run is None or not is_short(record):
+                continue
+            for name, data in self.oracle.sealed_files(record.job_id).items():
+                if name not in run.files:
+                    self.world.put(run, name, data)
+            self._operate({"command": "verify", "job_id": record.job_id, "operator": "asmith"})
+        self.run_for(14 * HOUR_S)
 
     def run_for(self, seconds: float, *, hold: str = "") -> None:
         """Let the agent work undisturbed for so long, from timer to timer. `hold`: calls of this name do not come on."""
