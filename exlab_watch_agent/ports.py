@@ -365,12 +365,17 @@ class Transport(Protocol):
     ) -> None:
         """Copy these small agent-kept files (the cache folder) over what is there, each atomically and durably.
 
+        Of what others wrote there a copy is kept first (`core.seal.says_more`).
         `instead`: path of one of them → the bytes to place in the stead of what the local file holds.
         """
         ...
 
     def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
         """Return the bytes of one file as the NAS has them now; None when it is not there."""
+        ...
+
+    def is_any_there(self, paths: Sequence[str]) -> bool:
+        """Return whether there is a file under any of these paths below the root. One that is kept private counts as absent."""
         ...
 
     def write_small(self, path: str, data: bytes) -> None:

@@ -653,6 +653,28 @@ class TransportContract:
         assert tree(there) == {**old, **new}
         assert transport.listing(RUN).keys() == {"data.bin"}
 
+    def test_what_others_wrote_into_the_cache_folder_is_kept_before_it_is_replaced(
+        self, run: Path, root: Path, there: Path, transport: Transport
+    ) -> None:
+        curator = {
+            ".exlab-wizard/fields.json": b"a curator's",
+            ".exlab-wizard/deep/x": b"x\0\n",
+            ".exlab-wizard/same": b"s",
+        }
+        logs = {".exlab-wizard/wizard.a.log": b"one\n", ".exlab-wizard/wizard.b.log": b"another\n"}
+        own = {".exlab-wizard/creation.json": b"old", ".exlab-wizard/checksums.sha256": b"old"}
+        fill(there, curator | logs | own)
+        new = dict.fromkeys(curator | own, b"new") | dict.fromkeys(logs, b"one\ntwo\n") | {".exlab-wizard/same": b"s"}
+        fill(run, new)
+        cache = DiskRunTree().cache_files(str(run))
+        for _ in range(2):
+            self.replace(transport, run, cache, {})
+            assert tree(there) == new
+            kept = tree(root / ".exlab-superseded" / RUN)
+            assert {path.partition("/")[2]: data for path, data in kept.items()} == {
+                "fields.json": b"a curator's", "x": b"x\0\n", "wizard.b.log": b"another\n"
+            }  # fmt: skip
+
     def replace(self, transport: Transport, run: Path, files: tuple[FileEntry, ...], instead: dict[str, bytes]) -> None:
         """Replace, as often as an engine would, where a server may not show at once what it has taken in."""
         transport.replace(str(run), files, RUN, control=FREE, instead=instead)
@@ -691,6 +713,14 @@ class TransportContract:
         assert transport.read_small(RUN, "empty", limit_bytes=3) == b""
         assert transport.read_small(RUN, "none", limit_bytes=3) is None
         assert transport.read_small(RUN, "no/ne", limit_bytes=3) is None
+
+    def test_one_of_several_files_is_found(self, there: Path, transport: Transport) -> None:
+        fill(there, {"sub/a.txt": b"", "b.txt": b"b"})
+        absent = [f"{RUN}/c.txt", f"{RUN}/no/ne.txt", "not/here"]
+        assert not transport.is_any_there(absent)
+        for name in ("sub/a.txt", "b.txt"):
+            assert transport.is_any_there([*absent, f"{RUN}/{name}"])
+            assert transport.is_any_there([f"{RUN}/{name}", *absent])
 
     def test_small_files_are_written_whole_and_again(self, root: Path, transport: Transport) -> None:
         for text in (b"first, longer", b"second", b""):
