@@ -27,6 +27,7 @@ from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
 from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
+from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.operators import AT_HOME, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError
@@ -48,6 +49,7 @@ def status(site: Site) -> dict[str, Any]:
         version=__version__,
         paused=site.paused,
         hold=site.hold,
+        read_again=coverage(site.records.values(), policy=site.policy, now=site.now()),
     )
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.text import age, counted, printable
 from exlab_watch_agent.report.problems import Problem, problems_of_state, why_lane_waits, why_root_waits
 from exlab_watch_agent.report.snapshot import LaneView, ObserverView, RootHealth, Snapshot
@@ -14,6 +15,7 @@ from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
     RunInFull,
     counts,
+    coverage_text,
     history_json,
     human_bytes,
     proofs_past_cache,
@@ -57,6 +59,9 @@ def print_status(site: Site) -> None:
         say(_observed(snapshot.observer))
     runs = sorted(site.records.values(), key=lambda record: record.run_path)
     say(", ".join(f"{count} {state}" for state, count in counts(runs).items()) or "no runs are known")
+    read_again = coverage(runs, policy=site.policy, now=at.now)
+    if text := coverage_text(read_again, days=site.policy.reread_s / 86_400):
+        say(text)
     for record in runs:
         say(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record, snapshot)})")
         if record.state.value not in ("verified", "cleaned"):

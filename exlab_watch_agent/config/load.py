@@ -55,6 +55,7 @@ class Settings:
             settle_s=self.agent.settle_seconds,
             rescan_s=self.agent.rescan_minutes * 60,
             audit_interval_s=self.agent.audit_interval_hours * 3600,
+            reread_s=self.agent.reread_days * 24 * 3600,
             stale_s=self.agent.stale_hours * 3600,
             stall_s=self.agent.stall_seconds,
             pushes_max=self.agent.max_parallel_runs,

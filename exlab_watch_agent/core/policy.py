@@ -86,6 +86,7 @@ class Policy:
     settle_s: float = 30
     rescan_s: float = 15 * 60
     audit_interval_s: float = 24 * 3600
+    reread_s: float = 90 * 24 * 3600
     stale_s: float = 24 * 3600
     stall_s: float = 300
     pushes_max: int = 2

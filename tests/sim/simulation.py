@@ -129,6 +129,7 @@ class Simulation:
             ),
             rescan_s=HOUR_S,
             audit_interval_s=6 * HOUR_S,
+            reread_s=12 * HOUR_S,
             layout=layout or self.random.choice(list(Layout)),
             pushes_max=self.random.choice((1, 2)),
         )
