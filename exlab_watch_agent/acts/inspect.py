@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from exlab_watch_agent.acts.copy import holder_is_at_work
+from exlab_watch_agent.acts.copy import holder_at_work
 from exlab_watch_agent.acts.probe import ask_destination
 from exlab_watch_agent.core.claim import DestinationStanding, standing
 from exlab_watch_agent.core.completeness import judge as judge_completeness
@@ -120,7 +120,8 @@ def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Insp
         found = ports.transport.look(effect.destination)
         where = standing(found, ports.agent.signed(effect.claim))
         is_held = where is DestinationStanding.CLAIMED_BY_OTHER_AGENT
-        if is_held and found.sealed_as and not holder_is_at_work(found, ports):
+        at_work = holder_at_work(found, ports) if is_held and found.sealed_as else None
+        if at_work is not None and not at_work.is_so:
             where = DestinationStanding.ADOPTABLE
     except TransportError:  # the push asks again, and meets the same error in its own words
         return replace(inspected, destination=DestinationStanding.UNASKED, destination_path=effect.destination)
@@ -132,4 +133,5 @@ def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Insp
         anchor=found.anchor_of(effect.claim.job_id),
         claimed_manifest=found.sealed_as,
         claimed_job="" if found.claim is None else found.claim.job_id,
+        sign_fault="" if at_work is None else at_work.fault,
     )

@@ -16,7 +16,8 @@ class Pace:
 
     `live_every_s`: how often at most the live view is written. `supervise_every_s`: how often the watching is looked after.
     `inbox_every_s`: how often operators' requests are looked for that made no event. `heartbeat_every_s`,
-    `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers.
+    `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers; `nas_heartbeat_again_s`:
+    how soon again where it could not be left.
     """
 
     engine: engine.Pace = engine.PACE
@@ -27,7 +28,8 @@ class Pace:
     supervise_every_s: float = 1.0
     inbox_every_s: float = 1.0
     heartbeat_every_s: float = 30.0
-    nas_heartbeat_every_s: float = 3600.0
+    nas_heartbeat_every_s: float = 900.0
+    nas_heartbeat_again_s: float = 60.0
 
 
 PACE = Pace()

@@ -143,11 +143,13 @@ _WAY_OUT = (
 )
 
 
-def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool) -> Conflict | None:
+def conflict_at(
+    where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool, sign_fault: str = ""
+) -> Conflict | None:
     """Return why nothing may be pushed to `destination`; None when it may.
 
     `holder`: who claims it, in words. `is_sealed`: our own record says that we sealed this run, so that a proven copy
-    whose claim was lost is ours.
+    whose claim was lost is ours. `sign_fault`: why the holder's sign of life may be none.
     """
     of_whom = f" ({holder})" if holder else ""
     match where:
@@ -173,4 +175,6 @@ def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is
             )
             return Conflict(where, text)
     text = f"{destination} holds a sealed copy of this run that this agent did not make{of_whom}: {_WAY_OUT}"
+    if sign_fault:
+        text = f"{text} But {sign_fault}."
     return Conflict(DestinationStanding.CLAIMED_BY_OTHER_AGENT, text)

@@ -200,7 +200,9 @@ def _judge_queued(
     where = event.destination
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
-    conflict = conflict_at(where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
+    conflict = conflict_at(
+        where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed, sign_fault=event.sign_fault
+    )
     if conflict is not None:
         return _conflict(record, LastError(conflict.kind, conflict.message))
     bound_for = replace(record, destination=event.destination_path).without_wait()

@@ -14,6 +14,7 @@ from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.passes import LocalSide
 from exlab_watch_agent.core.reconcile import Known
+from exlab_watch_agent.core.rollback import TrailPosition
 
 # --- the work of a run's working states ---------------------------------------------------------------------------------
 
@@ -212,11 +213,17 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class PlaceHeartbeat:
-    """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by."""
+    """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by.
+
+    `position`: the last line of the trail that it tells, and `told_to` up to which line an older sign that says otherwise has been
+    told; one that was not is left there.
+    """
 
     equipment_id: str
     host: str
     data: bytes
+    position: TrailPosition | None = None
+    told_to: int = 0
 
 
 Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | PlaceHeartbeat

@@ -30,7 +30,7 @@ class Inspected:
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
     in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
     line of our trail it was sealed. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was
-    looked at.
+    looked at. `sign_fault`: why the sign of life of the agent that holds the copy may be none, in a sentence, else empty.
     """
 
     creation: Creation
@@ -46,6 +46,7 @@ class Inspected:
     anchor: TrailPosition | None = None
     claimed_manifest: str = ""
     claimed_job: str = ""
+    sign_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +298,13 @@ class StatusUnwritten:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatPlaced:
-    """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`."""
+    """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`.
+
+    `anchor`: the line of our trail that the one before told, None where there was none of ours.
+    """
 
     problem: str = ""
+    anchor: TrailPosition | None = None
 
 
 Result = (

@@ -50,6 +50,7 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.rollback import LEFT_AT
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
 from exlab_watch_agent.engine.destinations import ANOTHER_ROOT, Destinations
@@ -146,8 +147,12 @@ class Dispatch:
             case WriteStatus() as effect, (StatusWritten() | StatusUnwritten()) as written:
                 self._on_status(effect, written)
             case PlaceHeartbeat() as effect, Unreached() as unreached:
+                self._bench.lanes[effect.equipment_id].lacks_heartbeat = True
                 self._destinations.lost(self._bench.lanes[effect.equipment_id], unreached.message, unreached.wait)
-            case PlaceHeartbeat(), HeartbeatPlaced() as placed:
+            case PlaceHeartbeat() as effect, HeartbeatPlaced() as placed:
+                self._bench.lanes[effect.equipment_id].lacks_heartbeat = bool(placed.problem)
+                if placed.anchor is not None:
+                    self._bench.commit.compare_anchor(placed.anchor, where=LEFT_AT)
                 if placed.problem:
                     log.warning("the heartbeat could not be placed on the NAS: %s", placed.problem)
             case effect, result:

@@ -43,6 +43,7 @@ class Lane:
     time. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note. `gone`: paths of known runs
     that the last scan did not find; `vanished`: those of sealed ones of which two in a row say so, and that are in no other place
     as far as can be told; `asks_twice`: the second scan is still to come.
+    `lacks_heartbeat`: the last sign of life could not be left at the destination.
     """
 
     ports: Ports
@@ -64,6 +65,7 @@ class Lane:
     gone: frozenset[str] = frozenset()
     vanished: frozenset[str] = frozenset()
     asks_twice: bool = False
+    lacks_heartbeat: bool = False
     orphans: tuple[RunPlace, ...] = ()
     runs_seen: int = 0
     last_scan_at: datetime | None = None

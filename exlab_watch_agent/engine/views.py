@@ -89,7 +89,8 @@ class LaneNow:
 
     `root_problem`: why nothing is concluded from its root; `away`: since when and why its destination cannot be used.
     `has_asked`: whether the destination has shown in this life that it keeps what is written. `is_bound`: whether an
-    accepted destination root is known. `scan_took_s`: how long its last scan took.
+    accepted destination root is known. `scan_took_s`: how long its last scan took. `lacks_heartbeat`: the last sign of life could
+    not be left there.
     """
 
     is_ours: bool
@@ -103,6 +104,7 @@ class LaneNow:
     runs_seen: int
     gone: frozenset[str]
     orphans: tuple[RunPlace, ...]
+    lacks_heartbeat: bool = False
 
 
 def lane_now(lane: Lane) -> LaneNow:
@@ -119,6 +121,7 @@ def lane_now(lane: Lane) -> LaneNow:
         runs_seen=lane.runs_seen,
         gone=lane.gone,
         orphans=lane.orphans,
+        lacks_heartbeat=lane.lacks_heartbeat,
     )
 
 
