@@ -457,6 +457,8 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(record)
             claimed = incident_of(kind, found_by=found_by, found_at=now, what=event.message)
             return Judgement(Trigger.AUDITED, event.message, record.with_error(error).with_incident(claimed))
+        case RunState.CLEANED if not (event.is_destination_away or event.is_source_away):
+            return Judgement(Trigger.AUDITED, f"it could not be looked at: {event.message}", record.with_error(error))
         case RunState.SEALING:
             failed = record.with_error(error) if event.is_destination_away else record.failed(error)
             wait_s = policy.retry_schedule_s[min(max(failed.attempts, 1), len(policy.retry_schedule_s)) - 1]

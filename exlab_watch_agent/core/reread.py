@@ -30,10 +30,10 @@ def is_reread(record: RunRecord, policy: Policy) -> bool:
 def next_look_in_s(record: RunRecord, policy: Policy) -> float:
     """Return how long after its last pass a sealed run is looked at again, in seconds.
 
-    Until it has its passes after `audit_interval_hours`, then within `reread_days`: by its job each at a time of its own, which
-    a restart does not change.
+    Until it has its passes, and where its last look could not be finished, after `audit_interval_hours`; then within `reread_days`:
+    by its job each at a time of its own, which a restart does not change.
     """
-    if not is_reread(record, policy):
+    if record.last_error is not None or not is_reread(record, policy):
         return policy.audit_interval_s
     spread = int.from_bytes(blake3(record.job_id.encode()).digest(length=4)) / 2**32
     return policy.reread_s * (EARLIEST + (LATEST - EARLIEST) * spread)

@@ -186,7 +186,8 @@ class Reconciling:
         if may_have_moved or any(PurePath(path).name == leaf for path in unusable):
             return
         lane.vanished |= {record.run_path}
-        lane.audits.setdefault(record.job_id)
+        if record.gone_at is None:  # else its copy was looked at without an end, and is again when that is due
+            lane.audits.setdefault(record.job_id)
 
     @staticmethod
     def _is_working(lane: Lane) -> bool:

@@ -165,23 +165,25 @@ class Turns:
         if any(self._bench.errands.taken(Slot.AUDIT, lane_id) for lane_id in self._bench.lanes):
             return
         for lane in self._bench.lanes.values():
-            if lane.audits and not _is_waiting(lane):
-                self._audit_next(lane)
-                return
+            while lane.audits and not _is_waiting(lane):
+                if self._audit_next(lane):
+                    return
 
-    def _audit_next(self, lane: Lane) -> None:
+    def _audit_next(self, lane: Lane) -> bool:
+        """Start the next audit of the lane; return False where that run is not audited now."""
         job_id, _ = lane.audits.popitem(last=False)
         record = self._bench.commit.record(job_id)
         if record is None or record.state not in CHART.auditable:
-            return
+            return False
         is_vanished = record.run_path in lane.vanished
         if not is_vanished and is_reread(record, self._bench.policy) and self._is_instrument_at_work(lane):
             self.audit_in(job_id, REREAD_PUT_OFF_S)
-            return
+            return False
         after = self._runs.decide(job_id, RunVanished() if is_vanished else AuditDue())
         if after is None or after.state is not RunState.AUDITING:
             # a conflict stays where it is: look again later whether the difference is gone
             self.audit_in(job_id, self._bench.policy.audit_interval_s)
+        return True
 
     def _is_instrument_at_work(self, lane: Lane) -> bool:
         """Whether a run of the lane is acquired or pushed: what was proven long ago is not read again then.

@@ -263,15 +263,15 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
         case RunState.SEALING if has_failed:
             severity = Severity.STOPPED if record.attempts >= SEAL_FAILURES_STOPPED else Severity.WAITING
             return Problem(severity, "seal_failed", subject, message, _show(record.run_path))
+        case RunState.CLEANED if record.last_error is not None and all(one.is_healed for one in record.incidents):
+            text = f"the only copy could not be looked at: {message}"
+            return Problem(Severity.WAITING, "audit_failed", subject, text, f"exlab-watch-agent verify {name}")
         case RunState.CLEANED if record.gone_at is not None and at.now - record.gone_at <= REPAIRS_TOLD_FOR:
             text = (
                 f"somebody removed this run here before {utc_text(record.gone_at)}; the NAS has the only copy, and "
                 f"{counted(record.files_total, 'file')} there were found right"
             )
             return Problem(Severity.NOTICE, "removed_by_others", subject, text, _show(record.run_path))
-        case RunState.CLEANED if record.last_error is not None and all(one.is_healed for one in record.incidents):
-            text = f"the only copy could not be looked at: {message}"
-            return Problem(Severity.WAITING, "audit_failed", subject, text, f"exlab-watch-agent verify {name}")
         case RunState.VERIFIED if record.last_error is not None:
             text = f"the last verify pass could not be finished: {message}"
             return Problem(Severity.WAITING, "audit_failed", subject, text, f"exlab-watch-agent verify {name}")

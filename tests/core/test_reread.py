@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
-from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.reread import Coverage, coverage, next_look_in_s
 from exlab_watch_agent.statechart import RunState
 
@@ -34,6 +35,11 @@ def test_then_it_is_read_again_within_the_time_and_not_with_all_others() -> None
     days = [sum(1 for wait in waits if day <= wait < day + 1) for day in range(45, 81)]
     assert max(days) < 60, "of a thousand runs no day gets more than twice its share"
     assert next_look_in_s(run("job-7"), POLICY) == next_look_in_s(run("job-7", passes=9), POLICY)
+
+
+def test_a_look_that_could_not_be_finished_is_not_put_off_for_weeks() -> None:
+    interrupted = replace(run(), last_error=LastError("network", "the NAS went away"))
+    assert next_look_in_s(interrupted, POLICY) == DAY_S
 
 
 def test_where_no_pass_is_asked_for_one_is_enough() -> None:
