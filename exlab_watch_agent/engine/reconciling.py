@@ -176,11 +176,14 @@ class Reconciling:
 
         A folder of the same name that is no usable run may be this one, on its way to another place or damaged.
         """
-        if is_first:
-            lane.asks_twice = self._is_working(lane)
-            due_s = self._bench.in_s(self._bench.pace.second_scan_s)
-            self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
+        if not is_first:
+            self._note_vanished(lane, record, may_have_moved=may_have_moved)
             return
+        lane.asks_twice = self._is_working(lane)
+        due_s = self._bench.in_s(self._bench.pace.second_scan_s)
+        self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
+
+    def _note_vanished(self, lane: Lane, record: RunRecord, *, may_have_moved: bool) -> None:
         leaf = PurePath(record.run_path).name
         unusable = (*lane.rejected, *(orphan.run_path for orphan in lane.orphans), *self._runs.views.now.folders)
         if may_have_moved or any(PurePath(path).name == leaf for path in unusable):

@@ -353,7 +353,8 @@ GUARDS = (
     Guard(
         "an audit of a moving run is ended",
         "core/decide.py",
-        "    if record.state is RunState.AUDITING:\n        return Judgement(Trigger.AUDIT_INTERRUPTED, message, record)\n",
+        "    if record.state is RunState.AUDITING:\n"
+        "        return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))\n",
         "",
     ),
     Guard(
@@ -462,8 +463,8 @@ GUARDS = (
     Guard(
         "a seal that is undone takes `synced` back at once",
         "core/decide.py",
-        "((has_new_status or is_seal_undone) and not is_sealed_now)",
-        "(has_new_status and not is_sealed_now)",
+        "((has_new_status or is_seal_undone) and not is_sealed_now and not is_nothing_there)",
+        "(has_new_status and not is_sealed_now and not is_nothing_there)",
     ),
     Guard(
         "the kept manifest must have the digest that was proven",

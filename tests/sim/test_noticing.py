@@ -41,7 +41,9 @@ class Life(Simulation):
         super().__init__(seed, folder, script="", layout=Layout.MIRROR)
         self._way = way
         self._watcher = Random(f"{seed} {way}")
-        self.policy = replace(self.policy, rescan_s=NEVER_S if way == "events" else 900.0)
+        # Audits that never become re-reads, which would wait for runs that are acquired.
+        cleanup = replace(self.policy.cleanup, verify_passes_min=1000)
+        self.policy = replace(self.policy, rescan_s=NEVER_S if way == "events" else 900.0, cleanup=cleanup)
 
     def _notice(self, path: str) -> None:
         if self.engine is None or self._way == "scans":

@@ -329,7 +329,7 @@ def test_a_run_that_was_removed_is_proven_at_the_nas_and_its_only_copy_is_watche
         (run,) = life.world.runs.values()
         nas, destination = life.world.nas["EQ_A"], record_of(life).destination
         life.environment.remove_run(run)
-        life.run_for(HOUR_S)
+        life.run_for(2 * HOUR_S)
         assert (record_of(life).state, moves_of(life)[-2:]) == (RunState.CLEANED, ["audit_started", "local_gone"])
         (name,) = [name for name in sorted(run.files) if run.files[name].data][:1]
         nas.rot(f"{destination}/{name}", run.files[name].data[:-1] + b"~")
