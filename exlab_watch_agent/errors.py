@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NEEDS_ATTENTION = 3
+    AT_RISK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,10 @@ class DestinationUnboundError(DestinationUnreachableError):
 
 class MarkerMissingError(DestinationUnreachableError):
     """The root is there and its marker is not: an unmounted share looks like this, and so does a marker that was removed."""
+
+
+class ForeignMarkerError(DestinationUnreachableError):
+    """The root has a marker, and it is another one than was expected."""
 
 
 class DestinationIsSourceError(DestinationUnreachableError):

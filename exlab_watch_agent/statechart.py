@@ -70,6 +70,7 @@ class Trigger(StrEnum):
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
     RETRIED = "retried"
+    DESTINATION_REPLACED = "destination_replaced"
 
 
 class Tag(StrEnum):
@@ -203,8 +204,13 @@ class Chart:
         return tuple(state for state in self.states if state not in self.settled)
 
     @property
+    def sealed_here(self) -> frozenset[RunState]:
+        """States in which a run rests whose data are on both sides."""
+        return frozenset(state for state in self.settled & self.auditable if not self.states[state].is_final)
+
+    @property
     def auditable(self) -> frozenset[RunState]:
-        """Both sides may be compared with the manifest."""
+        """Both sides, or after `cleaned` the copy, may be compared with the manifest."""
         return self.tagged(Tag.AUDITABLE)
 
     @property

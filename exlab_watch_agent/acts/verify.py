@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -12,14 +12,18 @@ from exlab_watch_agent.acts.copy import (
     NOT_THE_COPY,
     folders_to_list,
     look_unless_foreign,
+    manifest_here,
     manifest_there,
     note_wrong,
 )
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
+from exlab_watch_agent.acts.read_back import read_back
+from exlab_watch_agent.acts.replace_destination import is_missing
 from exlab_watch_agent.acts.source import vanished
-from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
+from exlab_watch_agent.core.binding import first_folder
+from exlab_watch_agent.core.claim import DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
-from exlab_watch_agent.core.effects import Verify
+from exlab_watch_agent.core.effects import SealedCopy, Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFEST_FILE, Inventory
 from exlab_watch_agent.core.manifest import (
@@ -31,18 +35,15 @@ from exlab_watch_agent.core.manifest import (
     format_manifest,
     manifest_digest,
     parse_manifest,
+    read_others_manifest,
 )
-from exlab_watch_agent.core.passes import HowRead, LocalSide, Pass, ReadBack, weakest
+from exlab_watch_agent.core.passes import LocalSide, Pass, ReadBack
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import ManifestLostError, ManifestNotKeptError, TransportError
-from exlab_watch_agent.ports import Control, Ports
-
-UNREADABLE = "unreadable"
-"""The hash of a file that cannot be read; it agrees with no hash."""
-UNREADABLE_FILES_MAX = 200
-"""Each costs some requests to find. Where there are more, the copy as a whole counts as unreadable."""
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
+from exlab_watch_agent.errors import FailureKind, ManifestLostError, ManifestNotKeptError, TransportError
+from exlab_watch_agent.ports import Control, Ports, RemoteFile
 
 
 def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChanged | EffectFailed:
@@ -54,33 +55,40 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     started_at = ports.clock.now()
     if effect.local is LocalSide.MANIFEST or _is_gone(effect, ports):
         return _verify_the_copy_alone(effect, started_at, ports, control)
+    if effect.is_audit and not ports.tree.has_data(effect.run_path) and is_missing(_copy_of(effect), ports):
+        # Asked for first: without a run folder nothing else can be, and what looks like a failed audit is the loss of a run.
+        lost = copy_lost(effect.destination)
+        return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, lost, conflict=ONLY_COPY_LOST)
     manifest = _sealed_manifest(effect, ports)
     look_there = None
-    if effect.manifest_digest or effect.adopts:  # else the push asked a moment ago
+    if effect.manifest_digest or effect.adopts or effect.is_left_there:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
         look_there = look_unless_foreign(effect, ports)
     if effect.adopts and not effect.manifest_digest:
         manifest = _manifest_of_the_copy(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
-    listing = ports.transport.listing(effect.destination)
+    below = ports.transport.below(first_folder(effect.destination))
+    # What another made and what was proven long ago is listed by now; what we pushed may take a moment.
+    is_of_others = effect.is_left_there or (effect.adopts and not effect.manifest_digest)
+    due = () if effect.is_audit or is_of_others else inventory.files
+    listing = ports.transport.listing(effect.destination, due=due, control=control)
     if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
-        if gone and not effect.adopts:
+        if gone and not effect.adopts and not effect.is_left_there:
             return vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
         return RunChanged(effect.turn, "the run changed since it counted as complete")
     wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
-    bytes_max = ports.transport.digest_bytes_max()
-    existing = [path for path in wanted if path in listing]
-    oversize = tuple(p for p in existing if bytes_max is not None and listing[p].size_bytes > bytes_max)
-    asked = sorted(set(existing) - set(oversize))
+    asked, oversize = _to_be_read(wanted, listing, ports)
     try:
         here, there = control.side_by_side(
             control,
             lambda ours: ports.digester.digests(effect.run_path, inventory.files, control=ours),
-            lambda theirs: _read_back(effect, asked, ports, theirs),
+            lambda theirs: read_back(effect.destination, asked, ports, theirs),
         )
     except TransportError as error:
-        if error.kind not in NOT_THE_COPY:  # a push that follows must not leave any of it where it is
+        if (
+            error.kind not in NOT_THE_COPY and not effect.is_left_there
+        ):  # a push that follows must not leave any of it where it is
             note_wrong(effect, asked, ports)
         raise
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
@@ -100,11 +108,14 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         files_total=inventory.files_total,
         bytes_total=inventory.bytes_total,
         skipped_oversize=oversize,
-        anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
+        anchor=None if look_there is None else look_there.anchor_of(ports.agent.signed(effect.claim)),
         is_by_manifest=manifest is not None,
+        below=below,
     )
     with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
+    if effect.is_left_there and comparison.remote_changed:
+        return replace(found, others_manifest=_what_others_manifest_says(effect, here, there.digests, ports))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
         if effect.adopts and not effect.manifest_digest and manifest is not None:
@@ -118,24 +129,28 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     text = format_manifest(here)
     if not oversize:
         _keep(effect, text, ports)
-    proof = _proof(
-        effect,
-        manifest_digest(text),
-        there,
-        LocalSide.READ,
-        files=inventory.files_total,
-        size_bytes=inventory.bytes_total,
-        started_at=started_at,
-        ports=ports,
-    )
     return replace(
         found,
         manifest_digest=manifest_digest(text),
-        proof=None if oversize else proof,
+        proof=_proof(effect, found, manifest_digest(text), there, started_at, ports),
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
         seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
     )
+
+
+def _copy_of(effect: Verify) -> SealedCopy:
+    return SealedCopy(effect.job_id, effect.destination, effect.manifest_digest)
+
+
+def _to_be_read(
+    wanted: Sequence[str], listing: Mapping[str, RemoteFile], ports: Ports
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return which of the wanted files that are there the NAS is asked for, and which are too large for that."""
+    bytes_max = ports.transport.digest_bytes_max()
+    existing = [path for path in wanted if path in listing]
+    oversize = tuple(path for path in existing if bytes_max is not None and listing[path].size_bytes > bytes_max)
+    return sorted(set(existing) - set(oversize)), oversize
 
 
 def _is_gone(effect: Verify, ports: Ports) -> bool:
@@ -153,44 +168,33 @@ def _verify_the_copy_alone(
     ports.apartness.require_root()
     look_there = look_unless_foreign(effect, ports)
     manifest = _manifest_without_the_run(effect, ports)
+    below = ports.transport.below(first_folder(effect.destination))
     listing = ports.transport.listing(effect.destination)
-    bytes_max = ports.transport.digest_bytes_max()
-    existing = [path for path in sorted(manifest) if path in listing]
-    oversize = tuple(p for p in existing if bytes_max is not None and listing[p].size_bytes > bytes_max)
-    there = _read_back(effect, sorted(set(existing) - set(oversize)), ports, control)
+    asked, oversize = _to_be_read(sorted(manifest), listing, ports)
+    there = read_back(effect.destination, asked, ports, control)
     if effect.may_be_gone and not _is_gone(effect, ports):
         return RunChanged(effect.turn, "the run folder, which was gone, is there again")
     remote = {**there.digests, **{path: manifest[path] for path in oversize}}
     comparison = compare(local={}, manifest=manifest, remote=remote, remote_listing=listing)
-    size_bytes = sum(listing[path].size_bytes for path in existing)
     found = Verified(
         turn=effect.turn,
         comparison=comparison,
         manifest_digest="",
         fingerprint=effect.fingerprint,
         files_total=len(manifest),
-        bytes_total=size_bytes,
+        bytes_total=sum(listing[path].size_bytes for path in (*asked, *oversize)),
         skipped_oversize=oversize,
-        anchor=look_there.anchor_of(effect.job_id),
+        anchor=look_there.anchor_of(ports.agent.signed(effect.claim)),
         is_by_manifest=True,
+        below=below,
         local=LocalSide.MANIFEST,
     )
     if comparison.agreement is not Agreement.LOCAL_GONE:
         return found
-    proof = _proof(
-        effect,
-        effect.manifest_digest,
-        there,
-        LocalSide.MANIFEST,
-        files=len(manifest),
-        size_bytes=size_bytes,
-        started_at=started_at,
-        ports=ports,
-    )
     return replace(
         found,
         manifest_digest=effect.manifest_digest,
-        proof=None if oversize else proof,
+        proof=_proof(effect, found, effect.manifest_digest, there, started_at, ports),
         seal_fault=_seal_fault(effect, None, look_there, ports),
     )
 
@@ -236,17 +240,11 @@ def _seal_fault(effect: Verify, inventory: Inventory | None, look_there: Destina
 
 
 def _proof(
-    effect: Verify,
-    proven: str,
-    there: ReadBack,
-    local: LocalSide,
-    *,
-    files: int,
-    size_bytes: int,
-    started_at: datetime,
-    ports: Ports,
-) -> Pass:
-    """Return what is kept of a comparison in which both sides, or the NAS and the manifest, were equal."""
+    effect: Verify, found: Verified, proven: str, there: ReadBack, started_at: datetime, ports: Ports
+) -> Pass | None:
+    """Return what is kept of a comparison in which both sides, or the NAS and the manifest, agreed; None: not all was read."""
+    if found.skipped_oversize:
+        return None
     uptime = ports.clock.uptime()
     return Pass(
         id=f"{effect.job_id}/{effect.turn}",
@@ -258,77 +256,12 @@ def _proof(
         marker_id=ports.marker_id() or "",
         spelling=ports.transport.describe(),
         manifest_sha256=proven,
-        files=files,
-        bytes=size_bytes,
+        files=found.files_total,
+        bytes=found.bytes_total,
         remote=there.how,
         past_cache=there.is_past_cache,
-        local=local,
+        local=found.local,
     )
-
-
-def _read_back(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> ReadBack:
-    """Return what the NAS says of these files; `UNREADABLE` for each that it lists and cannot give back.
-
-    Raises: TransportError when it gives back nothing at all, or when its files are not the reason.
-    """
-    reader = _Reader(effect.destination, ports, control)
-    found = reader.read(paths)
-    is_nothing_readable = bool(reader.unreadable) and found.keys() == reader.unreadable
-    if reader.error is not None and is_nothing_readable and not (len(paths) == 1 and reader.reads_its_claim()):
-        raise reader.error
-    return ReadBack(found, weakest(reader.ways), reader.is_past_cache)
-
-
-class _Reader:
-    """Reads one copy back, by halves where it must, until it is clear which files cannot be read."""
-
-    def __init__(self, destination: str, ports: Ports, control: Control) -> None:
-        self._destination = destination
-        self._ports = ports
-        self._control = control
-        self.unreadable: set[str] = set()
-        self.error: TransportError | None = None
-        self.ways: list[HowRead] = []
-        self.is_past_cache = True
-
-    def read(self, paths: Sequence[str]) -> dict[str, str]:
-        """Return path → SHA-256, `UNREADABLE` for what cannot be read at the second try either."""
-        try:
-            return self._digests(paths)
-        except TransportError as error:
-            self._require_about_the_copy(error)
-        if len(paths) > 1:
-            middle = len(paths) // 2
-            return self.read(paths[:middle]) | self.read(paths[middle:])
-        try:
-            return self._digests(paths)
-        except TransportError as error:
-            self._require_about_the_copy(error)
-            self.unreadable |= set(paths)
-            if len(self.unreadable) > UNREADABLE_FILES_MAX:
-                raise
-            return dict.fromkeys(paths, UNREADABLE)
-
-    def reads_its_claim(self) -> bool:
-        """Return whether the file beside the only data file can be read."""
-        try:
-            read = self._ports.transport.read_small
-            return read(self._destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is not None
-        except TransportError:
-            return False
-
-    def _digests(self, paths: Sequence[str]) -> dict[str, str]:
-        read = self._ports.transport.read_back(self._destination, paths, control=self._control)
-        self.ways.append(read.how)
-        self.is_past_cache &= read.is_past_cache
-        return dict(read.digests)
-
-    def _require_about_the_copy(self, error: TransportError) -> None:
-        """Raise the error unless the NAS is there and the reason is what is stored on it."""
-        if error.kind in NOT_THE_COPY:
-            raise error
-        self._ports.transport.require_marker(expected_marker_id=self._ports.marker_id())
-        self.error = error
 
 
 def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None:
@@ -339,6 +272,18 @@ def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None
     with suppress(ManifestError):
         return parse_manifest(data)
     return None
+
+
+def _what_others_manifest_says(effect: Verify, here: Mapping[str, str], there: Mapping[str, str], ports: Ports) -> str:
+    """Return which side of a difference a manifest of ExLab-Wizard's speaks for, as the end of a sentence; else nothing."""
+    data = manifest_there(effect, ports) or manifest_here(effect, ports)
+    manifest = read_others_manifest(data or b"")
+    differing = [path for path, digest in here.items() if path in there and there[path] != digest]
+    if differing and all(manifest.get(path) == here[path] for path in differing):
+        return "; ExLab-Wizard's manifest speaks for what is here"
+    if differing and all(manifest.get(path) == there[path] for path in differing):
+        return "; ExLab-Wizard's manifest speaks for what is there"
+    return ""
 
 
 def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:

@@ -82,9 +82,13 @@ class DestinationLook:
     anchor: TrailPosition | None = None
     sealed_at: str = ""
 
-    def anchor_of(self, job_id: str) -> TrailPosition | None:
-        """Return the anchor where the claim is this job's: those of others say nothing of our trail."""
-        return self.anchor if self.claim is not None and self.claim.job_id == job_id else None
+    def anchor_of(self, mine: Claim) -> TrailPosition | None:
+        """Return the anchor where this very agent made the claim, whatever the job: an older copy of its state folder does not know
+        all of its jobs. Those of others say nothing of our trail."""
+        if self.claim is None:
+            return None
+        is_ours = self.claim.is_of(mine) or (bool(mine.state_folder) and self.claim.state_folder == mine.state_folder)
+        return self.anchor if is_ours else None
 
 
 class DestinationStanding(StrEnum):
@@ -92,7 +96,7 @@ class DestinationStanding(StrEnum):
 
     `UNASKED`: the NAS answered and this folder did not; the push asks again, and meets the same error in its own words.
     `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose. `ADOPTABLE`: a proven copy of this run by an agent
-    that gives no sign of life any more.
+    that gives no sign of life any more. `LEFT_THERE`: what ExLab-Wizard copied of this run, by name and size, and no claim.
     """
 
     UNASKED = "unasked"
@@ -103,15 +107,17 @@ class DestinationStanding(StrEnum):
     CLAIMED_BY_OTHER_AGENT = "claimed_by_other_agent"
     CLAIMED_UNSEALED = "claimed_unsealed"
     ADOPTABLE = "adoptable"
+    LEFT_THERE = "left_there"
 
 
-def standing(look: DestinationLook, mine: Claim) -> DestinationStanding:
+def standing(look: DestinationLook, mine: Claim, *, is_our_seal: bool = True) -> DestinationStanding:
     """Return whose the folder is. A claim is ours when its job and its agent are ours, and for no other reason.
 
-    Data without a claim and without our identity are somebody else's: fail closed.
+    `is_our_seal`: False where another copy of our state folder sealed it: then it is that one's. Data without a claim and without
+    our identity are somebody else's: fail closed.
     """
     if look.claim is not None:
-        if look.claim.is_of(mine):
+        if look.claim.is_of(mine) and is_our_seal:
             return DestinationStanding.OURS
         if not look.claim.names_same_run(mine):
             return DestinationStanding.OCCUPIED
@@ -144,12 +150,19 @@ _WAY_OUT = (
 
 
 def conflict_at(
-    where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool, sign_fault: str = ""
+    where: DestinationStanding,
+    destination: str,
+    *,
+    holder: str,
+    is_sealed: bool,
+    detail: str = "",
+    sign_fault: str = "",
 ) -> Conflict | None:
     """Return why nothing may be pushed to `destination`; None when it may.
 
     `holder`: who claims it, in words. `is_sealed`: our own record says that we sealed this run, so that a proven copy
-    whose claim was lost is ours. `sign_fault`: why the holder's sign of life may be none.
+    whose claim was lost is ours. `detail`: what it holds, in words, where more is known of it. `sign_fault`: why the holder's sign
+    of life may be none.
     """
     of_whom = f" ({holder})" if holder else ""
     match where:
@@ -158,12 +171,13 @@ def conflict_at(
             | DestinationStanding.FREE
             | DestinationStanding.OURS
             | DestinationStanding.ADOPTABLE
+            | DestinationStanding.LEFT_THERE
         ):
             return None
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None
         case DestinationStanding.OCCUPIED:
-            whose = f"another run's data{of_whom}" if holder else "data that no claim says to be this run's"
+            whose = f"another run's data{of_whom}" if holder else detail or "data that no claim says to be this run's"
             text = (
                 f"{destination} holds {whose}: nothing there was touched. Move it away on the NAS, or rename the run's folder "
                 "here; then give `exlab-watch-agent resolve RUN --use local`."

@@ -55,6 +55,15 @@ class BindDestination(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceDestination(_Command):
+    """The root that answers takes the place of the one that this equipment was bound to."""
+
+    name = "replace_destination"
+    equipment: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptTrail(_Command):
     """The state that was found after damage counts."""
 
@@ -68,6 +77,16 @@ class AcceptMachine(_Command):
 
     name = "accept_machine"
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DismissProblem(_Command):
+    """The soft finding or orphan of this id is to be listed no more, `until` then; None: for good."""
+
+    name = "dismiss"
+    problem_id: str = ""
+    reason: str = ""
+    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +146,27 @@ class Resolve(_OfRun):
 
 
 RunCommand = Retry | Sync | VerifyNow | Resolve
-Command = ScanRoots | BindDestination | AcceptTrail | AcceptMachine | Enqueue | LookAt | RetryAll | RunCommand
+Command = (
+    ScanRoots
+    | BindDestination
+    | ReplaceDestination
+    | AcceptTrail
+    | AcceptMachine
+    | DismissProblem
+    | Enqueue
+    | LookAt
+    | RetryAll
+    | RunCommand
+)
 _BY_NAME: dict[str, type[Command]] = {
     kind.name: kind
     for kind in (
         ScanRoots,
         BindDestination,
+        ReplaceDestination,
         AcceptTrail,
         AcceptMachine,
+        DismissProblem,
         Enqueue,
         LookAt,
         Retry,

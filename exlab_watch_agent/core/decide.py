@@ -17,6 +17,7 @@ from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, W
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
+    DestinationReplaced,
     EffectFailed,
     Event,
     Inspected,
@@ -35,12 +36,13 @@ from exlab_watch_agent.core.incidents import Incident, IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.passes import LocalSide, Pass, Uptime, are_apart, is_apart_from
+from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED, LOCAL_MISSING
+from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED, LOCAL_MISSING, ONLY_COPY_LOST
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -115,7 +117,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case Sealed():
             if state is RunState.SEALING:
                 sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="").cleared()
-                sealed = sealed.healed(at=now)
+                sealed = sealed.healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -132,8 +134,10 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
+        case DestinationReplaced():
+            return _judge_replaced(record, event)
         case RunVanished():
-            if state in CHART.sources(Trigger.AUDIT_STARTED) and record.is_sealed:
+            if state in CHART.sealed_here and record.is_sealed:
                 return Judgement(Trigger.AUDIT_STARTED, GONE_HERE, record.with_local_gone(now))
             if state is RunState.QUEUED and record.is_sealed:
                 text = f"{GONE_HERE}, and what the NAS has was to be proven or repaired first"
@@ -201,18 +205,37 @@ def _judge_queued(
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
     conflict = conflict_at(
-        where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed, sign_fault=event.sign_fault
+        where,
+        event.destination_path,
+        holder=event.holder,
+        is_sealed=record.is_sealed,
+        detail=event.detail,
+        sign_fault=event.sign_fault,
     )
     if conflict is not None:
         return _conflict(record, LastError(conflict.kind, conflict.message))
-    bound_for = replace(record, destination=event.destination_path).without_wait()
+    bound_for = record.at_place(event.destination_path, _footing(record, where)).without_wait()
+    if where is DestinationStanding.LEFT_THERE:
+        text = "a copy of this run without a claim is there: it is proven before it counts as ours"
+        return Judgement(Trigger.COPY_ADOPTED, text, bound_for)
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
-        return Judgement(Trigger.COPY_ADOPTED, text, replace(adopting, attempts=0, mismatches=0))
+        if not _is_the_one_it_adopts(record, event):  # else what failed before was to prove this very copy
+            adopting = replace(adopting, attempts=0, mismatches=0)
+        return Judgement(Trigger.COPY_ADOPTED, text, adopting)
     if record.is_sealed and record.gone_at is not None:
         return Judgement(Trigger.COPY_ADOPTED, "the run is back: it is compared with what was sealed", bound_for)
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
+
+
+def _footing(record: RunRecord, where: DestinationStanding) -> Footing:
+    """Return what the place of a run that is about to be pushed rests on."""
+    if where is DestinationStanding.LEFT_THERE:
+        return Footing.LEFT_THERE
+    if record.has_place:
+        return record.footing
+    return Footing.OPEN if where is DestinationStanding.UNASKED else Footing.OWN
 
 
 def _is_the_one_it_adopts(record: RunRecord, event: Inspected) -> bool:
@@ -263,6 +286,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
     found = _words(event.comparison)
     if record.adopts and not record.is_sealed:
         return _judge_adoption(record, event, found, now=now, policy=policy)
+    if record.footing is Footing.LEFT_THERE:
+        return _judge_left_there(record, event, found, now=now, policy=policy)
     match event.comparison.agreement:
         case Agreement.LOCAL_GONE if record.is_sealed:
             return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
@@ -316,6 +341,20 @@ def _judge_adoption(record: RunRecord, event: Verified, found: str, *, now: date
     return _conflict(away, LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
 
 
+def _judge_left_there(record: RunRecord, event: Verified, found: str, *, now: datetime, policy: Policy) -> Judgement:
+    """A copy without a claim was compared with the local data. It is completed only where every file of it is what is here."""
+    match event.comparison:
+        case _ if event.comparison.agreement is Agreement.EQUAL or event.skipped_oversize:
+            return _judge_equal(record, event, found, now=now, policy=policy)
+        case Comparison(agreement=Agreement.REMOTE_DIFFERS, remote_changed=()):
+            shown = record.at_place(record.destination, Footing.SHOWN).without_wait()
+            return Judgement(Trigger.PUT_BACK, f"what is there is this run's, and is completed: {found}", shown)
+    detail = f"a copy of this run, without a claim, that is not what is here ({found}{event.others_manifest})"
+    conflict = conflict_at(DestinationStanding.OCCUPIED, record.destination, holder="", is_sealed=False, detail=detail)
+    assert conflict is not None, "what is occupied is a conflict"
+    return _conflict(record, LastError(conflict.kind, conflict.message))
+
+
 def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
     found = _words(event.comparison)
     if _is_equal(event):
@@ -354,7 +393,7 @@ def _judge_gone(record: RunRecord, event: Verified, *, now: datetime, policy: Po
         )
         return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
     text = f"{GONE_HERE}, and the copy on the NAS is not what was sealed: {_words(event.comparison)}"
-    return _conflict(_noticed(record, event, now=now), LastError(LOCAL_MISSING, text))
+    return _conflict(_noticed(record, event, now=now), LastError(ONLY_COPY_LOST, text))
 
 
 def _judge_only_copy(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
@@ -366,7 +405,7 @@ def _judge_only_copy(record: RunRecord, event: Verified, *, now: datetime, polic
         error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
         return Judgement(Trigger.AUDITED, error.message, record.with_error(error))
     text = f"the only copy is not what was sealed: {_words(event.comparison)}"
-    lost = _noticed(record, event, now=now).with_error(LastError(FailureKind.HASH_MISMATCH, text)).with_passes_void()
+    lost = _noticed(record, event, now=now).with_error(LastError(ONLY_COPY_LOST, text)).with_passes_void()
     return Judgement(Trigger.AUDITED, text, lost)
 
 
@@ -419,6 +458,31 @@ def _start_over(record: RunRecord, reason: str) -> Judgement:
     return Judgement(Trigger.CHANGED, reason, record.afresh())
 
 
+def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement | None:
+    """The copy, or what was under way to it, is at a place that was given up: what can be proven or pushed anew is queued.
+
+    Not so where the data are only at the old place, for then there is nothing to push; and not where the local data are not, or not
+    all, what was sealed, since at the new place the sealed copy may be back, and no push may put it aside before an operator chose.
+    """
+    reason = f"the destination was replaced: {event.reason}"
+    anew = record.with_passes_void().cleared()
+    if not record.is_sealed:
+        anew = replace(anew, adopts="", adopts_from="")
+    kind = record.last_error.kind if record.last_error is not None else ""
+    match record.state:
+        case RunState.AUDITING:
+            return Judgement(Trigger.AUDIT_INTERRUPTED, reason, anew, event.operator)
+        case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:
+            return Judgement(Trigger.PUT_BACK, reason, anew, event.operator)
+        case RunState.SEALING:
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+        case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if event.has_data:
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+        case RunState.CONFLICT if event.has_data and kind not in (LOCAL_CHANGED, LOCAL_MISSING):
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+    return None
+
+
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:
     if record.state is RunState.AUDITING:
         return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))
@@ -441,7 +505,7 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             if record.attempts + 1 >= UNREADABLE_MAX:
                 found = _unreadable(record, event, now=now)
                 if record.gone_at is not None:  # there is nothing to heal it from
-                    return _conflict(found, LastError(LOCAL_MISSING, f"{GONE_HERE}, and {event.message}"))
+                    return _conflict(found, LastError(ONLY_COPY_LOST, f"{GONE_HERE}, and {event.message}"))
                 return _damaged(found, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
         case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
@@ -451,12 +515,12 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
         case RunState.CLEANED if event.is_copy_unreadable:
             failed = record.failed(error).with_passes_void()
             if failed.attempts >= UNREADABLE_MAX:
-                failed = _unreadable(failed, event, now=now)
+                lost = LastError(ONLY_COPY_LOST, f"the only copy cannot be read: {event.message}")
+                failed = _unreadable(failed, event, now=now).with_error(lost)
             return Judgement(Trigger.AUDITED, event.message, failed)
         case RunState.CLEANED if event.conflict:
-            kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(record)
-            claimed = incident_of(kind, found_by=found_by, found_at=now, what=event.message)
-            return Judgement(Trigger.AUDITED, event.message, record.with_error(error).with_incident(claimed))
+            claimed = record.with_error(LastError(event.conflict, event.message))
+            return Judgement(Trigger.AUDITED, event.message, claimed)
         case RunState.CLEANED if not (event.is_destination_away or event.is_source_away):
             return Judgement(Trigger.AUDITED, f"it could not be looked at: {event.message}", record.with_error(error))
         case RunState.SEALING:
@@ -600,11 +664,12 @@ def verify_effect(record: RunRecord) -> Verify:
         record.equipment_id,
         record.destination,
         record.fingerprint,
-        manifest_digest=record.manifest_digest if record.is_sealed else "",
+        manifest_digest=record.sealed_as,
         claim=claim_of(record),
         is_audit=record.state in (RunState.AUDITING, RunState.CLEANED),
         adopts=record.adopts,
         adopts_from=record.adopts_from,
+        is_left_there=record.footing is Footing.LEFT_THERE,
         local=LocalSide.MANIFEST if record.state is RunState.CLEANED else LocalSide.READ,
         may_be_gone=record.gone_at is not None and record.state is RunState.AUDITING,
     )
@@ -617,7 +682,16 @@ def work_effect(record: RunRecord) -> Work | None:
         case RunState.RUNNING:
             # Before the proof nobody's claim gives way to a push.
             adopts, held_by = (record.adopts, record.adopts_from) if record.is_sealed else ("", "")
-            return Push(*place, claim_of(record), record.is_sealed, adopts=adopts, adopts_from=held_by)
+            return Push(
+                *place,
+                claim_of(record),
+                record.is_sealed,
+                adopts=adopts,
+                adopts_from=held_by,
+                manifest_digest=record.sealed_as,
+                is_open=record.footing is Footing.OPEN,
+                is_shown=record.footing is Footing.SHOWN,
+            )
         case RunState.PRECHECKING:
             return Precheck(*place)
         case RunState.AWAITING_VERIFY | RunState.AUDITING:
@@ -631,5 +705,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 is_again=record.is_sealed,
                 adopts=record.adopts,
                 adopts_from=record.adopts_from,
+                is_left_there=record.footing in (Footing.LEFT_THERE, Footing.SHOWN),
             )
     return None

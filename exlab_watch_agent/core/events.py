@@ -6,9 +6,10 @@ An event with a `turn` is the outcome of an effect of that turn. Every class of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from exlab_watch_agent.core.binding import Below
 from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreation
@@ -18,6 +19,7 @@ from exlab_watch_agent.core.manifest import Comparison
 from exlab_watch_agent.core.passes import LocalSide, Pass
 from exlab_watch_agent.core.reconcile import Differences
 from exlab_watch_agent.core.rollback import TrailPosition
+from exlab_watch_agent.core.snapshot import FolderProblem
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
 
 # --- of a run -----------------------------------------------------------------------------------------------------------
@@ -29,8 +31,9 @@ class Inspected:
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
     in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
-    line of our trail it was sealed. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was
-    looked at. `sign_fault`: why the sign of life of the agent that holds the copy may be none, in a sentence, else empty.
+    line of our trail it was sealed, `detail` what it holds where more is known. `is_unsignalled`: the signal of a run that is not
+    complete is not there, so nothing else was looked at. `sign_fault`: why the sign of life of the agent that holds the copy may
+    be none, in a sentence, else empty.
     """
 
     creation: Creation
@@ -46,6 +49,7 @@ class Inspected:
     anchor: TrailPosition | None = None
     claimed_manifest: str = ""
     claimed_job: str = ""
+    detail: str = ""
     sign_fault: str = ""
 
 
@@ -81,9 +85,11 @@ class Verified:
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
     the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
-    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `proof`: what is kept of it where both
-    sides are equal and nothing was left out, else None. `local`: what the destination was compared with; where that was the
-    manifest alone, all local files count as missing, so that nobody takes it for a proof of both sides.
+    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of
+    ExLab-Wizard's says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and
+    nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be
+    told. `local`: what the destination was compared with; where that was the manifest alone, all local files count as missing, so
+    that nobody takes it for a proof of both sides.
     """
 
     turn: int
@@ -99,6 +105,8 @@ class Verified:
     anchor: TrailPosition | None = None
     proof: Pass | None = None
     is_by_manifest: bool = False
+    below: Below | None = None
+    others_manifest: str = ""
     local: LocalSide = LocalSide.READ
 
 
@@ -175,8 +183,17 @@ class RunVanished:
     or cannot be read may be this one under another name."""
 
 
+@dataclass(frozen=True, slots=True)
+class DestinationReplaced:
+    """An operator accepted another place for the copies. `has_data`: the run's data are here, and not only at the old place."""
+
+    operator: str
+    reason: str
+    has_data: bool = True
+
+
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished
+Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished | DestinationReplaced
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------
@@ -200,12 +217,13 @@ class UnseenCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look found. `marker_id` is set when the destination was asked."""
+    """What a look found. `marker_id` is set when the destination was asked, and `below` by what its first folder lies on."""
 
     creation: Creation
     signature: FileSignature
     inspected: Inspected
     marker_id: str | None = None
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +236,8 @@ class Unseen:
     """The look could not be finished: a wait, never a failure.
 
     `signature` is that of a file of another level; `creation` is the file of a run that cannot be read whole, where that
-    could be read; `wait` names the wait for the NAS.
+    could be read; `wait` names the wait for the NAS. `called`, `detail`: what an unusable `creation.json` is called, and what a
+    program may want to know beside that.
     """
 
     code: UnseenCode
@@ -226,6 +245,12 @@ class Unseen:
     creation: Creation | None = None
     signature: FileSignature | None = None
     wait: Wait = NAS_UNREACHABLE
+    called: str = ""
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+    def folder_problem(self) -> FolderProblem:
+        """Return what is to be told of the folder."""
+        return FolderProblem(self.message, self.called or "creation_json", self.detail)
 
 
 Inspection = Seen | NothingNew | Unseen
@@ -243,13 +268,15 @@ class Whereabouts:
 class Scanned:
     """What a scan found of the root with the identity `volume`.
 
-    `gone`: known paths at which nothing is. `signalled`: runs whose signal has come.
+    `gone`: known paths at which nothing is. `signalled`: runs whose signal has come. `free_bytes`: on the disk of the root, None
+    where that cannot be told.
     """
 
     volume: str
     found: Differences
     gone: tuple[str, ...] = ()
     signalled: tuple[str, ...] = ()
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +288,14 @@ class ScanFailed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The destination answered; `marker_id` is that of its root's marker. `is_put_back`: which was gone, and was placed again."""
+    """The destination answered; `marker_id` is that of its root's marker. `is_put_back`: which was gone, and was placed again.
+
+    `free_bytes`: there, where that was asked for and can be told.
+    """
 
     marker_id: str
     is_put_back: bool = False
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +311,18 @@ class BindingRefused:
     """The destination root could not be bound, in one sentence."""
 
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The root with this marker may take the place of the bound one.
+
+    `without_data`: job ids of proven runs of which nothing is left here; `lost`: those of them whose copies are not there either.
+    """
+
+    marker_id: str
+    without_data: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +359,7 @@ Result = (
     | Answered
     | Unreached
     | BindingRefused
+    | Replaced
     | StatusWritten
     | StatusUnwritten
     | HeartbeatPlaced

@@ -14,7 +14,13 @@ from exlab_watch_agent.core.text import shell_word
 DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
 LOCAL_CHANGED = "local_changed_after_sync"
 LOCAL_MISSING = "local_files_missing"
+ONLY_COPY_LOST = "only_copy_lost"
 _AWAY = "move what is there away on the NAS"
+
+
+def copy_lost(destination: str) -> str:
+    """Return what is said of a proven run of which nothing is left here, and whose copy is not where it must be."""
+    return f"nothing of this run is left here, and its copy {destination} is not at the destination"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +48,13 @@ def ways_out(kind: str, run_path: str) -> tuple[WayOut, ...]:
         restore = "restore the state folder that the copy belongs to, and work with that one"
         return WayOut(restore, "exlab-watch-agent run"), WayOut(f"or {_AWAY}", again)
     if kind == LOCAL_MISSING:
-        back = "put the missing files back here as they were, from the copy on the NAS"
+        back = "put the missing files back here as they were, from the copy on the NAS or from a backup"
         return (WayOut(back, f"exlab-watch-agent verify {run}"),)
     if kind == LOCAL_CHANGED:
         back = "put the files back here as they were, from the copy on the NAS"
         keep = "or keep what is here now: what differs on the NAS is moved aside there, what is only there stays"
         return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(keep, again)
+    if kind == ONLY_COPY_LOST:
+        again_here = "put the run's data back here, from the old NAS or from a backup"
+        return (WayOut(again_here, again),)
     return ()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.discovery import runs_to_look_at
 from exlab_watch_agent.core.effects import (
@@ -23,6 +24,7 @@ from exlab_watch_agent.core.effects import (
     Precheck,
     Probe,
     Push,
+    ReplaceDestination,
     Scan,
     Seal,
     Verify,
@@ -37,6 +39,7 @@ from exlab_watch_agent.core.events import (
     Inspection,
     NothingNew,
     Outcome,
+    Replaced,
     ScanFailed,
     Scanned,
     Sealed,
@@ -46,11 +49,13 @@ from exlab_watch_agent.core.events import (
     Unreached,
     Unseen,
     UnseenCode,
+    Verified,
     Whereabouts,
 )
 from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.rollback import LEFT_AT
+from exlab_watch_agent.core.snapshot import Note
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
 from exlab_watch_agent.engine.destinations import ANOTHER_ROOT, Destinations
@@ -112,6 +117,7 @@ class Dispatch:
             case Ended():
                 self._bench.errands.on_ended(message)
                 self._on_ended(message)
+                self._destinations.replace_at_rest(self._bench.lanes[message.effect.equipment_id])
             case _:
                 assert_never(message)
 
@@ -144,6 +150,8 @@ class Dispatch:
                 self._destinations.on_probed(ended, effect, answered)
             case Bind() as effect, (Answered() | BindingRefused()) as bound:
                 self._destinations.on_bound(effect, bound)
+            case ReplaceDestination() as effect, (Replaced() | BindingRefused()) as replaced:
+                self._destinations.on_replaced(effect, replaced)
             case WriteStatus() as effect, (StatusWritten() | StatusUnwritten()) as written:
                 self._on_status(effect, written)
             case PlaceHeartbeat() as effect, Unreached() as unreached:
@@ -174,6 +182,10 @@ class Dispatch:
             self._destinations.lost(self._bench.lanes[effect.equipment_id], outcome.message, outcome.wait)
         if isinstance(outcome, EffectFailed) and outcome.is_source_away:
             self._bench.post(ScanWanted((effect.equipment_id,)))
+        if isinstance(outcome, Verified):
+            self._destinations.remember_mount(
+                self._bench.lanes[effect.equipment_id], first_folder(effect.destination), outcome.below
+            )
         if isinstance(outcome, Sealed) and outcome.saved is not None:
             self._runs.wrote(record, outcome.saved)
         self._runs.decide(effect.job_id, outcome)
@@ -186,6 +198,8 @@ class Dispatch:
             asked_fully_s = ended.ended_s if effect.asks_nas_fully else None
             if not self._destinations.on_admission(lane, result.marker_id, asked_fully_s=asked_fully_s):
                 result = Unseen(UnseenCode.DESTINATION, ANOTHER_ROOT)
+            else:
+                self._destinations.remember_mount(lane, first_folder(effect.destination), result.below)
         self._runs.take_in(ended, effect.place, result)
         self._turns.on_admitted(effect, result)
 
@@ -195,7 +209,7 @@ class Dispatch:
         if isinstance(result, StatusWritten):
             self._runs.wrote(record, result.saved)
         else:
-            self._runs.say_problem(effect.job_id, result.message)
+            self._runs.views.tell_problem(effect.job_id, Note("status_unwritten", result.message))
             self._looks.want_in(record.run_path, self._bench.pace.status_s)
 
     # --- timers ------------------------------------------------------------------------------------------------------
@@ -209,7 +223,8 @@ class Dispatch:
             case TimerKind.SCAN_AGAIN:
                 self._reconciling.want_scan((key,), is_full=False)
             case TimerKind.PROBE:
-                self._destinations.probe(self._bench.lanes[key])
+                lane = self._bench.lanes[key]
+                self._destinations.probe(lane, is_light=lane.away is None)
             case TimerKind.SILENCE:
                 self._destinations.on_silence(self._bench.lanes[key])
             case TimerKind.READY:

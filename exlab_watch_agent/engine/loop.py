@@ -22,7 +22,6 @@ from datetime import datetime
 from exlab_watch_agent.acts.carry_out import carry_out
 from exlab_watch_agent.acts.probe import bind_destination
 from exlab_watch_agent.core.bandwidth import rate_bytes_per_s
-from exlab_watch_agent.core.binding import marker_key
 from exlab_watch_agent.core.decide import decide, work_effect
 from exlab_watch_agent.core.effects import (
     Bind,
@@ -74,7 +73,8 @@ class Engine:
     """Drives all runs. `run` is called once, from one thread; `post` from any.
 
     `view`: what others may read of it, at any time and from any thread. `hints`: asked at the start of each pass for the
-    paths of file events since the last one. `anchor`: what a seal is to say of the trail and the agent. With `is_working`
+    paths of file events since the last one. `on_taken_up`: told of each stored run at the start. `anchor`: what a seal is to say
+    of the trail and the agent. With `is_working`
     False the engine only finds out what is where: nothing is pushed, verified or sealed.
     """
 
@@ -89,6 +89,7 @@ class Engine:
         anchor: Callable[[], Anchor],
         on_move: Callable[[RunRecord, Move], None] = lambda *_: None,
         on_pass: Callable[[], None] = lambda: None,
+        on_taken_up: Callable[[RunRecord], None] = lambda _: None,
         hints: Callable[[], tuple[str, ...]] = tuple,
         only: Iterable[str] | None = None,
         pace: Pace = PACE,
@@ -102,6 +103,7 @@ class Engine:
         self._store = store
         self._clock = clock
         self._on_pass = on_pass
+        self._on_taken_up = on_taken_up
         self._hints = hints
         self._is_working = is_working
         self._gaps = Gaps(clock)
@@ -127,7 +129,7 @@ class Engine:
         self._runs = Runs(bench, looks=self._looks, decide=decide, new_job_id=new_job_id)
         self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs)
         self._turns = Turns(bench, looks=self._looks, runs=self._runs, reconciling=self._reconciling)
-        self._destinations = Destinations(bench, audit_soon=self._turns.audit_soon)
+        self._destinations = Destinations(bench, audit_soon=self._turns.audit_soon, decide=self._runs.decide)
         operators = Operators(
             bench,
             looks=self._looks,
@@ -150,9 +152,11 @@ class Engine:
         self.view = EngineView({lane_id: lane_now(lane) for lane_id, lane in self.lanes.items()}, self._runs.views.now)
 
     def _lane(self, ports: Ports) -> Lane:
-        key = marker_key(ports.equipment.equipment_id, ports.transport.describe())
+        spelling = ports.transport.describe()
         ports = replace(ports, ran_s=self._uptime.sum_s)
-        return Lane(ports, key, self._store.binding(key), is_working=self._is_working)
+        binding = self._store.binding(ports.equipment.equipment_id, spelling)
+        mounts = dict(self._store.mounts(ports.equipment.equipment_id, spelling))
+        return Lane(ports, spelling, binding, mounts, is_working=self._is_working)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -275,6 +279,7 @@ class Engine:
         """Take up every stored run where it was, and reconcile with the disk."""
         now = self._clock.now()
         for record in self._store:
+            self._on_taken_up(record)
             for proof in record.passes[-1:]:
                 self._uptime.take_up(proof.uptime_sum_s)
             lane = self.lanes.get(record.equipment_id)

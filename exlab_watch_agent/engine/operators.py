@@ -10,8 +10,10 @@ from exlab_watch_agent.core.commands import (
     AcceptMachine,
     AcceptTrail,
     BindDestination,
+    DismissProblem,
     Enqueue,
     LookAt,
+    ReplaceDestination,
     Resolve,
     Retry,
     RetryAll,
@@ -23,23 +25,25 @@ from exlab_watch_agent.core.commands import (
 from exlab_watch_agent.core.decide import is_short, verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested
-from exlab_watch_agent.core.facts import OperatorCommand
+from exlab_watch_agent.core.facts import OperatorCommand, ProblemDismissed
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
 from exlab_watch_agent.engine.destinations import Destinations
+from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Answer, CommandGiven
 from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.turns import Turns
 from exlab_watch_agent.errors import AgentError, StoreFullError, StoreWriteError
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be accepted."
 AT_HOME = "This state folder is at home on this machine: there is nothing that would have to be accepted."
 MACHINE_ACCEPTED = "this state folder is at home on this machine from now on; a copy elsewhere needs one of its own"
+DISMISSED = "it is listed with --all only from now on"
 TRAIL_ACCEPTED = "the state as it is now counts; what was damaged stays in the evidence folder"
 
 
@@ -71,6 +75,9 @@ class Operators:
             if isinstance(command, BindDestination):
                 self._bind(command, message.reply)
                 return
+            if isinstance(command, ReplaceDestination):
+                self._destinations.replace(self._lane(command.equipment), command, message.reply)
+                return
             said = self._obey(command)
         except AgentError as error:
             if isinstance(error, StoreWriteError) and not isinstance(error, StoreFullError):
@@ -80,14 +87,21 @@ class Operators:
         self._bench.commit.then(Reply(message.reply, answer(said)))
 
     def _bind(self, command: BindDestination, reply: Callable[[Answer], None]) -> None:
-        lane = self._bench.lanes.get(command.equipment)
-        if lane is None:
-            raise AgentError(
-                f"{command.equipment} is not in the running agent's configuration: check the name, or restart the agent."
-            )
+        lane = self._lane(command.equipment)
         self._bench.commit.then(self._destinations.bind(lane, str(command.operator), reply))
 
-    def _obey(self, command: ScanRoots | AcceptTrail | AcceptMachine | Enqueue | LookAt | RetryAll | RunCommand) -> str:
+    def _lane(self, equipment_id: str) -> Lane:
+        lane = self._bench.lanes.get(equipment_id)
+        if lane is None:
+            raise AgentError(
+                f"{equipment_id} is not in the running agent's configuration: check the name, or restart the agent."
+            )
+        return lane
+
+    def _obey(
+        self,
+        command: ScanRoots | AcceptTrail | AcceptMachine | DismissProblem | Enqueue | LookAt | RetryAll | RunCommand,
+    ) -> str:
         match command:
             case ScanRoots():
                 return self._scan(command)
@@ -97,6 +111,10 @@ class Operators:
                 return self._accept_trail(command)
             case AcceptMachine():
                 return self._accept_machine(command)
+            case DismissProblem():
+                by, until = str(command.operator), command.until or ""
+                self._bench.commit.note(ProblemDismissed(command.problem_id, by, command.reason, until), operator=by)
+                return DISMISSED
             case Enqueue():
                 return self._enqueue(command.run_path)
             case LookAt():
@@ -136,15 +154,11 @@ class Operators:
     def _scan(self, command: ScanRoots) -> str:
         """Reconcile all lanes; take what is in one equipment's root now for the right folder where an operator says so."""
         if command.accept_root is None:
-            self._reconciling.want_scan(self._bench.lanes)
+            self._reconciling.want_scan(self._bench.lanes, is_deep=True)
             return "a scan was started"
-        lane = self._bench.lanes.get(command.accept_root)
-        if lane is None:
-            raise AgentError(
-                f"{command.accept_root} is not in the running agent's configuration: check the name, or restart the agent."
-            )
+        lane = self._lane(command.accept_root)
         lane.accepted_by = str(command.operator)
-        self._reconciling.want_scan((lane.equipment_id,))
+        self._reconciling.want_scan((lane.equipment_id,), is_deep=True)
         return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"
 
     def _enqueue(self, run_path: str) -> str:
@@ -183,7 +197,7 @@ class Operators:
     def _sync(self, record: RunRecord, operator: str) -> str:
         if record.state in (RunState.FAILED, RunState.QUEUED):
             return self._retry(record, operator)
-        if record.state in (RunState.ACQUIRING, RunState.BLOCKED):
+        if record.state in (RunState.ACQUIRING, RunState.BLOCKED, RunState.CLEANED, *CHART.sealed_here):
             self._looks.want(record.run_path)
             return f"the run is {record.state} and is looked at now"
         return f"the run is {record.state}"
@@ -205,6 +219,11 @@ class Operators:
             raise AgentError(
                 "Local files are missing, so that what is left here cannot win: put them back from the copy on the NAS, then "
                 "give `exlab-watch-agent verify RUN`."
+            )
+        if record.run_path in self._bench.lanes[record.equipment_id].gone:
+            raise AgentError(
+                "The last scan did not find the run here, so that there is nothing that could win: put it back, then give "
+                "`exlab-watch-agent scan` and this command again."
             )
         is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
         self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))

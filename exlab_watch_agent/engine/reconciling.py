@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePath
+from zlib import crc32
 
 from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.effects import Scan
@@ -20,6 +21,7 @@ from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
+from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.keys import key_of, work_key
 from exlab_watch_agent.engine.lane import Lane
@@ -27,12 +29,14 @@ from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended
 from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.timers import TimerKind
-from exlab_watch_agent.statechart import CHART, RunState, Trigger
+from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
 SCAN_DUTY = 4
 """Scans that events ask for take at most one part in this many of the time: folders may come by the thousand."""
+LOOK_AT_SEALED_S = 86_400.0
+"""Within so long every sealed run is looked at by scans alone."""
 NOTHING_KNOWN = Known({}, {})
 
 
@@ -51,11 +55,14 @@ class Reconciling:
 
     # --- when --------------------------------------------------------------------------------------------------------
 
-    def want_scan(self, equipment_ids: Iterable[str], *, is_full: bool = True) -> None:
-        """Reconcile lanes with the disk; a scan that is not full only looks for runs that came, went or were edited."""
+    def want_scan(self, equipment_ids: Iterable[str], *, is_full: bool = True, is_deep: bool = False) -> None:
+        """Reconcile lanes with the disk; a scan that is not full only looks for runs that came, went or were edited.
+
+        `is_deep`: every sealed run is looked at for data that came, went or moved, and not only a share of them.
+        """
         for equipment_id in equipment_ids:
             lane = self._bench.lanes[equipment_id]
-            effect = Scan(equipment_id, lane.ports.root, NOTHING_KNOWN, is_full=is_full)
+            effect = Scan(equipment_id, lane.ports.root, NOTHING_KNOWN, is_full=is_full, is_deep=is_deep)
             is_running = self._bench.errands.is_running(key_of(effect))
             if not is_full and not is_running and self._bench.clock.monotonic_s() < lane.scan_not_before_s:
                 self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, equipment_id, due_s=lane.scan_not_before_s)
@@ -97,6 +104,7 @@ class Reconciling:
         """Suspend the lane and scan again after a while: nothing is concluded from a root that may not be ours."""
         if lane.root_problem != problem:
             log.warning("%s waits: %s", lane.equipment_id, problem)
+        lane.doubted_since = lane.doubted_since or self._bench.clock.now()
         lane.root = after_scan(lane.root, RootInDoubt(problem), self._bench.pace)
         assert isinstance(lane.root, Doubted), "a scan said so"
         for job_id in self._bench.errands.at_work_in(lane.equipment_id):
@@ -113,12 +121,15 @@ class Reconciling:
         found = result.found
         if effect.is_full:
             lane.last_scan_at = self._bench.clock.now()
+            if result.free_bytes is not None:
+                lane.room_here = Room(lane.last_scan_at, result.free_bytes)
             self._runs.forget(lane)
         lane.orphans = tuple(found.orphans.values())
         lane.runs_seen = found.runs_total
         if effect.is_full:
             unsettled = self._bench.commit.store.paths_in(CHART.unsettled, lane.equipment_id)
             lane.backlog.update((path, None) for path in unsettled if path not in lane.unsignalled)
+            lane.backlog.update((path, None) for path in self._sealed_to_look_at(lane, is_all=effect.is_deep))
         # Skip files that were read after the scan had listed them.
         changed = [
             path
@@ -135,12 +146,29 @@ class Reconciling:
             lane.unsignalled.discard(path)
             self._on_gone(lane, path, is_first=path not in was_gone, may_have_moved=may_have_moved)
 
+    def _sealed_to_look_at(self, lane: Lane, *, is_all: bool) -> Iterable[str]:
+        """Return the sealed runs that this scan looks at: data that come into one are an event only directly in its folder.
+
+        Their files may be many, so each scan takes its share: every sealed run is looked at about once a day.
+        """
+        sealed = self._bench.commit.store.paths_in(CHART.sealed_here, lane.equipment_id)
+        if self._looks.only is not None:  # it was started for these runs
+            return [path for path in sealed if path in self._looks.only]
+        if is_all:
+            return sealed
+        shares = max(1, int(LOOK_AT_SEALED_S // self._bench.policy.rescan_s))
+        scans = int(self._bench.clock.now().timestamp() // self._bench.policy.rescan_s)
+        # One share on each day's end, so that an agent that runs once a day, at the same time, gets to all of them, too.
+        turn = (scans + scans // shares) % shares
+        return [path for path in sealed if crc32(path.encode("utf-8", "surrogateescape")) % shares == turn]
+
     def _bind(self, lane: Lane, volume: str, operator: str | None) -> None:
         """Remember by which identity this root was last found to be ours, and who said so if an operator did."""
         was_ours = lane.is_ours
         if lane.root_problem is not None:
             log.info("%s: the root is there again", lane.equipment_id)
         lane.root = after_scan(lane.root, RootFound(volume))
+        lane.doubted_since = None
         if operator is not None:
             lane.accepted_volume = volume
         if operator is not None or self._bench.commit.store.root_volume(lane.equipment_id) != volume:
@@ -157,7 +185,7 @@ class Reconciling:
         record = self._bench.commit.record_at(path)  # none where it was moved in this very pass
         if record is None or not self._looks.is_mine(record):
             return
-        if record.state in CHART.sources(Trigger.AUDIT_STARTED):
+        if record.state in CHART.sealed_here:
             self._on_sealed_gone(lane, record, is_first=is_first, may_have_moved=may_have_moved)
             return
         if record.state not in CHART.gone_when_missing:
@@ -179,7 +207,7 @@ class Reconciling:
         if not is_first:
             self._note_vanished(lane, record, may_have_moved=may_have_moved)
             return
-        lane.asks_twice = self._is_working(lane)
+        lane.asks_twice = lane.is_working and not lane.is_held
         due_s = self._bench.in_s(self._bench.pace.second_scan_s)
         self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
 
@@ -191,7 +219,3 @@ class Reconciling:
         lane.vanished |= {record.run_path}
         if record.gone_at is None:  # else its copy was looked at without an end, and is again when that is due
             lane.audits.setdefault(record.job_id)
-
-    @staticmethod
-    def _is_working(lane: Lane) -> bool:
-        return lane.is_working and lane.away is None

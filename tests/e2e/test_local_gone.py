@@ -33,8 +33,8 @@ def synced(lab: Lab) -> Path:
     return run
 
 
-def kinds(lab: Lab) -> list[tuple[str, str]]:
-    return [(one["severity"], one["kind"]) for one in lab.cli("problems", "--json").json["problems"]]
+def told(lab: Lab) -> list[tuple[str, str]]:
+    return [(one["tier"], one["code"]) for one in lab.cli("problems", "--json").problems]
 
 
 def test_a_removed_run_is_cleaned_once_its_copy_was_hashed_and_nothing_is_made_again_here(lab: Lab) -> None:
@@ -44,7 +44,7 @@ def test_a_removed_run_is_cleaned_once_its_copy_was_hashed_and_nothing_is_made_a
     record = lab.record(run)
     assert (record["state"], record["passes"][-1]["local"]) == ("cleaned", "manifest")
     assert not run.exists()
-    assert kinds(lab) == [("notice", "removed_by_others")]
+    assert told(lab) == [("notice", "removed_by_others")]
     shown = lab.cli("show", run.name, "--json").json
     assert shown["history"][-1]["trigger"] == "local_gone"
     once(lab)
@@ -56,15 +56,15 @@ def test_a_removed_run_whose_copy_has_rotted_is_a_conflict_and_an_incident(lab: 
     rotten = lab.copy_of(run) / "a.bin"
     rotten.write_bytes(bytes(5000))
     shutil.rmtree(run)
-    once(lab, code=3)
+    once(lab, code=4)
     assert lab.record(run)["state"] == "conflict"
-    assert kinds(lab) == [("data_at_risk", "copy_damaged"), ("data_at_risk", "local_files_missing")]
+    assert told(lab) == [("risk", "only_copy_lost")]
     assert rotten.read_bytes() == bytes(5000)
-    (way,) = lab.cli("show", run.name, "--json").json["ways_out"]
-    assert way == (
-        "put the missing files back here as they were, from the copy on the NAS, then: exlab-watch-agent verify "
-        + shell_word(str(run))
-    )
+    shown = lab.cli("show", run.name, "--json").json
+    assert [one["kind"] for one in shown["incidents"]] == ["copy_damaged"]
+    (way,) = shown["ways_out"]
+    back = "put the run's data back here, from the old NAS or from a backup"
+    assert way == f"{back}, then: exlab-watch-agent resolve {shell_word(str(run))} --use local"
 
 
 def test_an_only_copy_that_rots_is_found_and_stays_visible(lab: Lab) -> None:
@@ -72,9 +72,9 @@ def test_an_only_copy_that_rots_is_found_and_stays_visible(lab: Lab) -> None:
     shutil.rmtree(run)
     once(lab)
     (lab.copy_of(run) / "a.bin").write_bytes(bytes(5000))
-    assert lab.cli("verify", run.name).code == 3
+    assert lab.cli("verify", run.name).code == 4
     assert lab.record(run)["state"] == "cleaned"
-    assert ("data_at_risk", "copy_damaged") in kinds(lab)
+    assert told(lab) == [("risk", "only_copy_lost")]
     (lab.copy_of(run) / "a.bin").write_bytes(FILES["a.bin"])
     assert lab.cli("verify", run.name).code == 0
     (incident,) = lab.cli("show", run.name, "--json").json["incidents"]

@@ -24,7 +24,14 @@ from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_tempor
 from exlab_watch_agent.adapters.local.machine import machine_id
 from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
-from exlab_watch_agent.adapters.state.folder_facts import binding_in, hold_in, note_fact, trail_doubt_in
+from exlab_watch_agent.adapters.state.folder_facts import (
+    binding_in,
+    dismissals_in,
+    hold_in,
+    mounts_in,
+    note_fact,
+    trail_doubt_in,
+)
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.lookup import digest_at
 from exlab_watch_agent.adapters.state.recovery import history_of, load
@@ -38,11 +45,12 @@ from exlab_watch_agent.adapters.state.trail import (
     fact_body,
     opening_data,
 )
-from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.binding import Below, Binding
 from exlab_watch_agent.core.creation import RunIdentity
-from exlab_watch_agent.core.facts import Fact, FolderNamed, MachineAccepted, MachineChanged, TrailAccepted
+from exlab_watch_agent.core.facts import Fact, FolderFact, FolderNamed, MachineAccepted, MachineChanged, TrailAccepted
+from exlab_watch_agent.core.problem import Dismissal
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.rollback import TrailPosition
+from exlab_watch_agent.core.rollback import TrailPosition, is_in_trail
 from exlab_watch_agent.core.text import reason, utc_text_exact
 from exlab_watch_agent.errors import StateFolderError, StoreWriteError
 from exlab_watch_agent.ports import Clock, Entry
@@ -215,19 +223,31 @@ class RunStore:
         """Return the run's moves, oldest first; reads the run's own lines. Raises: StateFolderError."""
         return history_of(self._folder, self._documents, job_id)
 
-    def binding(self, root: str) -> Binding | None:
-        """Return the marker that was found or placed in this destination root and who accepted it, None before its first use."""
-        return binding_in(self._facts, root)
+    def binding(self, equipment_id: str, spelling: str) -> Binding | None:
+        """Return an equipment's binding, None before the first one; `spelling`: of the root that is configured."""
+        return binding_in(self._facts, equipment_id, spelling)
+
+    def mounts(self, equipment_id: str, spelling: str) -> dict[str, Below]:
+        """Return the mounts that are known directly below this root: folder → mount."""
+        return mounts_in(self._facts, equipment_id, spelling)
 
     def root_volume(self, equipment_id: str) -> str | None:
         """Return the volume on which this equipment's root was last bound, None before the first time."""
-        volumes: dict[str, str] = self._facts.get("volumes", {})
-        return volumes.get(equipment_id)
+        return dict[str, str](self._facts.get("volumes", {})).get(equipment_id)
 
     @property
     def hold(self) -> str | None:
         """Why nothing may be deleted until an operator has accepted the state; None when deletion is not held."""
         return hold_in(self._facts, trail_doubt=trail_doubt_in(self._facts))
+
+    @property
+    def dismissals(self) -> dict[str, Dismissal]:
+        """Id of a problem → that an operator wants it listed no more."""
+        return dismissals_in(self._facts)
+
+    def note(self, fact: FolderFact, operator: str, at: datetime) -> None:
+        """Put a line about the folder into the trail, durably. Raises: as `commit`."""
+        self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=at)
 
     @property
     def folder_id(self) -> str:
@@ -247,6 +267,10 @@ class RunStore:
     def digest_at(self, seq: int) -> str | None:
         """Return the digest of the trail's line with this number, None where there is none that can be read."""
         return digest_at(self._folder, seq)
+
+    def has_line(self, seen: TrailPosition) -> bool:
+        """Return whether the trail has this line, as far as it can be read. May be called from any thread."""
+        return is_in_trail(seen, head=self.position, digest_here=self.digest_at(seen.seq))
 
     @property
     def ahead(self) -> TrailPosition | None:

@@ -48,6 +48,7 @@ from exlab_watch_agent.core.link import Away
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted
+from exlab_watch_agent.core.snapshot import FolderProblem, Note
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import CommandGiven
 from exlab_watch_agent.engine.views import EngineView, RunView, Told, lane_now
@@ -261,7 +262,7 @@ def _ports(equipment_id: str) -> Ports:
 
 def ports_with(**given: Any) -> Ports:
     """Return ports that have what is given, and nothing else."""
-    every: dict[str, Any] = {member.name: given.get(member.name) for member in fields(Ports)}
+    every: dict[str, Any] = {member.name: given.get(member.name) for member in fields(Ports)} | {"mounts": {}}
     return Ports(**every)
 
 
@@ -304,7 +305,7 @@ def _give_it_something_to_tell(agent: Agent) -> None:
         sealed: RunView(findings=(finding,)),
         waiting: RunView(reason="no data files yet"),
         running: RunView(unreadable="raw/a.bin cannot be read", unreadable_looks=3),
-        failed: RunView(problem="the folder is gone"),
+        failed: RunView(problem=Note("run_gone", "the folder is gone")),
     }
     lane = engine.lanes["SCOPE_01"]
     wait = Wait("destination_unbound", "exlab-watch-agent bind SCOPE_01")
@@ -315,7 +316,10 @@ def _give_it_something_to_tell(agent: Agent) -> None:
     other.root = Doubted("The folder is not there.", 5.0)
     engine.view = EngineView(
         {lane_id: lane_now(lane) for lane_id, lane in engine.lanes.items()},
-        Told(HashTrieMap(runs), HashTrieMap({run_path: "its creation.json is no JSON"})),
+        Told(
+            HashTrieMap(runs),
+            HashTrieMap({run_path: FolderProblem("its creation.json is no JSON", "creation_invalid_json")}),
+        ),
     )
     engine.progress = lambda: {running: (Progress(4096, 1), 12.34)}  # type: ignore[method-assign]
     agent._watching = _watching(engine, agent.store)
@@ -364,8 +368,11 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
         tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: ()),
         creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
         transport=SimpleNamespace(
+            describe=lambda: NAS,
+            below=nothing,
             require_marker=nothing,
             clear_partials=nothing,
+            listing=lambda *_, **__: {},
             replace=lambda *_, instead, **__: told.update(instead),
             read_small=lambda _, path, **__: told[path],
         ),
