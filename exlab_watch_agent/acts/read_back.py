@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, NOT_THE_COPY
 from exlab_watch_agent.core.claim import CLAIM_PATH
@@ -26,7 +27,7 @@ def read_back(destination: str, paths: Sequence[str], ports: Ports, control: Con
     is_nothing_readable = bool(reader.unreadable) and found.keys() == reader.unreadable
     if reader.error is not None and is_nothing_readable and not (len(paths) == 1 and reader.reads_its_claim()):
         raise reader.error
-    return ReadBack(found, weakest(reader.ways), reader.is_past_cache)
+    return ReadBack(found, weakest(reader.ways), reader.is_past_cache, reader.nas_at)
 
 
 class _Reader:
@@ -40,6 +41,7 @@ class _Reader:
         self.error: TransportError | None = None
         self.ways: list[HowRead] = []
         self.is_past_cache = True
+        self.nas_at: datetime | None = None
 
     def read(self, paths: Sequence[str]) -> dict[str, str]:
         """Return path → SHA-256, `UNREADABLE` for what cannot be read at the second try either."""
@@ -71,6 +73,7 @@ class _Reader:
         read = self._ports.transport.read_back(self._destination, paths, control=self._control)
         self.ways.append(read.how)
         self.is_past_cache &= read.is_past_cache
+        self.nas_at = read.nas_at
         return dict(read.digests)
 
     def _require_about_the_copy(self, error: TransportError) -> None:

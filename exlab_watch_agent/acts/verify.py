@@ -260,6 +260,7 @@ def _proof(
         bytes=found.bytes_total,
         remote=there.how,
         past_cache=there.is_past_cache,
+        nas_at=there.nas_at,
         local=found.local,
     )
 

@@ -130,7 +130,9 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case LocalChosen():
             if state is RunState.CONFLICT and not is_short(record):
                 reason = event.reason or "the local data win"
-                return Judgement(Trigger.LOCAL_CHOSEN, reason, record.unsealed().cleared(), event.operator)
+                return Judgement(
+                    Trigger.LOCAL_CHOSEN, reason, record.unsealed(by=event.operator).cleared(), event.operator
+                )
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
