@@ -547,13 +547,13 @@ GUARDS = (
     ),
     Guard(
         "adoption: only from an agent that gives no sign of life",
-        "acts/inspect.py",
-        "if is_held and found.sealed_as and not holder_is_at_work(found, ports):",
-        "if is_held and found.sealed_as:",
+        "acts/place.py",
+        "            if at_work is not None and not at_work.is_so:",
+        "            if at_work is not None:",
         (
             Edit(
                 "acts/copy.py",
-                "return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)",
+                "return is_the_one_adopted(effect, found) and not holder_at_work(found, ports).is_so",
                 "return is_the_one_adopted(effect, found)",
             ),
         ),
@@ -561,7 +561,7 @@ GUARDS = (
     Guard(
         "... and that has not come back meanwhile",
         "acts/copy.py",
-        "return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)",
+        "return is_the_one_adopted(effect, found) and not holder_at_work(found, ports).is_so",
         "return is_the_one_adopted(effect, found)",
     ),
     Guard(
