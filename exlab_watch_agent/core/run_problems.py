@@ -152,7 +152,7 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
         case RunState.CLEANED if record.gone_at is not None and at.now - record.gone_at <= REPAIRS_TOLD_FOR:
             text = (
                 f"somebody removed this run here before {utc_text(record.gone_at)}; the NAS has the only copy, and "
-                f"{counted(record.files_total, 'file')} there were found right"
+                f"{counted(record.files_total, 'file')} there {'was' if record.files_total == 1 else 'were'} found right"
             )
             yield replace(_problem(record, "removed_by_others", text, show), since=record.gone_at)
         case RunState.VERIFIED if record.last_error is not None:
