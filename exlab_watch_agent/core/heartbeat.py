@@ -58,12 +58,20 @@ def sign_in(data: bytes) -> SignOfLife | None:
         return None
     host, state_folder, machine, state_dir = (name if isinstance(name, str) else "" for name in names)
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return SignOfLife(at, host, state_folder, machine, state_dir, _anchor_in(said))
+    return SignOfLife(at, host, state_folder, machine, state_dir, anchor_in(data))
 
 
-def _anchor_in(said: dict[str, object]) -> TrailPosition | None:
-    seq, digest = said.get("audit_seq"), said.get("audit_blake3")
-    return TrailPosition(seq, digest) if isinstance(seq, int) and isinstance(digest, str) and digest else None
+def anchor_in(data: bytes) -> TrailPosition | None:
+    """Return the line of the trail that a heartbeat names, None where it names none."""
+    try:
+        said = json.loads(data)
+        audit = said.get("audit", {})
+        seq, digest = said.get("audit_seq", audit.get("seq")), said.get("audit_blake3", audit.get("blake3"))
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    if not isinstance(seq, int) or isinstance(seq, bool) or seq < 1 or not isinstance(digest, str) or not digest:
+        return None
+    return TrailPosition(seq, digest)
 
 
 def is_evidence(seen: SignOfLife, *, state_folder: str, position: TrailPosition, told_to: int) -> bool:

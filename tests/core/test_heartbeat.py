@@ -8,7 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exlab_watch_agent.core.heartbeat import SignOfLife, fault_of, is_at_work, is_evidence, is_recent, sign_in
+from exlab_watch_agent.core.heartbeat import (
+    SignOfLife,
+    anchor_in,
+    fault_of,
+    is_at_work,
+    is_evidence,
+    is_recent,
+    sign_in,
+)
 from exlab_watch_agent.core.rollback import TrailPosition
 
 NOW = datetime(2026, 4, 18, 12, tzinfo=UTC)
@@ -109,3 +117,25 @@ def test_a_sign_says_where_its_trail_ended() -> None:
     assert sign is not None
     assert sign.anchor == TrailPosition(7, "c" * 64)
     assert sign_in(json.dumps(said | {"audit_seq": "7"}).encode()) == replace(sign, anchor=None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '{"audit": 7}',
+        '{"audit": {"seq": true, "blake3": "x"}}',
+        '{"audit_seq": 7, "audit_blake3": ""}',
+    ],
+)
+def test_what_is_no_heartbeat_names_no_line(text: str) -> None:
+    assert anchor_in(text.encode()) is None
+
+
+def test_both_forms_of_a_heartbeat_name_their_line() -> None:
+    wanted = TrailPosition(7, "ab")
+    assert anchor_in(b'{"audit": {"seq": 7, "blake3": "ab"}}') == wanted
+    assert anchor_in(b'{"audit_seq": 7, "audit_blake3": "ab"}') == wanted
