@@ -220,11 +220,6 @@ class Operators:
                 "Local files are missing, so that what is left here cannot win: put them back from the copy on the NAS, then "
                 "give `exlab-watch-agent verify RUN`."
             )
-        if record.run_path in self._bench.lanes[record.equipment_id].gone:
-            raise AgentError(
-                "The last scan did not find the run here, so that there is nothing that could win: put it back, then give "
-                "`exlab-watch-agent scan` and this command again."
-            )
         is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
         self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))
         if is_others:

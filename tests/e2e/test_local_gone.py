@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -140,3 +141,32 @@ def test_of_a_folder_that_is_empty_or_not_there_nothing_is_concluded(lab: Lab) -
     aside.rename(root)
     once(lab)
     assert lab.record(run)["state"] == "verified"
+
+
+@pytest.mark.parametrize("rots", ["before it is removed", "afterwards"])
+def test_a_lost_only_copy_is_made_whole_by_the_command_that_is_told_once_the_data_are_back(lab: Lab, rots: str) -> None:
+    run = synced(lab)
+    elsewhere, rotten = run.parent.parent / "away", lab.copy_of(run) / "a.bin"
+    if rots == "before it is removed":
+        rotten.write_bytes(bytes(5000))
+        shutil.move(run, elsewhere)
+        once(lab, code=4)
+        said = lab.cli("resolve", run.name, "--use", "local")
+        assert (said.code, "is not here" in said.err) == (1, True)
+    else:
+        shutil.move(run, elsewhere)
+        once(lab)
+        rotten.write_bytes(bytes(5000))
+        assert lab.cli("verify", run.name).code == 4
+        said = lab.cli("sync", run.name)
+        assert (said.code, "the NAS has the only copy" in said.out) == (1, True)
+    (problem,) = lab.cli("problems", "--json").problems
+    shutil.move(elsewhere, run)
+    program, *words = shlex.split(problem["command"])
+    assert program == "exlab-watch-agent"
+    assert lab.cli(*words).code == 0
+    once(lab)
+    assert lab.record(run)["state"] == "verified"
+    assert told(lab) == [("notice", "repaired")]
+    lab.assert_whole(run)
+    assert (lab.copy_of(run) / "a.bin").read_bytes() == FILES["a.bin"]
