@@ -55,6 +55,7 @@ _NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, Desti
 NAMES_KEPT_MAX = 20
 HAS_CHANGED = "the run changed since it counted as complete"
 _COPY_DIFFERS = frozenset({Agreement.REMOTE_DIFFERS, Agreement.BOTH_DIFFER})
+_OVER_LOCAL_DATA = frozenset({LOCAL_CHANGED, LOCAL_MISSING, ONLY_COPY_LOST})
 _COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED})
 GONE_HERE = "the run folder is gone here: two scans did not find it"
 UNREADABLE_MAX = 2
@@ -277,7 +278,17 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
             if event.seal_fault:
                 return _seal_missed(proven, event, now=now)
             return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", proven.healed(at=now))
+        case RunState.CONFLICT if _is_whole_here(record, event):
+            whole = replace(_noticed(record, event, now=now), gone_at=None)
+            return _damaged(whole, LastError(FailureKind.HASH_MISMATCH, _words(event.comparison)))
     return None
+
+
+def _is_whole_here(record: RunRecord, event: Verified) -> bool:
+    """Whether a conflict over what is here has ended, for it is what was sealed, while the copy is not: then it heals that."""
+    is_over_data = record.last_error is not None and record.last_error.kind in _OVER_LOCAL_DATA
+    is_here = event.local is LocalSide.READ and event.is_by_manifest
+    return record.is_sealed and is_over_data and is_here and event.comparison.agreement is Agreement.REMOTE_DIFFERS
 
 
 def _is_equal(event: Verified) -> bool:
@@ -513,7 +524,7 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
         case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
             return _conflict(record, LastError(event.conflict, event.message))
         case RunState.AUDITING:
-            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.with_error(error))
+            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, _unfinished(record, error))
         case RunState.CLEANED if event.is_copy_unreadable:
             failed = record.failed(error).with_passes_void()
             if failed.attempts >= UNREADABLE_MAX:
@@ -521,10 +532,10 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
                 failed = _unreadable(failed, event, now=now).with_error(lost)
             return Judgement(Trigger.AUDITED, event.message, failed)
         case RunState.CLEANED if event.conflict:
-            claimed = record.with_error(LastError(event.conflict, event.message))
+            claimed = _unfinished(record, LastError(event.conflict, event.message))
             return Judgement(Trigger.AUDITED, event.message, claimed)
         case RunState.CLEANED if not (event.is_destination_away or event.is_source_away):
-            return Judgement(Trigger.AUDITED, f"it could not be looked at: {event.message}", record.with_error(error))
+            return Judgement(Trigger.AUDITED, f"it could not be looked at: {event.message}", _unfinished(record, error))
         case RunState.SEALING:
             failed = record.with_error(error) if event.is_destination_away else record.failed(error)
             wait_s = policy.retry_schedule_s[min(max(failed.attempts, 1), len(policy.retry_schedule_s)) - 1]
@@ -535,6 +546,12 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             left = event.fingerprint
             return _after_failure(record, event.kind, error, now=now, policy=policy, fingerprint=left)
     return None
+
+
+def _unfinished(record: RunRecord, error: LastError) -> RunRecord:
+    """Return the record after a look at a sealed copy that did not end: that it is lost stays said until one does."""
+    is_lost = record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
+    return record if is_lost else record.with_error(error)
 
 
 def _unreadable(record: RunRecord, event: EffectFailed, *, now: datetime) -> RunRecord:

@@ -55,6 +55,7 @@ def ways_out(kind: str, run_path: str) -> tuple[WayOut, ...]:
         keep = "or keep what is here now: what differs on the NAS is moved aside there, what is only there stays"
         return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(keep, again)
     if kind == ONLY_COPY_LOST:
-        again_here = "put the run's data back here, from the old NAS or from a backup"
-        return (WayOut(again_here, again),)
+        back = "put the run's data back here as they were, from the old NAS or from a backup"
+        left = "or put here what is left of them: it takes the place of what was proven"
+        return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(left, again)
     return ()

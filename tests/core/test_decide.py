@@ -685,6 +685,39 @@ def test_data_in_a_removed_run_are_compared_with_the_copy_before_anything_is_wri
     assert pushing.state is RunState.RUNNING
 
 
+@pytest.mark.parametrize(
+    "kind", ["local_files_missing", "only_copy_lost", "local_changed_after_sync", "claimed_by_other_agent"]
+)
+def test_a_conflict_over_what_is_here_heals_the_copy_once_it_is_what_was_sealed(kind: str) -> None:
+    resting = record("conflict", sealed=True, gone_at=EARLIER, last_error=LastError(kind, "why"))
+    whole = verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True)
+    after = step(resting, whole)
+    if kind == "claimed_by_other_agent":
+        assert after.move is None, "that is about the copy"
+        return
+    assert (after.record.state, after.record.gone_at, after.record.is_sealed) == (RunState.QUEUED, None, True)
+    assert [one.kind for one in after.record.incidents] == ["copy_damaged"]
+    pushing = step(after.record, inspected(destination=DestinationStanding.OURS)).record
+    assert pushing.state is RunState.RUNNING
+    for less in (replace(whole, is_by_manifest=False), verified(Agreement.BOTH_DIFFER, is_by_manifest=True)):
+        assert step(resting, less).move is None
+
+
+@pytest.mark.parametrize("state", ["auditing", "cleaned"])
+def test_that_an_only_copy_is_lost_stays_said_while_it_cannot_be_looked_at(state: str) -> None:
+    lost = record(state, sealed=True, gone_at=EARLIER, last_error=LastError("only_copy_lost", "not there"))
+    for event in (failed(FailureKind.UNKNOWN), failed(FailureKind.NETWORK)):
+        assert step(lost, event).record.last_error == LastError("only_copy_lost", "not there")
+
+
+def test_an_only_copy_that_another_agent_claims_is_told_and_is_no_word_on_its_data() -> None:
+    cleaned = record("cleaned", sealed=True, gone_at=EARLIER)
+    after = step(cleaned, failed(FailureKind.UNKNOWN, conflict="claimed_by_other_agent")).record
+    assert (after.state, after.incidents) == (RunState.CLEANED, ())
+    assert after.last_error is not None
+    assert after.last_error.kind == "claimed_by_other_agent"
+
+
 def test_what_is_left_of_a_run_whose_files_are_missing_cannot_win() -> None:
     short = step(record("auditing", sealed=True), verified(Agreement.LOCAL_GONE)).record
     assert short.last_error is not None

@@ -63,9 +63,8 @@ def test_a_removed_run_whose_copy_has_rotted_is_a_conflict_and_an_incident(lab: 
     assert rotten.read_bytes() == bytes(5000)
     shown = lab.cli("show", run.name, "--json").json
     assert [one["kind"] for one in shown["incidents"]] == ["copy_damaged"]
-    (way,) = shown["ways_out"]
-    back = "put the run's data back here, from the old NAS or from a backup"
-    assert way == f"{back}, then: exlab-watch-agent resolve {shell_word(str(run))} --use local"
+    back = "put the run's data back here as they were, from the old NAS or from a backup"
+    assert shown["ways_out"][0] == f"{back}, then: exlab-watch-agent verify {shell_word(str(run))}"
 
 
 def test_an_only_copy_that_rots_is_found_and_stays_visible(lab: Lab) -> None:
