@@ -161,7 +161,7 @@ def _is_gone(effect: Verify, ports: Ports) -> bool:
 def _verify_the_copy_alone(
     effect: Verify, started_at: datetime, ports: Ports, control: Control
 ) -> Verified | RunChanged:
-    """Hash every file of the manifest at the NAS, where nothing is left here to compare it with. Writes nothing anywhere.
+    """Hash every file of the manifest at the NAS, where nothing is left here to compare it with. Writes nothing there.
 
     To the comparison all local files are missing, so that it can never be taken for a proof of both sides.
     """
@@ -202,14 +202,18 @@ def _verify_the_copy_alone(
 def _manifest_without_the_run(effect: Verify, ports: Ports) -> dict[str, str]:
     """Return the manifest that was sealed: as it is kept here, else as the copy has it, if its digest says that it is the one.
 
-    Raises: ManifestLostError.
+    Then it is kept here again. Raises: ManifestLostError.
     """
-    data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest) or manifest_there(effect, ports)
+    kept = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
+    data = kept or manifest_there(effect, ports)
     if data is None or manifest_digest(data) != effect.manifest_digest:
         raise ManifestLostError(
             "the manifest of this run is lost or was changed, in the state folder and on the NAS, and the run is gone here: "
             "what the NAS has cannot be proven any more.",
         )
+    if not kept:
+        with suppress(ManifestNotKeptError):
+            ports.manifests.save(effect.job_id, data)
     return parse_manifest(data)
 
 

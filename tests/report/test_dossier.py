@@ -13,7 +13,7 @@ import pytest
 
 from exlab_watch_agent.core.creation import OverrideEntry, RunIdentity
 from exlab_watch_agent.core.overrides import OverrideStanding
-from exlab_watch_agent.core.passes import HowRead
+from exlab_watch_agent.core.passes import HowRead, LocalSide, Pass
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.report.dossier import HOW_READ, ChainSummary, Dossier, FileProof, digest_of, origin_of
 from exlab_watch_agent.report.status import RunInFull
@@ -97,6 +97,24 @@ def test_a_sealed_copy_that_nothing_proves_now_is_not_called_proven() -> None:
     assert "nothing proves its copy now: the copy cannot be read back" in said
     broken = ChainSummary(29, 29, "e" * 64, 2, 2, against=("line 7 was changed",))
     assert "verdict bad" in verdict_of(dossier(chain=broken))
+
+
+def test_an_only_copy_is_not_said_to_be_equal_on_both_sides() -> None:
+    proof = Pass(
+        "job/9", NOW, NOW, "", 0.0, 0.0, "m" * 32, "/mnt/nas", "c" * 64, 1, 5, HowRead.O_DIRECT, past_cache=True
+    )
+    passes = (proof, replace(proof, id="job/11", local=LocalSide.MANIFEST))
+    made = dossier(replace(RECORD, state=RunState.CLEANED, gone_at=NOW, passes=passes))
+    said = verdict_of(made)
+    assert "verdict good" in said
+    assert "the NAS has the only copy, and every SHA-256 of it was that of the sealed manifest at" in said
+    text = Seen(made.to_html()).text
+    assert "both sides in" not in text
+    assert text.index("the local files") < text.index("the sealed manifest alone")
+    lost = replace(
+        RECORD, state=RunState.CLEANED, verify_passes=0, last_error=LastError("only_copy_lost", "it is not there")
+    )
+    assert "nothing proves its copy now: it is not there" in verdict_of(dossier(lost))
 
 
 def test_who_was_not_asked_about_the_trail_is_said() -> None:
