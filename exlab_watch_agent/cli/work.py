@@ -37,12 +37,12 @@ from exlab_watch_agent.core.commands import (
     ScanRoots,
     Sync,
 )
+from exlab_watch_agent.core.decide import is_short
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.problem import command as command_of
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import counted, printable, shell_word
-from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import exit_code, folded, need_a_person, one_line
 from exlab_watch_agent.report.status import counts, sentence
@@ -278,8 +278,7 @@ def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
 def let_local_win(site: Site, word: str, reason: str) -> int:
     """Have the local data of a run in conflict win; return the exit code. Raises: AgentError, RunNotFoundError."""
     path, record = known(site, word)
-    is_lost = record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
-    if is_lost and not site.is_here(path):
+    if is_short(record) and not site.is_here(path):
         raise AgentError(f"{printable(path)} is not here, so that there is nothing that could win: put it back first.")
     return act(site, Resolve(operator_here(), job_id=record.job_id, reason=reason), run_paths=frozenset({path}))
 

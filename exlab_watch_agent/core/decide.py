@@ -55,7 +55,6 @@ _NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, Desti
 NAMES_KEPT_MAX = 20
 HAS_CHANGED = "the run changed since it counted as complete"
 _COPY_DIFFERS = frozenset({Agreement.REMOTE_DIFFERS, Agreement.BOTH_DIFFER})
-_OVER_LOCAL_DATA = frozenset({LOCAL_CHANGED, LOCAL_MISSING, ONLY_COPY_LOST})
 _COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED})
 GONE_HERE = "the run folder is gone here: two scans did not find it"
 UNREADABLE_MAX = 2
@@ -129,8 +128,10 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
                 reason = event.reason or "another try was asked for"
                 return Judgement(Trigger.RETRIED, reason, record.cleared(), event.operator)
         case LocalChosen():
-            if state is RunState.CONFLICT and not is_short(record):
-                reason = event.reason or "the local data win"
+            reason = event.reason or "the local data win"
+            if is_short(record):  # they win once a comparison has shown that all that was sealed is here again
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, record.returned(now), event.operator)
+            if state is RunState.CONFLICT:
                 return Judgement(
                     Trigger.LOCAL_CHOSEN, reason, record.unsealed(by=event.operator).cleared(), event.operator
                 )
@@ -196,7 +197,8 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
 def _judge_queued(
     record: RunRecord, event: Inspected, *, refused: Judgement | None, changed: Judgement | None
 ) -> Judgement | None:
-    if changed is not None or not (event.completeness.is_complete or record.is_sealed):
+    is_back = record.is_sealed and record.gone_at is not None  # what it is now, only a comparison shows
+    if not is_back and (changed is not None or not (event.completeness.is_complete or record.is_sealed)):
         if record.is_sealed:
             return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after the run was sealed"))
         return changed or _start_over(record, event.completeness.reason)
@@ -227,8 +229,9 @@ def _judge_queued(
         if not _is_the_one_it_adopts(record, event):  # else what failed before was to prove this very copy
             adopting = replace(adopting, attempts=0, mismatches=0)
         return Judgement(Trigger.COPY_ADOPTED, text, adopting)
-    if record.is_sealed and record.gone_at is not None:
-        return Judgement(Trigger.COPY_ADOPTED, "the run is back: it is compared with what was sealed", bound_for)
+    if is_back:
+        text = "the run is back: it is compared with what was sealed"
+        return Judgement(Trigger.COPY_ADOPTED, text, _as_seen(bound_for, event))
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
 
 
@@ -258,9 +261,9 @@ def awaits_holder(record: RunRecord) -> bool:
 
 
 def is_short(record: RunRecord) -> bool:
-    """Whether a run rests because local files are missing: what is left of it must not be called the run."""
-    error = record.last_error
-    return record.state is RunState.CONFLICT and error is not None and error.kind == LOCAL_MISSING
+    """Whether a sealed run rests because local data are missing, some or all: what is left must not be called the run."""
+    kind = record.last_error.kind if record.last_error is not None else ""
+    return record.state is RunState.CONFLICT and record.is_sealed and kind in (LOCAL_MISSING, ONLY_COPY_LOST)
 
 
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
@@ -278,17 +281,7 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
             if event.seal_fault:
                 return _seal_missed(proven, event, now=now)
             return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", proven.healed(at=now))
-        case RunState.CONFLICT if _is_whole_here(record, event):
-            whole = replace(_noticed(record, event, now=now), gone_at=None)
-            return _damaged(whole, LastError(FailureKind.HASH_MISMATCH, _words(event.comparison)))
     return None
-
-
-def _is_whole_here(record: RunRecord, event: Verified) -> bool:
-    """Whether a conflict over what is here has ended, for it is what was sealed, while the copy is not: then it heals that."""
-    is_over_data = record.last_error is not None and record.last_error.kind in _OVER_LOCAL_DATA
-    is_here = event.local is LocalSide.READ and event.is_by_manifest
-    return record.is_sealed and is_over_data and is_here and event.comparison.agreement is Agreement.REMOTE_DIFFERS
 
 
 def _is_equal(event: Verified) -> bool:
@@ -425,7 +418,8 @@ def _judge_only_copy(record: RunRecord, event: Verified, *, now: datetime, polic
 def _looked_at(record: RunRecord, event: Verified, proof: Pass, *, now: datetime, policy: Policy) -> RunRecord:
     """Return the record after a copy without its original was found to be what the manifest says."""
     one_more = _is_one_more(record, proof, policy=policy)
-    after = record.with_pass(proof, is_one_more=one_more).cleared()
+    whole = record.with_data(record.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
+    after = whole.with_pass(proof, is_one_more=one_more).cleared()
     if not event.seal_fault:
         return after.healed(at=now)
     kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(record)

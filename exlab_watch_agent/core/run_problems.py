@@ -117,10 +117,10 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     message = printable(error.message)
     match record.state:
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE | RunState.CLEANED if error.kind == ONLY_COPY_LOST:
-            way = ways_out(error.kind, path)[0]
-            # A cleaned run is compared with its copy once it was seen that there are data again.
-            helps = about("sync", path) if record.state is RunState.CLEANED else way.command
-            yield _problem(record, error.kind, f"{message}. What can end it: {way.deed}", helps)
+            # A cleaned run is compared with its copy once it was seen that there are data again, any other when it is asked for.
+            helps = about("sync" if record.state is RunState.CLEANED else "verify", path)
+            text = f"{message}. What can end it: {ways_out(error.kind, path)[0].deed}"
+            yield _problem(record, error.kind, text, helps)
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path)
             text = f"{message.rstrip('.')}. What can end it: {ways[0].deed}" if ways else message

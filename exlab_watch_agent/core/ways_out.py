@@ -48,14 +48,14 @@ def ways_out(kind: str, run_path: str) -> tuple[WayOut, ...]:
         restore = "restore the state folder that the copy belongs to, and work with that one"
         return WayOut(restore, "exlab-watch-agent run"), WayOut(f"or {_AWAY}", again)
     if kind == LOCAL_MISSING:
-        back = "put the missing files back here as they were, from the copy on the NAS or from a backup"
-        return (WayOut(back, f"exlab-watch-agent verify {run}"),)
+        back = "put the missing files back here as they were, from the copy on the NAS"
+        heal = "or, where the copy is damaged as well, put them back from a backup, so that it is healed from here"
+        return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(heal, again)
     if kind == LOCAL_CHANGED:
         back = "put the files back here as they were, from the copy on the NAS"
         keep = "or keep what is here now: what differs on the NAS is moved aside there, what is only there stays"
         return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(keep, again)
     if kind == ONLY_COPY_LOST:
         back = "put the run's data back here as they were, from the old NAS or from a backup"
-        left = "or put here what is left of them: it takes the place of what was proven"
-        return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(left, again)
+        return (WayOut(back, again),)
     return ()

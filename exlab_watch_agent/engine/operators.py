@@ -215,13 +215,11 @@ class Operators:
     def _resolve(self, record: RunRecord, command: Resolve) -> str:
         if record.state is not RunState.CONFLICT:
             raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
-        if is_short(record):
-            raise AgentError(
-                "Local files are missing, so that what is left here cannot win: put them back from the copy on the NAS, then "
-                "give `exlab-watch-agent verify RUN`."
-            )
+        must_compare = is_short(record)
         is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
         self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))
+        if must_compare:
+            return "what is here is compared with what was sealed first: only if all of that is here again, it wins"
         if is_others:
             return (
                 "the destination is looked at again: while others have it nothing there is touched, and the run waits"

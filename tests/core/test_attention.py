@@ -262,7 +262,7 @@ CASES += [
         "an only copy that is not there",
         situation(record(RunState.CONFLICT, last_error=NO_COPY, incidents=(DAMAGE,))),
         ("risk", "only_copy_lost"),
-        VERIFY,
+        f"exlab-watch-agent resolve {RUN} --use local",
     ),
     (
         "an only copy that rots",

@@ -685,22 +685,30 @@ def test_data_in_a_removed_run_are_compared_with_the_copy_before_anything_is_wri
     assert pushing.state is RunState.RUNNING
 
 
+@pytest.mark.parametrize("kind", ["local_files_missing", "only_copy_lost"])
 @pytest.mark.parametrize(
-    "kind", ["local_files_missing", "only_copy_lost", "local_changed_after_sync", "claimed_by_other_agent"]
+    ("agreement", "state", "last"),
+    [
+        (Agreement.EQUAL, "sealing", None),
+        (Agreement.REMOTE_DIFFERS, "queued", "hash_mismatch"),
+        (Agreement.LOCAL_GONE, "conflict", "local_files_missing"),
+        (Agreement.LOCAL_DIFFERS, "conflict", "local_changed_after_sync"),
+        (Agreement.BOTH_DIFFER, "conflict", "local_changed_after_sync"),
+    ],
 )
-def test_a_conflict_over_what_is_here_heals_the_copy_once_it_is_what_was_sealed(kind: str) -> None:
-    resting = record("conflict", sealed=True, gone_at=EARLIER, last_error=LastError(kind, "why"))
-    whole = verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True)
-    after = step(resting, whole)
-    if kind == "claimed_by_other_agent":
-        assert after.move is None, "that is about the copy"
-        return
-    assert (after.record.state, after.record.gone_at, after.record.is_sealed) == (RunState.QUEUED, None, True)
-    assert [one.kind for one in after.record.incidents] == ["copy_damaged"]
-    pushing = step(after.record, inspected(destination=DestinationStanding.OURS)).record
-    assert pushing.state is RunState.RUNNING
-    for less in (replace(whole, is_by_manifest=False), verified(Agreement.BOTH_DIFFER, is_by_manifest=True)):
-        assert step(resting, less).move is None
+def test_local_data_that_were_missing_win_only_once_a_comparison_has_shown_that_they_are_what_was_sealed(
+    kind: str, agreement: Agreement, state: str, last: str | None
+) -> None:
+    chosen = step(record("conflict", sealed=True, last_error=LastError(kind, "why")), LocalChosen("asmith")).record
+    assert (chosen.state, chosen.is_sealed, chosen.manifest_digest) == (RunState.QUEUED, True, "m" * 64)
+    proving = step(chosen, inspected(fingerprint="g", complete=False, destination=DestinationStanding.OURS)).record
+    assert (proving.state, proving.fingerprint) == (RunState.AWAITING_VERIFY, "g")
+    after = step(proving, verified(agreement, turn=proving.turn, is_by_manifest=True)).record
+    assert (after.state.value, after.last_error and after.last_error.kind) == (state, last)
+    if agreement is Agreement.REMOTE_DIFFERS:
+        assert [one.kind for one in after.incidents] == ["copy_damaged"]
+        pushing = step(after, inspected(fingerprint=after.fingerprint, destination=DestinationStanding.OURS)).record
+        assert pushing.state is RunState.RUNNING
 
 
 @pytest.mark.parametrize("state", ["auditing", "cleaned"])
@@ -716,13 +724,6 @@ def test_an_only_copy_that_another_agent_claims_is_told_and_is_no_word_on_its_da
     assert (after.state, after.incidents) == (RunState.CLEANED, ())
     assert after.last_error is not None
     assert after.last_error.kind == "claimed_by_other_agent"
-
-
-def test_what_is_left_of_a_run_whose_files_are_missing_cannot_win() -> None:
-    short = step(record("auditing", sealed=True), verified(Agreement.LOCAL_GONE)).record
-    assert short.last_error is not None
-    assert short.last_error.kind == "local_files_missing"
-    assert step(short, LocalChosen("op")).move is None
 
 
 def test_where_an_operator_lets_other_data_take_a_damaged_copy_s_place_its_incident_says_so() -> None:

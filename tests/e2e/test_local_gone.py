@@ -64,7 +64,7 @@ def test_a_removed_run_whose_copy_has_rotted_is_a_conflict_and_an_incident(lab: 
     shown = lab.cli("show", run.name, "--json").json
     assert [one["kind"] for one in shown["incidents"]] == ["copy_damaged"]
     back = "put the run's data back here as they were, from the old NAS or from a backup"
-    assert shown["ways_out"][0] == f"{back}, then: exlab-watch-agent verify {shell_word(str(run))}"
+    assert shown["ways_out"] == [f"{back}, then: exlab-watch-agent resolve {shell_word(str(run))} --use local"]
 
 
 def test_an_only_copy_that_rots_is_found_and_stays_visible(lab: Lab) -> None:
@@ -113,7 +113,8 @@ def test_some_files_that_are_gone_are_a_conflict_that_ends_when_they_are_put_bac
     assert lab.cli("verify", run.name).code == 3
     assert lab.record(run)["last_error"]["kind"] == "local_files_missing"
     said = lab.cli("resolve", run.name, "--use", "local")
-    assert (said.code, "put them back" in said.err) == (1, True)
+    assert (said.code, "put the missing files back" in said.err) == (1, True)
+    assert lab.record(run)["last_error"]["kind"] == "local_files_missing"
     shutil.copy2(lab.copy_of(run) / "a.bin", run / "a.bin")
     assert lab.cli("verify", run.name).code == 0
     assert lab.record(run)["state"] == "verified"

@@ -452,7 +452,7 @@ class Oracle:
                 raise Violation("verified, and the NAS was sealed with another manifest")
             self._copies.seal(after.job_id, nas, after.destination, after.manifest_digest)
             self._unclaimed.discard(after.job_id)
-        elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not is_of_others(before):
+        elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not (after.is_sealed or is_of_others(before)):
             holder = holder_at(nas, before.destination)
             if holder is None or self.is_mine(holder, after.job_id):  # it sealed the copy, or took it over by a proof
                 self._copies.give_up(nas, before.destination)
