@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from exlab_watch_agent.core.claim import Claim, DestinationStanding, conflict_at
+from exlab_watch_agent.core.claim import OF_OTHERS, Claim, DestinationStanding, conflict_at
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -132,9 +132,11 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if is_short(record):  # they win once a comparison has shown that all that was sealed is here again
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, record.returned(now), event.operator)
             if state is RunState.CONFLICT:
-                return Judgement(
-                    Trigger.LOCAL_CHOSEN, reason, record.unsealed(by=event.operator).cleared(), event.operator
-                )
+                anew = record.unsealed(by=event.operator)
+                if record.last_error is not None and record.last_error.kind in OF_OTHERS:
+                    # What others have there stays theirs: the run may have a place of its own elsewhere.
+                    anew = anew.at_place("")
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)

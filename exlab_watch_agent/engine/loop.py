@@ -316,7 +316,9 @@ class Engine:
         for lane in self.lanes.values():
             if lane.is_ours and (lane.backlog or (self._is_working and lane.asks_twice)):
                 return False
-            if self._is_working and lane.is_ours and lane.away is None and (lane.queue or lane.audits):
+            if not (self._is_working and lane.is_ours):
+                continue
+            if (lane.queue and lane.away is None) or (lane.audits and (lane.away is None or lane.away.is_full)):
                 return False
         return not (self._is_working and self._runs.is_settling)
 

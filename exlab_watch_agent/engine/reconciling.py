@@ -207,7 +207,7 @@ class Reconciling:
         if not is_first:
             self._note_vanished(lane, record, may_have_moved=may_have_moved)
             return
-        lane.asks_twice = lane.is_working and not lane.is_held
+        lane.asks_twice = lane.is_working and lane.may_read
         due_s = self._bench.in_s(self._bench.pace.second_scan_s)
         self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
 

@@ -170,7 +170,7 @@ class Turns:
         if any(self._bench.errands.taken(Slot.AUDIT, lane_id) for lane_id in self._bench.lanes):
             return
         for lane in self._bench.lanes.values():
-            while lane.audits and not _is_waiting(lane):
+            while lane.audits and lane.is_ours and lane.may_read:
                 if self._audit_next(lane):
                     return
 

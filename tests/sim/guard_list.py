@@ -152,7 +152,7 @@ GUARDS = (
     Guard(
         "a queued run's changes are seen",
         "core/decide.py",
-        "    if changed is not None or not (event.completeness.is_complete or record.is_sealed):",
+        "    if not is_back and (changed is not None or not (event.completeness.is_complete or record.is_sealed)):",
         "    if False:",
     ),
     Guard(
