@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from exlab_watch_agent.core import heartbeat
 from exlab_watch_agent.core.claim import (
@@ -113,30 +113,42 @@ def is_the_one_adopted(effect: Push | Verify | Seal, found: DestinationLook) -> 
 
 def may_be_taken_over(effect: Push | Verify | Seal, found: DestinationLook, ports: Ports) -> bool:
     """Return whether the copy is the one that was to be adopted, and whoever claims it has not come back meanwhile."""
-    return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)
+    return is_the_one_adopted(effect, found) and not holder_at_work(found, ports).is_so
 
 
-def holder_is_at_work(found: DestinationLook, ports: Ports) -> bool:
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """Whether an agent must be thought at work, and why its sign of life may be none (empty: nothing speaks against it)."""
+
+    is_so: bool
+    fault: str = ""
+
+
+def holder_at_work(found: DestinationLook, ports: Ports) -> AtWork:
     """Return whether the agent that claims a copy has left a sign of life lately. Raises: TransportError.
 
     One that says nothing of where it works, or whose sign cannot be read, is thought at work.
     """
     claim = found.claim
     if claim is None:
-        return True
-    signs = [sign for sign in _signs(ports) if sign is None or _is_of(sign, claim)]
+        return AtWork(is_so=True)
+    now = ports.clock.now()
+    signs = [(name, sign) for name, sign in _signs(ports) if sign is None or _is_of(sign, claim)]
     if not signs:
         # It may have ended before it could leave any: what it sealed lately is a sign of life, too.
-        return heartbeat.is_recent(found.sealed_at, now=ports.clock.now())
-    return any(sign is None or _is_at_work(sign, ports) for sign in signs)
+        return AtWork(is_so=heartbeat.is_recent(found.sealed_at, now=now))
+    live = [(name, sign) for name, sign in signs if sign is None or _is_at_work(sign, ports)]
+    faults = [heartbeat.fault_of(name, sign, now=now) for name, sign in live]
+    # One that is in order says enough: then nobody is to be told to remove another.
+    return AtWork(is_so=bool(live), fault=faults[0] if faults and all(faults) else "")
 
 
-def _signs(ports: Ports) -> Iterator[SignOfLife | None]:
-    """Yield every sign of life at the destination, None for one that cannot be read. Raises: TransportError."""
+def _signs(ports: Ports) -> Iterator[tuple[str, SignOfLife | None]]:
+    """Yield the name and content of every sign of life at the destination, None where it cannot be read. Raises: TransportError."""
     for name in ports.transport.listing(heartbeat.FOLDER):
         if name.endswith(".json"):
             data = ports.transport.read_small(heartbeat.FOLDER, name, limit_bytes=heartbeat.BYTES_MAX)
-            yield None if data is None else heartbeat.sign_in(data)
+            yield name, None if data is None else heartbeat.sign_in(data)
 
 
 def _is_of(sign: SignOfLife, claim: Claim) -> bool:

@@ -148,4 +148,5 @@ def _with_destination(effect: Admit, inspected: Inspected, inventory: Inventory,
         claimed_manifest=found.look.sealed_as,
         claimed_job="" if found.look.claim is None else found.look.claim.job_id,
         detail=found.detail,
+        sign_fault=found.sign_fault,
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exlab_watch_agent.adapters.state.chain import Chain, Taker, anchors_in, position_in, read_chain
+from exlab_watch_agent.adapters.state.chain import Chain, Taker, anchors_in, read_chain
 from exlab_watch_agent.adapters.state.folder_facts import folder_id_in
 from exlab_watch_agent.adapters.state.trail_log import Wanted as Wanted
 from exlab_watch_agent.adapters.state.trail_log import lines_as_written, lines_that_match
@@ -99,9 +99,8 @@ def _anchors_at(
             else None
         )
         sign = heartbeat.sign_in(data) if data is not None else None
-        position = position_in(data) if data is not None else None
-        if sign is not None and position is not None and sign.state_folder == folder_id != "":
-            found.append(Anchor(f"the heartbeat at {transport.describe()}", position))
+        if sign is not None and sign.anchor is not None and sign.state_folder == folder_id != "":
+            found.append(Anchor(f"the heartbeat at {transport.describe()}", sign.anchor))
     silent = 0
     asked = _spread(sorted(sealed, key=lambda record: str(record.sealed_at)), CLAIMS_MAX)
     for record in asked:

@@ -29,6 +29,7 @@ from exlab_watch_agent.core.facts import ProblemDismissed
 from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides, refusal
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
 from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.text import printable, utc_text
@@ -52,6 +53,7 @@ def status(site: Site) -> dict[str, Any]:
         version=__version__,
         paused=site.paused,
         hold=site.hold,
+        read_again=coverage(site.records.values(), policy=site.policy, now=site.now()),
     )
 
 

@@ -22,7 +22,7 @@ from exlab_watch_agent.cli import binding, checking, demo, drawing, needing, ove
 from exlab_watch_agent.cli.audit_commands import audit_app
 from exlab_watch_agent.cli.options import Config, Json, Quiet, Run, StateDir
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, VerifyNow
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, VerifyNow
 from exlab_watch_agent.core.problem import Severity
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.diagram.overlay import NOTHING
@@ -309,9 +309,7 @@ def resolve(
         return work.accept(site, AcceptTrail(operator_here(), reason))
     if use != "local":
         raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
-    path, record = work.known(site, str(run))
-    command = Resolve(operator_here(), job_id=record.job_id, reason=reason)
-    return work.act(site, command, run_paths=frozenset({path}))
+    return work.let_local_win(site, str(run), reason)
 
 
 @app.command("diagram")

@@ -31,11 +31,13 @@ from exlab_watch_agent.core.commands import (
     AcceptTrail,
     Command,
     LookAt,
+    Resolve,
     Retry,
     RetryAll,
     ScanRoots,
     Sync,
 )
+from exlab_watch_agent.core.decide import is_short
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.problem import command as command_of
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -297,6 +299,14 @@ def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
     return max(codes)
 
 
+def let_local_win(site: Site, word: str, reason: str) -> int:
+    """Have the local data of a run in conflict win; return the exit code. Raises: AgentError, RunNotFoundError."""
+    path, record = known(site, word)
+    if is_short(record) and not site.is_here(path):
+        raise AgentError(f"{printable(path)} is not here, so that there is nothing that could win: put it back first.")
+    return act(site, Resolve(operator_here(), job_id=record.job_id, reason=reason), run_paths=frozenset({path}))
+
+
 def accept(site: Site, command: AcceptTrail | AcceptMachine) -> int:
     """Have the state as it is counted as true, or this machine as its home; return the exit code. Raises: AgentError."""
     say(offline.accept(site, command))
@@ -369,8 +379,10 @@ def _say_how_it_ended(site: Site, agent: Agent, narrator: Narrator, path: str, f
     if record.sync_status == "synced":
         files, size = counted(record.files_total, "file"), counted(record.bytes_total, "byte")
         say(f"{printable(path)}: {record.state}, {files}, {size}")
+    elif record.state is RunState.CLEANED:
+        say(f"{printable(path)}: {record.state}, the NAS has the only copy")
     found = found or _still_under_way(site, agent, frozenset({path}))
-    if found or record.sync_status == "synced":
+    if found or record.sync_status == "synced" or record.state is RunState.CLEANED:
         return _end(agent, narrator, found, _done_or_not(found))
     say_aside(f"{printable(path)}: {record.state}: {snapshot.waiting.get(record.job_id, '')}")
     leave_now(agent, ExitCode.FAILED)

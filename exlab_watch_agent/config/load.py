@@ -73,6 +73,7 @@ class Settings:
             settle_s=self.agent.settle_seconds,
             rescan_s=self.agent.rescan_minutes * 60,
             audit_interval_s=self.agent.audit_interval_hours * 3600,
+            reread_s=self.agent.reread_days * 24 * 3600,
             stale_s=self.agent.stale_hours * 3600,
             unproven_s=self.agent.unproven_hours * 3600,
             disk_s=self.agent.disk_days * 24 * 3600,

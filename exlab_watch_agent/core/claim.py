@@ -150,12 +150,19 @@ _WAY_OUT = (
 
 
 def conflict_at(
-    where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool, detail: str = ""
+    where: DestinationStanding,
+    destination: str,
+    *,
+    holder: str,
+    is_sealed: bool,
+    detail: str = "",
+    sign_fault: str = "",
 ) -> Conflict | None:
     """Return why nothing may be pushed to `destination`; None when it may.
 
     `holder`: who claims it, in words. `is_sealed`: our own record says that we sealed this run, so that a proven copy
-    whose claim was lost is ours. `detail`: what it holds, in words, where more is known of it.
+    whose claim was lost is ours. `detail`: what it holds, in words, where more is known of it. `sign_fault`: why the holder's sign
+    of life may be none.
     """
     of_whom = f" ({holder})" if holder else ""
     match where:
@@ -182,4 +189,6 @@ def conflict_at(
             )
             return Conflict(where, text)
     text = f"{destination} holds a sealed copy of this run that this agent did not make{of_whom}: {_WAY_OUT}"
+    if sign_fault:
+        text = f"{text} But {sign_fault}."
     return Conflict(DestinationStanding.CLAIMED_BY_OTHER_AGENT, text)

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import FileSignature
+from exlab_watch_agent.core.passes import LocalSide
 from exlab_watch_agent.core.reconcile import Known
+from exlab_watch_agent.core.rollback import TrailPosition
 
 # --- the work of a run's working states ---------------------------------------------------------------------------------
 
@@ -61,7 +63,9 @@ class Verify(Subject):
     """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet.
 
     `is_audit`: it is one more pass over a sealed run. `adopts`: the manifest of a sealed copy of another agent that is to be
-    taken over, else empty. `is_left_there`: the copy has no claim, and is ours only if every file of it is what is here.
+    taken over, else empty. `is_left_there`: the copy has no claim, and is ours only if every file of it is what is here. `local`:
+    what there is to compare the destination with; after the removal of the local data the manifest alone. `may_be_gone`: two scans
+    did not find the run's folder, so that where it is gone the manifest will do.
     """
 
     manifest_digest: str
@@ -70,6 +74,8 @@ class Verify(Subject):
     adopts: str = ""
     adopts_from: str = ""
     is_left_there: bool = False
+    local: LocalSide = LocalSide.READ
+    may_be_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +250,17 @@ class ReplaceDestination:
 
 @dataclass(frozen=True, slots=True)
 class PlaceHeartbeat:
-    """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by."""
+    """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by.
+
+    `position`: the last line of the trail that it tells, and `told_to` up to which line an older sign that says otherwise has been
+    told; one that was not is left there.
+    """
 
     equipment_id: str
     host: str
     data: bytes
+    position: TrailPosition | None = None
+    told_to: int = 0
 
 
 Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | ReplaceDestination | PlaceHeartbeat

@@ -16,7 +16,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreati
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.manifest import Comparison
-from exlab_watch_agent.core.passes import Pass
+from exlab_watch_agent.core.passes import LocalSide, Pass
 from exlab_watch_agent.core.reconcile import Differences
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.core.snapshot import FolderProblem
@@ -32,7 +32,8 @@ class Inspected:
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
     in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
     line of our trail it was sealed, `detail` what it holds where more is known. `is_unsignalled`: the signal of a run that is not
-    complete is not there, so nothing else was looked at.
+    complete is not there, so nothing else was looked at. `sign_fault`: why the sign of life of the agent that holds the copy may
+    be none, in a sentence, else empty.
     """
 
     creation: Creation
@@ -49,6 +50,7 @@ class Inspected:
     claimed_manifest: str = ""
     claimed_job: str = ""
     detail: str = ""
+    sign_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ class Verified:
     as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of
     ExLab-Wizard's says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and
     nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be
-    told.
+    told. `local`: what the destination was compared with; where that was the manifest alone, all local files count as missing, so
+    that nobody takes it for a proof of both sides.
     """
 
     turn: int
@@ -104,6 +107,7 @@ class Verified:
     is_by_manifest: bool = False
     below: Below | None = None
     others_manifest: str = ""
+    local: LocalSide = LocalSide.READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,8 @@ class AuditDue:
 
 @dataclass(frozen=True, slots=True)
 class RunVanished:
-    """The run folder is gone while its root is there and was listed whole."""
+    """The run folder is gone: two scans say so, of a root that is there, is ours and was listed whole, and no folder that is new
+    or cannot be read may be this one under another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,9 +344,13 @@ class StatusUnwritten:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatPlaced:
-    """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`."""
+    """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`.
+
+    `anchor`: the line of our trail that the one before told, None where there was none of ours.
+    """
 
     problem: str = ""
+    anchor: TrailPosition | None = None
 
 
 Result = (

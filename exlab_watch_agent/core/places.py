@@ -76,12 +76,14 @@ class SeenPlace:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The place that a run has, whose it is, and what was seen there. `detail`: in words what it holds, where that is mixed."""
+    """The place that a run has, whose it is, and what was seen there. `detail`: in words what it holds, where that is mixed;
+    `sign_fault`: why the sign of life of whoever holds it may be none, in a sentence."""
 
     destination: str
     standing: DestinationStanding
     look: DestinationLook
     detail: str = ""
+    sign_fault: str = ""
 
 
 def other_places(place: RunPlace, layout: Layout) -> tuple[str, ...]:

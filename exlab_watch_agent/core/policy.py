@@ -90,6 +90,7 @@ class Policy:
     settle_s: float = 30
     rescan_s: float = 15 * 60
     audit_interval_s: float = 24 * 3600
+    reread_s: float = 90 * 24 * 3600
     stale_s: float = 24 * 3600
     unproven_s: float = 8 * 3600
     disk_s: float = 3 * 24 * 3600

@@ -16,7 +16,7 @@ from exlab_watch_agent.core.gate import Rule
 from exlab_watch_agent.core.incidents import IncidentKind
 from exlab_watch_agent.core.misplaced import MISPLACED
 from exlab_watch_agent.core.text import counted, shell_word, unicode_text, utc_text
-from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST
+from exlab_watch_agent.core.ways_out import LOCAL_MISSING, ONLY_COPY_LOST
 
 PROGRAM = "exlab-watch-agent"
 ID_LENGTH = 12
@@ -75,6 +75,7 @@ TIERS: Mapping[str, Tier] = {
     "claimed_unsealed": Tier.NEEDS_YOU,
     "differs_from_sealed_copy": Tier.NEEDS_YOU,
     "local_changed_after_sync": Tier.NEEDS_YOU,
+    LOCAL_MISSING: Tier.NEEDS_YOU,
     ONLY_COPY_LOST: Tier.RISK,
     "conflict": Tier.NEEDS_YOU,
     # a folder that is not a usable run
@@ -106,6 +107,7 @@ TIERS: Mapping[str, Tier] = {
     "override_expiring": Tier.NEEDS_YOU,
     "override_dangling": Tier.NOTICE,
     "repaired": Tier.NOTICE,
+    "removed_by_others": Tier.NOTICE,
     "synced_under_prior_policy": Tier.NOTICE,
 }
 """Every code → its tier. What a later version calls otherwise needs a person here."""

@@ -9,7 +9,7 @@ from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.incidents import Incident, all_healed, all_replaced, with_incident
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.machine import advance
-from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, Pass
+from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, LocalSide, Pass
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
@@ -52,7 +52,8 @@ class RunRecord:
     another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
     it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
     of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until the run's place is
-    decided, and `footing` says what it rests on.
+    decided, and `footing` says what it rests on. `gone_at`: when two scans had said that the folder of this sealed run is gone, as
+    long as nothing was proven of it here since; None: it is there, as far as is known.
     """
 
     job_id: str
@@ -89,6 +90,7 @@ class RunRecord:
     adopts_from: str = ""
     incidents: tuple[Incident, ...] = ()
     footing: Footing = Footing.OWN
+    gone_at: datetime | None = None
 
     @property
     def has_place(self) -> bool:
@@ -179,6 +181,7 @@ class RunRecord:
             verified_uptime_s=proof.monotonic_s,
             manifest_digest=proof.manifest_sha256,
             passes=(*self.passes, proof)[-PASSES_KEPT_MAX:],
+            gone_at=None if proof.local is LocalSide.READ else self.gone_at,
         )
 
     def adopted(self, manifest_digest: str, *, at: datetime) -> RunRecord:
@@ -187,6 +190,13 @@ class RunRecord:
 
     def with_passes_void(self) -> RunRecord:
         return replace(self, verify_passes=0, passes=())
+
+    def with_local_gone(self, at: datetime) -> RunRecord:
+        return replace(self, gone_at=at)
+
+    def returned(self, at: datetime) -> RunRecord:
+        """Return the record of a removed run of which there are data again: whatever they are, they are proven anew."""
+        return replace(self, fingerprint="", gone_at=self.gone_at or at).with_passes_void().cleared()
 
     def with_incident(self, found: Incident) -> RunRecord:
         return replace(self, incidents=with_incident(self.incidents, found))
@@ -202,6 +212,7 @@ class RunRecord:
             self.without_doubtful_place(),
             incidents=all_replaced(self.incidents, by=by),
             sealed_at=None,
+            gone_at=None,
             manifest_digest="",
             verify_passes=0,
             passes=(),

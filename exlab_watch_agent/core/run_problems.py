@@ -18,7 +18,7 @@ from exlab_watch_agent.core.problem import FAILED, Problem, about, command
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
-from exlab_watch_agent.core.text import printable, shell_word, utc_text
+from exlab_watch_agent.core.text import counted, printable, shell_word, utc_text
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -34,18 +34,22 @@ OF_OVERRIDES = frozenset({MALFORMED, UNKNOWN_CLASS, EXPIRING, DANGLING})
 ONLY_HERE = CHART.on_a_push | {RunState.QUEUED}
 """States of a run that is complete, on its way, and not proven yet."""
 REPAIRS_TOLD_FOR = timedelta(days=7)
+"""Also that somebody removed a run here."""
 _IN_WORDS = {
     IncidentKind.COPY_DAMAGED: "the copy on the NAS was found damaged",
     IncidentKind.COPY_UNREADABLE: "the copy on the NAS could not be read back",
     IncidentKind.SEAL_ALTERED: "the data on the NAS were right, but the seal of the copy was not",
 }
+SAID_BY_LOST = frozenset({IncidentKind.COPY_DAMAGED, IncidentKind.COPY_UNREADABLE})
+"""Incidents that `only_copy_lost` says already, with what they mean where nothing of the run is left here."""
 NO_REASON = LastError("", "no reason is known")
 
 
 def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Iterable[Problem]:
     """Return all that is to be told of a run whose equipment is configured."""
     yield from _of_state(record, snapshot, policy=policy, at=at)
-    yield from of_incidents(record, at)
+    is_lost = record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
+    yield from (found for found in of_incidents(record, at) if not (is_lost and found.code in SAID_BY_LOST))
     if note := snapshot.run_problems.get(record.job_id):
         yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
     if details := snapshot.refused_after_sync.get(record.job_id):
@@ -112,8 +116,10 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     message = printable(error.message)
     match record.state:
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE | RunState.CLEANED if error.kind == ONLY_COPY_LOST:
-            way = ways_out(error.kind, path)[0]
-            yield _problem(record, error.kind, f"{message}. What can end it: {way.deed}", way.command)
+            # A cleaned run is compared with its copy once it was seen that there are data again, any other when it is asked for.
+            helps = about("sync" if record.state is RunState.CLEANED else "verify", path)
+            text = f"{message}. What can end it: {ways_out(error.kind, path)[0].deed}"
+            yield _problem(record, error.kind, text, helps)
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path)
             so = f"since it was proven: {message}" if error.kind == LOCAL_CHANGED else message
@@ -140,6 +146,15 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             since = record.enqueued_at or record.entered_at
             text = f"it has been complete since {utc_text(since)} and is only on this PC: see what it waits for"
             yield replace(_problem(record, "unproven", text, show), since=since)
+        case RunState.CLEANED if record.last_error is not None:
+            text = f"the only copy could not be looked at: {message}"
+            yield _problem(record, "audit_failed", text, about("verify", path), kind=error.kind)
+        case RunState.CLEANED if record.gone_at is not None and at.now - record.gone_at <= REPAIRS_TOLD_FOR:
+            text = (
+                f"somebody removed this run here before {utc_text(record.gone_at)}; the NAS has the only copy, and "
+                f"{counted(record.files_total, 'file')} there {'was' if record.files_total == 1 else 'were'} found right"
+            )
+            yield replace(_problem(record, "removed_by_others", text, show), since=record.gone_at)
         case RunState.VERIFIED if record.last_error is not None:
             text = f"the last verify pass could not be finished: {message}"
             yield _problem(record, "audit_failed", text, about("verify", path), kind=error.kind)

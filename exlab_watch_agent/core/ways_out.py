@@ -13,6 +13,7 @@ from exlab_watch_agent.core.text import shell_word
 
 DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
 LOCAL_CHANGED = "local_changed_after_sync"
+LOCAL_MISSING = "local_files_missing"
 ONLY_COPY_LOST = "only_copy_lost"
 _AWAY = "move what is there away on the NAS"
 
@@ -46,11 +47,15 @@ def ways_out(kind: str, run_path: str) -> tuple[WayOut, ...]:
     if kind in OF_OTHERS:
         restore = "restore the state folder that the copy belongs to, and work with that one"
         return WayOut(restore, "exlab-watch-agent run"), WayOut(f"or {_AWAY}", again)
+    if kind == LOCAL_MISSING:
+        back = "put the missing files back here as they were, from the copy on the NAS"
+        heal = "or, where the copy is damaged as well, put them back from a backup, so that it is healed from here"
+        return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(heal, again)
     if kind == LOCAL_CHANGED:
         back = "put the files back here as they were, from the copy on the NAS"
         keep = "or keep what is here now: what differs on the NAS is moved aside there, what is only there stays"
         return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(keep, again)
     if kind == ONLY_COPY_LOST:
-        again_here = "put the run's data back here, from the old NAS or from a backup"
-        return (WayOut(again_here, again),)
+        back = "put the run's data back here as they were, from the old NAS or from a backup"
+        return (WayOut(back, again),)
     return ()

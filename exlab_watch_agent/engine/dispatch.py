@@ -55,6 +55,7 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.rollback import LEFT_AT
 from exlab_watch_agent.core.snapshot import Note
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
@@ -155,8 +156,12 @@ class Dispatch:
             case WriteStatus() as effect, (StatusWritten() | StatusUnwritten()) as written:
                 self._on_status(effect, written)
             case PlaceHeartbeat() as effect, Unreached() as unreached:
+                self._bench.lanes[effect.equipment_id].lacks_heartbeat = True
                 self._destinations.lost(self._bench.lanes[effect.equipment_id], unreached.message, unreached.wait)
-            case PlaceHeartbeat(), HeartbeatPlaced() as placed:
+            case PlaceHeartbeat() as effect, HeartbeatPlaced() as placed:
+                self._bench.lanes[effect.equipment_id].lacks_heartbeat = bool(placed.problem)
+                if placed.anchor is not None:
+                    self._bench.commit.compare_anchor(placed.anchor, where=LEFT_AT)
                 if placed.problem:
                     log.warning("the heartbeat could not be placed on the NAS: %s", placed.problem)
             case effect, result:
@@ -249,6 +254,8 @@ class Dispatch:
         self._turns.forget(after)
         if after.state is RunState.QUEUED:
             self._turns.make_ready(after, wait_s=after.wait_s)
+        if move.trigger == Trigger.LOCAL_GONE:
+            self._bench.lanes[after.equipment_id].read(after.run_path, None)  # whatever is there later is news
         if after.state is RunState.ACQUIRING:
             self._looks.want(after.run_path)
         if move.trigger == Trigger.AUDIT_INTERRUPTED:

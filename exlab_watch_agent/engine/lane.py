@@ -59,10 +59,12 @@ class Lane:
     none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
     completeness signal; only a scan or an event for that run checks it again. `backlog`: paths to look at when there is
     time. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note; `replacing`: one on
-    the destination, for which the lane comes to rest: nothing more is started there. `doubted_since`: since when
+    the destination, for which the lane comes to rest: nothing more is started there. `gone`: paths of known runs that the last
+    scan did not find; `vanished`: those of sealed ones of which two in a row say so, and that are in no other place as far as can
+    be told; `asks_twice`: the second scan is still to come. `doubted_since`: since when
     nothing is concluded from the root; `answered_at`: when the destination last answered a question. `room_here`,
-    `room_there`: how much room the disk of the root, and the destination, had when they were last asked. `misplaced`: what
-    the last search found where no run can be, by folder.
+    `room_there`: how much room the disk of the root, and the destination, had when they were last asked. `lacks_heartbeat`: the
+    last sign of life could not be left at the destination. `misplaced`: what the last search found where no run can be, by folder.
     """
 
     ports: Ports
@@ -84,6 +86,9 @@ class Lane:
     unsignalled: set[str] = field(default_factory=set)
     backlog: OrderedDict[str, None] = field(default_factory=OrderedDict)
     gone: frozenset[str] = frozenset()
+    vanished: frozenset[str] = frozenset()
+    asks_twice: bool = False
+    lacks_heartbeat: bool = False
     orphans: tuple[RunPlace, ...] = ()
     misplaced: Mapping[str, FolderProblem] = field(default_factory=dict)
     runs_seen: int = 0

@@ -34,6 +34,7 @@ from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
+from exlab_watch_agent.core.rollback import LEFT_AT, TrailPosition
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Commit, Moved, Reply
 from exlab_watch_agent.engine.destinations import Destinations
@@ -313,7 +314,7 @@ class Engine:
         if not self._errands.is_idle(but_for=self._need_not_be_waited_for):
             return False
         for lane in self.lanes.values():
-            if lane.is_ours and lane.backlog:
+            if lane.is_ours and (lane.backlog or (self._is_working and lane.asks_twice)):
                 return False
             if not (self._is_working and lane.is_ours):
                 continue
@@ -341,6 +342,12 @@ class Engine:
         self._commit.make_durable()
         self._show()
         return f"{equipment_id}: {lane.ports.transport.describe()} is bound"
+
+    def compare_heartbeat(self, anchor: TrailPosition) -> None:
+        """Hold deletion where our own heartbeat on the NAS does not fit the trail here. To be called after `run`."""
+        self._commit.compare_anchor(anchor, where=LEFT_AT)
+        self._commit.waits_for_room = False
+        self._commit.make_durable()
 
     # --- for people --------------------------------------------------------------------------------------------------
 

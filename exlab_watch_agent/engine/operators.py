@@ -22,7 +22,7 @@ from exlab_watch_agent.core.commands import (
     Sync,
     VerifyNow,
 )
-from exlab_watch_agent.core.decide import verify_effect
+from exlab_watch_agent.core.decide import is_short, verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested
 from exlab_watch_agent.core.facts import OperatorCommand, ProblemDismissed
@@ -197,15 +197,16 @@ class Operators:
     def _sync(self, record: RunRecord, operator: str) -> str:
         if record.state in (RunState.FAILED, RunState.QUEUED):
             return self._retry(record, operator)
-        if record.state in (RunState.ACQUIRING, RunState.BLOCKED, *CHART.sealed_here):
+        if record.state in (RunState.ACQUIRING, RunState.BLOCKED, RunState.CLEANED, *CHART.sealed_here):
             self._looks.want(record.run_path)
             return f"the run is {record.state} and is looked at now"
         return f"the run is {record.state}"
 
     def _verify(self, record: RunRecord, command: VerifyNow) -> str:
-        if record.state is RunState.CONFLICT and record.is_sealed:
+        if record.state in (RunState.CONFLICT, RunState.CLEANED) and record.is_sealed:
             self._bench.commit.then(verify_effect(record))
-            return "both sides are compared again"
+            is_only_copy = record.state is RunState.CLEANED
+            return "the copy is compared with the manifest" if is_only_copy else "both sides are compared again"
         if record.state not in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
             raise AgentError(f"The run is {record.state}: there is no sealed copy to verify yet.")
         self._runs.decide(record.job_id, AuditDue(str(command.operator), command.reason or "an operator asked for it"))
@@ -214,8 +215,11 @@ class Operators:
     def _resolve(self, record: RunRecord, command: Resolve) -> str:
         if record.state is not RunState.CONFLICT:
             raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
+        must_compare = is_short(record)
         is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
         self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))
+        if must_compare:
+            return "what is here is compared with what was sealed first: only if all of that is here again, it wins"
         if is_others:
             return (
                 "the destination is looked at again: while others have it nothing there is touched, and the run waits"

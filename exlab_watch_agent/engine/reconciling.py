@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import PurePath
 from zlib import crc32
 
 from exlab_watch_agent.core.decide import work_effect
@@ -18,6 +19,7 @@ from exlab_watch_agent.core.effects import Scan
 from exlab_watch_agent.core.events import RunVanished, ScanFailed, Scanned
 from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.reconcile import Known
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
 from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.bench import Bench
@@ -143,6 +145,7 @@ class Reconciling:
         # A run that is gone from its place may be the one that is new in another: that is to be known first.
         may_have_moved = any(self._bench.commit.record_at(path) is None for path in changed)
         was_gone, lane.gone = lane.gone, frozenset(result.gone)
+        lane.vanished, lane.asks_twice = frozenset(), False
         for path in result.gone:
             lane.backlog.pop(path, None)
             lane.unsignalled.discard(path)
@@ -185,7 +188,12 @@ class Reconciling:
         that cannot be read may be that place for ever, so only the first scan asks for another one soon.
         """
         record = self._bench.commit.record_at(path)  # none where it was moved in this very pass
-        if record is None or record.state not in CHART.gone_when_missing or not self._looks.is_mine(record):
+        if record is None or not self._looks.is_mine(record):
+            return
+        if record.state in CHART.sealed_here:
+            self._on_sealed_gone(lane, record, is_first=is_first, may_have_moved=may_have_moved)
+            return
+        if record.state not in CHART.gone_when_missing:
             return
         self._runs.say_gone(record, gone(record.run_path))
         if record.state is not RunState.QUEUED or self._bench.errands.is_admitting(record.job_id):
@@ -195,3 +203,24 @@ class Reconciling:
             self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
         elif not may_have_moved:
             self._runs.decide(record.job_id, RunVanished())
+
+    def _on_sealed_gone(self, lane: Lane, record: RunRecord, *, is_first: bool, may_have_moved: bool) -> None:
+        """Have the copy of a sealed run hashed once two scans say that the run is gone, when it is its turn.
+
+        A folder of the same name that is no usable run may be this one, on its way to another place or damaged.
+        """
+        if not is_first:
+            self._note_vanished(lane, record, may_have_moved=may_have_moved)
+            return
+        lane.asks_twice = lane.is_working and lane.may_read
+        due_s = self._bench.in_s(self._bench.pace.second_scan_s)
+        self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
+
+    def _note_vanished(self, lane: Lane, record: RunRecord, *, may_have_moved: bool) -> None:
+        leaf = PurePath(record.run_path).name
+        unusable = (*lane.rejected, *(orphan.run_path for orphan in lane.orphans), *self._runs.views.now.folders)
+        if may_have_moved or any(PurePath(path).name == leaf for path in unusable):
+            return
+        lane.vanished |= {record.run_path}
+        if record.gone_at is None:  # else its copy was looked at without an end, and is again when that is due
+            lane.audits.setdefault(record.job_id)

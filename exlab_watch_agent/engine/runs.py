@@ -99,7 +99,7 @@ class Runs:
     def _signature_to_keep(self, record: RunRecord) -> FileSignature | None:
         """Return the signature by which the next start knows that this run need not be looked at; None where it must be."""
         view = self.views.of(record.job_id)
-        if record.state not in CHART.settled or view.problem or blocking(view.findings):
+        if record.state not in CHART.settled or record.gone_at is not None or view.problem or blocking(view.findings):
             return None
         return self._bench.lanes[record.equipment_id].known.get(record.run_path)
 
@@ -255,7 +255,7 @@ class Runs:
         lane.unsignalled.discard(path)
         if inspected.is_unsignalled:
             lane.unsignalled.add(path)
-        if record.state is RunState.ACQUIRING:
+        if record.state in (RunState.ACQUIRING, RunState.CLEANED):  # also one that is there again must settle first
             # Later states ask for the same fingerprint instead, so that a restart does not make runs settle again.
             completeness = settled(completeness, quiet_s=quiet_s, settle_s=self._bench.policy.settle_s)
         findings = mark_overrides(inspected.findings, seen.creation.overrides, now=self._bench.clock.now())

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.overrides import OverrideStanding
-from exlab_watch_agent.core.passes import HowRead
+from exlab_watch_agent.core.passes import HowRead, LocalSide
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import unicode_text, utc_text
 from exlab_watch_agent.report.pages import ChainSummary, digest_of, page, script_json
@@ -43,6 +43,8 @@ HOW_READ = {
     HowRead.INJECTED: "a program that brought its own hashes",
     HowRead.PAGE_CACHE: "reading, perhaps from this PC's memory",
 }
+
+COMPARED_WITH = {LocalSide.READ: "the local files", LocalSide.MANIFEST: "the sealed manifest alone"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Dossier:
             past_cache=past_cache,
             origin=origin_of(self.creation),
             picture=Markup(picture),  # noqa: S704 - every text in it was escaped by diagram/svg.py
+            compared_with={side.value: words for side, words in COMPARED_WITH.items()},
             how_read={way.value: words for way, words in HOW_READ.items()},
             findings=run["findings"],
             incidents=run["incidents"],

@@ -19,6 +19,7 @@ from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.passes import Pass, counting
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.reread import Coverage
 from exlab_watch_agent.core.run_problems import failed_attempt, refusal_of
 from exlab_watch_agent.core.snapshot import Snapshot, lanes_json
 from exlab_watch_agent.core.standing import Moment
@@ -31,6 +32,7 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 FINDINGS_SHOWN_MAX = 100
 NOTHING_SEEN = Snapshot()
 NOTHING_EXTRA = ExtraFiles()
+NOTHING_SEALED = Coverage()
 
 
 def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
@@ -156,6 +158,7 @@ def status_json(
     version: str,
     paused: str | None,
     hold: str | None,
+    read_again: Coverage = NOTHING_SEALED,
 ) -> dict[str, Any]:
     """Return what `status --json` prints."""
     runs = sorted(records, key=lambda record: record.run_path)
@@ -166,7 +169,31 @@ def status_json(
         "lanes": lanes_json(snapshot.lanes),
         "observer": snapshot.observer.to_json() if snapshot.observer is not None else None,
         "runs": [run_json(record, snapshot) for record in runs],
+        "coverage": coverage_json(read_again),
     }
+
+
+def coverage_json(found: Coverage) -> dict[str, Any]:
+    """Return how much of what was proven was read again in time, as `status --json` shows it."""
+    return {
+        "runs_sealed": found.runs_sealed,
+        "runs_read": found.runs_read,
+        "bytes_sealed": found.bytes_sealed,
+        "bytes_read": found.bytes_read,
+        "oldest_read_at": time_text(found.oldest_at),
+    }
+
+
+def coverage_text(found: Coverage, *, days: float) -> str:
+    """Return the same in a sentence; empty where nothing was ever sealed."""
+    if not found.runs_sealed:
+        return ""
+    share = f"{human_bytes(found.bytes_read)} of {human_bytes(found.bytes_sealed)}"
+    oldest = f"; nothing is unread since {time_text(found.oldest_at)}" if found.oldest_at is not None else ""
+    return (
+        f"read and found right within {days:g} days: {share}, {found.runs_read} of {counted(found.runs_sealed, 'synced run')}"
+        f"{oldest}"
+    )
 
 
 def counts(records: Iterable[RunRecord]) -> dict[str, int]:

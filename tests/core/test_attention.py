@@ -94,6 +94,8 @@ OF_NOBODY = FolderProblem(
 )
 OLD = NOW - 25 * HOUR
 SHOW, RETRY = f"exlab-watch-agent show {RUN}", f"exlab-watch-agent retry {RUN}"
+VERIFY = f"exlab-watch-agent verify {RUN}"
+NO_COPY = LastError("only_copy_lost", "the only copy is not what was sealed")
 RULE = Rule.UNRESOLVED_PLACEHOLDER_TOKEN.value
 
 DAMAGE = incident_of(
@@ -277,6 +279,42 @@ CASES += [
         "a repair",
         situation(record(RunState.VERIFIED, incidents=(replace(DAMAGE, healed_at=NOW),))),
         ("notice", "repaired"),
+        SHOW,
+    ),
+    (
+        "files missing here",
+        situation(record(RunState.CONFLICT, last_error=LastError("local_files_missing", "1 file missing here"))),
+        ("needs_you", "local_files_missing"),
+        VERIFY,
+    ),
+    (
+        "an only copy that is not there",
+        situation(record(RunState.CONFLICT, last_error=NO_COPY, incidents=(DAMAGE,))),
+        ("risk", "only_copy_lost"),
+        f"exlab-watch-agent resolve {RUN} --use local",
+    ),
+    (
+        "an only copy that rots",
+        situation(record(RunState.CLEANED, last_error=NO_COPY, incidents=(DAMAGE,))),
+        ("risk", "only_copy_lost"),
+        f"exlab-watch-agent sync {RUN}",
+    ),
+    (
+        "an only copy at a NAS that was replaced",
+        situation(record(RunState.VERIFIED, last_error=NO_COPY)),
+        ("risk", "only_copy_lost"),
+        VERIFY,
+    ),
+    (
+        "an only copy that cannot be looked at",
+        situation(record(RunState.CLEANED, last_error=LOST)),
+        ("needs_you", "audit_failed"),
+        VERIFY,
+    ),
+    (
+        "removed by others",
+        situation(record(RunState.CLEANED, gone_at=NOW - HOUR)),
+        ("notice", "removed_by_others"),
         SHOW,
     ),
     (
@@ -520,6 +558,23 @@ def test_damage_is_told_as_a_risk_until_it_is_healed_and_then_as_a_notice_for_a_
     )
     twice = (DAMAGE, replace(DAMAGE, id="job/9"))
     assert len(judged(record(RunState.QUEUED, incidents=twice))) == 2, "each incident is one problem"
+
+
+def test_that_the_only_copy_is_lost_is_told_once_and_what_was_repaired_before_stays_told() -> None:
+    repaired = replace(DAMAGE, id="job/3", healed_at=NOW - HOUR)
+    lost = record(RunState.CLEANED, last_error=NO_COPY, incidents=(repaired, DAMAGE))
+    assert codes(judged(lost)) == [("risk", "only_copy_lost"), ("notice", "repaired")]
+    altered = replace(DAMAGE, kind=IncidentKind.SEAL_ALTERED)
+    assert len(judged(record(RunState.CLEANED, last_error=NO_COPY, incidents=(altered,)))) == 2, "that is another thing"
+
+
+def test_that_somebody_removed_a_run_is_told_for_a_week() -> None:
+    (told,) = judged(record(RunState.CLEANED, gone_at=NOW - timedelta(days=7), files_total=1))
+    assert told.sentence == (
+        "somebody removed this run here before 2026-04-11T12:00:00Z; the NAS has the only copy, and 1 file there was found right"
+    )
+    assert judged(record(RunState.CLEANED, gone_at=NOW - timedelta(days=7, seconds=1))) == []
+    assert judged(record(RunState.CLEANED)) == [], "the agent itself removed it"
 
 
 def test_three_damages_of_one_instrument_in_a_week_speak_of_a_bad_disk() -> None:

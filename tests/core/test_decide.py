@@ -34,7 +34,7 @@ from exlab_watch_agent.core.events import (
 from exlab_watch_agent.core.facts import IncidentHealed
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.manifest import Agreement, Comparison
-from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, Pass, Uptime
+from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, LocalSide, Pass, Uptime
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
@@ -117,6 +117,16 @@ def verified(agreement: Agreement = Agreement.EQUAL, *, turn: int = TURN, **chan
     return replace(made, **changes)
 
 
+def of_the_copy_alone(agreement: Agreement = Agreement.LOCAL_GONE, **changes: Any) -> Verified:
+    """The copy was compared with the manifest, because nothing is left here."""
+    made = verified(agreement, is_by_manifest=True, local=LocalSide.MANIFEST)
+    if agreement is Agreement.LOCAL_GONE:
+        made = replace(
+            made, manifest_digest="m" * 64, proof=replace(proof(), manifest_sha256="m" * 64, local=LocalSide.MANIFEST)
+        )
+    return replace(made, **changes)
+
+
 def proof(uptime: Uptime = UNKNOWN_UPTIME) -> Pass:
     return Pass(
         "job/1", NOW - timedelta(seconds=1), NOW, uptime.boot_id, uptime.seconds, 0.0, "m" * 32, "/mnt/nas", "d" * 64, 2,
@@ -166,6 +176,8 @@ OUTCOMES = [
     Sealed(TURN),
     RunChanged(TURN, "changed"),
     *(verified(agreement) for agreement in Agreement),
+    *(of_the_copy_alone(agreement) for agreement in (Agreement.LOCAL_GONE, Agreement.BOTH_DIFFER)),
+    of_the_copy_alone(Agreement.LOCAL_GONE, proof=None, skipped_oversize=("a.bin",)),
     verified(declared_mismatches=("a.bin",)),
     verified(skipped_oversize=("a.bin",)),
     verified(Agreement.REMOTE_DIFFERS, skipped_oversize=("a.bin",)),
@@ -186,8 +198,11 @@ OTHERS = [
 ]
 EVERY_EVENT = [*INSPECTIONS, *OUTCOMES, *OTHERS]
 EVERY_RECORD = [
-    record(state, sealed=sealed, attempts=attempts, mismatches=mismatches)
-    for state, sealed, (attempts, mismatches) in product(RunState, (False, True), ((0, 0), (1, 1), (4, 0)))
+    *(
+        record(state, sealed=sealed, attempts=attempts, mismatches=mismatches)
+        for state, sealed, (attempts, mismatches) in product(RunState, (False, True), ((0, 0), (1, 1), (4, 0)))
+    ),
+    *(record(state, sealed=True, gone_at=EARLIER, attempts=attempts) for state in RunState for attempts in (0, 1)),
 ]
 
 
@@ -212,8 +227,8 @@ def test_no_event_in_any_state_picks_a_trigger_that_the_chart_does_not_have(stat
 def test_a_working_state_owns_one_effect_of_its_own_turn_and_a_resting_one_none(state: RunState) -> None:
     for before, _, after in every_step(state):
         if after.move is None:
-            # A conflict may be looked at again without a move.
-            assert work(after) == [] or before.state is RunState.CONFLICT
+            # A conflict, and an only copy, may be looked at again without a move.
+            assert work(after) == [] or before.state in (RunState.CONFLICT, RunState.CLEANED)
         elif after.record.is_working:
             (effect,) = work(after)
             assert effect.turn == after.record.turn
@@ -238,7 +253,9 @@ def test_a_pass_is_counted_only_by_an_equal_comparison() -> None:
         after = step(before, event).record
         if after.verify_passes > before.verify_passes or after.verified_at == NOW:
             assert isinstance(event, Verified), (before, event)
-            assert event.comparison.agreement is Agreement.EQUAL
+            is_of_copy = event.local is LocalSide.MANIFEST and event.comparison.agreement is Agreement.LOCAL_GONE
+            assert is_of_copy or event.comparison.agreement is Agreement.EQUAL
+            assert not is_of_copy or after.state is RunState.CLEANED, "that both sides are equal needs both sides"
             assert not event.skipped_oversize
 
 
@@ -344,7 +361,8 @@ LOOKS = [
     ("failed", False, inspected(fingerprint="g"), "changed", "acquiring"),
     ("failed", True, inspected(fingerprint="g"), None, "failed"),
     ("cleaning", True, inspected(fingerprint="g", complete=False), None, "cleaning"),
-    ("cleaned", True, inspected(fingerprint="g", complete=False), None, "cleaned"),
+    ("cleaned", True, replace(inspected(fingerprint="g", complete=False), files_total=0), None, "cleaned"),
+    ("cleaned", True, inspected(fingerprint="g", complete=False), "data_found", "acquiring"),
 ]
 
 
@@ -372,7 +390,8 @@ def test_a_sealed_run_is_never_started_over() -> None:
     for state in RunState:
         for before, event, after in every_step(state):
             if before.is_sealed and before.state is not RunState.ACQUIRING:
-                assert after.record.state is not RunState.ACQUIRING, (before, event)
+                has_come_back = before.state is RunState.CLEANED and isinstance(event, Inspected)
+                assert after.record.state is not RunState.ACQUIRING or has_come_back, (before, event)
 
 
 def test_a_revoked_and_an_expired_override_let_nothing_through() -> None:
@@ -564,6 +583,147 @@ def test_a_seal_that_was_altered_is_an_incident_until_it_is_placed_again() -> No
     ]
     (after,) = step(sealing, Sealed(sealing.turn)).record.incidents
     assert (after.healed_at, after.healed_by) == (NOW, "job/1")
+
+
+# --- a run that somebody removed ----------------------------------------------------------------------------------------
+
+
+def gone(**changes: Any) -> RunRecord:
+    """A sealed run that two scans did not find, while its copy is hashed."""
+    return step(record("verified", sealed=True, **changes), RunVanished()).record
+
+
+def test_a_sealed_run_that_is_gone_is_called_removed_only_after_its_copy_was_proven() -> None:
+    auditing = gone()
+    assert (auditing.state, auditing.gone_at, auditing.verify_passes) == (RunState.AUDITING, NOW, 1)
+    (effect,) = [one for one in entry_effects(auditing) if isinstance(one, Verify)]
+    assert (effect.may_be_gone, effect.local, effect.manifest_digest) == (True, LocalSide.READ, "m" * 64)
+    after = step(auditing, of_the_copy_alone(turn=auditing.turn))
+    assert (after.record.state, after.record.sync_status) == (RunState.CLEANED, "cleaned")
+    assert after.effects == (), "there is no creation.json here to be written"
+    assert after.record.passes[-1].local is LocalSide.MANIFEST
+    assert after.record.incidents == ()
+
+
+@pytest.mark.parametrize(
+    ("event", "state", "kind", "incidents"),
+    [
+        (of_the_copy_alone(Agreement.BOTH_DIFFER), "conflict", "only_copy_lost", ["copy_damaged"]),
+        (of_the_copy_alone(proof=None, skipped_oversize=("a.bin",)), "verified", "verify_skipped_oversize", []),
+        (failed(FailureKind.NETWORK), "verified", "network", []),
+        (failed(FailureKind.UNKNOWN, conflict="claimed_unsealed"), "conflict", "claimed_unsealed", []),
+        (verified(Agreement.LOCAL_GONE), "conflict", "local_files_missing", []),
+    ],
+)
+def test_nothing_less_than_an_equal_copy_makes_a_run_that_is_gone_a_removed_one(
+    event: Event, state: str, kind: str, incidents: list[str]
+) -> None:
+    auditing = gone()
+    assert isinstance(event, Verified | EffectFailed)
+    after = step(auditing, replace(event, turn=auditing.turn)).record
+    assert (after.state.value, after.last_error and after.last_error.kind) == (state, kind)
+    assert [one.kind for one in after.incidents] == incidents
+
+
+def test_a_copy_that_cannot_be_read_twice_and_has_no_original_any_more_is_not_pushed_anew() -> None:
+    auditing = gone(attempts=1)
+    after = step(auditing, failed(FailureKind.UNKNOWN, turn=auditing.turn, is_copy_unreadable=True)).record
+    assert after.state is RunState.CONFLICT
+    assert [one.kind for one in after.incidents] == ["copy_unreadable"]
+
+
+def test_a_run_that_is_there_again_while_its_copy_is_hashed_is_not_gone() -> None:
+    auditing = gone()
+    back = step(auditing, RunChanged(auditing.turn, "it is there again")).record
+    assert (back.state, back.gone_at) == (RunState.VERIFIED, None)
+    proven = step(auditing, verified(turn=auditing.turn)).record
+    assert (proven.state, proven.gone_at) == (RunState.VERIFIED, None)
+
+
+def test_a_run_that_is_gone_while_its_copy_is_to_be_repaired_is_a_conflict_and_no_failed_push() -> None:
+    after = step(record("queued", sealed=True), RunVanished())
+    assert after.record.state is RunState.CONFLICT
+    assert after.record.last_error is not None
+    assert after.record.last_error.kind == "local_files_missing"
+    assert after.effects == ()
+
+
+def test_an_only_copy_is_looked_at_again_and_a_difference_stays_until_it_is_gone() -> None:
+    cleaned = record("cleaned", sealed=True, gone_at=EARLIER)
+    (effect,) = step(cleaned, AuditDue()).effects
+    assert isinstance(effect, Verify)
+    assert (effect.local, effect.may_be_gone, effect.is_audit) == (LocalSide.MANIFEST, False, True)
+    same = step(cleaned, of_the_copy_alone()).record
+    assert (same.state, len(same.passes), same.incidents) == (RunState.CLEANED, 1, ())
+    lost = step(cleaned, of_the_copy_alone(Agreement.BOTH_DIFFER)).record
+    assert (lost.state, lost.verify_passes) == (RunState.CLEANED, 0)
+    assert [(one.kind, one.is_healed) for one in lost.incidents] == [("copy_damaged", False)]
+    still = step(lost, of_the_copy_alone(Agreement.BOTH_DIFFER, turn=lost.turn)).record
+    assert still.incidents == lost.incidents
+    restored = step(lost, of_the_copy_alone(turn=lost.turn)).record
+    assert [one.is_healed for one in restored.incidents] == [True]
+
+
+def test_data_in_a_removed_run_are_compared_with_the_copy_before_anything_is_written() -> None:
+    back = step(record("cleaned", sealed=True, gone_at=EARLIER, passes=(proof(),)), inspected(complete=False)).record
+    assert (back.state, back.is_sealed, back.verify_passes) == (RunState.ACQUIRING, True, 0)
+    queued = step(back, inspected()).record
+    proving = step(queued, inspected(destination=DestinationStanding.OURS)).record
+    assert proving.state is RunState.AWAITING_VERIFY
+    for agreement, state in (
+        (Agreement.EQUAL, RunState.SEALING),
+        (Agreement.LOCAL_DIFFERS, RunState.CONFLICT),
+        (Agreement.BOTH_DIFFER, RunState.CONFLICT),
+        (Agreement.LOCAL_GONE, RunState.CONFLICT),
+        (Agreement.REMOTE_DIFFERS, RunState.QUEUED),
+    ):
+        after = step(proving, verified(agreement, turn=proving.turn)).record
+        assert after.state is state, agreement
+    healing = step(proving, verified(Agreement.REMOTE_DIFFERS, turn=proving.turn)).record
+    assert [one.kind for one in healing.incidents] == ["copy_damaged"]
+    pushing = step(healing, inspected(destination=DestinationStanding.OURS)).record
+    assert pushing.state is RunState.RUNNING
+
+
+@pytest.mark.parametrize("kind", ["local_files_missing", "only_copy_lost"])
+@pytest.mark.parametrize(
+    ("agreement", "state", "last"),
+    [
+        (Agreement.EQUAL, "sealing", None),
+        (Agreement.REMOTE_DIFFERS, "queued", "hash_mismatch"),
+        (Agreement.LOCAL_GONE, "conflict", "local_files_missing"),
+        (Agreement.LOCAL_DIFFERS, "conflict", "local_changed_after_sync"),
+        (Agreement.BOTH_DIFFER, "conflict", "local_changed_after_sync"),
+    ],
+)
+def test_local_data_that_were_missing_win_only_once_a_comparison_has_shown_that_they_are_what_was_sealed(
+    kind: str, agreement: Agreement, state: str, last: str | None
+) -> None:
+    chosen = step(record("conflict", sealed=True, last_error=LastError(kind, "why")), LocalChosen("asmith")).record
+    assert (chosen.state, chosen.is_sealed, chosen.manifest_digest) == (RunState.QUEUED, True, "m" * 64)
+    proving = step(chosen, inspected(fingerprint="g", complete=False, destination=DestinationStanding.OURS)).record
+    assert (proving.state, proving.fingerprint) == (RunState.AWAITING_VERIFY, "g")
+    after = step(proving, verified(agreement, turn=proving.turn, is_by_manifest=True)).record
+    assert (after.state.value, after.last_error and after.last_error.kind) == (state, last)
+    if agreement is Agreement.REMOTE_DIFFERS:
+        assert [one.kind for one in after.incidents] == ["copy_damaged"]
+        pushing = step(after, inspected(fingerprint=after.fingerprint, destination=DestinationStanding.OURS)).record
+        assert pushing.state is RunState.RUNNING
+
+
+@pytest.mark.parametrize("state", ["auditing", "cleaned"])
+def test_that_an_only_copy_is_lost_stays_said_while_it_cannot_be_looked_at(state: str) -> None:
+    lost = record(state, sealed=True, gone_at=EARLIER, last_error=LastError("only_copy_lost", "not there"))
+    for event in (failed(FailureKind.UNKNOWN), failed(FailureKind.NETWORK)):
+        assert step(lost, event).record.last_error == LastError("only_copy_lost", "not there")
+
+
+def test_an_only_copy_that_another_agent_claims_is_told_and_is_no_word_on_its_data() -> None:
+    cleaned = record("cleaned", sealed=True, gone_at=EARLIER)
+    after = step(cleaned, failed(FailureKind.UNKNOWN, conflict="claimed_by_other_agent")).record
+    assert (after.state, after.incidents) == (RunState.CLEANED, ())
+    assert after.last_error is not None
+    assert after.last_error.kind == "claimed_by_other_agent"
 
 
 def test_where_an_operator_lets_other_data_take_a_damaged_copy_s_place_its_incident_says_so() -> None:

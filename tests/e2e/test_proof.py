@@ -619,6 +619,27 @@ def test_what_a_curator_wrote_into_the_cache_folder_there_is_kept_before_it_is_r
     assert kept == {"readme_fields.json": b'{"from": "a curator"}'}
 
 
+def test_the_heartbeat_on_the_nas_alone_tells_that_the_state_folder_is_an_older_copy(lab: Lab) -> None:
+    proven_twice(lab)
+    older = lab.state.with_name("older")
+    shutil.copytree(lab.state, older)
+    lab.new_run(files=FILES)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    (left,) = (lab.nas / "SCOPE_01" / ".exlab-watch-agent").glob("*.json")
+    told = json.loads(left.read_bytes())["audit_seq"]
+    shutil.rmtree(lab.state)
+    older.rename(lab.state)
+    lab.cli("run", "--once", "--quiet")
+    (held,) = [
+        fact["data"]
+        for fact in lab.trail()
+        if fact["kind"] == "trail_found_behind" and "heartbeat" in fact["data"]["found"]
+    ]
+    assert held["seq"] == told
+    assert "deletion_on_hold" in problem_kinds(lab)
+    assert json.loads(left.read_bytes())["audit_seq"] != told, "it is left anew once that is on record"
+
+
 # --- a state folder that is not the one that sealed ------------------------------------------------------------------
 
 

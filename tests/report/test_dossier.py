@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
-from exlab_watch_agent.core.passes import HowRead
+from exlab_watch_agent.core.passes import HowRead, LocalSide, Pass
 from exlab_watch_agent.core.record import LastError
 from exlab_watch_agent.report.dossier import HOW_READ, Dossier, FileProof, origin_of
 from exlab_watch_agent.report.pages import ChainSummary, digest_of
 from exlab_watch_agent.statechart import RunState
-from tests.report.reports import RECORD, SCRIPT, Seen, dossier, hostile_dossier
+from tests.report.reports import NOW, RECORD, SCRIPT, Seen, dossier, hostile_dossier
 
 
 def test_it_says_what_was_proven_and_what_was_not() -> None:
@@ -43,6 +43,24 @@ def test_a_sealed_copy_that_nothing_proves_now_is_not_called_proven() -> None:
     assert "verdict bad" in verdict_of(dossier(chain=broken))
 
 
+def test_an_only_copy_is_not_said_to_be_equal_on_both_sides() -> None:
+    proof = Pass(
+        "job/9", NOW, NOW, "", 0.0, 0.0, "m" * 32, "/mnt/nas", "c" * 64, 1, 5, HowRead.O_DIRECT, past_cache=True
+    )
+    passes = (proof, replace(proof, id="job/11", local=LocalSide.MANIFEST))
+    made = dossier(replace(RECORD, state=RunState.CLEANED, gone_at=NOW, passes=passes))
+    said = verdict_of(made)
+    assert "verdict good" in said
+    assert "the NAS has the only copy, and every SHA-256 of it was that of the sealed manifest at" in said
+    text = Seen(made.to_html()).text
+    assert "both sides in" not in text
+    assert text.index("the local files") < text.index("the sealed manifest alone")
+    lost = replace(
+        RECORD, state=RunState.CLEANED, verify_passes=0, last_error=LastError("only_copy_lost", "it is not there")
+    )
+    assert "nothing proves its copy now: it is not there" in verdict_of(dossier(lost))
+
+
 def test_who_was_not_asked_about_the_trail_is_said() -> None:
     away = ChainSummary(29, 29, "e" * 64, 2, 0, unasked=("CONFOCAL_01: the NAS does not answer",))
     text = Seen(dossier(chain=away).to_html()).text
@@ -55,7 +73,8 @@ def test_it_needs_no_script_and_no_network() -> None:
     seen = Seen(html)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in seen.tags}
     assert not [attributes for _, attributes in seen.tags if {"src", "href"} & attributes.keys()]
-    assert "http" not in html.replace(escape(SCRIPT), "")
+    assert "http:" not in html.replace(escape(SCRIPT), "")
+    assert "https:" not in html.replace(escape(SCRIPT), "")
     assert "url(" not in html
 
 

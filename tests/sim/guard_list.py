@@ -152,7 +152,7 @@ GUARDS = (
     Guard(
         "a queued run's changes are seen",
         "core/decide.py",
-        "    if changed is not None or not (event.completeness.is_complete or record.is_sealed):",
+        "    if not is_back and (changed is not None or not (event.completeness.is_complete or record.is_sealed)):",
         "    if False:",
     ),
     Guard(
@@ -353,7 +353,8 @@ GUARDS = (
     Guard(
         "an audit of a moving run is ended",
         "core/decide.py",
-        "    if record.state is RunState.AUDITING:\n        return Judgement(Trigger.AUDIT_INTERRUPTED, message, record)\n",
+        "    if record.state is RunState.AUDITING:\n"
+        "        return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))\n",
         "",
     ),
     Guard(
@@ -462,8 +463,8 @@ GUARDS = (
     Guard(
         "a seal that is undone takes `synced` back at once",
         "core/decide.py",
-        "((has_new_status or is_seal_undone) and not is_sealed_now)",
-        "(has_new_status and not is_sealed_now)",
+        "((has_new_status or is_seal_undone) and not is_sealed_now and not is_nothing_there)",
+        "(has_new_status and not is_sealed_now and not is_nothing_there)",
     ),
     Guard(
         "the kept manifest must have the digest that was proven",
@@ -547,12 +548,12 @@ GUARDS = (
     Guard(
         "adoption: only from an agent that gives no sign of life",
         "acts/place.py",
-        "if found.look.sealed_as and not holder_is_at_work(found.look, ports):",
-        "if found.look.sealed_as:",
+        "            if at_work is not None and not at_work.is_so:",
+        "            if at_work is not None:",
         (
             Edit(
                 "acts/copy.py",
-                "return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)",
+                "return is_the_one_adopted(effect, found) and not holder_at_work(found, ports).is_so",
                 "return is_the_one_adopted(effect, found)",
             ),
         ),
@@ -560,7 +561,7 @@ GUARDS = (
     Guard(
         "... and that has not come back meanwhile",
         "acts/copy.py",
-        "return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)",
+        "return is_the_one_adopted(effect, found) and not holder_at_work(found, ports).is_so",
         "return is_the_one_adopted(effect, found)",
     ),
     Guard(
@@ -607,7 +608,7 @@ GUARDS = (
     ),
     Guard(
         "a file that is listed and cannot be read at the second try is damage",
-        "acts/verify.py",
+        "acts/read_back.py",
         "            self.unreadable |= set(paths)\n",
         "            raise\n",
     ),

@@ -26,7 +26,7 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
 from exlab_watch_agent.core.manifest import Agreement, format_manifest, manifest_digest
-from exlab_watch_agent.core.passes import PASSES_APART_S
+from exlab_watch_agent.core.passes import PASSES_APART_S, LocalSide
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.core.seal import kept_as
@@ -42,7 +42,7 @@ sign_in = lru_cache(maxsize=4096)(heartbeat.sign_in)
 EFFECT_STATES = {
     Push: {RunState.RUNNING},
     Precheck: {RunState.PRECHECKING},
-    Verify: {RunState.AWAITING_VERIFY, RunState.AUDITING, RunState.CONFLICT},
+    Verify: {RunState.AWAITING_VERIFY, RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED},
     Seal: {RunState.SEALING},
 }
 HAVE_A_COPY = frozenset(
@@ -75,7 +75,18 @@ def is_ahead(anchor: TrailPosition, store: RunStore) -> bool:
 def _is_difference(outcome: Outcome | None) -> bool:
     """Whether a comparison found both sides other than proven."""
     return isinstance(outcome, CopyWrong) or (
-        isinstance(outcome, Verified) and outcome.comparison.agreement is not Agreement.EQUAL
+        isinstance(outcome, Verified)
+        and outcome.comparison.agreement is not Agreement.EQUAL
+        and not _is_copy_right(outcome)
+    )
+
+
+def _is_copy_right(outcome: Outcome | None) -> bool:
+    """Whether a comparison without a local side found at the destination all that the manifest names."""
+    return (
+        isinstance(outcome, Verified)
+        and outcome.local is LocalSide.MANIFEST
+        and outcome.comparison.agreement is Agreement.LOCAL_GONE
     )
 
 
@@ -87,7 +98,8 @@ class Window:
     status); `here`: those at any moment of all of it; `equal`: those while both sides were the same, and what they were.
     `fingerprints`: the local ones at any moment of it. `was_changed`: another copy of the NAS was mounted meanwhile.
     `was_silent`: at some moment whoever else claims the copy gave no sign of life. `anchor`: the line of the agent's own
-    trail that was in the claim when it began.
+    trail that was in the claim when it began. `was_gone`: at some moment of it the run's folder was not there, and
+    `was_copy_right`: the copy was what had been sealed.
     """
 
     effect: Work
@@ -101,6 +113,8 @@ class Window:
     was_changed: bool = False
     was_silent: bool = False
     anchor: TrailPosition | None = None
+    was_gone: bool = False
+    was_copy_right: bool = False
 
 
 class Oracle:
@@ -181,6 +195,8 @@ class Oracle:
         if window.nas.state == "up":
             window.was_always_away = False
         run = self._world.runs.get(window.effect.run_path)
+        window.was_gone |= run is None
+        window.was_copy_right = window.was_copy_right or self._copies.is_right(window.nas, window.effect)
         if run is not None:
             window.fingerprints.add(run.inventory().fingerprint)
         window.was_silent = window.was_silent or self._is_silent(window)
@@ -232,12 +248,23 @@ class Oracle:
                 raise Violation(f"{effect} found both sides equal, and at no moment they were")
             self._copies.prove(job_id, window.nas, effect.destination, outcome.manifest_digest, files or {})
             self._equal_since_s[job_id] = window.began_s
+        elif _is_copy_right(outcome):
+            self._check_only_copy(window)
+            self._equal_since_s[job_id] = window.began_s
         elif is_away and isinstance(outcome, Verified | CopyWrong):
             raise Violation(f"what a NAS that is away does not show was believed to be damage: {outcome}")
         elif is_away and counts_as_attempt(outcome):
             raise Violation(f"the NAS is away, and that counts as an attempt: {outcome}")
         if isinstance(outcome, Sealed):
             self._check_seal(window)
+
+    def _check_only_copy(self, window: Window) -> None:
+        """What is called the only copy is one, and is what was sealed."""
+        assert isinstance(window.effect, Verify)
+        if not window.was_copy_right and not window.was_changed:
+            raise Violation(f"{window.effect} found the copy right, and at no moment it was")
+        if window.effect.local is LocalSide.READ and not window.was_gone:
+            raise Violation(f"{window.effect} took the run for gone, and it was there all the time")
 
     @staticmethod
     def _anchor_at(nas: Nas, effect: Work) -> TrailPosition | None:
@@ -408,6 +435,8 @@ class Oracle:
         if move.trigger == Trigger.PROVEN and after.manifest_digest not in self._copies.proven.get(after.job_id, ()):
             raise Violation("proven, and no comparison found that")
         self._check_seals(Trigger(move.trigger), before, after)
+        if move.trigger == Trigger.LOCAL_GONE and after.identity.created_by not in self._world.taken_from:
+            raise Violation(f"{after.run_path} counts as removed, and nobody removed it")
         self._check_passes(Trigger(move.trigger), after, outcome)
         self._check_start(Trigger(move.trigger), before, after)
         if move.trigger == Trigger.GAVE_UP and after.last_error is not None:
@@ -423,7 +452,7 @@ class Oracle:
                 raise Violation("verified, and the NAS was sealed with another manifest")
             self._copies.seal(after.job_id, nas, after.destination, after.manifest_digest)
             self._unclaimed.discard(after.job_id)
-        elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not is_of_others(before):
+        elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not (after.is_sealed or is_of_others(before)):
             holder = holder_at(nas, before.destination)
             if holder is None or self.is_mine(holder, after.job_id):  # it sealed the copy, or took it over by a proof
                 self._copies.give_up(nas, before.destination)
@@ -431,7 +460,8 @@ class Oracle:
     def _check_passes(self, trigger: Trigger, after: RunRecord, outcome: Outcome | None) -> None:
         """A pass is an equal comparison a minute after the last one; whatever was found different makes an end of all."""
         passes, at_s = self._passes.get(after.job_id, (0, 0.0))
-        if trigger in (Trigger.PROVEN, Trigger.DIFFERENCE_GONE, Trigger.SEAL_MISSED):
+        is_of_copy = trigger in (Trigger.LOCAL_GONE, Trigger.AUDITED) and _is_copy_right(outcome)
+        if trigger in (Trigger.PROVEN, Trigger.DIFFERENCE_GONE, Trigger.SEAL_MISSED) or is_of_copy:
             passes += passes == 0 or self._world.clock.mono_s - at_s >= PASSES_APART_S
             at_s = self._equal_since_s[after.job_id]
         elif trigger is Trigger.CONFLICT_FOUND or _is_difference(outcome):

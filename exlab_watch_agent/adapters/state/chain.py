@@ -7,7 +7,6 @@ gone. Not here: which line was changed (segments.py), and what an anchor means (
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import head_of, read_at_rest
 from exlab_watch_agent.adapters.state.segments import Break, TrailHead, TrailReader, find_segments
 from exlab_watch_agent.adapters.state.slots import read_slots
+from exlab_watch_agent.core import heartbeat
 from exlab_watch_agent.core.anchors import Anchor, disagreements
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import StateFolderError
@@ -113,21 +113,9 @@ def anchors_in(folder: Path) -> list[Anchor]:
         if head.seq:
             found.append(Anchor("the store beside it", TrailPosition(head.seq, head.digest), is_beside=True))
     try:
-        position = position_in(layout.heartbeat.read_bytes())
+        position = heartbeat.anchor_in(layout.heartbeat.read_bytes())
     except OSError:
         position = None
     if position is not None:
         found.append(Anchor("the heartbeat beside it", position, is_beside=True))
     return found
-
-
-def position_in(data: bytes) -> TrailPosition | None:
-    """Return the line of the trail that a heartbeat names, None where it names none."""
-    try:
-        said = json.loads(data)
-        audit = said.get("audit", {})
-        seq, digest = said.get("audit_seq", audit.get("seq")), said.get("audit_blake3", audit.get("blake3"))
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    is_position = isinstance(seq, int) and not isinstance(seq, bool) and isinstance(digest, str) and seq > 0
-    return TrailPosition(seq, digest) if is_position else None
