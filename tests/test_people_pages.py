@@ -97,8 +97,8 @@ def sentences_in(path: Path) -> list[str]:
 
 
 def parts_of(text: str) -> list[str]:
-    """Return what of a text is always the same."""
-    return [part for part in re.split(r"\0|\{\w+\}", text) if part]
+    """Return what of a text is always the same; a stop at its end may go where the sentence goes on."""
+    return [part for part in re.split(r"\0|\{\w+\}", text.removesuffix(".")) if part]
 
 
 @cache

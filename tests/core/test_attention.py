@@ -475,6 +475,8 @@ def test_a_lane_that_waits_names_its_reason_since_when_and_the_runs_that_wait_wi
     assert (away.since, away.runs, away.equipment_id) == (NOW - HOUR, (RUN,), "SCOPE_01")
     (unbound,) = judged(lanes={"SCOPE_01": UNBOUND})
     assert unbound.sentence == "it was never used (since 2026-04-18T11:00:00Z)"
+    (stopped,) = judged(lanes={"SCOPE_01": replace(UNBOUND, waiting_reason=f"{UNBOUND.waiting_reason}.")})
+    assert stopped.sentence == unbound.sentence, "one stop, at the end"
 
 
 def test_what_an_agent_left_behind_is_told_with_its_age() -> None:
