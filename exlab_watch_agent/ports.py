@@ -380,6 +380,10 @@ class Transport(Protocol):
         """
         ...
 
+    def can_move(self) -> bool:
+        """Whether `set_aside` moves files at once; else each stays until its successor comes, and one without any for ever."""
+        ...
+
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         """Move these files to `.exlab-superseded/<destination>/<n>/` below the root; a name that is gone is skipped."""
         ...

@@ -65,6 +65,7 @@ class Trigger(StrEnum):
     REMOVAL_RESUMED = "removal_resumed"
     AUDITED = "audited"
     LOCAL_CHOSEN = "local_chosen"
+    TAKEN_OVER = "taken_over"
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
     RETRIED = "retried"

@@ -132,4 +132,5 @@ def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Insp
         anchor=found.anchor_of(effect.claim.job_id),
         claimed_manifest=found.sealed_as,
         claimed_job="" if found.claim is None else found.claim.job_id,
+        holding=found.holding,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from exlab_watch_agent.acts.copy import copy_says_synced, keep_what_differs, may_be_taken_over, present, take_over
 from exlab_watch_agent.acts.source import unchanged_inventory
-from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, standing
+from exlab_watch_agent.acts.take_over import displace, put_others_aside
+from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, may_be_displaced, standing
 from exlab_watch_agent.core.effects import Push
 from exlab_watch_agent.core.events import Pushed
 from exlab_watch_agent.core.inventory import FileEntry
@@ -31,16 +32,21 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
         keep_what_differs(effect, _travelling(effect, ports), ports)
         take_over(effect, look_there, ports, control)
         whose = DestinationStanding.OURS
+    elif may_be_displaced(whose, consent=effect.takes_over, holding=look_there.holding):
+        displace(effect, look_there, inventory, ports, control)
+        whose = DestinationStanding.OURS
     conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
     if conflict is not None:
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
-    if look_there.claim is None:
+    if look_there.claim is None:  # where it was taken over, ours is there by now, and is left as it is
         transport.place_claim(effect.destination, mine)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
     transport.require_marker(expected_marker_id=ports.marker_id())
     transport.require_claim(effect.destination, mine)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
+    if effect.takes_over:
+        put_others_aside(effect, inventory, ports)
     if not look_there.is_empty:
         # A sealed copy that is about to change must stop saying "synced" before its first file moves.
         transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
@@ -58,6 +64,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
             f"{transport.describe()} has {free_bytes} bytes free and the run needs {plan.bytes_to_copy}: make room on the NAS.",
         )
     if plan.set_aside:
+        transport.require_claim(effect.destination, mine)  # whoever was given it meanwhile has what is there now
         transport.set_aside(effect.destination, plan.set_aside)
     if wrong:  # before the copy: what takes their names is not to make room once more after a kill
         ports.manifests.forget_wrong(effect.job_id)

@@ -32,10 +32,11 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here."""
     inventory = unchanged_inventory(effect, ports)
     claim = ports.agent.signed(effect.claim)
+    # Also before the first seal: an operator may have given the folder to another agent since the push.
+    look_there = look_unless_foreign(effect, ports)
     if effect.is_again or effect.adopts:
-        look_there = look_unless_foreign(effect, ports)
         _keep_what_was_altered(effect, look_there, ports)
-        claim = _handed_on(look_there, claim)
+    claim = _handed_on(look_there, claim)
     manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
     if manifest is None:
         manifest = _manifest_anew(effect, inventory, ports, control)

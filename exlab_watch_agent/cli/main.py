@@ -17,7 +17,7 @@ from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
 from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, VerifyNow
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, TakeOver, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, reason, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -257,40 +257,61 @@ def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
 
 @app.command()
 def resolve(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A path, a leaf name that is unique, or a job id.")
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...|EQUIPMENT]", help="Runs, or an equipment: each of its runs in conflict."),
     ] = None,
     use: Annotated[str | None, typer.Option("--use", metavar="local", help="Which side wins: local.")] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="What others have at the destination goes aside there; what is equal stays."),
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every run in conflict.")] = False,
     accept_trail: Annotated[
-        bool, typer.Option("--accept-trail", help="Instead of a RUN: the state as it is now counts, and the hold ends.")
+        bool, typer.Option("--accept-trail", help="Instead of runs: the state as it is now counts, and the hold ends.")
     ] = False,
     accept_machine: Annotated[
-        bool, typer.Option("--accept-machine", help="Instead of a RUN: this machine goes on with the state folder.")
+        bool, typer.Option("--accept-machine", help="Instead of runs: this machine goes on with the state folder.")
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail.")] = "",
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
-    """Resolve a conflict: the local data win; what differs on the NAS is moved aside there, never removed.
+    """Resolve conflicts; `show RUN` says what helps. What must make room on the NAS is moved aside there, never removed.
 
-    Or, with --accept-trail, say that the state that was found after damage is to count; or, with --accept-machine, that a
-    state folder that was moved to this machine is at home here from now on.
+    --use local: the data here win. --take-over: so they do where others hold the destination. Or, with --accept-trail, say that
+    the state that was found after damage is to count; or, with --accept-machine, that a state folder that was moved to this
+    machine is at home here from now on.
     """
     site = Site(config, state_dir)
-    is_about_a_run = run is not None or use is not None
-    if accept_trail + accept_machine + is_about_a_run != 1 or (run is None) != (use is None):
-        raise ConfigError("Name a RUN with --use local, or give --accept-trail or --accept-machine alone.")
+    has_deed, names_runs = (use is not None) + take_over, bool(runs) + everything
+    if accept_trail + accept_machine + has_deed != 1 or has_deed != names_runs:
+        raise ConfigError(
+            "Name runs, an equipment or --all with --use local or --take-over, or give --accept-trail or --accept-machine alone."
+        )
     if accept_machine and not reason.strip():
         raise ConfigError("--accept-machine needs --reason: why this machine goes on with the state folder.")
     if accept_machine:
         return work.accept(site, AcceptMachine(operator_here(), reason))
     if accept_trail:
         return work.accept(site, AcceptTrail(operator_here(), reason))
-    if use != "local":
+    if use not in (None, "local"):
         raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
-    path, record = _known(site, str(run))
-    command = Resolve(operator_here(), job_id=record.job_id, reason=reason)
-    return work.act(site, command, run_paths=frozenset({path}))
+    kind = TakeOver if take_over else Resolve
+    records = [_known(site, word)[1] for word in runs or () if not _is_equipment(site, word)]
+    in_conflict = [record for record in site.records.values() if record.state is RunState.CONFLICT]
+    records += [r for r in in_conflict if everything or r.equipment_id in (runs or ())]
+    commands = {r.run_path: kind(operator_here(), job_id=r.job_id, reason=reason) for r in records}
+    if not commands:
+        say("no run is in conflict")
+        return ExitCode.FINE
+    if len(records) == 1 and runs and not _is_equipment(site, runs[0]):
+        return work.act(site, commands[records[0].run_path], run_paths=frozenset(commands))
+    return work.act_on_each(site, commands)
+
+
+def _is_equipment(site: Site, word: str) -> bool:
+    return word in site.roots or any(record.equipment_id == word for record in site.records.values())
 
 
 def _to_read(config: Path | None, state_dir: Path | None) -> Site:

@@ -150,9 +150,9 @@ def _drive(
     narrator: Narrator,
     *,
     until_rest: bool,
-    command: Command | None = None,
+    commands: Sequence[Command] = (),
 ) -> tuple[Answers, list[Problem]]:
-    """Have the agent work, an operator's command first; return the answers to it, and what needs a person afterwards.
+    """Have the agent work, an operator's commands first; return the answers to them in order, and what needs a person afterwards.
 
     Of problems, those of all that the agent was to look after, and only where it came to rest.
     """
@@ -160,7 +160,7 @@ def _drive(
     with stopping_on_signals(agent.stop):
         agent.open()
         try:
-            if command is not None:
+            for command in commands:
                 agent.ask(command, answers.append)
             with narrator.following(agent):
                 agent.run(until_rest=until_rest)
@@ -195,6 +195,35 @@ def _still_under_way(site: Site, agent: Agent, run_paths: frozenset[str]) -> lis
     ]
 
 
+def act_on_each(site: Site, commands: Mapping[str, Command]) -> int:
+    """Have a command for each of these runs (path → command) obeyed, and print what it did with each; return the exit code."""
+    paths = iter(commands)
+    codes: list[int] = []
+
+    def tell(answer: Mapping[str, object]) -> None:
+        """Answers come in the order of the commands."""
+        is_done = bool(answer["ok"])
+        (say if is_done else say_aside)(f"{printable(next(paths))}: {answer['message']}")
+        codes.append(ExitCode.FINE if is_done else ExitCode.FAILED)
+
+    if site.holder is not None:
+        for command in commands.values():
+            try:
+                tell({"ok": True, "message": site.ask_agent(command)})
+            except AgentError as error:
+                tell({"ok": False, "message": str(error)})
+        return max(codes)
+    narrator = Narrator()
+    agent = _agent_for(site, frozenset(commands), narrator)
+    answers, found = _drive(agent, narrator, until_rest=True, commands=tuple(commands.values()))
+    for answer in answers:
+        tell(answer)
+    if len(answers) < len(commands):
+        raise AgentError("Stopped before all commands took effect; run it again.")
+    code = _end(agent, narrator, found or _still_under_way(site, agent, frozenset(commands)))
+    return ExitCode.FAILED if ExitCode.FAILED in codes else code
+
+
 def act(site: Site, command: Command, *, run_paths: frozenset[str]) -> int:
     """Have an operator's command obeyed; print the answer; return the exit code. Raises: AgentError with the refusal."""
     if site.holder is not None:
@@ -202,7 +231,7 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str]) -> int:
         return ExitCode.FINE
     narrator = Narrator()
     agent = _agent_for(site, run_paths, narrator)
-    answers, found = _drive(agent, narrator, until_rest=True, command=command)
+    answers, found = _drive(agent, narrator, until_rest=True, commands=(command,))
     if not answers:
         raise AgentError("Stopped before the command took effect; run it again.")
     for answer in answers:
@@ -235,7 +264,7 @@ def scan(site: Site, accept_root: str | None) -> int:
     before = {record.job_id for record in site.records.values()}
     narrator = Narrator(is_quiet=True)
     agent = Agent(site.settings, state_dir=site.state, scope=Scope(is_watching=False, is_working=False))
-    _, found = _drive(agent, narrator, until_rest=True, command=command)
+    _, found = _drive(agent, narrator, until_rest=True, commands=(command,))
     for equipment_id, lane in agent.scanned().items():
         if lane.root_problem is not None:
             say(f"{equipment_id} waits: {printable(lane.root_problem)}")
@@ -258,8 +287,8 @@ def sync_run(site: Site, word: str) -> int:
     narrator = Narrator()
     agent = _agent_for(site, frozenset({path}), narrator)
     must_ask = record is not None and record.state in CHART.retryable
-    command = Sync(operator_here(), run_path=path) if must_ask else None
-    _, found = _drive(agent, narrator, until_rest=True, command=command)
+    commands = (Sync(operator_here(), run_path=path),) if must_ask else ()
+    _, found = _drive(agent, narrator, until_rest=True, commands=commands)
     return _say_how_it_ended(site, agent, narrator, path, found)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from exlab_watch_agent.core.claim import Claim, DestinationStanding, conflict_at
+from exlab_watch_agent.core.claim import OF_OTHERS, WHOEVER, Claim, DestinationStanding, conflict_at, may_be_displaced
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -28,6 +28,7 @@ from exlab_watch_agent.core.events import (
     RunChanged,
     RunVanished,
     Sealed,
+    TakenOver,
     Verified,
 )
 from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
@@ -109,7 +110,9 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             return _judge_verify(record, event, now=now, policy=policy)
         case Sealed():
             if state is RunState.SEALING:
-                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="").cleared()
+                sealed = replace(
+                    record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over=""
+                ).cleared()
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -123,6 +126,11 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state is RunState.CONFLICT:
                 reason = event.reason or "the local data win"
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, record.unsealed().cleared(), event.operator)
+        case TakenOver():
+            if state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind in OF_OTHERS:
+                reason = event.reason or "what others have at the destination makes room"
+                giving_way = replace(record.unsealed().cleared(), takes_over=WHOEVER)
+                return Judgement(Trigger.TAKEN_OVER, reason, giving_way, event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
@@ -186,10 +194,17 @@ def _judge_queued(
     where = event.destination
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
+    bound_for = replace(record, destination=event.destination_path).without_wait()
+    if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
+        text = f"an operator has it taken over ({event.holder or 'no claim says whose it is'})"
+        return Judgement(Trigger.PUSH_STARTED, text, replace(bound_for, takes_over=event.holding))
     conflict = conflict_at(where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
     if conflict is not None:
-        return _conflict(record, LastError(conflict.kind, conflict.message))
-    bound_for = replace(record, destination=event.destination_path).without_wait()
+        return _conflict(record, LastError(conflict.kind, conflict.message, conflict.detail))
+    if (
+        record.takes_over == WHOEVER and where is not DestinationStanding.UNASKED
+    ):  # nobody had to give way: the word is used up
+        bound_for = replace(bound_for, takes_over="")
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
@@ -374,7 +389,7 @@ def _after_failure(
 
 
 def _conflict(record: RunRecord, error: LastError, *, fingerprint: str = "") -> Judgement:
-    found = record.with_error(error).with_passes_void().without_wait()
+    found = replace(record.with_error(error).with_passes_void().without_wait(), takes_over="")
     if fingerprint:
         found = replace(found, fingerprint=fingerprint)
     return Judgement(Trigger.CONFLICT_FOUND, error.message, found)
@@ -494,7 +509,14 @@ def work_effect(record: RunRecord) -> Work | None:
         case RunState.RUNNING:
             # Before the proof nobody's claim gives way to a push.
             adopts, held_by = (record.adopts, record.adopts_from) if record.is_sealed else ("", "")
-            return Push(*place, claim_of(record), record.is_sealed, adopts=adopts, adopts_from=held_by)
+            return Push(
+                *place,
+                claim_of(record),
+                record.is_sealed,
+                adopts=adopts,
+                adopts_from=held_by,
+                takes_over=record.takes_over,
+            )
         case RunState.PRECHECKING:
             return Precheck(*place)
         case RunState.AWAITING_VERIFY | RunState.AUDITING:

@@ -37,13 +37,15 @@ class Push(Subject):
     """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours.
 
     `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to, and `adopts_from`
-    the job in its claim; else empty.
+    the job in its claim; else empty. `takes_over`: who is to give way on an operator's word (DestinationLook.holding), and what
+    is not the run's goes aside until it is sealed; else empty.
     """
 
     claim: Claim
     is_sealed: bool = False
     adopts: str = ""
     adopts_from: str = ""
+    takes_over: str = ""
 
 
 @dataclass(frozen=True, slots=True)

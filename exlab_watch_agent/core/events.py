@@ -29,8 +29,8 @@ class Inspected:
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
     in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
-    line of our trail it was sealed. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was
-    looked at.
+    line of our trail it was sealed, `holding` who has it and as what (DestinationLook.holding). `is_unsignalled`: the signal of a
+    run that is not complete is not there, so nothing else was looked at.
     """
 
     creation: Creation
@@ -46,6 +46,7 @@ class Inspected:
     anchor: TrailPosition | None = None
     claimed_manifest: str = ""
     claimed_job: str = ""
+    holding: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,14 @@ class LocalChosen:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """An operator says that what others have at the run's destination is to make room: nothing of it is destroyed."""
+
+    operator: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AuditDue:
     """It is time for another pass, or an operator asked for one."""
 
@@ -172,7 +181,7 @@ class RunVanished:
 
 
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished
+Event = Inspected | Outcome | RetryRequested | LocalChosen | TakenOver | AuditDue | RunVanished
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------

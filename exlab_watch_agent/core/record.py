@@ -48,7 +48,9 @@ class RunRecord:
     `validation_overrides` that the audit trail knows of. `creation_signature` is that of the `creation.json` of a run
     that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start. `adopts`: the manifest of
     another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
-    it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one.
+    it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `takes_over`: who is to
+    give way at the destination because an operator said so (DestinationLook.holding; WHOEVER until that was seen), until the run
+    is sealed there.
     """
 
     job_id: str
@@ -83,6 +85,7 @@ class RunRecord:
     passes: tuple[Pass, ...] = ()
     adopts: str = ""
     adopts_from: str = ""
+    takes_over: str = ""
 
     @property
     def is_sealed(self) -> bool:
@@ -160,6 +163,7 @@ class RunRecord:
         """Return the record as before the first seal: an operator gave up what was proven."""
         return replace(
             self,
+            takes_over="",
             sealed_at=None,
             manifest_digest="",
             verify_passes=0,

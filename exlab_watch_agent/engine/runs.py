@@ -263,14 +263,21 @@ class Runs:
         memory.is_settling = inspected.completeness.is_complete and not completeness.is_complete
         if completeness != inspected.completeness:
             inspected = replace(inspected, completeness=completeness)
-        if inspected.destination is not None and self._has_twin_at(record, inspected.destination_path):
-            inspected = replace(inspected, destination=DestinationStanding.OCCUPIED)
+        if inspected.destination is not None and (
+            self._has_twin_at(record, inspected.destination_path) or self._is_of_another_here(record, inspected)
+        ):
+            inspected = replace(inspected, destination=DestinationStanding.OCCUPIED_HERE)
         self.decide(record.job_id, inspected)
         self._plan_next_look(path, memory, seen, quiet_s)
 
     def _may_change_unseen(self, signature: FileSignature) -> bool:
         """Whether the file is so young that it may change within one tick of its file system's clock: look once more."""
         return abs(self._bench.clock.now().timestamp() - signature.mtime_ns / 1e9) < TICK_S
+
+    def _is_of_another_here(self, record: RunRecord, inspected: Inspected) -> bool:
+        """Whether the job that claims the destination is another run of ours."""
+        is_another = inspected.claimed_job not in ("", record.job_id)
+        return is_another and self._bench.commit.record(inspected.claimed_job) is not None
 
     def _has_twin_at(self, record: RunRecord, destination: str) -> bool:
         """Whether another job has this destination: a copied folder claims to be the run that it was copied from."""

@@ -219,7 +219,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     has_failed = record.last_error is not None and record.attempts >= (1 if at.is_ended else FAILURES_TOLD)
     match record.state:
         case RunState.CONFLICT:
-            ways = ways_out(kind, record.run_path)
+            detail = record.last_error.detail if record.last_error is not None else ""
+            ways = ways_out(kind, record.run_path, detail=detail)
             command = str(ways[0]) if ways else _show(record.run_path)
             return Problem(Severity.DATA_AT_RISK, kind, subject, message, command)
         case RunState.FAILED:

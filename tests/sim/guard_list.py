@@ -311,8 +311,8 @@ GUARDS = (
     Guard(
         "a copied folder gets no share in its original's copy",
         "engine/runs.py",
-        "if inspected.destination is not None and self._has_twin_at(record, inspected.destination_path):",
-        "if False:",
+        "if inspected.destination is not None and (\n            self._has_twin_at(",
+        "if False and (\n            self._has_twin_at(",
     ),
     Guard(
         "a claim that came with a copied folder is not pushed",

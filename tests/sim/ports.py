@@ -568,6 +568,9 @@ class FaultyTransport:
     def write_small(self, path: str, data: bytes) -> None:
         raise AssertionError("the engine writes no such files")
 
+    def can_move(self) -> bool:
+        return True
+
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         fault = self._call("set_aside")
         files = self._nas.files

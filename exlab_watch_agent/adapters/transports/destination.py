@@ -471,6 +471,9 @@ class Destination:
         with self._answering("Cannot write", path) as far:
             far.put(path, data)
 
+    def can_move(self) -> bool:
+        return self.way.chosen().can.moves
+
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         with self._answering("Cannot move aside in", destination) as far:
             wanted = [require_data_path(path) for path in paths]
