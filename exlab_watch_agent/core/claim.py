@@ -181,10 +181,10 @@ _WAY_OUT = (
 )
 
 
-def _held_here(destination: str) -> Conflict:
+def _held_here(destination: str, of_whom: str) -> Conflict:
     text = (
-        f"{destination} holds another run's data, of this very agent: nothing there was touched, and it is not taken over. Rename "
-        "one of the two run folders here, so that each has a place of its own; then give "
+        f"{destination} holds another run's data, of this very agent{of_whom}: nothing there was touched, and it is not taken "
+        "over. Rename one of the two run folders here, so that each has a place of its own; then give "
         "`exlab-watch-agent resolve RUN --use local`."
     )
     return Conflict(DESTINATION_OCCUPIED, text, OF_THIS_AGENT)
@@ -216,7 +216,7 @@ def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is
             )
             return Conflict(DESTINATION_OCCUPIED, text)
         case DestinationStanding.OCCUPIED_HERE:
-            return _held_here(destination)
+            return _held_here(destination, of_whom)
         case DestinationStanding.CLAIMED_UNSEALED:
             text = (
                 f"{destination} was claimed for this run by another agent, which has not sealed it{of_whom}: {_WAY_OUT}"

@@ -389,10 +389,10 @@ def _after_failure(
 
 
 def _conflict(record: RunRecord, error: LastError, *, fingerprint: str = "") -> Judgement:
-    found = replace(record.with_error(error).with_passes_void().without_wait(), takes_over="")
+    found = record.with_error(error).with_passes_void().without_wait()
     if fingerprint:
         found = replace(found, fingerprint=fingerprint)
-    return Judgement(Trigger.CONFLICT_FOUND, error.message, found)
+    return Judgement(Trigger.CONFLICT_FOUND, error.message, replace(found, takes_over=""))
 
 
 def _as_seen(record: RunRecord, event: Inspected) -> RunRecord:

@@ -263,9 +263,7 @@ class Runs:
         memory.is_settling = inspected.completeness.is_complete and not completeness.is_complete
         if completeness != inspected.completeness:
             inspected = replace(inspected, completeness=completeness)
-        if inspected.destination is not None and (
-            self._has_twin_at(record, inspected.destination_path) or self._is_of_another_here(record, inspected)
-        ):
+        if inspected.destination is not None and self._is_of_another_here(record, inspected):
             inspected = replace(inspected, destination=DestinationStanding.OCCUPIED_HERE)
         self.decide(record.job_id, inspected)
         self._plan_next_look(path, memory, seen, quiet_s)
@@ -275,16 +273,12 @@ class Runs:
         return abs(self._bench.clock.now().timestamp() - signature.mtime_ns / 1e9) < TICK_S
 
     def _is_of_another_here(self, record: RunRecord, inspected: Inspected) -> bool:
-        """Whether the job that claims the destination is another run of ours."""
-        is_another = inspected.claimed_job not in ("", record.job_id)
-        return is_another and self._bench.commit.record(inspected.claimed_job) is not None
-
-    def _has_twin_at(self, record: RunRecord, destination: str) -> bool:
-        """Whether another job has this destination: a copied folder claims to be the run that it was copied from."""
-        return any(
-            twin.job_id != record.job_id and (twin.equipment_id, twin.destination) == (record.equipment_id, destination)
-            for twin in self._bench.commit.twins(record.identity)
-        )
+        """Whether another job has this destination, or claims it: a copied folder claims to be what it was copied from."""
+        if inspected.claimed_job != record.job_id and self._bench.commit.record(inspected.claimed_job) is not None:
+            return True
+        here = (record.equipment_id, inspected.destination_path)
+        twins = self._bench.commit.twins(record.identity)
+        return any(t.job_id != record.job_id and (t.equipment_id, t.destination) == here for t in twins)
 
     def _plan_next_look(self, path: str, memory: Memory, seen: Seen, quiet_s: float) -> None:
         record = self._bench.commit.record_at(path)

@@ -17,6 +17,7 @@ from exlab_watch_agent.core.commands import (
     RetryAll,
     ScanRoots,
     Sync,
+    TakeOver,
     VerifyNow,
     command_of,
 )
@@ -36,6 +37,7 @@ COMMANDS: list[tuple[Command, dict[str, object]]] = [
     (Sync(ASMITH, run_path="/data/a"), {"command": "sync", "run_path": "/data/a"}),
     (VerifyNow(ASMITH, job_id="1f", reason="so"), {"command": "verify", "job_id": "1f", "reason": "so"}),
     (Resolve(ASMITH, job_id="1f", reason="so"), {"command": "resolve", "job_id": "1f", "reason": "so"}),
+    (TakeOver(ASMITH, job_id="1f", reason="so"), {"command": "take_over", "job_id": "1f", "reason": "so"}),
 ]
 
 

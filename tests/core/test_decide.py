@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.core.claim import DestinationStanding
+from exlab_watch_agent.core.claim import WHOEVER, DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
@@ -28,6 +28,7 @@ from exlab_watch_agent.core.events import (
     RunChanged,
     RunVanished,
     Sealed,
+    TakenOver,
     Verified,
 )
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
@@ -770,6 +771,41 @@ def test_a_claim_that_a_push_meets_is_a_conflict_and_costs_no_attempt(kind: Fail
     after = step(record("running", attempts=3), failed(message="of another job", conflict=kind)).record
     assert (after.state, after.attempts) == (RunState.CONFLICT, 3)
     assert after.last_error == LastError(kind, "of another job")
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_conflict(is_sealed: bool) -> None:
+    held = LastError("claimed_by_other_agent", "held")
+    queued = step(record("conflict", sealed=is_sealed, last_error=held), TakenOver("asmith", "it was stopped"))
+    assert queued.move is not None
+    assert (queued.move.trigger, queued.move.operator, queued.move.reason) == (
+        "taken_over", "asmith", "it was stopped",
+    )  # fmt: skip
+    run = queued.record
+    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, False, WHOEVER)
+    where = DestinationStanding.CLAIMED_BY_OTHER_AGENT
+    seen = inspected(destination=where, destination_path="P", holding="b/7/1/m")
+    pushing = step(run, seen)
+    (effect,) = work(pushing)
+    assert isinstance(effect, Push)
+    assert effect.takes_over == pushing.record.takes_over == "b/7/1/m"
+    again = step(pushing.record, failed(turn=pushing.record.turn)).record
+    assert moved(replace(again, attempts=0), seen) == ("push_started", "running"), "a try that failed goes on"
+    back = step(again, replace(seen, holding="b/7/3/")).record
+    assert (back.state, back.takes_over) == (RunState.CONFLICT, "")
+    sealed = step(replace(pushing.record, state=RunState.SEALING), Sealed(pushing.record.turn)).record
+    assert sealed.takes_over == ""
+
+
+@pytest.mark.parametrize("where", [DestinationStanding.FREE, DestinationStanding.OURS])
+def test_a_word_to_take_over_that_nobody_had_to_give_way_to_is_used_up(where: DestinationStanding) -> None:
+    after = step(record("queued", takes_over=WHOEVER), inspected(destination=where, destination_path="P"))
+    assert (after.record.state, after.record.takes_over) == (RunState.RUNNING, "")
+
+
+@pytest.mark.parametrize("kind", [LOCAL_CHANGED, "cleanup_stopped"])
+def test_a_copy_of_our_own_is_not_taken_over(kind: str) -> None:
+    assert moved(record("conflict", sealed=True, last_error=LastError(kind, "so")), TakenOver("asmith"))[0] is None
 
 
 def test_an_audit_that_met_a_moving_run_ends_and_is_repeated() -> None:

@@ -311,8 +311,8 @@ GUARDS = (
     Guard(
         "a copied folder gets no share in its original's copy",
         "engine/runs.py",
-        "if inspected.destination is not None and (\n            self._has_twin_at(",
-        "if False and (\n            self._has_twin_at(",
+        "if inspected.destination is not None and self._is_of_another_here(record, inspected):",
+        "if False:",
     ),
     Guard(
         "a claim that came with a copied folder is not pushed",
