@@ -373,6 +373,10 @@ class Transport(Protocol):
         """Return the bytes of one file as the NAS has them now; None when it is not there."""
         ...
 
+    def is_any_there(self, paths: Sequence[str]) -> bool:
+        """Return whether there is a file under any of these paths below the root. One that is kept private counts as absent."""
+        ...
+
     def write_small(self, path: str, data: bytes) -> None:
         """Write one small agent-owned file below the root (heartbeat, receipts), atomically and durably.
 

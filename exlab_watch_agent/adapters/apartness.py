@@ -17,6 +17,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import PurePath
 
 from exlab_watch_agent.adapters.local.durable import remove_temporaries, temporary_name
@@ -36,7 +37,6 @@ from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import (
     DestinationIsSourceError,
     DestinationUnreachableError,
-    FailureKind,
     RootUnavailableError,
     RunUnreadableError,
     TransportError,
@@ -75,12 +75,10 @@ class ProbedApartness:
                 return
             self._shown_s = None
             self._transport.round_trip(lambda name, nonce: self._require_not_here(name, nonce, is_deep=is_first))
-            for other in self._others if is_first else ():
-                if _is_folder(_cache_folder(other)):
-                    self._require_not_there(other)
             # Without the cache folder, which the agent's lock makes, nothing was ever pushed from there: asked again then.
+            asked = [self._equipment, *(self._others if is_first else ())]
+            self._require_none_there([equipment for equipment in asked if _is_folder(_cache_folder(equipment))])
             if _is_folder(_cache_folder(self._equipment)):
-                self._require_not_there(self._equipment)
                 for run_path, destination in tuple(self._met):
                     self._ask_again(run_path, destination)
                 self._shown_s = now_s
@@ -93,14 +91,25 @@ class ProbedApartness:
                 if _holds(os.path.join(folder, inside), name, nonce):
                     raise self._same(folder)
 
-    def _require_not_there(self, equipment: EquipmentPolicy) -> None:
-        """Ask through the transport for a probe file of the equipment's folder, under each end of that folder's path."""
+    def _require_none_there(self, asked: Sequence[EquipmentPolicy]) -> None:
+        """Ask through the transport for a probe file of each equipment's folder, under each end of that folder's path."""
+        wanted: dict[str, list[str]] = {}
+        with contextlib.ExitStack() as probes:
+            for equipment in asked:
+                parts = PurePath(_cache_folder(equipment)).parts[1:]
+                name = probes.enter_context(self._probe_of(equipment))
+                wanted[equipment_root(equipment)] = [f"{'/'.join(parts[begin:])}/{name}" for begin in range(len(parts))]
+            if wanted and self._is_any_there(list(chain.from_iterable(wanted.values()))):
+                found = [root for root, paths in wanted.items() if self._is_any_there(paths)]
+                raise self._same(found[0] if found else equipment_root(asked[0]))
+
+    @contextlib.contextmanager
+    def _probe_of(self, equipment: EquipmentPolicy) -> Iterator[str]:
+        """Yield the name of a probe file in the equipment's cache folder. Raises: DestinationUnreachableError without one."""
         folder = _cache_folder(equipment)
-        parts = PurePath(folder).parts[1:]
         try:
             with folder_below(folder, EQUIPMENT_LEVELS + 1) as opened, _probe_in(opened) as name:
-                if any(self._is_there("/".join(parts[begin:]), name) for begin in range(len(parts))):
-                    raise self._same(equipment_root(equipment))
+                yield name
         except OSError as error:
             raise DestinationUnreachableError(
                 f"no file can be made in {folder} ({reason_with_name(error)}), so it cannot be shown that "
@@ -108,13 +117,12 @@ class ProbedApartness:
                 "there."
             ) from error
 
-    def _is_there(self, folder: str, name: str) -> bool:
+    def _is_any_there(self, paths: Sequence[str]) -> bool:
         try:
-            # A name of its own suffices: what is written there may still be on its way.
-            return self._transport.read_small(folder, name, limit_bytes=1) is not None
+            # A name of its own suffices: what is written there may still be on its way. What is ours may be read by all, so
+            # that in somebody's private folder there is nothing to find.
+            return self._transport.is_any_there(paths)
         except TransportError as error:
-            if error.kind is FailureKind.AUTH:
-                return False  # somebody's private folder: what is ours may be read by all
             raise DestinationUnreachableError(
                 f"{self._transport.describe()} does not say whether it is the instrument's own folder: {error}"
             ) from error

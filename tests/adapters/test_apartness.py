@@ -128,11 +128,12 @@ def test_a_run_folder_that_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
 def test_a_probe_file_that_somebody_takes_away_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, tmp_path / "nas")
 
-    def read_small(destination: str, relative_path: str, *, limit_bytes: int) -> None:
+    def take_away(*_: object, **__: object) -> None:
         for path in place.files():
             path.unlink()
 
-    monkeypatch.setattr(place.transport, "read_small", read_small)
+    monkeypatch.setattr(place.transport, "read_small", take_away)
+    monkeypatch.setattr(place.transport, "is_any_there", take_away)
     with pytest.raises(DestinationUnreachableError, match="no file can be made"):
         place.apartness.require_root()
     with pytest.raises(RunUnreadableError):

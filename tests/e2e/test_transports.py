@@ -433,7 +433,7 @@ def is_alive(pid: int) -> bool:
 @WITH_A_TOOL
 def test_a_tool_killed_in_the_middle_is_started_again(way: Way, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     lab = slow_lab(tmp_path, way.place(request, "killed tool"))
-    run = lab.new_run(files={f"{number}.bin": mib(1) for number in range(3)})
+    run = lab.new_run(files={f"{number}.bin": mib(1) for number in range(5)})
     with lab.running() as agent:
         until_in_the_middle(lab, run)
         name = lab.settings["equipment"][0]["transport"]["type"].partition("_")[0]

@@ -471,6 +471,9 @@ class FaultyTransport:
         file = self._nas.files.get(f"{destination}/{relative_path}")
         return file.data[:limit_bytes] if file is not None else None
 
+    def is_any_there(self, paths: Sequence[str]) -> bool:
+        raise AssertionError("the simulated world has an apartness of its own")
+
     def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
         if self._call("samples") == "skip" or not self._nas.has_ranges:
             return None

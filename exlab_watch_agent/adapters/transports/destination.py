@@ -307,6 +307,20 @@ class Destination:
         with self._answering("Cannot read from", destination) as far:
             return far.read_below(destination, require_inside(relative_path), limit_bytes)
 
+    def is_any_there(self, paths: Sequence[str]) -> bool:
+        with self._answering("Cannot look for", paths[0]) as far:
+            seen = far.sees_any([require_inside(path) for path in paths])
+        return any(self._may_be_seen(path) for path in paths) if seen is None else seen
+
+    def _may_be_seen(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        try:
+            return self.read_small(folder, name, limit_bytes=1) is not None
+        except TransportError as error:
+            if error.kind is FailureKind.AUTH:
+                return False
+            raise
+
     def samples(self, destination: str, files: Sequence[FileEntry], *, control: Control) -> dict[str, str] | None:
         with self._answering("Cannot read from", destination) as far:
             for entry in files:

@@ -190,6 +190,10 @@ class FarSide(Way, Protocol):
         """Return at most so many bytes of the file `path` below `folder`, None where there is none (a link is none)."""
         ...
 
+    def sees_any(self, paths: Sequence[str]) -> bool | None:  # noqa: ARG002
+        """Return whether any of these files is there, asked in one call; None where they must be read one after the other."""
+        return None
+
     def samples(self, folder: str, files: Sequence[FileEntry], control: Control) -> dict[str, str]:
         """As ports.Transport says; only asked where ranges can be read."""
         ...

@@ -692,6 +692,14 @@ class TransportContract:
         assert transport.read_small(RUN, "none", limit_bytes=3) is None
         assert transport.read_small(RUN, "no/ne", limit_bytes=3) is None
 
+    def test_one_of_several_files_is_found(self, there: Path, transport: Transport) -> None:
+        fill(there, {"sub/a.txt": b"", "b.txt": b"b"})
+        absent = [f"{RUN}/c.txt", f"{RUN}/no/ne.txt", "not/here"]
+        assert not transport.is_any_there(absent)
+        for name in ("sub/a.txt", "b.txt"):
+            assert transport.is_any_there([*absent, f"{RUN}/{name}"])
+            assert transport.is_any_there([f"{RUN}/{name}", *absent])
+
     def test_small_files_are_written_whole_and_again(self, root: Path, transport: Transport) -> None:
         for text in (b"first, longer", b"second", b""):
             transport.write_small(".exlab-watch-agent/labpc 04.json", text)

@@ -183,6 +183,11 @@ class RsyncOnlyFarSide(FarSide):
         data = self.read_own(wanted)
         return None if data is None else data[:limit_bytes]
 
+    def sees_any(self, paths: Sequence[str]) -> bool | None:
+        """Return whether any is there. Links above them are followed, which can only show more."""
+        ended = self._folder.list_call(paths, UNHINDERED, recursive=False)
+        return bool(ended.stdout) if ended.returncode == 0 else None  # one of them may be in somebody's private folder
+
     def samples(self, folder: str, files: Sequence[FileEntry], control: Control) -> dict[str, str]:  # noqa: ARG002
         raise AssertionError("`can` says that no ranges are read")
 

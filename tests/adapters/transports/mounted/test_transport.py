@@ -56,6 +56,7 @@ from tests.adapters.transports.contract import (
     needs,
     tree,
 )
+from tests.adapters.transports.whole_runs import WholeRuns
 from tests.lab.disks import damage, full_disk, loop_disk
 from tests.lab.swapping import deep_folder, swapping, write_below
 
@@ -63,7 +64,7 @@ CACHE = f"{RUN}/.exlab-wizard"
 FS_IOC_SHUTDOWN = 0x8004587D
 
 
-class TestContract(TransportContract):
+class TestContract(WholeRuns, TransportContract):
     HOW_READ: ClassVar[HowRead] = HowRead.NOWAIT
 
     def constructor(self, root: Path) -> str:

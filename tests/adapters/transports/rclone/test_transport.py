@@ -36,13 +36,14 @@ from exlab_watch_agent.core.sampling import BLOCK_BYTES, sample_offsets
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Progress, Transport
 from tests.adapters.transports.contract import CLAIM, FREE, ODD_NAMES, RUN, TransportContract, entries, fill, tree
+from tests.adapters.transports.whole_runs import WholeRuns
 from tests.lab.lab import Equipment, Lab, override, run_to_rest, until
 from tests.lab.servers import Place, RcloneRemote, SshServer, obscured
 
 CONTROLS = frozenset({"newline", "tab and carriage return", "invalid UTF-8"})
 
 
-class RcloneContract(TransportContract):
+class RcloneContract(WholeRuns, TransportContract):
     """The contract through rclone. Links on the server are the server's affair, and no backend creates exclusively."""
 
     NAMES_IT_CANNOT_CARRY: ClassVar[frozenset[str]] = CONTROLS
@@ -252,7 +253,7 @@ class Essentials(RcloneContract):
 
 assert set(dir(RcloneContract)) >= ESSENTIAL
 for name in dir(RcloneContract):
-    if name.startswith("test_") and name not in ESSENTIAL:
+    if name.startswith("test_") and name not in ESSENTIAL and name not in dir(WholeRuns):
         setattr(Essentials, name, None)
 
 

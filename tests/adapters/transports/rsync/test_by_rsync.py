@@ -38,6 +38,7 @@ from tests.adapters.transports.contract import (
     fill,
     tree,
 )
+from tests.adapters.transports.whole_runs import WholeRuns
 from tests.lab.servers import Place, SshServer
 
 
@@ -48,7 +49,7 @@ def without_probe(found: dict[str, bytes]) -> dict[str, bytes]:
     return {path: data for path, data in found.items() if path not in probes}
 
 
-class TestContractBehindRrsync(TransportContract):
+class TestContractBehindRrsync(WholeRuns, TransportContract):
     @pytest.fixture(autouse=True)
     def _server(self, sshd_rrsync: SshServer) -> Iterator[None]:
         self.server = sshd_rrsync

@@ -21,6 +21,7 @@ from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Transport
 from tests.adapters.transports.contract import FREE, RUN, TransportContract, fill, tree
+from tests.adapters.transports.whole_runs import WholeRuns
 from tests.lab.disks import read_only
 from tests.lab.links import Link
 from tests.lab.servers import SshServer, free_port, program, running_sshd
@@ -39,7 +40,7 @@ def source_of(server: SshServer, root: Path, *, stream_bytes_max: int | None = N
     )
 
 
-class Contract(TransportContract):
+class Contract(WholeRuns, TransportContract):
     """Hooks for one server each."""
 
     HOW_READ: ClassVar[HowRead] = HowRead.SERVER_HASH

@@ -1,0 +1,156 @@
+"""One run brought to its rest without an engine: real acts on a real folder and a real destination, decided by the real core.
+
+For tests that ask the same of every way to a NAS. What the engine adds (queues, waits, commits) is not here: a wait is over
+at once, and nothing is saved.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from exlab_watch_agent.acts.carry_out import carry_out
+from exlab_watch_agent.acts.probe import bind_destination
+from exlab_watch_agent.adapters.clock import SystemClock
+from exlab_watch_agent.app.build import ports_of
+from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.decide import RunEffect, claim_of, decide
+from exlab_watch_agent.core.discovery import destination_of, place_of
+from exlab_watch_agent.core.effects import Admit, Inspect, Seal
+from exlab_watch_agent.core.events import AuditDue, Event, Outcome, Seen
+from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, MountedPathTarget, Policy
+from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.text import utc_text
+from exlab_watch_agent.ports import AgentSelf, Control, Transport
+from exlab_watch_agent.statechart import RunState
+from tests.lab.lab import CACHE, creation_of, put
+
+STEPS_MAX = 40
+
+
+class AheadClock(SystemClock):
+    """The machine's clock, so many days ahead."""
+
+    def __init__(self, days: float) -> None:
+        super().__init__()
+        self._ahead = timedelta(days=days)
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
+
+
+def new_run(equipment: Path, below: str, files: dict[str, bytes]) -> Path:
+    """Make a run below an equipment's folder, as ExLab-Wizard and the instrument do."""
+    run = equipment / below
+    (run / CACHE).mkdir(parents=True)
+    put(run, files)
+    (run / CACHE / "creation.json").write_text(json.dumps(creation_of(run)), encoding="utf-8")
+    return run
+
+
+class OneRun:
+    """One run of one agent. `equipment`: the equipment's folder, whose name is its id. `state_folder`: the agent's id.
+
+    `moves`: the triggers of what happened to the run.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        transport: Transport,
+        *,
+        equipment: Path,
+        state_dir: Path,
+        state_folder: str = "a" * 32,
+        days_ahead: float = 0.0,
+    ) -> None:
+        instrument = EquipmentPolicy(
+            equipment.name,
+            "Confocal",
+            str(equipment.parent),
+            MountedPathTarget("/nowhere"),
+            CompletenessSignal.CREATION_JSON,
+        )
+        self.policy = Policy(equipment=(instrument,), settle_s=0.0)
+        self.clock = AheadClock(days_ahead)
+        state_dir.mkdir(exist_ok=True)
+        ports = ports_of(instrument, self.policy, transport, state_dir=state_dir, clock=self.clock)
+        agent = AgentSelf(state_folder=state_folder, host="labpc-04", machine="f" * 32, state_dir=str(state_dir))
+        self.ports = replace(ports, agent=agent)
+        place = place_of(str(run), {instrument.equipment_id: ports.root})
+        assert place is not None
+        self.place = place
+        self.moves: list[str] = []
+        self.record = self._discovered()
+
+    def bind(self) -> None:
+        """Accept the destination root as an operator does. Raises: DestinationUnreachableError."""
+        marker_id = bind_destination(self.ports).marker_id
+        self.ports = replace(self.ports, binding=Binding(marker_id, "asmith"))
+
+    def _discovered(self) -> RunRecord:
+        creation = self.ports.creations.read(self.place.run_path).creation
+        now = self.clock.now()
+        return RunRecord(
+            job_id=f"{self.ports.agent.state_folder[:4]}-job",
+            run_path=self.place.run_path,
+            equipment_id=self.place.equipment_id,
+            project=self.place.project,
+            run_kind=creation.run_kind,
+            identity=creation.identity,
+            entered_at=now,
+            discovered_at=now,
+        )
+
+    def bring_to_rest(self) -> RunState:
+        """Go on until the run rests, and return its state. What makes it wait for the destination is raised."""
+        effects: tuple[RunEffect, ...] = ()
+        for _ in range(STEPS_MAX):
+            if self.record.state is RunState.ACQUIRING:
+                effects = self.happened(self._look(Inspect(self.place)))
+            elif self.record.state is RunState.QUEUED:
+                effects = self.happened(self._look(self._admit()))
+            elif not self.record.is_working:
+                return self.record.state
+            else:
+                outcome = self._work(effects[-1])
+                effects = self.happened(outcome)
+        raise AssertionError(f"it does not come to rest: {self.moves}")
+
+    def audit(self) -> Outcome:
+        """Make one more pass and decide what it means; return what was found. A heal that follows is not begun."""
+        effects = self.happened(AuditDue())
+        outcome = self._work(effects[-1])
+        self._next = self.happened(outcome)
+        return outcome
+
+    def go_on(self) -> RunState:
+        """Carry on with what the last audit led to, until the run rests."""
+        if self.record.is_working:
+            self.happened(self._work(self._next[-1]))
+        return self.bring_to_rest()
+
+    def happened(self, event: Event) -> tuple[RunEffect, ...]:
+        step = decide(self.record, event, now=self.clock.now(), policy=self.policy)
+        self.record = step.record
+        if step.move is not None:
+            self.moves.append(step.move.trigger)
+        return step.effects
+
+    def _admit(self) -> Admit:
+        destination = destination_of(self.place, self.policy.layout)
+        return Admit(self.place, claim=claim_of(self.record), destination=destination)
+
+    def _look(self, effect: Inspect | Admit) -> Event:
+        result = carry_out(effect, self.ports, Control())
+        assert isinstance(result, Seen), result
+        return result.inspected
+
+    def _work(self, effect: RunEffect) -> Outcome:
+        if isinstance(effect, Seal):
+            effect = replace(effect, anchor={"audit_seq": 1, "sealed_at": utc_text(self.clock.now())}, wait_s=0.0)
+        outcome = carry_out(effect, self.ports, Control())
+        assert isinstance(outcome, Outcome), outcome
+        return outcome
