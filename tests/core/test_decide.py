@@ -784,7 +784,7 @@ def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_confl
     run = queued.record
     assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, False, WHOEVER)
     where = DestinationStanding.CLAIMED_BY_OTHER_AGENT
-    seen = inspected(destination=where, destination_path="P", holding="b/7/1/m")
+    seen = replace(inspected(destination=where), holding="b/7/1/m")
     pushing = step(run, seen)
     (effect,) = work(pushing)
     assert isinstance(effect, Push)
@@ -799,7 +799,7 @@ def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_confl
 
 @pytest.mark.parametrize("where", [DestinationStanding.FREE, DestinationStanding.OURS])
 def test_a_word_to_take_over_that_nobody_had_to_give_way_to_is_used_up(where: DestinationStanding) -> None:
-    after = step(record("queued", takes_over=WHOEVER), inspected(destination=where, destination_path="P"))
+    after = step(record("queued", takes_over=WHOEVER), inspected(destination=where))
     assert (after.record.state, after.record.takes_over) == (RunState.RUNNING, "")
 
 
