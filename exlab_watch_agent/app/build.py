@@ -182,7 +182,7 @@ def ports_of(
     return Ports(
         clock=clock,
         tree=DiskRunTree(),
-        creations=JsonCreationFiles(),
+        creations=JsonCreationFiles(tell=PACKAGE_LOG.warning),
         digester=LocalDigester(),
         scanner=DiskRunScanner(),
         root_lock=EquipmentRootLock(root, holder=holder),

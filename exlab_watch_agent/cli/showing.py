@@ -102,6 +102,11 @@ def print_run(run: RunInFull) -> None:
     say(f"  state        {record.state if record is not None else 'not known yet'}: {run.why}")
     if record is not None:
         _print_record(record)
+        for one in record.incidents:
+            healed = (
+                f"right again {time_text(one.healed_at)} by pass {one.healed_by}" if one.is_healed else "not healed"
+            )
+            say(f"  incident     {time_text(one.found_at)}  {one.kind} ({healed}): {printable(one.what)}")
     for way in run.ways_out:
         say(f"  way out      {way}")
     if run.extra.files_total:

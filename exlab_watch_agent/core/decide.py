@@ -32,12 +32,14 @@ from exlab_watch_agent.core.events import (
     Verified,
 )
 from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
+from exlab_watch_agent.core.incidents import Incident, IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.passes import Pass, Uptime, are_apart, is_apart_from
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
+from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
@@ -51,6 +53,8 @@ DIFFERENT_COPY = (
 _NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, DestinationStanding.ADOPTABLE})
 NAMES_KEPT_MAX = 20
 HAS_CHANGED = "the run changed since it counted as complete"
+_COPY_DIFFERS = frozenset({Agreement.REMOTE_DIFFERS, Agreement.BOTH_DIFFER})
+_COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT})
 UNREADABLE_MAX = 2
 """So often in a row a copy that cannot be read as a whole is looked at, before it counts as damaged."""
 
@@ -84,7 +88,7 @@ def decide(record: RunRecord, event: Event, *, now: datetime, policy: Policy) ->
         return Step(record)
     judgement = judge(record, event, now=now, policy=policy)
     if judgement is None:
-        return Step(record, resting_effects(record, event))
+        return Step(_noticed(record, event, now=now), resting_effects(record, event))
     moved = judgement.record.moved(judgement.trigger, at=now)
     move = Move(now, judgement.trigger, record.state, moved.state, judgement.reason, judgement.operator)
     return Step(moved, entry_effects(moved, before=record, event=event), move)
@@ -110,9 +114,8 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             return _judge_verify(record, event, now=now, policy=policy)
         case Sealed():
             if state is RunState.SEALING:
-                sealed = replace(
-                    record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over=""
-                ).cleared()
+                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over="")
+                sealed = sealed.cleared().healed(at=now)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -233,12 +236,12 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
         case RunState.AWAITING_VERIFY:
             return _judge_first_verify(record, event, now=now, policy=policy)
         case RunState.AUDITING:
-            return _judge_audit(record, event, policy=policy)
+            return _judge_audit(record, event, now=now, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
             proven = _proven(record, event, policy=policy)
             if event.seal_fault:
-                return _seal_missed(proven, event)
-            return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", proven)
+                return _seal_missed(proven, event, now=now)
+            return Judgement(Trigger.DIFFERENCE_GONE, "both sides equal the manifest again", proven.healed(at=now))
     return None
 
 
@@ -293,17 +296,19 @@ def _judge_adoption(record: RunRecord, event: Verified, found: str, *, now: date
         return replace(given, record=given.record.adopted(event.manifest_digest, at=now))
     if is_whole_here:
         error = LastError(FailureKind.HASH_MISMATCH, found)
-        sealed = record.adopted(event.manifest_digest, at=now)
+        sealed = record.adopted(event.manifest_digest, at=now).with_incident(_damage(record, event, now=now))
         return _after_failure(sealed, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
     away = replace(record, adopts="", adopts_from="")
     return _conflict(away, LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
 
 
-def _judge_audit(record: RunRecord, event: Verified, *, policy: Policy) -> Judgement:
+def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
     found = _words(event.comparison)
     if _is_equal(event):
         proven = _proven(record, event, policy=policy)
-        return _seal_missed(proven, event) if event.seal_fault else Judgement(Trigger.PROVEN, found, proven)
+        right = Judgement(Trigger.PROVEN, found, proven.healed(at=now))
+        return _seal_missed(proven, event, now=now) if event.seal_fault else right
+    record = _noticed(record, event, now=now)
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
             return _damaged(record, LastError(FailureKind.HASH_MISMATCH, found))
@@ -316,13 +321,33 @@ def _judge_audit(record: RunRecord, event: Verified, *, policy: Policy) -> Judge
             assert_never(event.comparison.agreement)
 
 
-def _seal_missed(proven: RunRecord, event: Verified) -> Judgement:
+def _seal_missed(proven: RunRecord, event: Verified, *, now: datetime) -> Judgement:
     """The data are what they were, and the copy does not say so, or says something else: it is sealed again."""
-    return Judgement(
-        Trigger.SEAL_MISSED,
-        f"both sides equal the manifest, but the NAS copy does not say so: {event.seal_fault}",
-        proven,
-    )
+    what = f"both sides equal the manifest, but the NAS copy does not say so: {event.seal_fault}"
+    if event.seal_fault != FOLDERS_FAULT:  # that the run has another empty folder now is nobody's doing there
+        kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(proven)
+        proven = proven.with_incident(incident_of(kind, found_by=found_by, found_at=now, what=event.seal_fault))
+    return Judgement(Trigger.SEAL_MISSED, what, proven)
+
+
+def _noticed(record: RunRecord, event: Event, *, now: datetime) -> RunRecord:
+    """Return the record with what a comparison proved wrong with a sealed copy, whatever else it leads to."""
+    if not isinstance(event, Verified) or event.comparison.agreement not in _COPY_DIFFERS:
+        return record
+    if record.state not in _COMPARES_A_SEALED or not record.is_sealed:
+        return record
+    return record.with_incident(_damage(record, event, now=now))
+
+
+def _damage(record: RunRecord, event: Verified, *, now: datetime) -> Incident:
+    files = (*event.comparison.remote_missing, *event.comparison.remote_changed)
+    what = _words(event.comparison)
+    return incident_of(IncidentKind.COPY_DAMAGED, found_by=_found_by(record), found_at=now, what=what, files=files)
+
+
+def _found_by(record: RunRecord) -> str:
+    """Return what the comparison that has just ended is called."""
+    return f"{record.job_id}/{record.turn}"
 
 
 def _damaged(record: RunRecord, error: LastError) -> Judgement:
@@ -355,7 +380,9 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
     match record.state:
         case RunState.AUDITING if event.is_copy_unreadable:
             if record.attempts + 1 >= UNREADABLE_MAX:
-                return _damaged(record, error)
+                kind, found_by = IncidentKind.COPY_UNREADABLE, _found_by(record)
+                unreadable = incident_of(kind, found_by=found_by, found_at=now, what=event.message)
+                return _damaged(record.with_incident(unreadable), error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
         case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
             return _conflict(record, LastError(event.conflict, event.message))

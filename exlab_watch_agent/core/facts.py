@@ -12,10 +12,11 @@ from typing import ClassVar
 
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.creation import OverrideEntry
+from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.record import Move
 from exlab_watch_agent.core.rollback import TrailPosition
 
-Data = Mapping[str, str | int | bool | None]
+Data = Mapping[str, str | int | bool | tuple[str, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,30 @@ class PassesVoided:
 
     def data(self) -> Data:
         return {"root": self.root, "marker_id": self.marker_id}
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentFound:
+    """Damage or loss of the run's copy at the NAS was proven. `files`: the first names, of `files_total`."""
+
+    kind: ClassVar[str] = "incident"
+    incident: Incident
+
+    def data(self) -> Data:
+        one = self.incident
+        named = {"id": one.id, "incident": one.kind.value, "what": one.what}
+        return {**named, "files_total": one.files_total, "files": one.files}
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentHealed:
+    """The copy is right again, by the pass `healed_by`."""
+
+    kind: ClassVar[str] = "incident_healed"
+    incident: Incident
+
+    def data(self) -> Data:
+        return {"id": self.incident.id, "incident": self.incident.kind.value, "healed_by": self.incident.healed_by}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +227,8 @@ Fact = (
     | OverridesRemoved
     | DestinationBound
     | PassesVoided
+    | IncidentFound
+    | IncidentHealed
     | RootBound
     | OperatorCommand
     | TrailFoundBehind
@@ -221,6 +248,8 @@ KINDS = frozenset(
                 OverridesRemoved,
                 DestinationBound,
                 PassesVoided,
+                IncidentFound,
+                IncidentHealed,
                 RootBound,
                 OperatorCommand,
                 TrailFoundBehind,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.incidents import Incident, all_healed, with_incident
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.machine import advance
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, Pass
@@ -48,9 +49,9 @@ class RunRecord:
     `validation_overrides` that the audit trail knows of. `creation_signature` is that of the `creation.json` of a run
     that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start. `adopts`: the manifest of
     another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
-    it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `takes_over`: who is to
-    give way at the destination because an operator said so (DestinationLook.holding; WHOEVER until that was seen), until the run
-    is sealed there.
+    it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
+    of what was proven wrong with its copy, the oldest first, healed or not. `takes_over`: who is to give way at the destination
+    because an operator said so (DestinationLook.holding; WHOEVER until that was seen), until the run is sealed there.
     """
 
     job_id: str
@@ -86,6 +87,7 @@ class RunRecord:
     adopts: str = ""
     adopts_from: str = ""
     takes_over: str = ""
+    incidents: tuple[Incident, ...] = ()
 
     @property
     def is_sealed(self) -> bool:
@@ -158,6 +160,14 @@ class RunRecord:
 
     def with_passes_void(self) -> RunRecord:
         return replace(self, verify_passes=0, passes=())
+
+    def with_incident(self, found: Incident) -> RunRecord:
+        return replace(self, incidents=with_incident(self.incidents, found))
+
+    def healed(self, *, at: datetime) -> RunRecord:
+        """Return the record once the copy is what the latest pass proved, and its seal says so."""
+        by = self.passes[-1].id if self.passes else ""
+        return replace(self, incidents=all_healed(self.incidents, at=at, by=by))
 
     def unsealed(self) -> RunRecord:
         """Return the record as before the first seal: an operator gave up what was proven."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FOLDERS_FAULT = "its list of empty folders is not that of the run"
 SUPERSEDED_FOLDER = ".exlab-superseded"
 """Below a destination root: what had to make room there. Nothing in it is ever replaced or removed."""
 
@@ -49,5 +50,5 @@ def seal_fault(found: SealFound, *, manifest_digest: str) -> str:
     if not found.says_synced:
         return "its creation.json does not say synced"
     if not found.lists_folders:
-        return "its list of empty folders is not that of the run"
+        return FOLDERS_FAULT
     return ""

@@ -14,7 +14,7 @@ from typing import assert_never
 
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.effects import Effect
-from exlab_watch_agent.core.facts import Fact, TrailFoundBehind, Transition
+from exlab_watch_agent.core.facts import Fact, IncidentFound, IncidentHealed, TrailFoundBehind, Transition
 from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.rollback import TrailPosition, found_behind
@@ -109,6 +109,16 @@ class Commit:
         self._fresh[record.job_id] = record
         self._fresh_paths[record.run_path] = record.job_id
         return record
+
+    def note_incidents(self, before: RunRecord, after: RunRecord) -> None:
+        """Put what was found wrong with a copy, and what is right again, into the trail as lines of their own."""
+        known = {one.id: one for one in before.incidents}
+        for one in after.incidents:
+            if one.id not in known:
+                log.warning("%s: the copy on the NAS is not what was sealed: %s", after.run_path, one.what)
+                self.save(after, IncidentFound(one))
+            elif one.is_healed and not known[one.id].is_healed:
+                self.save(after, IncidentHealed(one))
 
     def then(self, *consequences: Consequence) -> None:
         """Have this take effect once the pass is durable, in the order of these calls."""

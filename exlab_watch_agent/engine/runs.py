@@ -90,6 +90,7 @@ class Runs:
                 after = replace(after, creation_signature=signature)
             self._bench.commit.save(after, Transition(step.move), operator=step.move.operator)
             self._bench.commit.then(Moved(record, after, step.move))
+        self._bench.commit.note_incidents(record, after)
         self._bench.commit.then(*step.effects)
         return after
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from exlab_watch_agent.core.attention import FAILURES_TOLD, SEAL_FAILURES_STOPPED, UNREADABLE_LOOKS_TOLD
 from exlab_watch_agent.core.gate import Rule, without_creation
+from exlab_watch_agent.core.incidents import IncidentKind
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import ELSEWHERE
@@ -27,6 +28,12 @@ from exlab_watch_agent.statechart import CHART, RunState
 
 HOLD = "deletion_on_hold"
 CHECK = "exlab-watch-agent check"
+REPAIRS_TOLD_FOR = timedelta(days=7)
+_IN_WORDS = {
+    IncidentKind.COPY_DAMAGED: "the copy on the NAS was found damaged",
+    IncidentKind.COPY_UNREADABLE: "the copy on the NAS could not be read back",
+    IncidentKind.SEAL_ALTERED: "the data on the NAS were right, but the seal of the copy was not",
+}
 READ_IT = (
     "Let the agent's account read it, close the program that holds it, or shorten the path; then the agent goes on."
 )
@@ -206,8 +213,24 @@ def _of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment
         found.append(problem)
     if note := snapshot.run_problems.get(record.job_id):
         found.append(Problem(Severity.WAITING, "run", subject, note, show))
+    found += _of_incidents(record, at)
     for detail in snapshot.refused_after_sync.get(record.job_id, ()):
         found.append(Problem(Severity.NOTICE, "synced_under_prior_policy", subject, detail, show))
+    return found
+
+
+def _of_incidents(record: RunRecord, at: Moment) -> list[Problem]:
+    """Return what was proven wrong with the copy: each incident that is not healed, and the repairs of the last days."""
+    found: list[Problem] = []
+    show = _show(record.run_path)
+    for one in record.incidents:
+        what = f"{_IN_WORDS[one.kind]} on {utc_text(one.found_at)}: {printable(one.what)}"
+        if one.healed_at is None:
+            message = f"{what}; it is not healed yet"
+            found.append(Problem(Severity.DATA_AT_RISK, one.kind.value, record.run_path, message, show))
+        elif at.now - one.healed_at <= REPAIRS_TOLD_FOR:
+            message = f"{what}; it was right again on {utc_text(one.healed_at)}"
+            found.append(Problem(Severity.NOTICE, "repaired", record.run_path, message, show))
     return found
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from exlab_watch_agent.core.gate import Finding
+from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.passes import Pass, counting
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -91,6 +92,7 @@ class RunInFull:
             "progress": progress.to_json() if progress is not None else None,
             "passes": [pass_json(one) for one in self.record.passes],
             "passes_past_cache": len(proofs_past_cache(self.record)),
+            "incidents": [incident_json(one) for one in self.record.incidents],
             "last_error_detail": unicode_text(error.detail) if error is not None else "",
             "history": history_json(self.history),
             "findings": findings,
@@ -117,6 +119,20 @@ def pass_json(one: Pass) -> dict[str, Any]:
         "spelling": printable(one.spelling),
         "remote": one.remote.value,
         "local": one.local.value,
+    }
+
+
+def incident_json(one: Incident) -> dict[str, Any]:
+    """Return one incident as `show --json` shows it."""
+    return {
+        "id": one.id,
+        "kind": one.kind.value,
+        "found_at": time_text(one.found_at),
+        "what": unicode_text(one.what),
+        "files_total": one.files_total,
+        "files": [unicode_text(path) for path in one.files],
+        "healed_at": time_text(one.healed_at),
+        "healed_by": one.healed_by or None,
     }
 
 

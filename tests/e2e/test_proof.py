@@ -115,7 +115,7 @@ def test_damage_that_cannot_be_moved_aside_is_said_and_heals_after_a_retry(lab: 
         lab.until_state(run, "failed")
         assert_disproven(lab, run)
     assert ".exlab-superseded" in lab.record(run)["last_error"]["message"]
-    assert problem_kinds(lab) == {"unknown"}
+    assert problem_kinds(lab) == {"unknown", "copy_damaged"}
     assert (lab.copy_of(run) / "a.bin").read_bytes() == bytes(5000)
     assert read_creation(lab.copy_of(run))["sync_status"] != "synced"
     in_the_way.unlink()
@@ -123,6 +123,14 @@ def test_damage_that_cannot_be_moved_aside_is_said_and_heals_after_a_retry(lab: 
     lab.assert_whole(run)
     assert lab.record(run)["verify_passes"] == 1
     assert list(superseded(lab).values()) == [bytes(5000)]
+    shown = lab.cli("show", run.name, "--json").json
+    (incident,) = shown["incidents"]
+    assert (incident["kind"], incident["files_total"], incident["files"]) == ("copy_damaged", 1, ["a.bin"])
+    assert (incident["healed_at"] is not None, incident["healed_by"]) == (True, shown["passes"][-1]["id"])
+    assert "copy_damaged (right again" in lab.cli("show", run.name).out
+    told = [fact["kind"] for fact in lab.facts(run) if fact["kind"].startswith("incident")]
+    assert told == ["incident", "incident_healed"]
+    assert ("copy_damaged" in lab.cli("problems").out, lab.cli("problems").code) == (False, 0)
 
 
 class Spoils(Wrapped):

@@ -11,6 +11,7 @@ import pytest
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import orphan
+from exlab_watch_agent.core.incidents import IncidentKind, incident_of
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.report.problems import Moment, Problem, Severity, need_a_person, problems
@@ -144,3 +145,19 @@ def test_notices_and_runs_that_are_still_acquired_need_nobody() -> None:
     assert kinds(found) == [("NOTICE", "orphan")]
     assert need_a_person(found) == []
     assert len(need_a_person(judged(record(RunState.FAILED, last_error=FULL)))) == 1
+
+
+def test_an_incident_is_told_as_a_risk_until_it_is_healed_and_then_as_a_notice_for_a_week() -> None:
+    found = incident_of(
+        IncidentKind.COPY_DAMAGED, found_by="job/7", found_at=NOW, what="a.bin differs", files=["a.bin"]
+    )
+    (open_one,) = judged(record(RunState.QUEUED, incidents=(found,)))
+    assert (open_one.severity, open_one.kind, open_one.subject) == (Severity.DATA_AT_RISK, "copy_damaged", RUN)
+    assert open_one.message == (
+        "the copy on the NAS was found damaged on 2026-04-18T12:00:00Z: a.bin differs; it is not healed yet"
+    )
+    healed = replace(found, healed_at=NOW, healed_by="job/9")
+    for days, expected in ((0, [("NOTICE", "repaired")]), (7, [("NOTICE", "repaired")]), (8, [])):
+        at = Moment(NOW + timedelta(days=days), is_ended=False)
+        assert kinds(judged(record(RunState.VERIFIED, incidents=(healed,)), at=at)) == expected
+    assert need_a_person(judged(record(RunState.VERIFIED, incidents=(healed,)))) == []

@@ -444,8 +444,14 @@ GUARDS = (
     Guard(
         "an audit looks at the seal",
         "core/decide.py",
-        "_seal_missed(proven, event) if event.seal_fault else Judgement(Trigger.PROVEN, found, proven)",
-        "Judgement(Trigger.PROVEN, found, proven)",
+        "_seal_missed(proven, event, now=now) if event.seal_fault else right",
+        "right",
+    ),
+    Guard(
+        "damage that a comparison proved is kept as an incident",
+        "core/decide.py",
+        "    return record.with_incident(_damage(record, event, now=now))\n\n",
+        "    return record\n\n",
     ),
     Guard(
         "verify looks at the run again after hashing; a file that vanished meanwhile is missed",

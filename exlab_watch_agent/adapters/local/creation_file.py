@@ -3,20 +3,24 @@
 Decided here: how the file is locked, and that nobody's save is lost. Not here: how it is read (creation_reading.py), where a
 change is spliced into its text (creation_splicing.py), nor how bytes become durable (durable.py).
 
-The file belongs to others: ExLab-Wizard, which takes the same lock, and people with editors, who take none. So it is
-looked at once more in the last moment before it is replaced.
+The file belongs to others: ExLab-Wizard, which takes the same lock, and people with editors, who take none. So it changes
+places with ours, and what came out is looked at (exchanging.py). Where the file system has no such step, the file is only looked
+at once more in the last moment before it is replaced: a save within that moment, microseconds long, is lost.
 """
 
 from __future__ import annotations
 
 import json
-import stat
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from exlab_watch_agent.adapters.local import durable, file_lock, json_text
+from exlab_watch_agent.adapters.local.attributes import Attributes, attributes_of, carry_over
+from exlab_watch_agent.adapters.local.creation_leftovers import clear_leftovers
 from exlab_watch_agent.adapters.local.creation_reading import (
     BOM,
     LIMIT_BYTES,
@@ -28,8 +32,9 @@ from exlab_watch_agent.adapters.local.creation_reading import (
     where_is,
 )
 from exlab_watch_agent.adapters.local.creation_splicing import changed_text
+from exlab_watch_agent.adapters.local.exchanging import AnotherSaveError, Held, take_place
 from exlab_watch_agent.adapters.local.file_lock import LockedError
-from exlab_watch_agent.adapters.local.handles import Folder
+from exlab_watch_agent.adapters.local.handles import READ_FLAGS, Folder
 from exlab_watch_agent.adapters.local.identity import signature_of
 from exlab_watch_agent.core.inventory import CREATION_FILE, FileSignature
 from exlab_watch_agent.core.text import printable, reason, shortened
@@ -42,14 +47,11 @@ DEFAULT_LOCK_WAIT_S = 10.0
 _WRITE_ATTEMPT_COUNT_MAX = 5
 
 
-class _ChangedMeanwhileError(Exception):
-    """Somebody without the lock saved the file while we prepared ours."""
-
-
 class JsonCreationFiles:
     """Implements ports.CreationFiles on `<run>/.exlab-wizard/creation.json`. Safe to use from several threads.
 
-    `lock_wait_s` bounds the wait for a lock that another program holds.
+    `lock_wait_s` bounds the wait for a lock that another program holds. `tell` is given, once for each, what a file has
+    that its replacement could not be given.
     """
 
     def __init__(
@@ -57,9 +59,12 @@ class JsonCreationFiles:
         *,
         lock_wait_s: float = DEFAULT_LOCK_WAIT_S,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._lock_wait_s = lock_wait_s
         self._new_id = new_id
+        self._tell = tell
+        self._told: set[str] = set()
 
     def read(self, run_path: str) -> CreationFile:
         document = read_document(run_path)
@@ -127,22 +132,67 @@ class JsonCreationFiles:
             with self._locked(run_path, folder), _write_errors(run_path):
                 return self._change_locked(run_path, folder, change)
 
-    @staticmethod
-    def _change_locked(run_path: str, folder: Folder, change: Callable[[Document], str | None]) -> SavedCreation:
-        durable.remove_temporaries(folder, of=CREATION_FILE)  # We hold the lock: no living writer has one here.
+    def _change_locked(self, run_path: str, folder: Folder, change: Callable[[Document], str | None]) -> SavedCreation:
+        tree = read_document_in(folder, run_path).tree
+        clear_leftovers(folder, tree, limit_bytes=LIMIT_BYTES, kept=partial(self._say_kept, run_path))
         for _ in range(_WRITE_ATTEMPT_COUNT_MAX):
             document = read_document_in(folder, run_path)
             text = change(document)
             if text is None:
                 durable.sync_folder(folder)  # A stop may have come between our replace and its fsync.
                 return SavedCreation(document.signature, document.signature)
-            with suppress(_ChangedMeanwhileError):
-                return SavedCreation(document.signature, _write(run_path, folder, document, text))
+            with suppress(AnotherSaveError):
+                return SavedCreation(document.signature, self._write(run_path, folder, document, text))
         raise CreationFileError(
             f"{where_is(run_path)} was saved by another program each time the agent wanted to write it: "
             "close the program that keeps it open; the agent tries again.",
             code="locked",
         )
+
+    def _write(self, run_path: str, folder: Folder, document: Document, text: str) -> FileSignature:
+        """Put `text` in the place of the file that was read. Raises: AnotherSaveError when another file is there."""
+        data = _encoded(document, text, run_path)
+        before = _attributes_in(folder, document)
+        as_read = Held(_encoded(document, document.text, run_path), before)
+        missed: list[str] = []
+
+        def refuse_if_changed() -> None:
+            try:
+                is_ours_to_replace = signature_of(folder.lstat(CREATION_FILE)) == document.signature
+            except FileNotFoundError:
+                is_ours_to_replace = False
+            if not is_ours_to_replace:
+                raise AnotherSaveError
+
+        placed = durable.write_in(
+            folder,
+            CREATION_FILE,
+            data,
+            mode=before.mode,
+            owner=before.owner,
+            finish=lambda descriptor: missed.extend(carry_over(before, descriptor)),
+            before_replace=refuse_if_changed,
+            take_place=partial(
+                take_place, as_read=as_read, limit_bytes=LIMIT_BYTES, kept=partial(self._say_kept, run_path)
+            ),
+        )
+        self._say_missed(run_path, missed)
+        return signature_of(placed)
+
+    def _say_kept(self, run_path: str, name: str) -> None:
+        self._tell(
+            f"{where_is(run_path)}: a save of another program, which came between two others or was cut off by a stop, is kept "
+            f"beside it as {name}: compare the two, take over what is missing, and remove that file."
+        )
+
+    def _say_missed(self, run_path: str, missed: list[str]) -> None:
+        new = [what for what in missed if what not in self._told]
+        self._told.update(new)
+        if new:
+            self._tell(
+                f"{where_is(run_path)} could not keep this when the agent wrote it: {', '.join(new)}. "
+                "Look whether those who edit it still may; it is said once and not for each run."
+            )
 
     @contextmanager
     def _locked(self, run_path: str, folder: Folder) -> Iterator[None]:
@@ -167,24 +217,18 @@ class JsonCreationFiles:
             lock.release()
 
 
-def _write(run_path: str, folder: Folder, document: Document, text: str) -> FileSignature:
-    """Put `text` in the place of the file that was read. Raises: _ChangedMeanwhileError when another file is there."""
-    data = _encoded(document, text, run_path)
-
-    def refuse_if_changed() -> None:
-        try:
-            is_ours_to_replace = signature_of(folder.lstat(CREATION_FILE)) == document.signature
-        except FileNotFoundError:
-            is_ours_to_replace = False
-        if not is_ours_to_replace:
-            raise _ChangedMeanwhileError
-
-    before = document.status
-    mode = stat.S_IMODE(before.st_mode)
-    owner = (before.st_uid, before.st_gid)
-    return signature_of(
-        durable.write_in(folder, CREATION_FILE, data, mode=mode, owner=owner, before_replace=refuse_if_changed)
-    )
+def _attributes_in(folder: Folder, document: Document) -> Attributes:
+    """Return what the file that was read has beside its bytes. Raises: AnotherSaveError when another is there."""
+    try:
+        descriptor = folder.open(CREATION_FILE, READ_FLAGS)
+    except FileNotFoundError:
+        raise AnotherSaveError from None
+    try:
+        if signature_of(os.fstat(descriptor)) != document.signature:
+            raise AnotherSaveError
+        return attributes_of(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _encoded(document: Document, text: str, run_path: str) -> bytes:

@@ -82,15 +82,19 @@ def write_in(
     *,
     mode: int | None = None,
     owner: tuple[int, int] | None = None,
+    finish: Callable[[int], None] | None = None,
     before_replace: Callable[[], None] | None = None,
+    take_place: Callable[[Folder, str, str], bool] | None = None,
     pause: Callable[[float], None] = clock.pause,
 ) -> os.stat_result:
     """Write `data` to the name in the folder, durably, and return the `fstat` of the very file that was placed.
 
     The old file stays whole until the new one is. `mode`: permission bits, 0o600 for None. `owner`: (uid, gid), as far
-    as this account may give files away. `before_replace` may still forbid the replacement by raising. Data in pieces are
-    synced as they are written, so that another file's fsync never waits for all of them. `pause` waits for whoever has the
-    old file open.
+    as this account may give files away. `finish` is given the descriptor when all is done but its fsync. `before_replace`
+    may still forbid the replacement by raising. `take_place` is tried instead of the replacement, with the folder, the temporary
+    name and the name: it makes the name durable itself and clears up after itself, and returns False, with nothing moved, where
+    it cannot. Data in pieces are synced as they are written, so that another file's fsync never waits for all of them.
+    `pause` waits for whoever has the old file open.
     Raises: OSError. The temporary file is gone then, and a failed fsync was not repeated; when it was the fsync of the
     folder, the new file is there but may not survive a power cut.
     """
@@ -103,19 +107,31 @@ def write_in(
             else:
                 _write_pieces(descriptor, data)
             give(descriptor, mode, owner)
+            if finish is not None:
+                finish(descriptor)
             os.fsync(descriptor)
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)  # Some network file systems report a full disk only here.
         if before_replace is not None:
             before_replace()
+    except BaseException:
+        _discard(folder, temporary)
+        raise
+    if take_place is not None and take_place(folder, temporary, name):
+        return status
+    try:
         _replace(folder, temporary, name, pause)
     except BaseException:
-        with suppress(OSError):
-            folder.unlink(temporary)
+        _discard(folder, temporary)
         raise
     sync_folder(folder)
     return status
+
+
+def _discard(folder: Folder, temporary: str) -> None:
+    with suppress(OSError):
+        folder.unlink(temporary)
 
 
 def open_private(path: str | os.PathLike[str], flags: int) -> int:

@@ -7,11 +7,12 @@ import json
 import os
 import re
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exlab_watch_agent.adapters.local import creation_file, json_text
+from exlab_watch_agent.adapters.local import creation_file, json_text, renaming
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.creation_reading import LIMIT_BYTES
 from exlab_watch_agent.adapters.local.creation_splicing import SpliceDefectError
+from exlab_watch_agent.adapters.local.handles import Folder
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.core.creation import OverrideEntry, RunIdentity
 from exlab_watch_agent.errors import CreationFileError
 
@@ -707,6 +710,159 @@ def test_the_owner_is_kept_so_that_people_can_go_on_editing(run: Path) -> None:
     assert (status.st_uid, status.st_gid) == (12345, 23456)
 
 
+ACL = "system.posix_acl_access"
+OWNER, USER, GROUP, MASK, OTHER, NOBODY = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """Return the bytes of a POSIX ACL: (tag, rights, id) each. Source: acl(5), <linux/posix_acl_xattr.h>."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+# The group may read only: the mask, which `stat` shows as the group's bits, belongs to the named user.
+WIZARD_MAY_WRITE = acl((OWNER, 6, NOBODY), (USER, 6, 4711), (GROUP, 4, NOBODY), (MASK, 6, NOBODY), (OTHER, 0, NOBODY))
+
+
+def mark(path: Path, name: str, value: bytes) -> None:
+    """Set an extended attribute, where the file system has such."""
+    if not hasattr(os, "setxattr"):
+        pytest.skip("there are no extended attributes here")
+    try:
+        os.setxattr(path, name, value)
+    except OSError as error:
+        pytest.skip(f"this file system keeps no {name}: {error}")
+
+
+def test_an_access_list_and_extended_attributes_are_kept(run: Path) -> None:
+    put(run, SAMPLE)
+    mark(file_of(run), ACL, WIZARD_MAY_WRITE)
+    mark(file_of(run), "user.lims.id", b"PROJ-0042\0\xff")
+    mark(file_of(run), "user.empty", b"")
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert os.getxattr(file_of(run), ACL) == WIZARD_MAY_WRITE, "the named user may still write, the group still may not"
+    assert os.getxattr(file_of(run), "user.lims.id") == b"PROJ-0042\0\xff"
+    assert os.getxattr(file_of(run), "user.empty") == b""
+    assert stat.S_IMODE(file_of(run).stat().st_mode) == 0o660
+    assert said == []
+
+
+def test_rights_that_the_folder_gives_to_new_files_do_not_come_onto_one_that_had_none_of_them(run: Path) -> None:
+    put(run, SAMPLE)
+    file_of(run).chmod(0o640)
+    mark(run / ".exlab-wizard", "system.posix_acl_default", WIZARD_MAY_WRITE)
+    JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert ACL not in os.listxattr(file_of(run))
+    assert stat.S_IMODE(file_of(run).stat().st_mode) == 0o640
+
+
+def test_an_access_list_that_cannot_be_kept_gives_nobody_more_than_before_and_is_said_once(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    mark(file_of(run), ACL, WIZARD_MAY_WRITE)
+    mark(file_of(run), "user.lims", b"1")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    said: list[str] = []
+    files = JsonCreationFiles(tell=said.append)
+    files.set_sync_status(str(run), "synced")
+    mode = stat.S_IMODE(file_of(run).stat().st_mode)
+    assert mode == 0o640, "what the mask allowed to the named user is not allowed to the group"
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert len(said) == 1
+    assert "creation.json" in said[0]
+    assert "access list (ACL)" in said[0]
+    assert "user.lims" in said[0]
+    monkeypatch.undo()
+    mark(file_of(run), ACL, WIZARD_MAY_WRITE)
+    mark(file_of(run), "user.lims", b"1")
+    monkeypatch.setattr(os, "setxattr", refuse)
+    files.set_sync_status(str(run), "pending")
+    assert len(said) == 1, "once for one reason"
+
+
+@pytest.mark.parametrize("call", ["listxattr", "getxattr"])
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EACCES, errno.EIO])
+def test_attributes_that_cannot_be_asked_for_never_lose_the_write(
+    run: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    put(run, SAMPLE)
+    mark(file_of(run), "user.lims", b"1")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr(os, call, refuse)
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert len(said) == (0 if (call, code) == ("listxattr", errno.EOPNOTSUPP) else 1), "having none is nothing to say"
+
+
+def test_where_the_platform_has_no_extended_attributes_a_write_goes_on_without(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    for call in ("listxattr", "getxattr", "setxattr", "removexattr"):
+        monkeypatch.delattr(os, call, raising=False)
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert said == []
+
+
+def test_an_owner_that_cannot_be_kept_is_said_and_the_write_is_made(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(run, SAMPLE)
+    if os.geteuid() == 0:
+        os.chown(file_of(run), 12345, 23456)
+    else:
+        pytest.skip("only root has files that belong to others here")
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert len(said) == 1
+    assert "owner 12345" in said[0]
+    assert "group 23456" in said[0]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has files that belong to others here"
+)
+@pytest.mark.parametrize("has_list", [False, True])
+def test_a_group_that_cannot_be_kept_gives_its_rights_to_no_other_group(
+    run: Path, monkeypatch: pytest.MonkeyPatch, has_list: bool
+) -> None:
+    put(run, SAMPLE)
+    file_of(run).chmod(0o664)
+    if has_list:
+        list_ = acl((OWNER, 6, NOBODY), (USER, 6, 4711), (GROUP, 6, NOBODY), (MASK, 6, NOBODY), (OTHER, 4, NOBODY))
+        mark(file_of(run), ACL, list_)
+    os.chown(file_of(run), -1, 23456)
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    JsonCreationFiles().set_sync_status(str(run), "synced")
+    status = file_of(run).stat()
+    assert status.st_gid != 23456
+    if has_list:
+        assert os.getxattr(file_of(run), ACL) == acl(
+            (OWNER, 6, NOBODY), (USER, 6, 4711), (GROUP, 4, NOBODY), (MASK, 6, NOBODY), (OTHER, 4, NOBODY)
+        )
+    else:
+        assert stat.S_IMODE(status.st_mode) == 0o644
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
 @pytest.mark.parametrize(("folder_mode", "mode"), [(0o755, 0o644), (0o2775, 0o664), (0o777, 0o666)])
 def test_who_may_write_into_the_folder_can_take_the_lock_that_we_made_and_nobody_else(
@@ -987,6 +1143,7 @@ def test_a_replace_that_fails_leaves_the_old_file_and_no_temporary_one(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(renaming, "_rename", fail)
     with pytest.raises(CreationFileError, match="No space left") as caught:
         JsonCreationFiles().set_sync_status(str(run), "synced")
     assert caught.value.code == "unwritable"
@@ -1003,7 +1160,12 @@ def test_a_folder_in_which_nothing_can_be_made_is_said(run: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_stop_at_any_system_call_leaves_the_old_or_the_new_file_whole(run: Path) -> None:
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_stop_at_any_system_call_leaves_the_old_or_the_new_file_whole(
+    run: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(renaming, "_renameat2", lambda: None)
     new = SAMPLE.replace('"pending"', '"synced"')
     outcomes: list[str] = []
     for stop_at in range(1, 200):
@@ -1039,6 +1201,7 @@ def _dies_at_call(stop_at: int, run: Path) -> bool:
 
         for name in ("open", "write", "fsync", "close", "replace", "unlink", "fchmod", "fchown"):
             setattr(os, name, stopping(getattr(os, name)))
+        vars(renaming)["_rename"] = stopping(renaming._rename)
         try:
             JsonCreationFiles().set_sync_status(str(run), "synced")
         finally:
@@ -1075,6 +1238,244 @@ def test_an_edit_by_hand_while_we_write_is_not_lost(run: Path, monkeypatch: pyte
     JsonCreationFiles().set_sync_status(str(run), "synced")
     assert text_of(run) == edited.replace('"pending"', '"synced"')
     assert names_in(run) == {"creation.json", "creation.json.lock"}
+
+
+@pytest.fixture
+def exchanging(run: Path) -> None:
+    """This file system can let two names change places."""
+    for name in ("a", "b"):
+        (run / name).touch()
+    try:
+        renaming.exchange(Folder(str(run)), "a", "b")
+    except renaming.CannotRenameSoError as error:
+        pytest.skip(str(error))
+
+
+def at_each_rename(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Call `act` with 1, 2, ... in the very last moment before a name changes, when no look comes any more."""
+    done = 0
+    replace, rename = os.replace, renaming._rename
+
+    def before(call: Callable[..., None]) -> Callable[..., None]:
+        def acting(*args: Any, **kwargs: Any) -> None:
+            nonlocal done
+            done += 1
+            act(done)
+            call(*args, **kwargs)
+
+        return acting
+
+    monkeypatch.setattr(os, "replace", before(replace))
+    monkeypatch.setattr(renaming, "_rename", before(rename))
+
+
+def saved_by_rename(run: Path, text: str) -> None:
+    (run / "editor").write_text(text)
+    os.rename(run / "editor", file_of(run))
+
+
+REVOKED = SAMPLE.replace(
+    '"validation_overrides": []', '"validation_overrides": [{"id": "h", "revokes": "x", "revoked": true}]'
+)
+
+
+@pytest.mark.usefixtures("exchanging")
+@pytest.mark.parametrize("save", [put, saved_by_rename])
+def test_a_save_in_the_last_moment_before_the_replace_is_put_back_and_written_again_with_ours(
+    run: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Path, str], None]
+) -> None:
+    put(run, SAMPLE)
+    at_each_rename(monkeypatch, lambda nth: save(run, REVOKED) if nth == 1 else None)
+    saved = JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert text_of(run) == REVOKED.replace('"pending"', '"synced"')
+    assert saved.after == JsonCreationFiles().read(str(run)).signature
+    assert names_in(run) == {"creation.json", "creation.json.lock"}
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_rights_that_were_changed_in_the_last_moment_are_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(run, SAMPLE)
+    at_each_rename(monkeypatch, lambda nth: file_of(run).chmod(0o600) if nth == 1 else None)
+    JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert stat.S_IMODE(file_of(run).stat().st_mode) == 0o600
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_a_text_made_for_a_file_that_was_saved_in_the_last_moment_is_not_placed(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    files = JsonCreationFiles()
+    text = files.text_with_status(str(run), "synced")
+    at_each_rename(monkeypatch, lambda nth: saved_by_rename(run, REVOKED) if nth == 1 else None)
+    with pytest.raises(CreationFileError) as caught:
+        files.put_text(str(run), text)
+    assert caught.value.code == "changed"
+    assert text_of(run) == REVOKED
+    assert names_in(run) == {"creation.json", "creation.json.lock"}
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_a_save_that_is_half_done_at_the_replace_is_put_back_and_goes_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    with open(file_of(run), "r+") as editor:
+        at_each_rename(monkeypatch, lambda nth: os.ftruncate(editor.fileno(), 0) if nth == 1 else None)
+        with pytest.raises(CreationFileError) as caught:
+            JsonCreationFiles().set_sync_status(str(run), "synced")
+        assert caught.value.code == "invalid_json"
+        editor.write(REVOKED)
+    assert text_of(run) == REVOKED, "the editor wrote into the very file that has the name"
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_of_two_saves_the_later_has_the_name_and_the_earlier_is_kept_beside(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    later = SAMPLE.replace("asmith", "bjones")
+    saves = {1: REVOKED, 2: later}
+    at_each_rename(monkeypatch, lambda nth: saved_by_rename(run, saves[nth]) if nth in saves else None)
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert text_of(run) == later.replace('"pending"', '"synced"')
+    kept = names_in(run) - {"creation.json", "creation.json.lock"}
+    assert len(kept) == 1
+    name = kept.pop()
+    assert (run / ".exlab-wizard" / name).read_text() == REVOKED
+    assert len(said) == 1
+    assert name in said[0]
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_a_file_that_was_removed_while_a_save_was_given_back_has_that_save(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    steps = {1: lambda: saved_by_rename(run, REVOKED), 2: lambda: file_of(run).unlink()}
+    at_each_rename(monkeypatch, lambda nth: steps[nth]() if nth in steps else None)
+    JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert text_of(run) == REVOKED.replace('"pending"', '"synced"')
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_a_file_that_was_removed_in_the_last_moment_is_not_brought_back(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    at_each_rename(monkeypatch, lambda nth: file_of(run).unlink() if nth == 1 else None)
+    with pytest.raises(CreationFileError) as caught:
+        JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert caught.value.code == "missing"
+    assert names_in(run) == {"creation.json.lock"}
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_a_save_that_cannot_be_given_back_is_kept_beside(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(run, SAMPLE)
+
+    def act(nth: int) -> None:
+        if nth == 1:
+            saved_by_rename(run, REVOKED)
+        if nth == 2:
+            raise OSError(errno.EIO, "Input/output error")
+
+    at_each_rename(monkeypatch, act)
+    said: list[str] = []
+    with pytest.raises(CreationFileError) as caught:
+        JsonCreationFiles(tell=said.append).set_sync_status(str(run), "synced")
+    assert caught.value.code == "unwritable"
+    kept = names_in(run) - {"creation.json", "creation.json.lock"}
+    assert [(run / ".exlab-wizard" / name).read_text() for name in kept] == [REVOKED]
+    assert kept.pop() in said[0]
+    assert json.loads(text_of(run))["sync_status"] == "synced"
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_a_save_that_can_neither_be_given_back_nor_kept_beside_is_not_removed(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+
+    def act(nth: int) -> None:
+        if nth == 1:
+            saved_by_rename(run, REVOKED)
+        else:
+            raise OSError(errno.EIO, "Input/output error")
+
+    at_each_rename(monkeypatch, act)
+    monkeypatch.setattr(Folder, "move", lambda *_: act(2))
+    with pytest.raises(CreationFileError) as caught:
+        JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert caught.value.code == "unwritable"
+    left = names_in(run) - {"creation.json", "creation.json.lock"}
+    assert [(run / ".exlab-wizard" / name).read_text() for name in left] == [REVOKED]
+    monkeypatch.undo()
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "failed")
+    assert len(said) == 1, "the next write finds it"
+
+
+def test_where_names_cannot_change_places_the_file_is_replaced_as_before(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    monkeypatch.setattr(renaming, "_renameat2", lambda: None)
+    JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert names_in(run) == {"creation.json", "creation.json.lock"}
+
+
+def test_a_file_system_that_takes_an_exchange_for_a_plain_rename_does_no_harm(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(run, SAMPLE)
+    monkeypatch.setattr(renaming, "_rename", lambda here, source, there, target, _: here.move(source, there, target))
+    JsonCreationFiles().set_sync_status(str(run), "synced")
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert names_in(run) == {"creation.json", "creation.json.lock"}
+
+
+@pytest.mark.usefixtures("exchanging")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_right_after_the_exchange_a_whole_file_is_there_and_a_save_that_came_out_is_found_again(
+    run: Path,
+) -> None:
+    put(run, SAMPLE)
+    if (child := os.fork()) == 0:
+        rename = renaming._rename
+
+        def die(*args: Any) -> None:
+            saved_by_rename(run, REVOKED)
+            rename(*args)
+            os._exit(9)
+
+        vars(renaming)["_rename"] = die
+        try:
+            JsonCreationFiles().set_sync_status(str(run), "synced")
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert text_of(run) == SAMPLE.replace('"pending"', '"synced"')
+    assert len(names_in(run)) == 3
+    assert [file.path for file in DiskRunTree().cache_files(str(run))] == [".exlab-wizard/creation.json"], "not pushed"
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "failed")
+    kept = names_in(run) - {"creation.json", "creation.json.lock"}
+    assert [(run / ".exlab-wizard" / name).read_text() for name in kept] == [REVOKED]
+    assert kept.pop() in said[0]
+
+
+def test_what_a_stop_left_of_the_agents_own_texts_is_removed_without_a_word(run: Path) -> None:
+    put(run, SAMPLE.replace('"pending"', '"synced"'))
+    for number, text in enumerate([SAMPLE, SAMPLE.replace('"pending"', '"failed"'), SAMPLE[:200], "", "[]"]):
+        (run / ".exlab-wizard" / f".creation.json.{number:016x}.tmp").write_text(text)
+    said: list[str] = []
+    JsonCreationFiles(tell=said.append).set_sync_status(str(run), "failed")
+    assert names_in(run) == {"creation.json", "creation.json.lock"}
+    assert said == []
 
 
 def test_a_half_saved_file_met_while_writing_is_left_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,22 @@ def test_an_owner_that_cannot_be_kept_is_no_failure_and_the_group_is_tried_alone
     assert (tmp_path / "a").read_bytes() == b"x"
 
 
+def test_the_last_touch_comes_before_the_fsync_and_forbids_the_file_by_raising(
+    tmp_path: Path, calls: SystemCalls
+) -> None:
+    folder = Folder(str(tmp_path))
+    write_in(folder, "a", b"data", mode=0o640, finish=lambda _: calls.seen.append("finish"))
+    assert calls.seen[:4] == ["open", "write", "finish", "fsync"]
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "refused")
+
+    with pytest.raises(OSError, match="refused"):
+        write_in(folder, "a", b"other", finish=fail)
+    assert (tmp_path / "a").read_bytes() == b"data"
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_the_order_is_write_fsync_close_replace_fsync_of_the_folder(tmp_path: Path, calls: SystemCalls) -> None:
     write_atomically(tmp_path / "a", b"data")
     assert calls.seen == ["open", "write", "fsync", "close", "replace", "open", "fsync", "close"]
