@@ -129,6 +129,13 @@ class RunTree(Protocol):
         """Return the regular files of the cache folder that travel to the NAS, paths relative to the run folder."""
         ...
 
+    def cache_signature(self, run_path: str) -> int:
+        """Return how the cache folder looks: another number once a name in it, or one of CHANGE_LATER, was written.
+
+        A line more in a log changes it not. Raises RunUnreadableError.
+        """
+        ...
+
     def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
         """Return at most `limit_bytes` of one regular file. Raises RunUnreadableError."""
         ...
@@ -137,8 +144,8 @@ class RunTree(Protocol):
 class RunScanner(Protocol):
     """Walks the levels of one equipment down to its runs; never into the data."""
 
-    def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
-        """Return every folder in the equipment's Runs and TestRuns folders, sorted by path.
+    def scan(self, equipment: EquipmentPolicy, *, with_caches: bool = False) -> tuple[SeenRun, ...]:
+        """Return every folder in the equipment's Runs and TestRuns folders, sorted by path; on demand how their cache folders look.
 
         Raises: RootUnavailableError when the equipment's folder or any level above the runs cannot be listed: a short
         list would make runs look deleted.

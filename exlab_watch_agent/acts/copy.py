@@ -18,7 +18,7 @@ from exlab_watch_agent.core.claim import (
     conflict_at,
 )
 from exlab_watch_agent.core.creation import says_synced
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify
+from exlab_watch_agent.core.effects import CarryCache, Precheck, Push, Seal, Verify
 from exlab_watch_agent.core.heartbeat import SignOfLife
 from exlab_watch_agent.core.inventory import (
     CACHE_FOLDER,
@@ -126,12 +126,12 @@ def _is_at_work(sign: SignOfLife, ports: Ports) -> bool:
     )
 
 
-def claim_bytes(claim: Claim, more: Mapping[str, str | int]) -> bytes:
+def claim_bytes(claim: Claim, more: Mapping[str, str | int | Mapping[str, str]]) -> bytes:
     """Return the content of a claim's file; `more`: what the seal adds."""
     return (json.dumps({"schema": CLAIM_SCHEMA, **asdict(claim), **more}, indent=2) + "\n").encode()
 
 
-def keep_beside(effect: Push | Seal, path: str, data: bytes, ports: Ports) -> None:
+def keep_beside(effect: Push | Seal | CarryCache, path: str, data: bytes, ports: Ports) -> None:
     """Keep a file that was in the copy's cache folder as evidence, below the root and beside the runs."""
     if len(data) >= CACHE_READ_BACK_BYTES_MAX:
         text = f"{path} of {effect.destination} on the NAS is not ours and too large to be kept beside: move it away there."

@@ -26,7 +26,7 @@ def scan(effect: Scan, ports: Ports) -> Scanned | ScanFailed:
 
 def _compare(effect: Scan, volume: str, ports: Ports) -> tuple[Differences, tuple[str, ...]]:
     """Return what is different and which known runs are gone. Raises: RootUnavailableError when it may not be our root."""
-    found = differences(effect.known, ports.scanner.scan(ports.equipment))
+    found = differences(effect.known, ports.scanner.scan(ports.equipment, with_caches=effect.is_full))
     doubt = root_doubt(
         root=effect.root,
         equipment_id=effect.equipment_id,

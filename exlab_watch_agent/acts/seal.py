@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+
+from exlab_watch_agent.acts.carry_cache import read_cache
 from exlab_watch_agent.acts.copy import (
     CACHE_READ_BACK_BYTES_MAX,
     claim_bytes,
@@ -12,6 +15,7 @@ from exlab_watch_agent.acts.copy import (
     manifest_there,
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
+from exlab_watch_agent.core.cache_copy import form_of
 from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.effects import Seal
 from exlab_watch_agent.core.events import Sealed
@@ -21,6 +25,7 @@ from exlab_watch_agent.core.inventory import (
     FOLDERS_FILE,
     FOLDERS_PATH,
     MANIFEST_FILE,
+    FileEntry,
     Inventory,
 )
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
@@ -41,24 +46,24 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     if manifest is None:
         manifest = _manifest_anew(effect, inventory, ports, control)
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
-    told_claim = claim_bytes(claim, {"manifest_sha256": effect.manifest_digest, **effect.anchor})
-    ports.sealer.write(effect.run_path, CLAIM_FILE, told_claim)
     folders = folders_to_list(effect.run_path, inventory, ports)
     if folders is not None:
         ports.sealer.write(effect.run_path, FOLDERS_FILE, folders)
+    signature = ports.tree.cache_signature(effect.run_path)  # before it is read: what changes meanwhile is seen again
+    found = read_cache(effect.run_path, ports)
     synced = ports.creations.text_with_status(effect.run_path, "synced")
-    ports.transport.clear_partials(effect.destination)  # a seal that was killed also leaves some
-    cache = ports.tree.cache_files(effect.run_path)
-    if effect.adopts:
-        keep_what_differs(effect, ports.tree.cache_files(effect.run_path), ports)
-    told = {
-        f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest,
-        CLAIM_PATH: told_claim,
-        f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data,
-    }
+    here = {**found.data, f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest, f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data}
     if folders is not None:
-        told[FOLDERS_PATH] = folders
-    ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead=told)
+        here[FOLDERS_PATH] = folders
+    digests = found.digests | {path: hashlib.sha256(data).hexdigest() for path, data in here.items()}
+    told_claim = claim_bytes(claim, {"manifest_sha256": effect.manifest_digest, **effect.anchor, "cache": digests})
+    ports.sealer.write(effect.run_path, CLAIM_FILE, told_claim)
+    ports.transport.clear_partials(effect.destination)  # a seal that was killed also leaves some
+    cache = (*found.entries, FileEntry(CLAIM_PATH, len(told_claim), int(ports.clock.now().timestamp()) * 10**9))
+    if effect.adopts:
+        keep_what_differs(effect, found.entries, ports)
+    told = {path: data for path, data in here.items() if path in _SEAL} | {CLAIM_PATH: told_claim}
+    ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead={**here, **told})
     # In the empty mount point of a share that went away the seal is read back just as well: so the marker comes first. A share
     # that was away while the seal was written, and is back by now, then has no seal to be read.
     ports.transport.require_marker(expected_marker_id=ports.marker_id())
@@ -68,7 +73,11 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     unchanged_inventory(effect, ports)
     # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made again.
     saved = ports.creations.put_text(effect.run_path, synced)
-    return Sealed(effect.turn, saved)
+    return Sealed(effect.turn, saved, form_of(digests), signature)
+
+
+_SEAL = frozenset({f"{CACHE_FOLDER}/{MANIFEST_FILE}", f"{CACHE_FOLDER}/{CREATION_FILE}", FOLDERS_PATH})
+"""What is read back of what a seal places, beside the claim."""
 
 
 def _handed_on(look_there: DestinationLook, mine: Claim) -> Claim:

@@ -209,6 +209,19 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class CarryCache:
+    """Bring what changed in a sealed run's cache folder to its copy. `form`: in which it travelled last (core/cache_copy.py)."""
+
+    job_id: str
+    run_path: str
+    equipment_id: str
+    destination: str
+    manifest_digest: str
+    claim: Claim
+    form: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceHeartbeat:
     """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by."""
 
@@ -217,4 +230,4 @@ class PlaceHeartbeat:
     data: bytes
 
 
-Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | PlaceHeartbeat
+Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | CarryCache | PlaceHeartbeat

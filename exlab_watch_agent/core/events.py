@@ -104,11 +104,13 @@ class Verified:
 class Sealed:
     """Manifest and `creation.json` were read back from the NAS as they are here.
 
-    `saved`: which local `creation.json` the seal changed into which.
+    `saved`: which local `creation.json` the seal changed into which. `cache_form`, `cache_signature`: as in CacheCarried.
     """
 
     turn: int
     saved: SavedCreation | None = None
+    cache_form: str = ""
+    cache_signature: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,25 @@ class StatusUnwritten:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheCarried:
+    """A run's cache folder is at the NAS in this form. `signature`: how it looked here (RunTree.cache_signature).
+
+    `paths`: what had to be brought, logs apart.
+    """
+
+    form: str
+    signature: int
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStays:
+    """A run's cache folder could not be brought now, in one sentence."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatPlaced:
     """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`."""
 
@@ -319,5 +340,7 @@ Result = (
     | BindingRefused
     | StatusWritten
     | StatusUnwritten
+    | CacheCarried
+    | CacheStays
     | HeartbeatPlaced
 )

@@ -52,6 +52,8 @@ class RunRecord:
     it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
     of what was proven wrong with its copy, the oldest first, healed or not. `takes_over`: who is to give way at the destination
     because an operator said so (DestinationLook.holding; WHOEVER until that was seen), until the run is sealed there.
+    `cache_form`: in which form the cache folder travelled last (core/cache_copy.py; empty: not known), and `cache_signature` how it
+    looked then.
     """
 
     job_id: str
@@ -88,6 +90,8 @@ class RunRecord:
     adopts_from: str = ""
     takes_over: str = ""
     incidents: tuple[Incident, ...] = ()
+    cache_form: str = ""
+    cache_signature: int = 0
 
     @property
     def is_sealed(self) -> bool:

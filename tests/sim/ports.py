@@ -87,6 +87,10 @@ class MemoryTree:
         cache = run_at(self._world, run_path).cache
         return tuple(entry(f"{CACHE_FOLDER}/{name}", file) for name, file in sorted(cache.items()))
 
+    def cache_signature(self, run_path: str) -> int:
+        self._world.port("cache_signature")
+        return cache_look(run_at(self._world, run_path))
+
     def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
         self._world.port("read_small")
         run = run_at(self._world, run_path)
@@ -97,13 +101,18 @@ class MemoryTree:
         return file.data[:limit_bytes]
 
 
+def cache_look(run: SimRun) -> int:
+    """How a cache folder looks, logs apart."""
+    return hash(tuple((name, signature(file)) for name, file in sorted(run.cache.items()) if not name.endswith(".log")))
+
+
 class MemoryScanner:
     """Implements ports.RunScanner."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
+    def scan(self, equipment: EquipmentPolicy, *, with_caches: bool = False) -> tuple[SeenRun, ...]:
         self._world.port("scan")
         if equipment.equipment_id in self._world.roots_away:
             raise RootUnavailableError(f"{equipment.equipment_id} is not there")
@@ -113,7 +122,8 @@ class MemoryScanner:
             place = place_of(path, roots)
             if place is not None:
                 creation = run.cache.get(CREATION_FILE)
-                seen.append(SeenRun(place, signature(creation) if creation is not None else None))
+                look = cache_look(run) if with_caches else None
+                seen.append(SeenRun(place, signature(creation) if creation is not None else None, look))
         self._world.port("scan done")
         return tuple(seen)
 
