@@ -15,7 +15,7 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
+from exlab_watch_agent.cli import auditing, binding, checking, demo, overriding, showing, work
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, TakeOver, VerifyNow
 from exlab_watch_agent.core.record import RunRecord
@@ -38,6 +38,12 @@ override_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(override_app, name="override")
+audit_app = typer.Typer(
+    help="Check the audit trail, here or in a copied folder, and search it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(audit_app, name="audit")
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The config file.", show_default=False)]
 StateDir = Annotated[
@@ -365,3 +371,49 @@ def override_revoke(
 def override_list(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """List a run's overrides, and which of them count now."""
     return overriding.list_all(_to_read(config, state_dir), run, as_json=as_json)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FOLDER]", help="A state folder or a copy of one; it is checked by itself."),
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Check that no line of the trail was changed, removed or reordered; without FOLDER also by what the NAS knows of it."""
+    return auditing.verify(Site(config, state_dir), folder)
+
+
+@audit_app.command("log")
+def audit_log(
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only lines about this run.")] = None,
+    equipment: Annotated[
+        str | None, typer.Option("--equipment", metavar="E", help="Only lines about this one.")
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option("--operator", metavar="O", help="Only what this person did, by login or claimed name.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", metavar="K", help="Only lines of this kind.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="T", help="2026-04-18, 2026-04-18T09:14:22Z, or 30d, 12h ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="T", help="The same; a day counts whole.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as they are in the trail.")] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Search the audit trail."""
+    return auditing.log(
+        Site(config, state_dir),
+        run=run,
+        equipment=equipment,
+        operator=operator,
+        kind=kind,
+        since=since,
+        until=until,
+        as_csv=as_csv,
+        as_json=as_json,
+    )
