@@ -372,6 +372,7 @@ class Transport(Protocol):
     ) -> None:
         """Copy these small agent-kept files (the cache folder) over what is there, each atomically and durably.
 
+        Of what others wrote there a copy is kept first (`core.seal.says_more`).
         `instead`: path of one of them → the bytes to place in the stead of what the local file holds.
         """
         ...

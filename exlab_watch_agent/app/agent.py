@@ -164,7 +164,14 @@ class Agent:
         """
         parts = self._parts
         self._lanes = [
-            ports_of(item, parts.policy, self._transport_factory(item), state_dir=parts.state_dir, clock=parts.clock)
+            ports_of(
+                item,
+                parts.policy,
+                self._transport_factory(item),
+                state_dir=parts.state_dir,
+                clock=parts.clock,
+                old_files=parts.old_files,
+            )
             for item in parts.policy.equipment
         ]
         if misplaced := misplaced_state_folder(str(parts.state_dir), parts.policy):
@@ -183,6 +190,7 @@ class Agent:
             holder_file.say()
             self._requests.prepare()
             parts.run_log.start()
+            parts.old_files.start()
             engine = Engine(
                 store=parts.store,
                 lanes=[replace(ports, agent=parts.itself()) for ports in self._lanes],
@@ -255,6 +263,7 @@ class Agent:
                 self._checkpoint()
         finally:
             self._close_transports()
+            self._parts.old_files.close()
             self._parts.run_log.close()
             self._release_roots()
             log.info("agent stopped")

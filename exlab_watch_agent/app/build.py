@@ -19,6 +19,7 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.cache_folder import CacheFolderSealer, FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.digests import LocalDigester
+from exlab_watch_agent.adapters.local.old_files import OldFiles
 from exlab_watch_agent.adapters.local.root_lock import EquipmentRootLock
 from exlab_watch_agent.adapters.local.run_log import RunLogWriter
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
@@ -74,6 +75,7 @@ class Parts:
     store: RunStore
     children: Children
     run_log: RunLogWriter
+    old_files: OldFiles
     inbox: Inbox
 
     @property
@@ -131,6 +133,7 @@ def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock, 
         store=RunStore(folder),
         children=Children(StateLayout(folder).children),
         run_log=RunLogWriter(host),
+        old_files=OldFiles(),
         inbox=Inbox(folder),
     )
 
@@ -148,13 +151,15 @@ def make_transport(
     `children` keeps the programs that it runs; without it the transport has its own, ended by its `close`.
     Raises: ConfigError for a transport that this platform does not have.
     """
-    owner = f"{socket.gethostname()} {state_dir} {equipment.equipment_id}" if state_dir is not None else ""
+    host = socket.gethostname()
+    owner = f"{host} {state_dir} {equipment.equipment_id}" if state_dir is not None else ""
     if isinstance(equipment.target, MountedPathTarget):
-        return Destination(MountedFarSide(equipment.target.path), owner=owner)
+        return Destination(MountedFarSide(equipment.target.path), owner=owner, host=host)
     if isinstance(equipment.target, RcloneTarget):
         return Destination(
             RcloneFarSide(equipment.target, children=children, stall_s=policy.stall_s, pace=pace.rclone),
             owner=owner,
+            host=host,
             stream_bytes_max=policy.verify_stream_bytes_max,
         )
     if os.name == "nt":
@@ -170,11 +175,17 @@ def make_transport(
         is_metered=equipment.bandwidth is not None,
         pace=pace.rsync,
     )
-    return Destination(way, owner=owner, stream_bytes_max=policy.verify_stream_bytes_max)
+    return Destination(way, owner=owner, host=host, stream_bytes_max=policy.verify_stream_bytes_max)
 
 
 def ports_of(
-    equipment: EquipmentPolicy, policy: Policy, transport: Transport, *, state_dir: Path, clock: Clock
+    equipment: EquipmentPolicy,
+    policy: Policy,
+    transport: Transport,
+    *,
+    state_dir: Path,
+    clock: Clock,
+    old_files: OldFiles | None = None,
 ) -> Ports:
     """Return what the work on one equipment's runs needs. Asks no disk and no network."""
     root = equipment_root(equipment)
@@ -182,7 +193,7 @@ def ports_of(
     return Ports(
         clock=clock,
         tree=DiskRunTree(),
-        creations=JsonCreationFiles(tell=PACKAGE_LOG.warning),
+        creations=JsonCreationFiles(tell=PACKAGE_LOG.warning, old_files=old_files),
         digester=LocalDigester(),
         scanner=DiskRunScanner(),
         root_lock=EquipmentRootLock(root, holder=holder),

@@ -15,11 +15,10 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import binding, checking, demo, overriding, showing, work
+from exlab_watch_agent.cli import auditing, binding, checking, demo, overriding, resolving, showing, work
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, Retry, RetryAll, TakeOver, VerifyNow
-from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import printable, reason, shell_word
+from exlab_watch_agent.core.commands import Retry, RetryAll, VerifyNow
+from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import need_a_person
 from exlab_watch_agent.statechart import RunState
@@ -38,6 +37,12 @@ override_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(override_app, name="override")
+audit_app = typer.Typer(
+    help="Check the audit trail, here or in a copied folder, and search it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(audit_app, name="audit")
 
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The config file.", show_default=False)]
 StateDir = Annotated[
@@ -235,7 +240,7 @@ def retry(
             say("no run has failed")
             return ExitCode.FINE
         return work.act(site, RetryAll(operator_here()), run_paths=failed)
-    known = [_known(site, word) for word in runs or ()]  # a mistyped name stops all before anything is done
+    known = [resolving.known(site, word) for word in runs or ()]  # a mistyped name stops all before anything is done
     codes: list[int] = []
     for path, record in known:
         try:
@@ -251,7 +256,7 @@ def retry(
 def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
     """Start one more verify pass over a sealed run now."""
     site = Site(config, state_dir)
-    path, record = _known(site, run)
+    path, record = resolving.known(site, run)
     return work.act(site, VerifyNow(operator_here(), job_id=record.job_id), run_paths=frozenset({path}))
 
 
@@ -284,34 +289,16 @@ def resolve(
     machine is at home here from now on.
     """
     site = Site(config, state_dir)
-    has_deed, names_runs = (use is not None) + take_over, bool(runs) + everything
-    if accept_trail + accept_machine + has_deed != 1 or has_deed != names_runs:
-        raise ConfigError(
-            "Name runs, an equipment or --all with --use local or --take-over, or give --accept-trail or --accept-machine alone."
-        )
-    if accept_machine and not reason.strip():
-        raise ConfigError("--accept-machine needs --reason: why this machine goes on with the state folder.")
-    if accept_machine:
-        return work.accept(site, AcceptMachine(operator_here(), reason))
-    if accept_trail:
-        return work.accept(site, AcceptTrail(operator_here(), reason))
-    if use not in (None, "local"):
-        raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
-    kind = TakeOver if take_over else Resolve
-    records = [_known(site, word)[1] for word in runs or () if not _is_equipment(site, word)]
-    in_conflict = [record for record in site.records.values() if record.state is RunState.CONFLICT]
-    records += [r for r in in_conflict if everything or r.equipment_id in (runs or ())]
-    commands = {r.run_path: kind(operator_here(), job_id=r.job_id, reason=reason) for r in records}
-    if not commands:
-        say("no run is in conflict")
-        return ExitCode.FINE
-    if len(records) == 1 and runs and not _is_equipment(site, runs[0]):
-        return work.act(site, commands[records[0].run_path], run_paths=frozenset(commands))
-    return work.act_on_each(site, commands)
-
-
-def _is_equipment(site: Site, word: str) -> bool:
-    return word in site.roots or any(record.equipment_id == word for record in site.records.values())
+    return resolving.resolve(
+        site,
+        list(runs or ()),
+        use=use,
+        takes_over=take_over,
+        is_for_all=everything,
+        accepts_trail=accept_trail,
+        accepts_machine=accept_machine,
+        reason=reason,
+    )
 
 
 def _to_read(config: Path | None, state_dir: Path | None) -> Site:
@@ -319,15 +306,6 @@ def _to_read(config: Path | None, state_dir: Path | None) -> Site:
     site = Site(config, state_dir)
     site.require_state_dir()
     return site
-
-
-def _known(site: Site, word: str) -> tuple[str, RunRecord]:
-    path, record = site.find_run(word)
-    if record is None:
-        raise AgentError(
-            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
-        )
-    return path, record
 
 
 @override_app.command("add")
@@ -365,3 +343,49 @@ def override_revoke(
 def override_list(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """List a run's overrides, and which of them count now."""
     return overriding.list_all(_to_read(config, state_dir), run, as_json=as_json)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FOLDER]", help="A state folder or a copy of one; it is checked by itself."),
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Check that no line of the trail was changed, removed or reordered; without FOLDER also by what the NAS knows of it."""
+    return auditing.verify(Site(config, state_dir), folder)
+
+
+@audit_app.command("log")
+def audit_log(
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only lines about this run.")] = None,
+    equipment: Annotated[
+        str | None, typer.Option("--equipment", metavar="E", help="Only lines about this one.")
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option("--operator", metavar="O", help="Only what this person did, by login or claimed name.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", metavar="K", help="Only lines of this kind.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="T", help="2026-04-18, 2026-04-18T09:14:22Z, or 30d, 12h ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="T", help="The same; a day counts whole.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as they are in the trail.")] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Search the audit trail."""
+    return auditing.log(
+        Site(config, state_dir),
+        run=run,
+        equipment=equipment,
+        operator=operator,
+        kind=kind,
+        since=since,
+        until=until,
+        as_csv=as_csv,
+        as_json=as_json,
+    )

@@ -1,16 +1,40 @@
-"""Whether a sealed copy still says that it was proven, and of what.
+"""Whether a sealed copy still says that it was proven, and of what; and which files beside its data may be replaced.
 
-Decided here: what counts as a seal that is lost or was altered. Not here: whether the data are what they were (manifest.py),
-and whose the copy is (claim.py).
+Decided here: what counts as a seal that is lost or was altered, and what in a copy's cache folder is of others and must be kept.
+Not here: whether the data are what they were (manifest.py), and whose the copy is (claim.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exlab_watch_agent.core.claim import CLAIM_PATH
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FOLDERS_PATH, MANIFEST_FILE
+
 FOLDERS_FAULT = "its list of empty folders is not that of the run"
 SUPERSEDED_FOLDER = ".exlab-superseded"
 """Below a destination root: what had to make room there. Nothing in it is ever replaced or removed."""
+
+_THE_AGENTS = frozenset(
+    (CLAIM_PATH, FOLDERS_PATH, *(f"{CACHE_FOLDER}/{name}" for name in (CREATION_FILE, MANIFEST_FILE, "ingest.json")))
+)
+"""What the agent, or ExLab-Wizard on the instrument, alone writes: at the destination the instrument's counts."""
+
+
+def is_the_agents(path: str, *, host: str) -> bool:
+    """Return whether a file of the copy's cache folder is the agent's to replace, whatever it says there.
+
+    `host`: of this PC, whose log is such a file, too; empty where it is not known.
+    """
+    return path in _THE_AGENTS or (bool(host) and path == f"{CACHE_FOLDER}/wizard.{host}.log")
+
+
+def says_more(path: str, *, there: bytes, here: bytes) -> bool:
+    """Return whether a file of the copy's cache folder says what the one that is to replace it does not.
+
+    A log only grows: one that is the beginning of ours is an older state of it.
+    """
+    return not here.startswith(there) if path.endswith(".log") else here != there
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +54,9 @@ class SealFound:
 
 
 def kept_as(destination: str, path: str, digest: str) -> str:
-    """Return where, below the root, a file of a run's seal that somebody altered is kept; the same file at the same place.
+    """Return where, below the root, a file of a copy's cache folder is kept that somebody wrote or altered.
 
-    `path`: of the file below the run. `digest`: its SHA-256.
+    The same file has the same place, however often it is kept. `path`: of the file below the run. `digest`: its SHA-256.
     """
     return f"{SUPERSEDED_FOLDER}/{destination}/seal-{digest[:16]}/{path.rpartition('/')[2]}"
 

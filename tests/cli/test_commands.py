@@ -39,6 +39,8 @@ COMMANDS = [
     ["override", "add"],
     ["override", "revoke"],
     ["override", "list"],
+    ["audit", "verify"],
+    ["audit", "log"],
 ]
 STATUS_KEYS = [
     "job_id", "run_path", "equipment_id", "project", "run_kind", "state", "sync_status", "attempts", "next_attempt_at",
@@ -59,7 +61,7 @@ def one_line(text: str) -> str:
 # --- the commands as such --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [[], ["override"]])
+@pytest.mark.parametrize("words", [[], ["override"], ["audit"]])
 def test_without_a_command_the_help_is_shown(command: Command, words: list[str]) -> None:
     said = command(*words)
     assert said.code in (0, 2)

@@ -596,6 +596,28 @@ def test_a_seal_that_was_lost_or_altered_on_the_nas_is_made_again_and_what_was_a
     assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
 
 
+@pytest.mark.parametrize("damaged", [False, True], ids=["by the seal alone", "by a push that heals"])
+def test_what_a_curator_wrote_into_the_cache_folder_there_is_kept_before_it_is_replaced(
+    lab: Lab, damaged: bool
+) -> None:
+    run = lab.new_run(files=FILES)
+    (run / CACHE / "readme_fields.json").write_bytes(b'{"from": "the instrument"}')
+    (run / CACHE / "wizard.otherpc.log").write_bytes(b"one\ntwo\n")
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    there = lab.copy_of(run) / CACHE
+    (there / "readme_fields.json").write_bytes(b'{"from": "a curator"}')
+    (there / "wizard.otherpc.log").write_bytes(b"one\n")  # what it was before: nothing of it is lost
+    take_synced_back(lab, run)
+    if damaged:
+        zero(lab.copy_of(run) / "a.bin")
+    lab.cli("verify", run.name)
+    lab.cli("run", "--once", "--quiet")
+    lab.assert_whole(run)
+    assert (there / "readme_fields.json").read_bytes() == b'{"from": "the instrument"}'
+    kept = {Path(name).name: data for name, data in superseded(lab).items() if "/seal-" in name}
+    assert kept == {"readme_fields.json": b'{"from": "a curator"}'}
+
+
 # --- a state folder that is not the one that sealed ------------------------------------------------------------------
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, creation_of, until
+from exlab_watch_agent.adapters.local import renaming
+from exlab_watch_agent.adapters.local.handles import Folder
+from tests.lab.lab import CACHE, SENTINEL_SIGNAL, Equipment, Lab, creation_of, read_creation, until
 
 
 def new_lab(tmp_path: Path, **agent: Any) -> Lab:
@@ -187,3 +189,23 @@ def test_an_editors_saves_are_each_decided_on_by_events(tmp_path: Path) -> None:
             fresh.replace(run / CACHE / "creation.json")
             until(partial(has_overrides, lab, run, turn + 1), f"override {turn}")
         assert lab.live()["lanes"]["SCOPE_01"]["last_scan_at"] == scans
+
+
+def test_what_an_editor_writes_into_the_file_that_it_had_open_before_the_agent_wrote_counts(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).touch()
+    try:
+        renaming.exchange(Folder(str(tmp_path)), "one", "other")
+    except renaming.CannotRenameSoError as error:
+        pytest.skip(str(error))
+    lab = Lab(tmp_path, is_quick=True)
+    run = lab.new_run(files={"a.bin": b"a"}, sync_status="pending")
+    with lab.running(), (run / CACHE / "creation.json").open("r+", encoding="utf-8") as editor:
+        before = json.load(editor)
+        until(lambda: read_creation(run)["sync_status"] == "synced", "a run that is synced")
+        editor.seek(0)
+        editor.truncate()
+        json.dump({**before, "operator_note": "written late"}, editor)
+        editor.flush()
+        until(lambda: "operator_note" in read_creation(run), "what was written")
+    assert read_creation(run)["sync_status"] == "synced"

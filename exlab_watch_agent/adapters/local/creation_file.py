@@ -4,8 +4,9 @@ Decided here: how the file is locked, and that nobody's save is lost. Not here: 
 change is spliced into its text (creation_splicing.py), nor how bytes become durable (durable.py).
 
 The file belongs to others: ExLab-Wizard, which takes the same lock, and people with editors, who take none. So it changes
-places with ours, and what came out is looked at (exchanging.py). Where the file system has no such step, the file is only looked
-at once more in the last moment before it is replaced: a save within that moment, microseconds long, is lost.
+places with ours, and what came out is looked at (exchanging.py), and for a minute more (old_files.py). Where the file system has no
+such step, the file is only looked at once more in the last moment before it is replaced: a save within that moment, microseconds
+long, is lost.
 """
 
 from __future__ import annotations
@@ -27,15 +28,18 @@ from exlab_watch_agent.adapters.local.creation_reading import (
     SHOWN_MAX,
     Document,
     cache_folder_of,
+    document_of,
     read_document,
     read_document_in,
     where_is,
 )
 from exlab_watch_agent.adapters.local.creation_splicing import changed_text
-from exlab_watch_agent.adapters.local.exchanging import AnotherSaveError, Held, take_place
+from exlab_watch_agent.adapters.local.exchanging import AnotherSaveError, Held, saved_name, take_place
 from exlab_watch_agent.adapters.local.file_lock import LockedError
 from exlab_watch_agent.adapters.local.handles import READ_FLAGS, Folder
 from exlab_watch_agent.adapters.local.identity import signature_of
+from exlab_watch_agent.adapters.local.lock_holders import lock_holder
+from exlab_watch_agent.adapters.local.old_files import OldFiles
 from exlab_watch_agent.core.inventory import CREATION_FILE, FileSignature
 from exlab_watch_agent.core.text import printable, reason, shortened
 from exlab_watch_agent.errors import CreationFileError
@@ -51,7 +55,7 @@ class JsonCreationFiles:
     """Implements ports.CreationFiles on `<run>/.exlab-wizard/creation.json`. Safe to use from several threads.
 
     `lock_wait_s` bounds the wait for a lock that another program holds. `tell` is given, once for each, what a file has
-    that its replacement could not be given.
+    that its replacement could not be given, and each save that could not be put back. `old_files` watches those replaced.
     """
 
     def __init__(
@@ -60,10 +64,12 @@ class JsonCreationFiles:
         lock_wait_s: float = DEFAULT_LOCK_WAIT_S,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         tell: Callable[[str], None] = lambda _: None,
+        old_files: OldFiles | None = None,
     ) -> None:
         self._lock_wait_s = lock_wait_s
         self._new_id = new_id
         self._tell = tell
+        self._old_files = old_files or OldFiles()
         self._told: set[str] = set()
 
     def read(self, run_path: str) -> CreationFile:
@@ -90,10 +96,7 @@ class JsonCreationFiles:
     def put_text(self, run_path: str, text: CreationText) -> SavedCreation:
         def change(document: Document) -> str | None:
             if document.signature != text.signature:
-                raise CreationFileError(
-                    f"{where_is(run_path)} was saved by another program meanwhile; the agent tries again.",
-                    code="changed",
-                )
+                raise _saved_meanwhile(run_path)
             new = text.data.decode().removeprefix(BOM)
             return None if new == document.text else new
 
@@ -155,6 +158,7 @@ class JsonCreationFiles:
         before = _attributes_in(folder, document)
         as_read = Held(_encoded(document, document.text, run_path), before)
         missed: list[str] = []
+        replaced: list[int] = []
 
         def refuse_if_changed() -> None:
             try:
@@ -173,11 +177,48 @@ class JsonCreationFiles:
             finish=lambda descriptor: missed.extend(carry_over(before, descriptor)),
             before_replace=refuse_if_changed,
             take_place=partial(
-                take_place, as_read=as_read, limit_bytes=LIMIT_BYTES, kept=partial(self._say_kept, run_path)
+                take_place,
+                as_read=as_read,
+                limit_bytes=LIMIT_BYTES,
+                kept=partial(self._say_kept, run_path),
+                let_go=replaced.append,
             ),
         )
+        for descriptor in replaced:
+            late = _LateSave(self, run_path, signature_of(placed))
+            self._old_files.watch(descriptor, as_read.data, late.take_in)
         self._say_missed(run_path, missed)
         return signature_of(placed)
+
+    def put_back(self, run_path: str, data: bytes, *, over: FileSignature) -> FileSignature:
+        """Save what a program wrote into the file that ours replaced, with the status that ours says, if ours is still there.
+
+        Raises: CreationFileError, as if the bytes were the file; `changed` where another is there by now.
+        """
+
+        def change(document: Document) -> str | None:
+            written = document_of(data, document.status, run_path)
+            if document.signature != over:
+                raise _saved_meanwhile(run_path)
+            text = self._with_status(written, document.creation.sync_status) or written.text
+            return None if text == document.text else text
+
+        return self._change(run_path, change).after
+
+    def keep_beside(self, run_path: str, data: bytes) -> None:
+        """Keep such a save under a name of its own, and say so."""
+        name = saved_name(CREATION_FILE)
+        try:
+            with cache_folder_of(run_path) as folder:
+                durable.write_in(folder, name, data, mode=0o644)
+        except (OSError, CreationFileError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            self._tell(
+                f"{where_is(run_path)}: a save of another program, which wrote into the file that it had opened before the agent "
+                f"wrote, could neither be put back nor kept beside it ({why}): save it there once more."
+            )
+        else:
+            self._say_kept(run_path, name)
 
     def _say_kept(self, run_path: str, name: str) -> None:
         self._tell(
@@ -199,9 +240,11 @@ class JsonCreationFiles:
         try:
             lock = file_lock.take(folder, LOCK_FILE, wait_s=self._lock_wait_s)
         except LockedError:
+            who = lock_holder(folder, LOCK_FILE)
+            held = f" ({who})" if who else ""
             raise CreationFileError(
-                f"{where_is(run_path)} has been locked by another program for {self._lock_wait_s:g} s: close the window "
-                "of ExLab-Wizard or the command that is changing this run; the agent tries again.",
+                f"{where_is(run_path)} has been locked by another program for {self._lock_wait_s:g} s{held}: close the window "
+                "of ExLab-Wizard or the command that is changing this run, or end that program; the agent tries again.",
                 code="locked",
             ) from None
         except (OSError, NotImplementedError) as error:
@@ -215,6 +258,31 @@ class JsonCreationFiles:
             yield
         finally:
             lock.release()
+
+
+class _LateSave:
+    """What becomes of bytes that a program writes into a file that has no name any more, since ours has its place."""
+
+    def __init__(self, files: JsonCreationFiles, run_path: str, placed: FileSignature) -> None:
+        self._files = files
+        self._run_path = run_path
+        self._placed = placed
+
+    def take_in(self, data: bytes, is_last: bool) -> bool:
+        """Put it back; what cannot be is kept beside at the last look, and looked at again before. Of nothing, nothing is kept."""
+        try:
+            self._placed = self._files.put_back(self._run_path, data, over=self._placed)
+        except CreationFileError:
+            if is_last and data:
+                self._files.keep_beside(self._run_path, data)
+            return is_last
+        return True
+
+
+def _saved_meanwhile(run_path: str) -> CreationFileError:
+    return CreationFileError(
+        f"{where_is(run_path)} was saved by another program meanwhile; the agent tries again.", code="changed"
+    )
 
 
 def _attributes_in(folder: Folder, document: Document) -> Attributes:

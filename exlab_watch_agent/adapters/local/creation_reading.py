@@ -66,6 +66,12 @@ def read_document_in(folder: Folder, run_path: str) -> Document:
     where = where_is(run_path)
     with _read_errors(where):
         data, status = durable.read_in(folder, CREATION_FILE, LIMIT_BYTES)
+    return document_of(data, status, run_path)
+
+
+def document_of(data: bytes, status: os.stat_result, run_path: str) -> Document:
+    """Return what these bytes say as a run's `creation.json`. Raises: CreationFileError."""
+    where = where_is(run_path)
     text, tree = _parsed(data, where)
     if not isinstance(tree, dict):
         raise _invalid(where, "the whole file", "an object", tree)

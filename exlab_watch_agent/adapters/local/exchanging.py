@@ -4,7 +4,8 @@ Decided here: the order exchange, look, fsync of the folder, look again, and tha
 are ever removed. Not here: what is written (creation_file.py), and which file systems can (renaming.py).
 
 A look before a replace leaves a moment in which a save is lost. Here the two names change places in one step, so what had the
-place is still there to be looked at. Whoever opened the old file to write in place writes on into the file that goes back.
+place is still there to be looked at. Whoever opened the old file to write in place writes on into the file that goes back; who
+does so later writes into one that has no name, and which is watched (old_files.py).
 """
 
 from __future__ import annotations
@@ -37,18 +38,26 @@ class Held:
 
 
 def take_place(
-    folder: Folder, temporary: str, name: str, *, as_read: Held, limit_bytes: int, kept: Callable[[str], None]
+    folder: Folder,
+    temporary: str,
+    name: str,
+    *,
+    as_read: Held,
+    limit_bytes: int,
+    kept: Callable[[str], None],
+    let_go: Callable[[int], None],
 ) -> bool:
     """Give `temporary` the place of `name`, durably, if that is still as it was read; return whether this could be tried.
 
     False: the platform or the file system cannot, and nothing has moved. `kept` is told the name of a save that was overtaken by
     a later one, or could not be given back: it lies beside. A stop at any instant leaves a whole file at `name`, and in
-    `temporary` what came out; else nothing has that name afterwards, unless it is a save that can be given no other.
+    `temporary` what came out; else nothing has that name afterwards, unless it is a save that can be given no other. `let_go` is
+    given a descriptor of the file that had the place, to be closed by it.
     Raises: AnotherSaveError; OSError.
     """
     ours = _held_in(folder, temporary, limit_bytes)
     try:
-        if _has_taken_place(folder, temporary, name, ours, as_read, limit_bytes):
+        if _has_taken_place(folder, temporary, name, ours, as_read, limit_bytes, let_go):
             return True
     except CannotRenameSoError:
         return False
@@ -60,7 +69,13 @@ def take_place(
 
 
 def _has_taken_place(
-    folder: Folder, temporary: str, name: str, ours: Held | None, as_read: Held, limit_bytes: int
+    folder: Folder,
+    temporary: str,
+    name: str,
+    ours: Held | None,
+    as_read: Held,
+    limit_bytes: int,
+    let_go: Callable[[int], None],
 ) -> bool:
     """Let the two change places; return False when what came out was another's save, which has its name back then.
 
@@ -80,6 +95,8 @@ def _has_taken_place(
             folder, temporary, limit_bytes
         )  # An editor that writes in place may have been in the midst.
     if came_out == as_read:
+        with suppress(OSError):  # It can be read, as it was a moment ago.
+            let_go(folder.open(temporary, READ_FLAGS))
         with suppress(OSError):  # The next write clears it away.
             folder.unlink(temporary)
         return True
@@ -128,9 +145,14 @@ def _give_back(
 
 def keep_beside(folder: Folder, temporary: str, name: str) -> str:
     """Give a save that has no place a name that nothing cleans up; return it."""
-    target = f"{name}.saved-{secrets.token_hex(8)}"
+    target = saved_name(name)
     folder.move(temporary, folder, target)
     return target
+
+
+def saved_name(name: str) -> str:
+    """Return a fresh name for a save of that file which has no place."""
+    return f"{name}.saved-{secrets.token_hex(8)}"
 
 
 def _held_in(folder: Folder, name: str, limit_bytes: int) -> Held | None:

@@ -1,7 +1,7 @@
 """The lock on a file beside others' files, as every program that uses `filelock` takes it: `flock` on POSIX.
 
-Decided here: that the file is reached by its folder's handle, so that none is made elsewhere, and that it may be written by
-those who may write into its folder, and by nobody else. Not here: what the lock guards, and what is said while another has it.
+Decided here: that the file is reached by its folder's handle, so that none is made elsewhere, and who may take it: those who may
+write into its folder, or this account alone. Not here: what the lock guards, and what is said while another has it.
 """
 
 from __future__ import annotations
@@ -58,13 +58,19 @@ class HeldLock:
             release()
 
 
-def take(folder: Folder, name: str, *, wait_s: float, clock: PausingClock = SYSTEM_CLOCK) -> HeldLock:
-    """Return the lock of that name, waited for so long. Raises: LockedError, OSError, NotImplementedError."""
+def take(
+    folder: Folder, name: str, *, wait_s: float, is_ours_alone: bool = False, clock: PausingClock = SYSTEM_CLOCK
+) -> HeldLock:
+    """Return the lock of that name, waited for so long. Raises: LockedError, OSError, NotImplementedError.
+
+    `is_ours_alone`: no other account is to take it, also not one that an earlier version let take it: whoever may read a lock
+    file may hold it. Else it is for those who may write into the folder.
+    """
     if folder.handle is None or sys.platform == "win32":
-        return _taken_by_path(folder, name, wait_s)
+        return _taken_by_path(folder, name, wait_s, 0o600 if is_ours_alone else 0o664)
     until_s = clock.monotonic_s() + wait_s
     while True:
-        lock = _tried(folder, name)
+        lock = _tried(folder, name, is_ours_alone=is_ours_alone)
         if lock is not None:
             return lock
         if clock.monotonic_s() >= until_s:
@@ -72,9 +78,9 @@ def take(folder: Folder, name: str, *, wait_s: float, clock: PausingClock = SYST
         clock.pause(_ASK_EVERY_S)
 
 
-def _taken_by_path(folder: Folder, name: str, wait_s: float) -> HeldLock:
+def _taken_by_path(folder: Folder, name: str, wait_s: float, mode: int) -> HeldLock:
     # Not bound to a thread: any thread may close the agent, which releases its locks.
-    lock = FileLock(folder.path_of(name), timeout=wait_s, mode=0o664, thread_local=False)
+    lock = FileLock(folder.path_of(name), timeout=wait_s, mode=mode, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
@@ -82,14 +88,17 @@ def _taken_by_path(folder: Folder, name: str, wait_s: float) -> HeldLock:
     return HeldLock(lock.release, identity_of(folder.lstat(name)))
 
 
-def _tried(folder: Folder, name: str) -> HeldLock | None:
-    descriptor = _opened(folder, name)
+def _tried(folder: Folder, name: str, *, is_ours_alone: bool) -> HeldLock | None:
+    descriptor = _opened(folder, name, is_ours_alone=is_ours_alone)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", folder.path_of(name))
         lock = HeldLock(lambda: os.close(descriptor), identity_of(status))
         if _is_locked(descriptor) and lock.is_named(folder, name):  # one that was removed meanwhile guards nothing
+            if is_ours_alone:
+                with suppress(OSError):  # another account's file, or a file system without such bits
+                    give(descriptor, 0o600, (os.geteuid(), os.getegid()))
             return lock
     except BaseException:
         os.close(descriptor)
@@ -108,11 +117,13 @@ def _is_locked(descriptor: int) -> bool:
     return True
 
 
-def _opened(folder: Folder, name: str) -> int:
+def _opened(folder: Folder, name: str, *, is_ours_alone: bool) -> int:
     try:
         descriptor = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
     except FileExistsError:
         return _opened_as_it_is(folder, name)
+    if is_ours_alone:
+        return descriptor
     # Whoever may write into the folder may take the lock, as whoever owns the folder can: ExLab-Wizard often runs under
     # another account than the agent, and there is nothing in this file to protect.
     around = folder.status()

@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from exlab_watch_agent.adapters.local import file_lock
+from exlab_watch_agent.adapters.local.account import account_of
 from exlab_watch_agent.adapters.local.durable import read_in, remove_temporaries, write_in
 from exlab_watch_agent.adapters.local.file_lock import HeldLock, LockedError
 from exlab_watch_agent.adapters.local.handles import EQUIPMENT_LEVELS, Folder, LinkError, folder_below
+from exlab_watch_agent.adapters.local.lock_holders import lock_holder
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.text import printable, reason
 from exlab_watch_agent.errors import RootUnavailableError
@@ -86,12 +89,20 @@ class EquipmentRootLock:
 
     def _take(self, folder: Folder) -> None:
         try:
-            self._lock = file_lock.take(folder, LOCK_NAME, wait_s=0)
+            self._lock = file_lock.take(folder, LOCK_NAME, wait_s=0, is_ours_alone=True)
         except LockedError:
             raise RootUnavailableError(
                 f"{self._root} is worked on by another agent ({_said_by_holder(folder)}): stop that one, or take the "
-                "equipment out of one of the two configs; this agent goes on by itself once the folder is free."
+                f"equipment out of one of the two configs; {_held_by(folder)}this agent goes on by itself once the folder is free."
             ) from None
+        except PermissionError as error:
+            owner = _other_owner(folder)
+            if not owner:
+                raise
+            raise RootUnavailableError(
+                f"{folder.path_of(LOCK_NAME)}, the lock of an agent, belongs to account {owner}: run this agent under that "
+                "account, or, if no agent runs there any more, remove that file."
+            ) from error
         remove_temporaries(folder, of=HOLDER_NAME)
         write_in(folder, HOLDER_NAME, json.dumps(self._holder).encode(), mode=0o644)
 
@@ -100,6 +111,22 @@ class EquipmentRootLock:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
+
+
+def _held_by(folder: Folder) -> str:
+    """Return who holds the lock by the system's word: what an agent wrote about itself may be of one that has ended."""
+    who = lock_holder(folder, LOCK_NAME)
+    path = folder.path_of(LOCK_NAME)
+    return f"its lock {path} is held by {who}, and if that is no agent, end that program; " if who else ""
+
+
+def _other_owner(folder: Folder) -> str:
+    """Return which account has the lock file; empty where it is ours, or not there."""
+    with suppress(OSError, AttributeError):  # Windows has no such numbers
+        uid = folder.lstat(LOCK_NAME).st_uid
+        if uid != os.geteuid():
+            return printable(str(account_of(uid)))
+    return ""
 
 
 def _said_by_holder(folder: Folder) -> str:

@@ -84,6 +84,11 @@ def _name(facts: dict[str, Any], fact: FolderNamed) -> None:
     facts["folder"] = {"id": fact.folder_id, "machine": fact.machine}
 
 
+def folder_id_in(facts: Mapping[str, Any]) -> str:
+    """Return what the state folder is called, 32 hex; empty for one of the first version that was not written to since."""
+    return str(facts.get("folder", {}).get("id", ""))
+
+
 def trail_doubt_in(facts: Mapping[str, Any]) -> str | None:
     """Return what was found against the trail and not accepted yet; None where nothing was."""
     found: str | None = facts.get("hold", {}).get("found")

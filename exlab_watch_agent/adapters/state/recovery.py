@@ -97,13 +97,13 @@ def load(folder: Path) -> Loaded:
 
     Raises: StateFolderError when the folder cannot be read, or another version wrote what is in it.
     """
-    return _read_at_rest(folder, lambda: _loaded(folder), is_whole=lambda loaded: not loaded.damage)
+    return read_at_rest(folder, lambda: _loaded(folder), is_whole=lambda loaded: not loaded.damage)
 
 
 _Read = TypeVar("_Read")
 
 
-def _read_at_rest(folder: Path, read: Callable[[], _Read], *, is_whole: Callable[[_Read], bool]) -> _Read:
+def read_at_rest(folder: Path, read: Callable[[], _Read], *, is_whole: Callable[[_Read], bool]) -> _Read:
     """Return what is read of a folder in which an agent may be writing.
 
     What looks damaged is read again if the agent wrote a slot or went on in another segment meanwhile.
@@ -141,7 +141,7 @@ def _loaded(folder: Path) -> Loaded:
         return Loaded(folder)
     slot = read_slots(folder)
     loaded = Loaded(folder, generation=slot.generation, damaged_slots=slot.damaged)
-    slot_head = _head_of(slot)
+    slot_head = head_of(slot)
     if slot.generation and slot.schema == STORE_SCHEMA:
         _take_slot(loaded, slot)
         loaded.head = slot_head
@@ -159,7 +159,7 @@ def _loaded(folder: Path) -> Loaded:
     return loaded
 
 
-def _head_of(slot: SlotReport) -> TrailHead:
+def head_of(slot: SlotReport) -> TrailHead:
     if not slot.generation:
         return TrailHead()
     if slot.schema == STORE_SCHEMA:
@@ -309,48 +309,3 @@ def _lost(later: list[Move], documents: Documents, job_id: str) -> Move:
     record = documents.record(job_id)
     assert record is not None, "asked by the one that has the document"
     return Move(record.entered_at, "history_lost", None, record.state, reason)
-
-
-# --- the whole chain ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What reading the whole chain from its first line showed.
-
-    `breaks`: where it does not hold, in order; the first names the first line that was changed, removed or reordered.
-    `accounted`: those that a start has found before and written into the trail. `is_torn`: it ends in what a crash left.
-    """
-
-    head: TrailHead
-    breaks: tuple[Break, ...]
-    accounted: tuple[Break, ...]
-    is_torn: bool
-
-    @property
-    def is_whole(self) -> bool:
-        return not self.breaks and not self.accounted
-
-
-def verify_trail(folder: Path) -> Verification:
-    """Read every line of all segments from the first one on, and compare the end with what the newest slot knows.
-
-    Changes nothing; safe while an agent writes there. Raises: StateFolderError.
-    """
-    return _read_at_rest(folder, lambda: _verified(folder), is_whole=lambda verification: verification.is_whole)
-
-
-def _verified(folder: Path) -> Verification:
-    slot_head = _head_of(read_slots(folder))
-    reader = TrailReader(find_segments(folder, live_first_seq=slot_head.segment))
-    is_there = slot_head.seq == 0
-    for line in reader.lines():
-        is_there |= (line.head.seq, line.head.digest) == (slot_head.seq, slot_head.digest)
-    if slot_head.seq > reader.end_seq:
-        found = f"lines {reader.end_seq + 1} to {slot_head.seq} were cut off the end"
-        reader.breaks.append(Break(reader.end_seq + 1, found))
-    elif not is_there and not reader.breaks and not reader.accounted:
-        reader.breaks.append(
-            Break(slot_head.seq, f"line {slot_head.seq} is not the one that the state was written after")
-        )
-    return Verification(reader.head, tuple(reader.breaks), tuple(reader.accounted), reader.torn_at is not None)

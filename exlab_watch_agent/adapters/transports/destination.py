@@ -1,9 +1,9 @@
 """The destination root of one equipment, by whichever way it is reached: everything that is asked of all ways alike.
 
 Decided here: who the destination is (marker, probe file, nonces in both directions), whose a run's folder is (claims), which
-names are data's and which the agent's, that names are free and sources as listed, what goes aside and where, and when there is
-nothing to clear. Not here: how any of it is carried out (`FarSide` and the folders of the ways), how the agent's own files are
-spelled (own_files.py), and what a claim means (core/claim.py).
+names are data's and which the agent's, that names are free and sources as listed, what goes aside and where (data, and what
+others wrote into a copy's cache folder), and when there is nothing to clear. Not here: how any of it is carried out (`FarSide`
+and the folders of the ways), how the agent's own files are spelled (own_files.py), and what a claim means (core/claim.py).
 
 - Nothing is deleted but probe and partial files of the agent. What must make room goes to a folder that nobody else writes to.
 - What is read back was asked of the NAS, and what proves a copy is a hash of the bytes there: a listing only ever fails a copy.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,11 @@ from blake3 import blake3
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.durable import temporary_name
 from exlab_watch_agent.adapters.transports.far_side import FarSide, Listing, Shipment, Way, cannot_be_used
-from exlab_watch_agent.adapters.transports.shared.local_side import require_sources, require_sources_unchanged
+from exlab_watch_agent.adapters.transports.shared.local_side import (
+    beginning_to_place,
+    require_sources,
+    require_sources_unchanged,
+)
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     MARKER_FILE,
     OWN_FOLDER,
@@ -52,7 +57,7 @@ from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of
-from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
+from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER, is_the_agents, kept_as, says_more
 from exlab_watch_agent.errors import (
     AgentError,
     DestinationOccupiedError,
@@ -64,6 +69,7 @@ from exlab_watch_agent.errors import (
 )
 from exlab_watch_agent.ports import NOTHING_ELSE, Control, Progress, RemoteFile
 
+_CACHE_FILE_BYTES_MAX = 256 * 1024 * 1024
 _PROBE_MTIME_NS = 1_000_000_000 * 10**9
 _UNHINDERED = Control()
 _NOTHING = Listing({})
@@ -73,13 +79,21 @@ class Destination:
     """Implements ports.Transport on any way.
 
     `owner`: who asks, unlike anybody else who may ask this root. Then the probe file has the same name each time, and what a
-    kill has left of it is taken away by the owner's next probe. `stream_bytes_max`: larger files are not fetched to be hashed.
+    kill has left of it is taken away by the owner's next probe. `host`: of this PC, whose log in a run's cache folder is the
+    agent's own. `stream_bytes_max`: larger files are not fetched to be hashed.
     """
 
     def __init__(
-        self, way: Way, *, owner: str = "", stream_bytes_max: int | None = None, clock: PausingClock = SYSTEM_CLOCK
+        self,
+        way: Way,
+        *,
+        owner: str = "",
+        host: str = "",
+        stream_bytes_max: int | None = None,
+        clock: PausingClock = SYSTEM_CLOCK,
     ) -> None:
         self.way = way
+        self._host = host
         self._stream_bytes_max = stream_bytes_max
         self._clock = clock
         self._owner = blake3(owner.encode()).hexdigest(8) if owner else secrets.token_hex(8)
@@ -478,8 +492,36 @@ class Destination:
         with self._answering("Cannot write to", destination) as far, self._leaving_nothing(destination):
             for entry in files:
                 require_cache_path(entry.path)
+            for entry in files:
+                self._keep_what_others_wrote(far, source_root, entry.path, destination, instead)
             if files:
                 far.replace(source_root, files, destination, control=control, instead=instead)
+
+    def _keep_what_others_wrote(
+        self, far: FarSide, source_root: str, path: str, destination: str, instead: Mapping[str, bytes]
+    ) -> None:
+        """Keep a copy of a file in the cache folder there that is neither the agent's own nor what the agent puts there.
+
+        A copy, not the file itself: a stop then leaves it in its place as well, and the same bytes are kept once. Of files that
+        are larger than what is read of them the beginnings are compared.
+        """
+        if is_the_agents(path, host=self._host):
+            return
+        there = far.read_below(destination, path, _CACHE_FILE_BYTES_MAX)
+        if there is None:
+            return
+        here = beginning_to_place(source_root, path, instead, _CACHE_FILE_BYTES_MAX)
+        if not says_more(path, there=there, here=here):
+            return
+        if len(there) >= _CACHE_FILE_BYTES_MAX:
+            text = f"{path} of {destination} at {far.name} is not ours and too large to be kept beside: move it away there."
+            raise TransportError(FailureKind.UNKNOWN, text)
+        kept = kept_as(destination, path, hashlib.sha256(there).hexdigest())
+        far.put(kept, there)
+        folder, _, name = kept.rpartition("/")
+        if far.read_below(folder, name, _CACHE_FILE_BYTES_MAX) != there:
+            text = f"{path} of {destination} at {far.name} is not ours, and could not be kept as {kept}: it stays as it is."
+            raise TransportError(FailureKind.UNKNOWN, text)
 
     def write_small(self, path: str, data: bytes) -> None:
         with self._answering("Cannot write", path) as far:

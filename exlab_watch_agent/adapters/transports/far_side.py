@@ -231,7 +231,7 @@ class FarSide(Way, Protocol):
         control: Control,
         instead: Mapping[str, bytes],
     ) -> None:
-        """As ports.Transport says; at least one file."""
+        """Copy the files as ports.Transport says, over whatever is there; at least one file."""
         ...
 
     def require_fit(self, folder: str, files: Sequence[FileEntry]) -> None:  # noqa: ARG002

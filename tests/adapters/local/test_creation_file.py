@@ -28,6 +28,7 @@ from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.creation_reading import LIMIT_BYTES
 from exlab_watch_agent.adapters.local.creation_splicing import SpliceDefectError
 from exlab_watch_agent.adapters.local.handles import Folder
+from exlab_watch_agent.adapters.local.lock_holders import lock_holder
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.core.creation import OverrideEntry, RunIdentity
 from exlab_watch_agent.errors import CreationFileError
@@ -1544,6 +1545,9 @@ def test_a_lock_held_by_another_program_is_waited_for_and_then_said(run: Path) -
         with pytest.raises(CreationFileError, match=r"locked by another program for 0\.3 s") as caught:
             impatient.set_sync_status(str(run), "synced")
         assert caught.value.code == "locked"
+        if lock_holder(Folder(str(lock.parent)), lock.name):
+            assert f"pid {holder.pid} (" in str(caught.value)
+            assert "or end that program" in str(caught.value)
         assert text_of(run) == SAMPLE
         assert impatient.read(str(run)).creation.sync_status == "pending", "reading needs no lock"
         holder.stdin.close()

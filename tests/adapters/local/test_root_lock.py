@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from exlab_watch_agent.adapters.local.handles import Folder
+from exlab_watch_agent.adapters.local.lock_holders import lock_holder
 from exlab_watch_agent.adapters.local.root_lock import HOLDER_NAME, LOCK_NAME, EquipmentRootLock
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.errors import RootUnavailableError
@@ -80,6 +85,58 @@ def test_a_holder_that_is_killed_lets_the_root_go(root: Path) -> None:
     second.take()
     assert json.loads((root / CACHE_FOLDER / HOLDER_NAME).read_text()) == SECOND
     second.release()
+
+
+def test_whoever_holds_the_lock_is_named_by_what_the_system_says_and_not_only_by_what_an_agent_wrote(
+    root: Path,
+) -> None:
+    first = lock(root)  # says that it is pid 1, and ends
+    first.take()
+    first.release()
+    with FileLock(root / CACHE_FOLDER / LOCK_NAME):
+        if not lock_holder(Folder(str(root / CACHE_FOLDER)), LOCK_NAME):
+            pytest.skip("this system does not tell who holds a lock")
+        with pytest.raises(RootUnavailableError) as caught:
+            lock(root, SECOND).take()
+    assert f"its lock {root / CACHE_FOLDER / LOCK_NAME} is held by pid {os.getpid()} (" in str(caught.value)
+    assert "end that program" in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs modes")
+def test_the_lock_is_for_the_agent_s_account_alone(root: Path) -> None:
+    (root / CACHE_FOLDER).mkdir()
+    (root / CACHE_FOLDER / LOCK_NAME).touch(0o666)  # by an earlier version
+    first = lock(root)
+    first.take()
+    assert (root / CACHE_FOLDER / LOCK_NAME).stat().st_mode & 0o777 == 0o600
+    first.release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or os.geteuid() != 0, reason="needs a second account")
+def test_a_lock_of_another_account_is_said_with_that_account() -> None:
+    with tempfile.TemporaryDirectory() as place:  # below folders that the second account may walk through
+        root = Path(place, "SCOPE_01")
+        root.mkdir()
+        first = lock(root)
+        first.take()
+        first.release()
+        for path in (Path(place), root, root / CACHE_FOLDER):
+            path.chmod(0o777)
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                os.setuid(65534)
+                lock(root, SECOND).take()
+            except BaseException as error:
+                os.write(writer, str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        with os.fdopen(reader) as said:
+            text = said.read()
+    assert "belongs to account root" in text
+    assert "remove that file" in text
 
 
 def test_a_lock_that_was_removed_or_whose_root_was_replaced_is_not_taken_for_held(root: Path) -> None:

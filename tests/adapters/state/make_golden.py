@@ -26,10 +26,11 @@ from typing import Any
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
+from exlab_watch_agent.adapters.state.chain import anchors_in, read_chain
 from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import say
 from exlab_watch_agent.adapters.state.layout import TRAIL_NAME, StateLayout
-from exlab_watch_agent.adapters.state.recovery import load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import load
 from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.state.slots import STORE_SCHEMA
 from exlab_watch_agent.adapters.state.store import RunStore
@@ -620,7 +621,7 @@ def trail_head() -> dict[str, Any]:
 
 def expected(story: Story) -> dict[str, Any]:
     """Return what every later version must read, spelled out; the records are those that were handed to the store."""
-    loaded, found = load(story.folder), verify_trail(story.folder)
+    loaded, found = load(story.folder), read_chain(story.folder, anchors_in(story.folder))
     assert not loaded.damage
     assert not loaded.hold
     assert not found.breaks

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from exlab_watch_agent.adapters.state.chain import anchors_in, read_chain
 from exlab_watch_agent.adapters.state.layout import SLOT_NAMES
-from exlab_watch_agent.adapters.state.recovery import Loaded, load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import Loaded, load
 from exlab_watch_agent.adapters.state.slots import read_slots
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.core.creation import RunIdentity
@@ -121,6 +122,6 @@ def live_a_little(folder: Path) -> State:
 
 def assert_whole(folder: Path) -> None:
     """The chain holds from the first line to the last, over all segments, and ends where the store says."""
-    found = verify_trail(folder)
+    found = read_chain(folder, anchors_in(folder))
     assert (found.breaks, found.accounted, found.is_torn) == ((), (), False)
     assert found.head == load(folder).head

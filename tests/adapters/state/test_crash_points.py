@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.adapters.local.durable import temporary_name
+from exlab_watch_agent.adapters.state.chain import anchors_in, read_chain
 from exlab_watch_agent.adapters.state.layout import EVIDENCE_NAME, TRAIL_NAME
-from exlab_watch_agent.adapters.state.recovery import load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import load
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.errors import StateFolderError, StoreFullError, StoreWriteError
 from exlab_watch_agent.ports import Entry
@@ -215,7 +216,7 @@ def test_a_stop_at_any_step_of_a_recovery_loses_neither_state_nor_evidence(
             assert (store.hold is None) == (trail == "torn"), die_at
         kept = {p.read_bytes() for p in (folder / EVIDENCE_NAME).iterdir() if not p.name.startswith(".")}
         assert kept >= {b"older", *([] if trail == "missing" else [damaged])}, die_at
-        assert verify_trail(folder).breaks == ()
+        assert read_chain(folder, anchors_in(folder)).breaks == ()
         shutil.rmtree(folder)
         if not dying.is_dead:
             break

@@ -19,12 +19,13 @@ import pytest
 
 from exlab_watch_agent.adapters.children.process import Children
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
+from exlab_watch_agent.adapters.state.chain import anchors_in, read_chain
 from exlab_watch_agent.adapters.state.documents import move_json, move_of, record_json, record_of
 from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
-from exlab_watch_agent.adapters.state.recovery import Loaded, load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import Loaded, load
 from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in, holder_in, marker_id_in, sealed_as
@@ -250,7 +251,7 @@ def test_bindings_and_volumes_read_back(folder: Path) -> None:
 
 
 def test_the_trail_verifies_over_all_segments(folder: Path) -> None:
-    found = verify_trail(folder)
+    found = read_chain(folder, anchors_in(folder))
     assert [found.head.seq, found.head.digest] == EXPECTED["head"]
     assert (found.breaks, found.is_torn) == ((), False)
     assert [[gap.seq, gap.found] for gap in found.accounted] == EXPECTED["accounted"]
@@ -301,7 +302,7 @@ def test_it_is_gone_on_with_and_opens_again(folder: Path) -> None:
     assert plain_history(loaded.history(before.job_id))["moves"] == [*old, "admitted queued"]
     others = {record.job_id: record for record in loaded.documents.records()} | {before.job_id: before}
     assert_expected(list(others.values()))
-    assert verify_trail(folder).breaks == ()
+    assert read_chain(folder, anchors_in(folder)).breaks == ()
 
 
 # --- and written under the same names -----------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.adapters.state import folder_facts
+from exlab_watch_agent.adapters.state.chain import anchors_in, read_chain
 from exlab_watch_agent.adapters.state.layered import Layered
 from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, SLOT_NAMES, TRAIL_NAME, StateLayout
-from exlab_watch_agent.adapters.state.recovery import load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import load
 from exlab_watch_agent.adapters.state.segments import TrailReader, find_segments
 from exlab_watch_agent.adapters.state.slots import Slots, read_slots
 from exlab_watch_agent.adapters.state.store import RunStore
@@ -121,7 +122,7 @@ def test_the_trail_goes_on_over_restarts_and_segments_as_one_chain(folder: Path)
     assert all(json.loads(path.read_bytes().splitlines()[0])["kind"] == "segment_opened" for path in closed)
     assert [fact["seq"] for fact in facts_of(folder)] == list(range(1, 20 + len(closed) + 1))
     assert_whole(folder)
-    assert verify_trail(folder).is_whole
+    assert read_chain(folder, anchors_in(folder)).is_whole
 
 
 def test_data_that_are_not_of_their_kind_never_reach_the_trail(folder: Path) -> None:
@@ -259,7 +260,7 @@ def test_the_older_lines_are_not_read_again_at_a_start(lived: State, folder: Pat
         {k: v[0] for k, v in lived.items()},
         None,
     )
-    assert verify_trail(folder).breaks[0].seq == 1
+    assert read_chain(folder, anchors_in(folder)).breaks[0].seq == 1
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
@@ -588,7 +589,7 @@ def test_a_segment_that_is_closed_between_two_looks_of_a_reader_is_not_missed(
                 acknowledged = turn
                 assert next(load(folder).documents.records()).turn >= acknowledged
                 looks.clear()
-                assert verify_trail(folder).is_whole
+                assert read_chain(folder, anchors_in(folder)).is_whole
             assert looks, "it was hindered"
 
 

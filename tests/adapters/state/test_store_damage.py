@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.adapters.state import recovery
+from exlab_watch_agent.adapters.state.chain import anchors_in, read_chain
 from exlab_watch_agent.adapters.state.documents import Documents, json_bytes
 from exlab_watch_agent.adapters.state.layout import CLOSED_FOLDER, EVIDENCE_NAME, SLOT_NAMES, TRAIL_NAME
-from exlab_watch_agent.adapters.state.recovery import load, verify_trail
+from exlab_watch_agent.adapters.state.recovery import load
 from exlab_watch_agent.adapters.state.segments import TrailHead, finished
 from exlab_watch_agent.adapters.state.slots import read_slots
 from exlab_watch_agent.adapters.state.store import RunStore
@@ -90,7 +91,7 @@ def assert_held_with(folder: Path, records: Records, found: str) -> None:
     with opened(folder) as store:
         assert (store.hold, store.notices) == (None, ())
     assert load(folder).hold is None
-    assert verify_trail(folder).breaks == ()
+    assert read_chain(folder, anchors_in(folder)).breaks == ()
 
 
 def flip(path: Path, position: int) -> bytes:
@@ -231,7 +232,7 @@ def test_a_changed_line_is_kept_as_evidence_and_the_lines_after_it_count(lived: 
     assert damaged in kept_as_evidence(folder)
     closed = {path.read_bytes() for path in (folder / CLOSED_FOLDER).iterdir()}
     assert damaged in closed  # it stays in its place, too, so that the chain can be read over it
-    found = verify_trail(folder)
+    found = read_chain(folder, anchors_in(folder))
     assert found.breaks == ()
     assert len(found.accounted) == 1
 
@@ -241,9 +242,9 @@ def test_a_closed_segment_that_went_is_said_and_held(lived: State, folder: Path)
     lost = first.read_bytes()
     first.unlink()
     assert_held_with(folder, records_of(lived), f"{first.name} in {CLOSED_FOLDER} is missing or was changed")
-    assert verify_trail(folder).accounted[0].found.startswith("lines 1 to ")
+    assert read_chain(folder, anchors_in(folder)).accounted[0].found.startswith("lines 1 to ")
     first.write_bytes(lost)
-    assert verify_trail(folder).accounted == ()
+    assert read_chain(folder, anchors_in(folder)).accounted == ()
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"seq":99,"prev":"', b"\0" * 700, b"x" * 100_000], ids=lambda t: repr(t[:6]))

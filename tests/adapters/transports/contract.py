@@ -653,6 +653,28 @@ class TransportContract:
         assert tree(there) == {**old, **new}
         assert transport.listing(RUN).keys() == {"data.bin"}
 
+    def test_what_others_wrote_into_the_cache_folder_is_kept_before_it_is_replaced(
+        self, run: Path, root: Path, there: Path, transport: Transport
+    ) -> None:
+        curator = {
+            ".exlab-wizard/fields.json": b"a curator's",
+            ".exlab-wizard/deep/x": b"x\0\n",
+            ".exlab-wizard/same": b"s",
+        }
+        logs = {".exlab-wizard/wizard.a.log": b"one\n", ".exlab-wizard/wizard.b.log": b"another\n"}
+        own = {".exlab-wizard/creation.json": b"old", ".exlab-wizard/checksums.sha256": b"old"}
+        fill(there, curator | logs | own)
+        new = dict.fromkeys(curator | own, b"new") | dict.fromkeys(logs, b"one\ntwo\n") | {".exlab-wizard/same": b"s"}
+        fill(run, new)
+        cache = DiskRunTree().cache_files(str(run))
+        for _ in range(2):
+            self.replace(transport, run, cache, {})
+            assert tree(there) == new
+            kept = tree(root / ".exlab-superseded" / RUN)
+            assert {path.partition("/")[2]: data for path, data in kept.items()} == {
+                "fields.json": b"a curator's", "x": b"x\0\n", "wizard.b.log": b"another\n"
+            }  # fmt: skip
+
     def replace(self, transport: Transport, run: Path, files: tuple[FileEntry, ...], instead: dict[str, bytes]) -> None:
         """Replace, as often as an engine would, where a server may not show at once what it has taken in."""
         transport.replace(str(run), files, RUN, control=FREE, instead=instead)

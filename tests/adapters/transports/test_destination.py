@@ -111,6 +111,50 @@ def test_what_is_clear_is_not_cleared_again_until_something_was_stopped(root: Pa
         transport.clear_partials(RUN)
 
 
+FIELDS, LOG = ".exlab-wizard/fields.json", ".exlab-wizard/wizard.labpc-04.log"
+
+
+def test_only_files_of_others_are_looked_at_before_they_are_replaced(root: Path, run: Path) -> None:
+    far = Recorded(root)
+    fill(run, {".exlab-wizard/creation.json": b"{}", LOG: b"ours\n"})
+    fill(root / RUN, {".exlab-wizard/creation.json": b"theirs", LOG: b"theirs\n"})
+    with far.asking("replace"):
+        Destination(far, host="labpc-04").replace(str(run), DiskRunTree().cache_files(str(run)), RUN, control=FREE)
+    assert not (root / ".exlab-superseded").exists()
+    fill(run, {FIELDS: b"ours"})
+    with far.asking("read_below", "replace"):
+        Destination(far, host="labpc-04").replace(str(run), DiskRunTree().cache_files(str(run)), RUN, control=FREE)
+
+
+class Forgetful(Recorded):
+    """Says that it has written a file, and has not: a share whose disk is full, and that says so too late."""
+
+    def put(self, path: str, data: bytes) -> None:
+        super().put(path, data[:1])
+
+
+def test_what_cannot_be_kept_is_not_replaced(root: Path, run: Path) -> None:
+    fill(run, {FIELDS: b"ours"})
+    fill(root / RUN, {FIELDS: b"a curator's"})
+    with pytest.raises(TransportError, match="could not be kept"):
+        Destination(Forgetful(root)).replace(str(run), DiskRunTree().cache_files(str(run)), RUN, control=FREE)
+    assert (root / RUN / FIELDS).read_bytes() == b"a curator's"
+
+
+class Vast(Recorded):
+    """Has as much of each file in a cache folder as is asked for."""
+
+    def read_below(self, folder: str, path: str, limit_bytes: int) -> bytes | None:
+        return bytes(limit_bytes) if path == FIELDS else super().read_below(folder, path, limit_bytes)
+
+
+def test_what_is_too_large_to_be_kept_is_said_and_not_replaced(root: Path, run: Path) -> None:
+    fill(run, {FIELDS: b"ours"})
+    far = Vast(root)
+    with pytest.raises(TransportError, match=r"fields\.json .* move it away there"), far.asking("read_below"):
+        Destination(far).replace(str(run), DiskRunTree().cache_files(str(run)), RUN, control=FREE)
+
+
 def test_progress_goes_on_over_portions(root: Path, run: Path) -> None:
     listed = fill(run, {f"{n}": b"x" * 10 for n in range(5)})
     seen: list[Progress] = []

@@ -29,6 +29,7 @@ from exlab_watch_agent.adapters.local.digests import (
 from exlab_watch_agent.adapters.local.durable import sync_folder, temporary_name, write_all
 from exlab_watch_agent.adapters.local.handles import CREATE_FLAGS, Folder
 from exlab_watch_agent.adapters.local.identity import require_unchanged
+from exlab_watch_agent.adapters.local.renaming import CannotRenameSoError, rename_new
 from exlab_watch_agent.adapters.local.sources import Sources, unreadable
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.folders import Folders
@@ -47,8 +48,9 @@ _WRITE_BACK_EVERY_BYTES = 32 * 1024 * 1024
 
 _TIMES_BY_HANDLE = os.utime in os.supports_fd
 
-# A file system without hard links says one of these (vfat EPERM, cifs EOPNOTSUPP, FUSE ENOSYS).
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+# A file system without hard links says one of these (vfat EPERM, cifs EOPNOTSUPP, FUSE ENOSYS, mergerfs over two disks EXDEV).
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+_NO_EXCLUSIVE_CREATION = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 # A share that keeps no times, or lets only the owner set them, says one of these. Bytes are what is promised.
 _NO_TIMES = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 
@@ -282,29 +284,73 @@ def _keep_time(where: int | str, mtime_ns: int) -> None:
 
 
 def place_new(here: Folder, temporary: str, there: Folder, final: str) -> None:
-    """Give a whole file its final name. Raises: FileExistsError when anything has that name; it stays as it is."""
+    """Give a whole file its final name. Raises: FileExistsError when anything has that name; it stays as it is.
+
+    By a rename that replaces nothing, else a hard link, else in a place held by an empty file of ours (`_place_by_holding`).
+    """
     if os.name == "nt":
         here.move(temporary, there, final)  # never replaces there
         return
     try:
-        here.link(temporary, there, final)
+        try:
+            rename_new(here, temporary, there, final)
+            return
+        except CannotRenameSoError:
+            here.link(temporary, there, final)
     except FileExistsError:
         # A server that did it and lost its answer is asked again by the kernel, and then says that the name exists.
-        if not os.path.samestat(here.lstat(temporary), there.lstat(final)):
+        if not _are_one(here, temporary, there, final):
             raise
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _place_without_links(here, temporary, there, final)
+        _place_by_holding(here, temporary, there, final)
         return
     here.unlink(temporary)
 
 
-def _place_without_links(here: Folder, temporary: str, there: Folder, final: str) -> None:
-    """The same where the file system has no hard links: there the look and the rename are two steps."""
-    if there.has(final):
-        raise FileExistsError(errno.EEXIST, "File exists", there.path_of(final))
-    here.move(temporary, there, final)
+def _are_one(here: Folder, temporary: str, there: Folder, final: str) -> bool:
+    try:
+        return os.path.samestat(here.lstat(temporary), there.lstat(final))
+    except FileNotFoundError:
+        return False
+
+
+def _place_by_holding(here: Folder, temporary: str, there: Folder, final: str) -> None:
+    """The same without a rename that replaces nothing and without hard links: an empty file holds the name, made exclusively.
+
+    Between the last look at it and the rename somebody else could open that empty file and write into it: such a file is lost.
+    A stop in between leaves it empty; the next push finds another size and moves it aside. Where nothing can be made
+    exclusively either, the look and the rename are two steps.
+    """
+    try:
+        held = create(there, final)
+    except OSError as error:
+        if error.errno not in _NO_EXCLUSIVE_CREATION:
+            raise
+        if there.has(final):
+            raise _exists(there, final) from None
+        here.move(temporary, there, final)
+        return
+    os.close(held)  # over SMB an open file cannot be replaced
+    if not _is_empty_file(there, final):
+        raise _exists(there, final)
+    try:
+        here.move(temporary, there, final)
+    except OSError:
+        with suppress(OSError):
+            if _is_empty_file(there, final):
+                there.unlink(final)
+        raise
+
+
+def _is_empty_file(folder: Folder, name: str) -> bool:
+    status = folder.lstat(name)
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
+
+
+def _exists(folder: Folder, name: str) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder.path_of(name))
 
 
 def write_whole(folder: Folder, name: str, data: bytes, *, mtime_ns: int | None = None) -> None:

@@ -56,6 +56,19 @@ def bytes_to_place(source_root: str, path: str, instead: Mapping[str, bytes]) ->
     return read_as_it_is(source_root, path) if given is None else given
 
 
+def beginning_to_place(source_root: str, path: str, instead: Mapping[str, bytes], limit_bytes: int) -> bytes:
+    """Return at most so many bytes of that content, from the beginning."""
+    if path in instead:
+        return instead[path][:limit_bytes]
+    descriptor = _open_now(source_root, path)
+    try:
+        return read_at_most(descriptor, limit_bytes)
+    except OSError as error:
+        raise unreadable(source_root, path, error) from error
+    finally:
+        os.close(descriptor)
+
+
 def read_as_it_is(source_root: str, path: str) -> bytes:
     """Return what a small file holds at this moment. What a log gets meanwhile comes next time."""
     descriptor = _open_now(source_root, path)

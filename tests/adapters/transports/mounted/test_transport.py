@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 import pytest
 
 from exlab_watch_agent.adapters.clock import SystemClock
-from exlab_watch_agent.adapters.local import page_cache
+from exlab_watch_agent.adapters.local import page_cache, renaming
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.digests import LocalDigester
-from exlab_watch_agent.adapters.local.handles import Folder
+from exlab_watch_agent.adapters.local.handles import Folder, folder_at
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.mounted.copy import place_new
@@ -84,6 +84,7 @@ class TestContractWithoutHardLinksAndSendfile(TestContract):
             raise PermissionError(errno.EPERM, "Operation not permitted")
 
         monkeypatch.setattr(os, "link", no_link)
+        monkeypatch.setattr(renaming, "_renameat2", lambda: None)
         monkeypatch.delattr(os, "sendfile")
 
 
@@ -115,11 +116,11 @@ def transport(root: Path) -> Destination:
 
 
 class Recorder:
-    """Notes every fsync, link and replace, in their order; files and folders by (device, inode)."""
+    """Notes every fsync, link, replace and rename, in their order; files and folders by (device, inode)."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[tuple[str, tuple[int, int]]] = []
-        fsync, link, replace = os.fsync, os.link, os.replace
+        fsync, link, replace, rename = os.fsync, os.link, os.replace, renaming._rename
 
         def note_fsync(descriptor: int) -> None:
             fsync(descriptor)
@@ -133,7 +134,12 @@ class Recorder:
             replace(source, target, **how)
             self.done.append(("name", self._key(os.lstat(target, dir_fd=how["dst_dir_fd"]))))
 
+        def note_rename(here: Folder, source: str, there: Folder, target: str, flags: int) -> None:
+            rename(here, source, there, target, flags)
+            self.done.append(("name", self._key(there.lstat(target))))
+
         monkeypatch.setattr(os, "fsync", note_fsync)
+        monkeypatch.setattr(renaming, "_rename", note_rename)
         monkeypatch.setattr(os, "link", note_link)
         monkeypatch.setattr(os, "replace", note_replace)
 
@@ -315,7 +321,7 @@ def test_what_lies_in_memory_alone_has_nothing_below_the_cache(run: Path, tmp_pa
 CRASH_POINTS = [
     (call, nth)
     for call, most in [
-        ("mkdirat", 6), ("sendfile", 3), ("utimensat", 2), ("fsync", 8), ("linkat", 3), ("unlinkat", 5),
+        ("mkdirat", 6), ("sendfile", 3), ("utimensat", 2), ("fsync", 8), ("renameat2", 4), ("unlinkat", 4),
     ]
     for nth in range(1, most + 1)
 ]  # fmt: skip
@@ -509,6 +515,149 @@ def test_a_name_that_a_lost_answer_gave_us_already_is_ours(tmp_path: Path, monke
     folder = Folder(str(tmp_path))
     place_new(folder, "temporary", folder, "final")
     assert tree(tmp_path) == {"final": b"a"}
+
+
+def place(path: Path) -> None:
+    """Give the file `temporary` there the name `final`."""
+    with folder_at(str(path)) as folder:
+        place_new(folder, "temporary", folder, "final")
+
+
+WAYS = ["renameat2", "hard link", "exclusive creation"]
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a final name is taken: what comes before in the list cannot be done here."""
+    index = WAYS.index(request.param)
+    if index == 0:
+        (tmp_path / "x").touch()
+        folder = Folder(str(tmp_path))
+        try:
+            renaming.rename_new(folder, "x", folder, "y")
+        except renaming.CannotRenameSoError as error:
+            pytest.skip(str(error))
+        (tmp_path / "y").unlink()
+    if index > 0:
+        monkeypatch.setattr(renaming, "_renameat2", lambda: None)
+    if index > 1:
+
+        def no_link(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", no_link)
+    return str(request.param)
+
+
+def in_the_last_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Call `act` once, right before the first call that could give a name to something."""
+    waiting = [act]
+
+    def before(module: object, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            is_real = renaming._renameat2() is not None if name == "_rename" else name != "open" or args[1] & os.O_CREAT
+            if waiting and is_real:
+                waiting.pop()()
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    if os.link.__name__ == "link":  # else it is one that refuses: nothing gets its name by that
+        before(os, "link")
+    for name in ("rename", "replace", "open"):
+        before(os, name)
+    before(renaming, "_rename")
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("what", ["file", "folder", "link"])
+def test_a_name_that_a_colleague_takes_in_the_last_moment_stays_the_colleagues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    temporary, final = tmp_path / "temporary", tmp_path / "final"
+    temporary.write_bytes(b"ours")
+    make: dict[str, Callable[[], object]] = {
+        "file": lambda: final.write_bytes(b"theirs"),
+        "folder": final.mkdir,
+        "link": lambda: final.symlink_to("elsewhere"),
+    }
+    in_the_last_moment(monkeypatch, make[what])
+    with pytest.raises(FileExistsError):
+        place(tmp_path)
+    assert temporary.read_bytes() == b"ours"
+    if what == "file":
+        assert final.read_bytes() == b"theirs"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.usefixtures("way")
+def test_a_free_name_is_taken_by_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "temporary").write_bytes(b"ours")
+    inode = (tmp_path / "temporary").stat().st_ino
+    place(tmp_path)
+    assert tree(tmp_path) == {"final": b"ours"}
+    assert (tmp_path / "final").stat().st_ino == inode
+
+
+def without_renameat2_and_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(renaming, "_renameat2", lambda: None)
+    monkeypatch.setattr(os, "link", no_link)
+
+
+def test_what_is_written_into_the_place_that_we_hold_open_for_ourselves_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_renameat2_and_links(monkeypatch)
+    temporary, final = tmp_path / "temporary", tmp_path / "final"
+    temporary.write_bytes(b"ours")
+    close = os.close
+
+    def closing(descriptor: int) -> None:
+        close(descriptor)
+        final.write_bytes(b"theirs")
+
+    monkeypatch.setattr(os, "close", closing)
+    with pytest.raises(FileExistsError):
+        place(tmp_path)
+    assert (temporary.read_bytes(), final.read_bytes()) == (b"ours", b"theirs")
+
+
+def test_a_place_that_was_held_and_not_taken_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_renameat2_and_links(monkeypatch)
+    (tmp_path / "temporary").write_bytes(b"ours")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        place(tmp_path)
+    assert tree(tmp_path) == {"temporary": b"ours"}
+
+
+def test_where_nothing_is_made_exclusively_the_name_is_looked_at_right_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_renameat2_and_links(monkeypatch)
+    (tmp_path / "temporary").write_bytes(b"ours")
+    (tmp_path / "final").symlink_to("elsewhere")
+
+    def no_exclusive_creation(*_: object, **__: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    with folder_at(str(tmp_path)) as folder:
+        monkeypatch.setattr(os, "open", no_exclusive_creation)
+        with pytest.raises(FileExistsError):
+            place_new(folder, "temporary", folder, "final")
+        (tmp_path / "final").unlink()
+        place_new(folder, "temporary", folder, "final")
+    monkeypatch.undo()
+    assert tree(tmp_path) == {"final": b"ours"}
 
 
 def test_names_of_any_length_fit_because_temporary_names_are_short(run: Path, transport: Destination) -> None:

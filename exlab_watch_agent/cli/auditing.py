@@ -1,0 +1,134 @@
+"""`audit verify` and `audit log`: is the trail whole, and what does it say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folder, verify_here
+from exlab_watch_agent.app.site import Site
+from exlab_watch_agent.cli.saying import say, say_aside
+from exlab_watch_agent.core.overrides import parse_time
+from exlab_watch_agent.core.text import counted, utc_text_exact
+from exlab_watch_agent.errors import ConfigError, ExitCode
+from exlab_watch_agent.report.trail import COLUMNS, row_of
+
+BREAKS_SHOWN_MAX = 5
+_AGO = re.compile(r"(\d{1,5})([dh])")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def verify(site: Site, folder: Path | None) -> int:
+    """Say whether every line chains, and whether all who know a line of the trail know the same one."""
+    if folder is None:
+        site.require_state_dir()
+    found = verify_here(site) if folder is None else verify_folder(folder.expanduser().absolute())
+    chain = found.chain
+    say(
+        f"{chain.folder}: {counted(chain.lines, 'line')} in {counted(chain.segments, 'segment')}, from {chain.began_at[:19]}Z to "
+        f"{chain.ended_at[:19]}Z, the last is line {chain.head.seq} with BLAKE3 {chain.head.digest}"
+    )
+    broken = [f"{one.found} (an agent noted this when it found it)" for one in chain.accounted]
+    broken += [one.found for one in chain.breaks]
+    for sentence in (*broken[:BREAKS_SHOWN_MAX], *chain.against[:BREAKS_SHOWN_MAX]):
+        say(f"BROKEN  {sentence}")
+    more = max(0, len(broken) - BREAKS_SHOWN_MAX) + max(0, len(chain.against) - BREAKS_SHOWN_MAX)
+    if more:
+        say(f"BROKEN  and {more} more such findings")
+    for sentence in found.unasked:
+        say(f"not asked  {sentence}")
+    if chain.is_torn:
+        say("behind the last line there is half of one, which a crash left or an agent is writing: it never counted")
+    say(_verdict(found))
+    return ExitCode.FINE if chain.is_whole else ExitCode.FAILED
+
+
+def _verdict(found: Audited) -> str:
+    if not found.chain.is_whole:
+        return "the trail is not as it was written: keep this folder as it is, and compare it with its backups and with the NAS"
+    knows = counted(found.asked, "anchor")
+    if not found.asked:
+        return "every line chains; nothing outside the trail was asked, so a cut end would not show"
+    return f"every line chains, and {knows} outside it agree{'s' if found.asked == 1 else ''}"
+
+
+def log(
+    site: Site,
+    *,
+    run: str | None,
+    equipment: str | None,
+    operator: str | None,
+    kind: str | None,
+    since: str | None,
+    until: str | None,
+    as_csv: bool,
+    as_json: bool,
+) -> int:
+    """Print the lines that are wanted: a table, CSV, or JSON lines as they are in the trail."""
+    site.require_state_dir()
+    if as_csv and as_json:
+        raise ConfigError("Give --csv or --json, not both.")
+    wanted = Wanted(
+        job_id=_job_of(site, run),
+        equipment_id=equipment or "",
+        operator=operator or "",
+        kind=kind or "",
+        since=_moment(since, site.now(), "--since"),
+        until=_moment(until, site.now(), "--until", is_end=True),
+    )
+    shown = 0
+    for fact in search(site, wanted):
+        if as_json:
+            say(json.dumps(fact, ensure_ascii=True))
+        else:
+            cells = row_of(fact).cells()
+            if as_csv:
+                if not shown:
+                    say(_csv_line(COLUMNS))
+                say(_csv_line(cells))
+            else:
+                say("  ".join(cell for cell in cells if cell))
+        shown += 1
+    if not shown:
+        say_aside("no line of the trail says that")
+    return ExitCode.FINE
+
+
+def _job_of(site: Site, word: str | None) -> str:
+    if word is None:
+        return ""
+    _, record = site.find_run(word)
+    if record is None:
+        raise ConfigError(f"{word} is not known yet, so the trail says nothing of it.")
+    return record.job_id
+
+
+def _csv_line(cells: tuple[str, ...]) -> str:
+    """Return one line of CSV. What a spreadsheet would take for a formula begins with an apostrophe."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([f"'{cell}" if cell[:1] in "=+-@\t\r" else cell for cell in cells])
+    return line.getvalue()
+
+
+def _moment(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> str:
+    """Return a time as the trail writes it. A day without a time is that whole day here."""
+    if not text:
+        return ""
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return utc_text_exact(now - timedelta(hours=int(ago[1]) * (24 if ago[2] == "d" else 1)))
+    try:
+        if _DAY.fullmatch(text):
+            return utc_text_exact(datetime.fromisoformat(text).astimezone() + timedelta(days=int(is_end)))
+    except ValueError:
+        pass
+    moment = parse_time(text)
+    if moment is None:
+        raise ConfigError(
+            f"{option} takes a day, a time with its zone such as 2026-04-18T09:14:22Z, or 30d or 12h ago."
+        )
+    return utc_text_exact(moment)
