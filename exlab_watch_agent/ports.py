@@ -91,6 +91,7 @@ def one_after_the_other(
 
 
 NOTHING_ELSE: Mapping[str, bytes] = MappingProxyType({})
+NOTHING_PLACED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,10 +370,12 @@ class Transport(Protocol):
         *,
         control: Control,
         instead: Mapping[str, bytes] = NOTHING_ELSE,
+        placed: Mapping[str, str] = NOTHING_PLACED,
     ) -> None:
         """Copy these small agent-kept files (the cache folder) over what is there, each atomically and durably.
 
-        Of what others wrote there a copy is kept first (`core.seal.says_more`).
+        Of what others wrote there a copy is kept first (`core.seal.says_more`); `placed`: path → SHA-256 of what the agent put
+        there last, of which none is.
         `instead`: path of one of them → the bytes to place in the stead of what the local file holds.
         """
         ...

@@ -88,7 +88,7 @@ def _bring(
         _keep_of_others(effect, path, found, placed, ports)
     wanted = [entry for entry in found.entries if entry.path in names or not makes_due(entry.path)]
     instead = {path: found.data[path] for path in names if path in found.data}
-    transport.replace(effect.run_path, wanted, effect.destination, control=control, instead=instead)
+    transport.replace(effect.run_path, wanted, effect.destination, control=control, instead=instead, placed=placed)
     for path, data in instead.items():
         if transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")

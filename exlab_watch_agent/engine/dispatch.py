@@ -185,6 +185,8 @@ class Dispatch:
             self._destinations.lost(self._bench.lanes[effect.equipment_id], outcome.message, outcome.wait)
         if isinstance(outcome, EffectFailed) and outcome.is_source_away:
             self._bench.post(ScanWanted((effect.equipment_id,)))
+        if isinstance(outcome, Sealed):
+            self._bench.lanes[effect.equipment_id].caches[record.run_path] = outcome.cache_signature
         if isinstance(outcome, Sealed) and outcome.saved is not None:
             self._runs.wrote(record, outcome.saved)
         self._runs.decide(effect.job_id, outcome)
@@ -246,8 +248,6 @@ class Dispatch:
             return
         self._bench.errands.drop(work_key(after.job_id))
         self._turns.forget(after)
-        if move.trigger == Trigger.SEALED:
-            self._bench.lanes[after.equipment_id].caches[after.run_path] = after.cache_signature
         if after.state is RunState.QUEUED:
             self._turns.make_ready(after, wait_s=after.wait_s)
         if after.state is RunState.ACQUIRING:

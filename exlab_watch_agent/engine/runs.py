@@ -85,9 +85,8 @@ class Runs:
         step = self._decide(record, event, now=self._bench.clock.now(), policy=self._bench.policy)
         after = step.record
         if step.move is not None:
-            signature = self._signature_to_keep(after)
-            if signature != after.creation_signature:
-                after = replace(after, creation_signature=signature)
+            cache = self._bench.lanes[after.equipment_id].caches.get(after.run_path, after.cache_signature)
+            after = replace(after, creation_signature=self._signature_to_keep(after), cache_signature=cache)
             self._bench.commit.save(after, Transition(step.move), operator=step.move.operator)
             self._bench.commit.then(Moved(record, after, step.move))
         self._bench.commit.note_incidents(record, after)

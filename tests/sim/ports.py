@@ -39,6 +39,7 @@ from exlab_watch_agent.errors import (
 )
 from exlab_watch_agent.ports import (
     NOTHING_ELSE,
+    NOTHING_PLACED,
     Control,
     CreationFile,
     CreationText,
@@ -561,6 +562,7 @@ class FaultyTransport:
         *,
         control: Control,
         instead: Mapping[str, bytes] = NOTHING_ELSE,
+        placed: Mapping[str, str] = NOTHING_PLACED,
     ) -> None:
         fault = self._call("replace")
         for wanted in files:
