@@ -49,7 +49,6 @@ COMING = (
     ("cleaning", "cleaning"),
     ("cleaning", "verified"),
     ("cleaned", "acquiring"),
-    ("conflict", "queued"),
     ("conflict", "cleaned"),
     ("conflict", "cleaning"),
     ("conflict", "acquiring"),
