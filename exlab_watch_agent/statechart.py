@@ -88,12 +88,28 @@ class ChartError(Exception):
     """The chart file contradicts itself or the enumerations: a defect of the release, never of the data."""
 
 
+class Rail(StrEnum):
+    """The three rows in which the picture has its states."""
+
+    ABOVE = "above"
+    SPINE = "spine"
+    BELOW = "below"
+
+
 SYNC_STATUSES = frozenset({"pending", "synced", "cleaned", "failed", "blocked_by_validation"})
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture has a state. `column` is its middle: whole numbers on the spine, where each has its own."""
+
+    column: float
+    rail: Rail
+
+
+@dataclass(frozen=True, slots=True)
 class StateSpec:
-    """One state of the chart. `job_state` is None where no job is shown."""
+    """One state of the chart. `job_state` is None where no job is shown; `phase` and `place` are for pictures alone."""
 
     state: RunState
     meaning: str
@@ -102,6 +118,8 @@ class StateSpec:
     job_state: str | None
     is_final: bool
     tags: tuple[Tag, ...]
+    phase: str
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +131,39 @@ class Row:
     dest: RunState
     why: str
 
+    @property
+    def key(self) -> RowKey:
+        """What tells the row from all others: a trigger leads from a state to one place only."""
+        return self.source, self.trigger
+
+
+RowKey = tuple[RunState, Trigger]
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One thing that the agent promises, and the rows that carry it."""
+
+    says: str
+    carried_by: tuple[RowKey, ...]
+
 
 @dataclass(frozen=True)
 class Chart:
-    """The chart as values. `rows` keep the order of the file."""
+    """The chart as values. `rows` keep the order of the file; a picture numbers them from 1."""
 
     name: str
     initial: RunState
     states: dict[RunState, StateSpec]
     rows: tuple[Row, ...]
+    promises: tuple[Promise, ...]
 
     @cached_property
     def version(self) -> str:
-        """SHA-256 of the chart's canonical JSON, first 16 hex digits: changes with every word of it."""
+        """SHA-256 of the chart's canonical JSON, first 16 hex digits: changes with every word that says what may happen.
+
+        Where a picture has a state, and what is promised about the rows, is no part of it: the machine is the same.
+        """
         canonical = json.dumps(
             {
                 "chart": self.name,
@@ -210,6 +248,10 @@ class Chart:
         """Return where `trigger` leads from `state`, None where the chart does not allow it."""
         return self._destinations.get((state, trigger))
 
+    def promises_of(self, key: RowKey) -> tuple[int, ...]:
+        """Return which promises a row carries, counted from 0."""
+        return tuple(i for i, promise in enumerate(self.promises) if key in promise.carried_by)
+
     def sync_status(self, state: RunState) -> str:
         """Return what `creation.json` says in this state."""
         return self.states[state].sync_status
@@ -228,7 +270,13 @@ def parse_chart(text: str) -> Chart:
         raise ChartError("a state has the same trigger twice")
     if unused := set(Tag) - {tag for spec in states.values() for tag in spec.tags}:
         raise ChartError(f"no state has the tag {min(unused)}")
-    return Chart(name=raw["chart"], initial=RunState(raw["initial"]), states=states, rows=rows)
+    spine = [spec.place.column for spec in states.values() if spec.place.rail is Rail.SPINE]
+    if len(set(spine)) != len(spine) or any(column != int(column) for column in spine):
+        raise ChartError("each state on the spine needs a column of its own, and that is a whole number")
+    promises = tuple(_promise(entry) for entry in raw["promises"])
+    if strangers := {key for promise in promises for key in promise.carried_by} - {row.key for row in rows}:
+        raise ChartError(f"a promise is carried by a row that is not there: {', '.join(min(strangers))}")
+    return Chart(raw["chart"], RunState(raw["initial"]), states, rows, promises)
 
 
 def _state(state: RunState, spec: dict[str, Any]) -> StateSpec:
@@ -236,6 +284,11 @@ def _state(state: RunState, spec: dict[str, Any]) -> StateSpec:
         raise ChartError(f"{state}: unknown kind or sync_status")
     if unknown := set(spec["tags"]) - set(Tag):
         raise ChartError(f"{state}: unknown tag {min(unknown)}")
+    try:
+        column, rail = spec["place"]
+        place = Place(float(column), Rail(rail))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ChartError(f"{state}: `place` must be [column, spine, above or below]") from error
     return StateSpec(
         state=state,
         meaning=spec["meaning"],
@@ -244,10 +297,24 @@ def _state(state: RunState, spec: dict[str, Any]) -> StateSpec:
         job_state=spec["job_state"],
         is_final=bool(spec.get("final", False)),
         tags=tuple(Tag(tag) for tag in spec["tags"]),
+        phase=spec["phase"],
+        place=place,
     )
 
 
+def _promise(entry: dict[str, Any]) -> Promise:
+    try:
+        return Promise(
+            entry["says"], tuple((RunState(state), Trigger(trigger)) for state, trigger in entry["carried_by"])
+        )
+    except ValueError as error:
+        raise ChartError(f"unknown name in a promise: {error}") from error
+
+
 def _row(entry: dict[str, str]) -> Row:
+    # In braces a comma ends a value: a sentence with one in it has lost its end, unless it stands in quotes.
+    if set(entry) != {"from", "trigger", "to", "why"}:
+        raise ChartError(f"a row has from, trigger, to and why, and a `why` with a comma in quotes: {', '.join(entry)}")
     try:
         return Row(RunState(entry["from"]), Trigger(entry["trigger"]), RunState(entry["to"]), entry["why"])
     except ValueError as error:

@@ -10,12 +10,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folder, verify_here
+from exlab_watch_agent.app.exporting import dossier_of, write_export
 from exlab_watch_agent.app.site import Site
-from exlab_watch_agent.cli.saying import say, say_aside
+from exlab_watch_agent.cli.saying import put, say, say_aside
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import counted, utc_text_exact
+from exlab_watch_agent.diagram.overlay import way_overlay
+from exlab_watch_agent.diagram.svg import svg_element
+from exlab_watch_agent.diagram.wall import wall_picture
 from exlab_watch_agent.errors import ConfigError, ExitCode
 from exlab_watch_agent.report.trail import COLUMNS, row_of
+from exlab_watch_agent.statechart import CHART
 
 BREAKS_SHOWN_MAX = 5
 _AGO = re.compile(r"(\d{1,5})([dh])")
@@ -54,6 +59,31 @@ def _verdict(found: Audited) -> str:
     if not found.asked:
         return "every line chains; nothing outside the trail was asked, so a cut end would not show"
     return f"every line chains, and {knows} outside it agree{'s' if found.asked == 1 else ''}"
+
+
+FORMATS = ("html", "json")
+
+
+def export(site: Site, run: str, *, form: str, output: Path | None) -> int:
+    """Print or write one run's chain of custody."""
+    site.require_state_dir()
+    if form not in FORMATS:
+        raise ConfigError(f"--format takes {' or '.join(FORMATS)}.")
+    dossier = dossier_of(site, run)
+    way = way_overlay(CHART, dossier.record.run_path, dossier.run.history, site.now())
+    picture = svg_element(wall_picture(CHART, way))
+    text = (
+        dossier.to_html(picture=picture)
+        if form == "html"
+        else json.dumps(dossier.to_json(), indent=2, ensure_ascii=True)
+    )
+    if output is None:
+        put(f"{text}\n".encode())
+    else:
+        path = output.expanduser().absolute()
+        write_export(path, text)
+        say_aside(f"{path} was written")
+    return ExitCode.FINE
 
 
 def log(

@@ -15,10 +15,13 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import auditing, binding, checking, demo, overriding, resolving, showing, work
+from exlab_watch_agent.cli import binding, checking, demo, drawing, overriding, resolving, showing, work
+from exlab_watch_agent.cli.audit_commands import audit_app
+from exlab_watch_agent.cli.options import Config, Json, Quiet, Run, StateDir
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
 from exlab_watch_agent.core.commands import Retry, RetryAll, VerifyNow
 from exlab_watch_agent.core.text import reason
+from exlab_watch_agent.diagram.overlay import NOTHING
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import need_a_person
 from exlab_watch_agent.statechart import RunState
@@ -37,20 +40,7 @@ override_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(override_app, name="override")
-audit_app = typer.Typer(
-    help="Check the audit trail, here or in a copied folder, and search it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(audit_app, name="audit")
-
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The config file.", show_default=False)]
-StateDir = Annotated[
-    Path | None, typer.Option("--state-dir", metavar="DIR", help="The state folder, instead of the config's.")
-]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A path, a leaf name that is unique, or a job id.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while it works.")]
 
 
 def main(pace: Pace = PACE) -> None:
@@ -301,6 +291,35 @@ def resolve(
     )
 
 
+@app.command("diagram")
+def diagram_command(
+    counts: Annotated[bool, typer.Option("--counts", help="Say how many runs are in each state.")] = False,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help=f"{', '.join(drawing.FORMATS)}; else by the name of FILE."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="The way that this run took, with times and counts.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="Write this new file, instead of printing it.")
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Draw the statechart: which states a run may be in, and what leads from one to the other."""
+    if counts and run is not None:
+        raise ConfigError("Give --counts for all runs, or --run for one.")
+    site = _to_read(config, state_dir) if counts or run is not None else Site(config, state_dir)
+    overlay = NOTHING
+    if counts:
+        overlay = drawing.counts_of(site)
+    if run is not None:
+        path, record = resolving.known(site, run)
+        overlay = drawing.way_of(site, path, record.job_id)
+    return drawing.draw(site, overlay, form=form, out=out)
+
+
 def _to_read(config: Path | None, state_dir: Path | None) -> Site:
     """Return what a command starts from that only reads. Raises: NoStateFolderError."""
     site = Site(config, state_dir)
@@ -343,49 +362,3 @@ def override_revoke(
 def override_list(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
     """List a run's overrides, and which of them count now."""
     return overriding.list_all(_to_read(config, state_dir), run, as_json=as_json)
-
-
-@audit_app.command("verify")
-def audit_verify(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(metavar="[FOLDER]", help="A state folder or a copy of one; it is checked by itself."),
-    ] = None,
-    config: Config = None,
-    state_dir: StateDir = None,
-) -> int:
-    """Check that no line of the trail was changed, removed or reordered; without FOLDER also by what the NAS knows of it."""
-    return auditing.verify(Site(config, state_dir), folder)
-
-
-@audit_app.command("log")
-def audit_log(
-    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only lines about this run.")] = None,
-    equipment: Annotated[
-        str | None, typer.Option("--equipment", metavar="E", help="Only lines about this one.")
-    ] = None,
-    operator: Annotated[
-        str | None, typer.Option("--operator", metavar="O", help="Only what this person did, by login or claimed name.")
-    ] = None,
-    kind: Annotated[str | None, typer.Option("--kind", metavar="K", help="Only lines of this kind.")] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="T", help="2026-04-18, 2026-04-18T09:14:22Z, or 30d, 12h ago.")
-    ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="T", help="The same; a day counts whole.")] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, as they are in the trail.")] = False,
-    config: Config = None,
-    state_dir: StateDir = None,
-) -> int:
-    """Search the audit trail."""
-    return auditing.log(
-        Site(config, state_dir),
-        run=run,
-        equipment=equipment,
-        operator=operator,
-        kind=kind,
-        since=since,
-        until=until,
-        as_csv=as_csv,
-        as_json=as_json,
-    )

@@ -28,3 +28,9 @@ def say_lines_aside(text: str) -> None:
 def say_json(value: Any) -> None:
     """Print a value as JSON in ASCII: nothing is lost of it, and nothing in it steers a terminal."""
     print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def put(content: bytes) -> None:
+    """Put bytes on stdout as they are: a picture that is led into a file or a pipe."""
+    sys.stdout.buffer.write(content)
+    sys.stdout.flush()

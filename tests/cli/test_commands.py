@@ -36,11 +36,13 @@ COMMANDS = [
     ["retry"],
     ["verify"],
     ["resolve"],
+    ["diagram"],
     ["override", "add"],
     ["override", "revoke"],
     ["override", "list"],
     ["audit", "verify"],
     ["audit", "log"],
+    ["audit", "export"],
 ]
 STATUS_KEYS = [
     "job_id", "run_path", "equipment_id", "project", "run_kind", "state", "sync_status", "attempts", "next_attempt_at",

@@ -158,3 +158,69 @@ def test_a_chart_that_contradicts_itself_is_refused(name: str) -> None:
 def test_an_unknown_initial_state_is_refused() -> None:
     with pytest.raises((ChartError, ValueError)):
         parse_chart(changed_chart(lambda raw: raw.update(initial="dreaming")))
+
+
+def test_a_sentence_that_a_comma_would_cut_is_refused() -> None:
+    cut = (
+        chart_text()
+        .replace('why: "complete, quiet, and', "why: complete, quiet, and")
+        .replace('lets it through"', "lets it through")
+    )
+    with pytest.raises(ChartError, match="with a comma in quotes"):
+        parse_chart(cut)
+
+
+def test_where_a_state_is_drawn_and_what_is_promised_do_not_make_another_chart() -> None:
+    def move(raw: dict[str, Any]) -> None:
+        raw["states"]["blocked"]["place"] = [2, "below"]
+        raw["promises"].pop()
+
+    assert parse_chart(changed_chart(move)).version == CHART.version
+
+
+@pytest.mark.parametrize("place", [None, [1], ["left", "spine"], [1, "beside"]])
+def test_a_state_without_a_place_is_refused(place: object) -> None:
+    with pytest.raises(ChartError, match="blocked: `place` must be"):
+        parse_chart(changed_chart(lambda raw: raw["states"]["blocked"].update(place=place)))
+
+
+@pytest.mark.parametrize("column", [1, 0.5])
+def test_each_state_on_the_spine_has_a_column_of_its_own(column: float) -> None:
+    with pytest.raises(ChartError, match="a column of its own"):
+        parse_chart(changed_chart(lambda raw: raw["states"]["acquiring"].update(place=[column, "spine"])))
+
+
+def test_a_promise_that_no_row_carries_is_refused() -> None:
+    carried = [["blocked", "sealed"]]
+    with pytest.raises(ChartError, match="not there: blocked, sealed"):
+        parse_chart(changed_chart(lambda raw: raw["promises"][0].update(carried_by=carried)))
+
+
+def carriers(says: str) -> set[tuple[str, str]]:
+    (found,) = [promise for promise in CHART.promises if says in promise.says]
+    return {(state.value, trigger.value) for state, trigger in found.carried_by}
+
+
+def test_every_row_that_makes_a_run_synced_carries_the_promise_that_it_was_proven() -> None:
+    made = {
+        (row.source.value, row.trigger.value)
+        for row in CHART.rows
+        if CHART.sync_status(row.dest) == "synced" and CHART.sync_status(row.source) != "synced"
+    }
+    assert made <= carriers("called synced"), "name the new row below that promise in the chart"
+
+
+def test_every_row_that_leads_into_cleaning_carries_the_promise_about_local_data() -> None:
+    into = {(r.source.value, r.trigger.value) for r in CHART.rows if r.dest is RunState.CLEANING is not r.source}
+    assert into <= carriers("Local data go"), "name the new row below that promise in the chart"
+
+
+def test_every_row_into_a_conflict_and_every_way_into_a_push_carries_its_promise() -> None:
+    conflicts = {(r.source.value, r.trigger.value) for r in CHART.rows if r.dest is RunState.CONFLICT}
+    assert conflicts <= carriers("Where two copies differ"), "name the new row below that promise in the chart"
+    pushes = {
+        (r.source.value, r.trigger.value)
+        for r in CHART.rows
+        if r.dest is RunState.RUNNING or r.dest is RunState.BLOCKED
+    }
+    assert pushes <= carriers("Nothing is pushed") | {("acquiring", "refused")}
