@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NEEDS_ATTENTION = 3
+    AT_RISK = 4
 
 
 @dataclass(frozen=True, slots=True)

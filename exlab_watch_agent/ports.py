@@ -168,6 +168,10 @@ class RunScanner(Protocol):
         """Return whether nothing is in the equipment's folder but hidden entries. Raises: RootUnavailableError."""
         ...
 
+    def free_bytes(self, equipment: EquipmentPolicy) -> int | None:
+        """Return the free bytes on the disk of the equipment's folder, None where that cannot be told."""
+        ...
+
 
 class RootLock(Protocol):
     """Keeps the agents of other state folders off an equipment's root."""
@@ -613,12 +617,17 @@ def _never_gone(_: str) -> bool:
     return False
 
 
+def _always_has(_: TrailPosition) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSelf:
     """Who this agent is. `state_folder`: its id, which others know it by. `host` is for people.
 
     `machine`: 32 hex, empty where the system says nothing. `state_dir`: where the state folder is. `is_gone`: whether
-    nothing is at a path of this machine any more; False where that cannot be told.
+    nothing is at a path of this machine any more; False where that cannot be told. `has_line`: whether a line is in its audit
+    trail, True where that cannot be told: an older copy of the state folder, and a copy of it on another machine, lack some.
     """
 
     state_folder: str = ""
@@ -626,6 +635,7 @@ class AgentSelf:
     machine: str = ""
     state_dir: str = ""
     is_gone: Callable[[str], bool] = _never_gone
+    has_line: Callable[[TrailPosition], bool] = _always_has
 
     def signed(self, claim: Claim) -> Claim:
         """Return the claim as this agent makes it."""

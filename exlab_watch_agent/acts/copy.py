@@ -59,13 +59,26 @@ def look_unless_foreign(effect: Verify | Seal, ports: Ports) -> DestinationLook:
     Raises: DestinationOccupiedError.
     """
     found = ports.transport.look(effect.destination)
-    mine = ports.agent.signed(effect.claim)
-    if found.claim is not None and not found.claim.is_of(mine) and not may_be_taken_over(effect, found, ports):
+    is_ours = found.claim is None or (
+        found.claim.is_of(ports.agent.signed(effect.claim)) and is_our_seal(found, ports, effect.manifest_digest)
+    )
+    if not is_ours and not may_be_taken_over(effect, found, ports):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
         conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
         assert conflict is not None, "a foreign claim is one"
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
     return found
+
+
+def is_our_seal(found: DestinationLook, ports: Ports, manifest_digest: str) -> bool:
+    """Return whether the seal of a copy that is claimed for our job is one that we know of; True where it is not sealed.
+
+    An older copy of our state folder, and a copy of it on another machine, do not know what was sealed since: then it is proven
+    like another agent's before it counts, and nothing of it makes room. `manifest_digest`: what our own record says was sealed.
+    """
+    if found.anchor is None or found.sealed_as in ("", manifest_digest):
+        return True
+    return ports.agent.has_line(found.anchor)
 
 
 def is_the_one_adopted(effect: Push | Verify | Seal, found: DestinationLook) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from exlab_watch_agent.acts.copy import holder_is_at_work
+from exlab_watch_agent.acts.copy import holder_is_at_work, is_our_seal
 from exlab_watch_agent.acts.probe import ask_destination
 from exlab_watch_agent.core.claim import DestinationStanding, standing
 from exlab_watch_agent.core.completeness import judge as judge_completeness
@@ -32,6 +32,7 @@ RUN_LEVEL = "run"
 SENTENCE_MAX = 700
 """At most so many characters are kept of what the system says: it repeats a path, however long that is."""
 LEVEL_MAX = 60
+SCHEMA_REFUSED = "schema_major_mismatch"
 
 
 def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
@@ -45,7 +46,8 @@ def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
     try:
         file = ports.creations.read(path)
         if file.creation.level != RUN_LEVEL:
-            return Unseen(UnseenCode.LEVEL, _another_level(path, file.creation.level), signature=file.signature)
+            level = _another_level(path, file.creation.level)
+            return Unseen(UnseenCode.LEVEL, level, signature=file.signature, called="unexpected_level")
         creation = file.creation
         if isinstance(effect, Inspect) and effect.known_signature == file.signature:
             return NothingNew()
@@ -56,13 +58,27 @@ def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
             inspected = _with_destination(effect, inspected, ports)
         return Seen(creation, file.signature, inspected, marker_id)
     except CreationFileError as error:
-        return Unseen(UnseenCode.MISSING if error.code == "missing" else UnseenCode.CREATION, str(error))
+        code = UnseenCode.MISSING if error.code == "missing" else UnseenCode.CREATION
+        return Unseen(code, str(error), called=_called(error), detail=_detail(error))
     except RootUnavailableError as error:
         return Unseen(UnseenCode.MISSING, str(error))
     except (RunUnreadableError, SourceChangedError) as error:
         return Unseen(UnseenCode.UNREADABLE, shortened(str(error), SENTENCE_MAX), creation)
     except DestinationUnreachableError as error:
         return Unseen(UnseenCode.DESTINATION, str(error), wait=error.wait)
+
+
+def _called(error: CreationFileError) -> str:
+    """Return the code by which programs know why a `creation.json` cannot be used: ExLab-Wizard's where it has one."""
+    return error.code if error.code == SCHEMA_REFUSED else f"creation_{error.code}"
+
+
+def _detail(error: CreationFileError) -> dict[str, str]:
+    if error.code == SCHEMA_REFUSED:
+        found = {"field": error.field, "expected_major": (error.expected or "").partition(".")[0], "found": error.found}
+        return {name: value or "" for name, value in found.items()}
+    place = {"line": error.line, "column": error.column}
+    return {name: str(value) for name, value in place.items() if value is not None}
 
 
 def ask_where(effect: AskWhere, ports: Ports) -> Whereabouts:
@@ -118,7 +134,8 @@ def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Insp
     """Add whose the destination folder is, and who claims it in words."""
     try:
         found = ports.transport.look(effect.destination)
-        where = standing(found, ports.agent.signed(effect.claim))
+        mine = ports.agent.signed(effect.claim)
+        where = standing(found, mine, is_our_seal=is_our_seal(found, ports, effect.manifest_digest))
         is_held = where is DestinationStanding.CLAIMED_BY_OTHER_AGENT
         if is_held and found.sealed_as and not holder_is_at_work(found, ports):
             where = DestinationStanding.ADOPTABLE
@@ -129,7 +146,7 @@ def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Insp
         destination=where,
         destination_path=effect.destination,
         holder=found.holder,
-        anchor=found.anchor_of(effect.claim.job_id),
+        anchor=found.anchor_of(mine),
         claimed_manifest=found.sealed_as,
         claimed_job="" if found.claim is None else found.claim.job_id,
         holding=found.holding,

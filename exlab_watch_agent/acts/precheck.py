@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from exlab_watch_agent.acts.copy import note_wrong, present
+from collections.abc import Sequence
+
+from exlab_watch_agent.acts.copy import NOT_THE_COPY, note_wrong, present
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.core.effects import Precheck
 from exlab_watch_agent.core.events import CopyWrong, PrecheckPassed
+from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.push_plan import wrong_sizes
 from exlab_watch_agent.core.sampling import sample_files
 from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.errors import TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 
@@ -20,7 +24,7 @@ def precheck(effect: Precheck, ports: Ports, control: Control) -> PrecheckPassed
     what = "missing or different in size"
     if not wrong:
         sampled = sample_files(inventory.files)
-        there = ports.transport.samples(effect.destination, sampled, control=control)
+        there = _samples_there(effect, sampled, ports, control)
         if there is not None:
             here = ports.digester.samples(effect.run_path, sampled, control=control)
             wrong = tuple(path for path, digest in here.items() if there.get(path) != digest)
@@ -30,3 +34,16 @@ def precheck(effect: Precheck, ports: Ports, control: Control) -> PrecheckPassed
         return PrecheckPassed(effect.turn)
     note_wrong(effect, [path for path in wrong if path in there_now], ports)
     return CopyWrong(effect.turn, f"partial copy: {counted(len(wrong), 'file')} {what} on the NAS (first: {wrong[0]})")
+
+
+def _samples_there(
+    effect: Precheck, sampled: Sequence[FileEntry], ports: Ports, control: Control
+) -> dict[str, str] | None:
+    """Return the samples of the copy; None where ranges, or some of its files, cannot be read: the comparison that follows finds
+    out which, and the push after it replaces them."""
+    try:
+        return ports.transport.samples(effect.destination, sampled, control=control)
+    except TransportError as error:
+        if error.kind in NOT_THE_COPY:
+            raise
+        return None

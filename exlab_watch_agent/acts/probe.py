@@ -82,8 +82,8 @@ def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
     """Return whether the destination is there, and unless the probe is light whether it can be written to."""
     try:
         if effect.is_light:
-            return Answered(find_destination(ports))
-        return Answered(ask_destination(ports, is_full=True, is_doubted=True))
+            return Answered(find_destination(ports), free_bytes=_room(effect, ports))
+        return Answered(ask_destination(ports, is_full=True, is_doubted=True), free_bytes=_room(effect, ports))
     except MarkerMissingError as error:
         if not _holds_one_of(effect.copies, ports):
             return Unreached(str(error), error.wait)
@@ -91,6 +91,14 @@ def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
         return Unreached(str(gone), gone.wait)
     except DestinationUnreachableError as error:
         return Unreached(str(error), error.wait)
+
+
+def _room(effect: Probe, ports: Ports) -> int | None:
+    """Return the free bytes there; None where they were not asked for or cannot be told, which is no trouble of it."""
+    if effect.asks_room:
+        with suppress(TransportError, DestinationUnreachableError):
+            return ports.transport.free_bytes()
+    return None
 
 
 def bind(effect: Bind, ports: Ports) -> Answered | BindingRefused:

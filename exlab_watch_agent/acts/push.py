@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from exlab_watch_agent.acts.copy import copy_says_synced, keep_what_differs, may_be_taken_over, present, take_over
+from exlab_watch_agent.acts.copy import (
+    copy_says_synced,
+    is_our_seal,
+    keep_what_differs,
+    may_be_taken_over,
+    present,
+    take_over,
+)
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.acts.take_over import displace, put_others_aside
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, may_be_displaced, standing
@@ -27,7 +34,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     if not look_there.is_empty:  # the run's own folder has its creation.json
         ports.apartness.require_run(effect.run_path, effect.destination)
     mine = ports.agent.signed(effect.claim)
-    whose = standing(look_there, mine)
+    whose = standing(look_there, mine, is_our_seal=is_our_seal(look_there, ports, effect.manifest_digest))
     if whose is DestinationStanding.CLAIMED_BY_OTHER_AGENT and may_be_taken_over(effect, look_there, ports):
         keep_what_differs(effect, _travelling(effect, ports), ports)
         take_over(effect, look_there, ports, control)

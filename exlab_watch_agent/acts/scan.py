@@ -21,7 +21,9 @@ def scan(effect: Scan, ports: Ports) -> Scanned | ScanFailed:
         ports.root_lock.take()  # the first thing that is written there, so only once it is known to be our root
     except RootUnavailableError as error:
         return ScanFailed(str(error))
-    return Scanned(volume, found, gone, signalled)
+    return Scanned(
+        volume, found, gone, signalled, ports.scanner.free_bytes(ports.equipment) if effect.is_full else None
+    )
 
 
 def _compare(effect: Scan, volume: str, ports: Ports) -> tuple[Differences, tuple[str, ...]]:

@@ -98,7 +98,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         files_total=inventory.files_total,
         bytes_total=inventory.bytes_total,
         skipped_oversize=oversize,
-        anchor=None if look_there is None else look_there.anchor_of(effect.job_id),
+        anchor=None if look_there is None else look_there.anchor_of(ports.agent.signed(effect.claim)),
         is_by_manifest=manifest is not None,
     )
     with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.

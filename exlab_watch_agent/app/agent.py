@@ -38,23 +38,23 @@ from exlab_watch_agent.app.publish import (
     Every,
     HolderFile,
     Publisher,
-    lanes_left,
-    read_live,
 )
 from exlab_watch_agent.app.snapshots import ScannedLane, paused_of, scanned_of
+from exlab_watch_agent.app.telling import publisher_of
 from exlab_watch_agent.app.watching import Watching
 from exlab_watch_agent.config.load import Settings
 from exlab_watch_agent.core.commands import Command, command_of
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.snapshot import ObserverView, ProgressView, Snapshot
+from exlab_watch_agent.core.standing import Ending
 from exlab_watch_agent.engine.commit import answer
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import Answer, CommandGiven, Woken
 from exlab_watch_agent.errors import AgentError, StateFolderError, StoreFullError
 from exlab_watch_agent.ports import Clock, Ports, Transport
-from exlab_watch_agent.report.problems import Moment, Problem, problems
-from exlab_watch_agent.report.snapshot import ObserverView, ProgressView, Snapshot
 from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,9 @@ class Requests:
 class Agent:
     """A watch agent over one state folder. `run` blocks; `stop` may be called from any thread or signal handler.
 
-    `on_move` is told of each move once it is durable, `on_notice` of what concerns the whole agent. `transport_factory`
-    gives the way to an equipment's NAS in the stead of the configured one.
+    `on_move` is told of each move once it is durable, `on_notice` of what concerns the whole agent, and of what needs a person
+    when that begins and ends. `transport_factory` gives the way to an equipment's NAS in the stead of the configured one.
+    `flags`: what each command needs behind it to mean this agent.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class Agent:
         transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
         clock: SystemClock | None = None,
         pace: Pace = PACE,
+        flags: str = "",
     ) -> None:
+        self._flags = flags
         self._parts: Parts = parts_of(settings, state_dir=state_dir, clock=clock or SystemClock(), pace=pace)
         self._scope = scope
         self._tell_of_move = on_move
@@ -131,6 +134,7 @@ class Agent:
         self._running: tuple[Engine, Publisher] | None = None
         self._is_stopping = False
         self._has_run = False
+        self._has_ended_well = False
 
     @property
     def store(self) -> RunStore:
@@ -204,10 +208,16 @@ class Agent:
                 is_working=self._scope.is_working,
                 only=self._only(),
                 pace=parts.pace.engine,
+                on_taken_up=lambda record: self._publisher.attending.take_up(record),
             )
-            before = {} if self._scope.is_everything else lanes_left(read_live(parts.state_dir))
-            publisher = Publisher(
-                parts, engine, holder_file=holder_file, attempts=attempts, observer=self._observer, before=before
+            publisher = publisher_of(
+                parts,
+                engine,
+                self._scope,
+                flags=self._flags,
+                holder_file=holder_file,
+                attempts=attempts,
+                observer=self._observer,
             )
             self._running = engine, publisher
         except BaseException:
@@ -242,8 +252,9 @@ class Agent:
             if self._watching is not None:
                 self._watching.start()
             engine.run(until_rest=until_rest)
+            self._has_ended_well = True
             if until_rest and self._scope.only is None and not self._is_stopping:
-                self._publisher.beat_everywhere()  # the hourly one would hardly ever fall into so short a life
+                self._publisher.beat_everywhere()  # the one that comes by time would hardly ever fall into so short a life
         finally:
             if self._watching is not None:
                 self._watching.stop()
@@ -259,7 +270,7 @@ class Agent:
             if self._running is not None:
                 if self._has_run:
                     self._publisher.publish(is_last=True)
-                    self._publisher.beat_here()
+                    self._publisher.beat_here(is_last=True, is_in_order=self._has_ended_well)
                 self._checkpoint()
         finally:
             self._close_transports()
@@ -323,20 +334,16 @@ class Agent:
         """Why nothing is decided now, in one sentence with the next step; None in ordinary times."""
         return paused_of(self.engine) if self.engine is not None else None
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> tuple[Problem, ...]:
         """Return what needs a person once this agent has ended, of all that it was to look after."""
-        policy, roots = self._parts.policy, self._parts.roots
-        snapshot, at = self.snapshot(), Moment(self._parts.clock.now(), is_ended=True)
-        known = frozenset(roots)
-        only = self._scope.only
+        snapshot, only = self.snapshot(), self._scope.only
         if only is None:
-            hold = self.store.hold
-            return problems(self.store, snapshot, policy=policy, known_equipment=known, at=at, hold=hold)
+            return self._publisher.attending.of(self.store, snapshot, agent=Ending(), hold=self.store.hold)
         records = [record for record in self.store if record.run_path in only]
-        places = [place_of(path, roots) for path in only]
+        places = [place_of(path, self._parts.roots) for path in only]
         concerned = {place.equipment_id for place in places if place is not None}
         lanes = {lane_id: lane for lane_id, lane in snapshot.lanes.items() if lane_id in concerned}
-        return problems(records, replace(snapshot, lanes=lanes), policy=policy, known_equipment=known, at=at)
+        return self._publisher.attending.of(records, replace(snapshot, lanes=lanes), agent=Ending())
 
     # --- beside the engine -------------------------------------------------------------------------------------------
 
@@ -368,6 +375,9 @@ class Agent:
         if self.paused is None:
             for request in self._requests.take():
                 self._open_engine.post(request)
+        if self._scope.is_watching:
+            for line in self._publisher.news_in_time():
+                self._notify(line)
         self._publisher.publish_in_time()
         if self._watching is not None and self._supervise.is_time():
             self._watching.supervise()

@@ -103,6 +103,7 @@ class Parts:
             machine=self.store.machine,
             state_dir=os.path.abspath(self.state_dir),
             is_gone=_is_gone,
+            has_line=self.store.has_line,
         )
 
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:

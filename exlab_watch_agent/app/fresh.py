@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from exlab_watch_agent.acts.inspect import inspect
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
@@ -11,15 +12,17 @@ from exlab_watch_agent.app.build import make_transport, ports_of
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.effects import Inspect
-from exlab_watch_agent.core.events import Inspection, Unseen, UnseenCode
-from exlab_watch_agent.core.gate import Finding, orphan
+from exlab_watch_agent.core.events import Inspection, Seen, Unseen, UnseenCode
+from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan, refusal
+from exlab_watch_agent.core.notes import notes_of
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.run_problems import ADMITTED_NOW
+from exlab_watch_agent.core.snapshot import FolderProblem, Note, Snapshot, UnreadableView
 from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.engine.reconciling import gone
 from exlab_watch_agent.errors import RootUnavailableError
-from exlab_watch_agent.report.snapshot import Snapshot, UnreadableView
 from exlab_watch_agent.statechart import CHART, RunState
 
 
@@ -53,10 +56,11 @@ def look_through(site: Site) -> Snapshot:
         missing = {
             of_lane[path].job_id: path for path in found.missing if of_lane[path].state in CHART.gone_when_missing
         }
-        view.run_problems |= {job_id: printable(gone(path)) for job_id, path in missing.items()}
+        view.run_problems |= {job_id: Note("run_gone", printable(gone(path))) for job_id, path in missing.items()}
         unsettled = [path for path, record in of_lane.items() if record.state in CHART.unsettled]
         for path in sorted({*found.changed, *unsettled} - {*found.missing}):
-            view.note(path, look_at(site, path, of_lane.get(path)))
+            record = of_lane.get(path)
+            view.note(path, record, look_at(site, path, record), now=site.now())
     return Snapshot(
         lanes=lanes,
         roots_away=view.roots_away,
@@ -64,6 +68,9 @@ def look_through(site: Site) -> Snapshot:
         run_problems=view.run_problems,
         path_problems=view.path_problems,
         unreadable=view.unreadable,
+        refusals=view.refusals,
+        first_seen=site.left.first_seen,
+        notes={**site.left.notes, **view.notes},
     )
 
 
@@ -73,16 +80,26 @@ class _FolderViews:
     def __init__(self) -> None:
         self.roots_away: dict[str, str] = {}
         self.orphans: list[Finding] = []
-        self.run_problems: dict[str, str] = {}
-        self.path_problems: dict[str, str] = {}
+        self.run_problems: dict[str, Note] = {}
+        self.path_problems: dict[str, FolderProblem] = {}
+        self.refusals: dict[str, Note] = {}
+        self.notes: dict[str, tuple[Note, ...]] = {}
         self.unreadable: dict[str, UnreadableView] = {}
 
-    def note(self, path: str, result: Inspection | None) -> None:
+    def note(self, path: str, record: RunRecord | None, result: Inspection | None, *, now: datetime) -> None:
         match result:
-            case Unseen(UnseenCode.CREATION | UnseenCode.LEVEL):
-                self.path_problems[path] = result.message
-            case Unseen(UnseenCode.UNREADABLE):
+            case Unseen(code=UnseenCode.CREATION | UnseenCode.LEVEL):
+                self.path_problems[printable(path)] = result.folder_problem()
+            case Unseen(code=UnseenCode.UNREADABLE):
                 self.unreadable[printable(path)] = UnreadableView(result.message)
+            case Seen() if record is not None:
+                overrides = result.creation.overrides
+                findings = mark_overrides(result.inspected.findings, overrides, now=now)
+                self.notes[record.job_id] = notes_of(findings, overrides)
+                if record.state is RunState.BLOCKED:
+                    refused = refusal(findings)
+                    said = Note(refused[0].value, refused[1]) if refused is not None else ADMITTED_NOW
+                    self.refusals[record.job_id] = said
 
 
 def _scan(site: Site, equipment: EquipmentPolicy, of_lane: Mapping[str, RunRecord]) -> Differences:

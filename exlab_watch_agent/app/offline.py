@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from importlib import resources
@@ -18,19 +19,26 @@ from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.state.folder_facts import dismissals_in
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
+from exlab_watch_agent.app.diary import read_week
 from exlab_watch_agent.app.fresh import look_at, look_through
 from exlab_watch_agent.app.site import Site, operator_here
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, LookAt
+from exlab_watch_agent.core.attention import Situation, attention
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, DismissProblem, LookAt
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
-from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides
+from exlab_watch_agent.core.facts import ProblemDismissed
+from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides, refusal
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
+from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.run_problems import ADMITTED_NOW
+from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.text import printable, utc_text
-from exlab_watch_agent.engine.operators import AT_HOME, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
+from exlab_watch_agent.engine.operators import AT_HOME, DISMISSED, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError, ConfigError
-from exlab_watch_agent.report.problems import Problem, problems
+from exlab_watch_agent.report.problems import Wanted
 from exlab_watch_agent.report.status import RunInFull, sentence, status_json
 from exlab_watch_agent.statechart import RunState
 
@@ -67,7 +75,13 @@ def run_in_full(site: Site, word: str) -> RunInFull:
         why = why or "it has not been taken up yet: `exlab-watch-agent run` or `sync` does that"
         return RunInFull(path, printable(why), findings=findings)
     waits = why or site.snapshot.waiting.get(record.job_id) or _must_be_quiet(site)
-    fresh = replace(site.snapshot, waiting={**site.snapshot.waiting, record.job_id: waits})
+    refused = refusal(findings)
+    said_now = ADMITTED_NOW if refused is None else Note(refused[0].value, refused[1])
+    fresh = replace(
+        site.snapshot,
+        waiting={**site.snapshot.waiting, record.job_id: waits},
+        refusals={record.job_id: said_now} if isinstance(result, Seen) else {},
+    )
     said = printable(sentence(record, fresh, at))
     if isinstance(result, Unseen) and record.state is not RunState.ACQUIRING:
         said += f"; its folder cannot be looked at now: {printable(why)}"
@@ -96,16 +110,37 @@ def _marked_where_synced(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     )
 
 
-def find_problems(site: Site) -> list[Problem]:
+def find_problems(site: Site) -> tuple[Problem, ...]:
     """Return what needs a person: from the running agent's live view, or by a fresh look where none runs."""
-    return problems(
-        site.records.values(),
-        site.snapshot if site.holder is not None else look_through(site),
+    return attention(situation_of(site, site.snapshot if site.holder is not None else look_through(site)))
+
+
+def wanted_of(site: Site, words: Sequence[str], asked: Wanted) -> Wanted:
+    """Return what is asked for, of what these words name: runs, instruments, projects. Raises: RunNotFoundError."""
+    known = {record.equipment_id for record in site.records.values()} | site.roots.keys()
+    runs: set[str] = set()
+    for word in words:
+        of_project = {record.run_path for record in site.records.values() if record.project == word}
+        if word not in known:
+            runs |= of_project or {site.find_run(word)[0]}
+    return replace(asked, runs=frozenset(runs), equipment=frozenset(known.intersection(words)))
+
+
+def situation_of(site: Site, snapshot: Snapshot) -> Situation:
+    """Return what is to be judged of a site, with what is known beside its records."""
+    return Situation(
+        at=site.moment,
+        agent=site.standing,
+        runs=tuple(site.records.values()),
+        snapshot=snapshot,
         policy=site.policy,
         known_equipment=frozenset(site.roots) or frozenset(r.equipment_id for r in site.records.values()),
-        at=site.moment,
         paused=site.paused,
         hold=site.hold,
+        flags=site.flags,
+        week=read_week(site.state_dir),
+        roots=site.roots,
+        dismissals=dismissals_in(site.loaded.facts),
     )
 
 
@@ -132,6 +167,21 @@ def accept(site: Site, command: AcceptTrail | AcceptMachine) -> str:
     finally:
         store.close()
     return said
+
+
+def dismiss(site: Site, command: DismissProblem) -> str:
+    """Have a problem listed no more; return what is to be said. Raises: AgentError."""
+    if site.holder is not None:
+        return site.ask_agent(command)
+    require_private(site.state_dir)
+    store = RunStore(site.state_dir)
+    store.open()
+    try:
+        by = str(command.operator)
+        store.note(ProblemDismissed(command.problem_id, by, command.reason, command.until or ""), by, site.now())
+    finally:
+        store.close()
+    return DISMISSED
 
 
 def write_example_config(path: Path, *, state_dir: Path | None) -> None:

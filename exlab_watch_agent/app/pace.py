@@ -14,7 +14,8 @@ from exlab_watch_agent.core import pace as engine
 class Pace:
     """All in seconds. Tests hand over a quicker one.
 
-    `live_every_s`: how often at most the live view is written. `supervise_every_s`: how often the watching is looked after.
+    `live_every_s`: how often at most the live view is written. `attend_every_s`: how often it is judged what needs a person.
+    `supervise_every_s`: how often the watching is looked after.
     `inbox_every_s`: how often operators' requests are looked for that made no event. `heartbeat_every_s`,
     `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers.
     """
@@ -24,10 +25,11 @@ class Pace:
     rclone: rclone.Pace = rclone.PACE
     rsync: rsync.Pace = rsync.PACE
     live_every_s: float = 0.5
+    attend_every_s: float = 5.0
     supervise_every_s: float = 1.0
     inbox_every_s: float = 1.0
     heartbeat_every_s: float = 30.0
-    nas_heartbeat_every_s: float = 3600.0
+    nas_heartbeat_every_s: float = 900.0
 
 
 PACE = Pace()

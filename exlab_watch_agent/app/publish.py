@@ -1,7 +1,7 @@
 """What a running agent says of itself to others: the live view, the heartbeat here and on the NAS, who holds the folder.
 
 Decided here: when each is written, and that a file which cannot be written stops nothing. What the values are and how they
-look as JSON is report/snapshot.py's. Of the engine only its view is read, which is immutable.
+look as JSON is core/snapshot.py's and report/heartbeat.py's. Of the engine only its view is read, which is immutable.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from exlab_watch_agent import __version__
@@ -19,24 +20,22 @@ from exlab_watch_agent.acts.probe import place_heartbeat
 from exlab_watch_agent.adapters.local.durable import open_private, write_atomically
 from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.layout import StateLayout
+from exlab_watch_agent.app.attending import Attending
 from exlab_watch_agent.app.build import Parts
+from exlab_watch_agent.app.config_file import ConfigFile
+from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.app.snapshots import lanes_of, lanes_that_answer, paused_of, progress_of, snapshot_of
 from exlab_watch_agent.core.effects import PlaceHeartbeat
 from exlab_watch_agent.core.events import HeartbeatPlaced
+from exlab_watch_agent.core.problem import Problem, verdict, worst
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.snapshot import LaneView, Note, ObserverView, ProgressView, SeenEarlier, Snapshot
+from exlab_watch_agent.core.standing import HANGS_AFTER, Ending, Working
 from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.views import EngineView
 from exlab_watch_agent.ports import Clock, RunStore
-from exlab_watch_agent.report.snapshot import (
-    Heartbeat,
-    Holder,
-    LaneView,
-    ObserverView,
-    ProgressView,
-    SeenEarlier,
-    Snapshot,
-)
+from exlab_watch_agent.report.heartbeat import Heartbeat, Holder, LastAgent, last_agent_in
 from exlab_watch_agent.report.status import UnsyncedRuns
 from exlab_watch_agent.statechart import CHART
 
@@ -86,15 +85,17 @@ class Attempts:
 
 
 class HolderFile:
-    """Says who holds the state folder, and whether it waits for room: in place, because this must work on a full disk."""
+    """Says who holds the state folder, whether it waits for room, and that its loop comes by: in place, for this must work on a
+    full disk."""
 
     def __init__(self, parts: Parts, attempts: Attempts) -> None:
         self._path = StateLayout(parts.state_dir).holder
+        self._clock = parts.clock
         self._attempts = attempts
         self._holder = Holder(os.getpid(), parts.host, utc_text(parts.clock.now()), __version__)
 
     def say(self, *, paused: str | None = None) -> None:
-        said = replace(self._holder, paused=paused).to_json()
+        said = replace(self._holder, paused=paused, at=self._clock.now()).to_json()
         self._attempts.write(self._path.name, lambda: holder.say(self._path, said))
 
 
@@ -105,13 +106,15 @@ class _Glance:
     engine: EngineView
     observer: ObserverView
     progress: Mapping[str, ProgressView]
+    config_changed_at: datetime | None
 
 
 class Publisher:
     """Keeps what others read up to date. Only the engine's loop calls it, but for `snapshot` and `progress`.
 
     `observer`: how the roots are watched now. `before`: the lanes as an earlier agent left them, where this one will not
-    ask every destination itself.
+    ask every destination itself. `is_for_all`: it is an agent for all runs, which no command that works by itself is;
+    `last_agent`: the one before it. `notes_left`: by job id, what an earlier agent noted.
     """
 
     def __init__(
@@ -123,6 +126,12 @@ class Publisher:
         attempts: Attempts,
         observer: Callable[[], ObserverView],
         before: Mapping[str, LaneView],
+        attending: Attending,
+        diary: Diary,
+        notes_left: Mapping[str, tuple[Note, ...]],
+        config_file: ConfigFile,
+        last_agent: LastAgent | None,
+        is_for_all: bool,
     ) -> None:
         self._parts = parts
         self._engine = engine
@@ -130,16 +139,26 @@ class Publisher:
         self._attempts = attempts
         self._observer = observer
         self._before = before
+        self.attending = attending
+        self._diary = diary
+        self._notes_left = notes_left
+        self._config_file = config_file
+        self._config_changed_at: datetime | None = None
+        self._last_agent = last_agent
+        self._is_for_all = is_for_all
         self._destinations = {lane_id: lane.ports.transport.describe() for lane_id, lane in engine.lanes.items()}
         self._unsynced = UnsyncedRuns(_unsettled(parts.store))
         self._paused: str | None = None
         self._shown: _Glance | None = None
         self._live = Every(parts.clock, parts.pace.live_every_s)
         self._heartbeat = Every(parts.clock, parts.pace.heartbeat_every_s)
+        self._judgement = Every(parts.clock, parts.pace.attend_every_s)
+        self._beat_at = parts.clock.now()
         self._on_nas: dict[str, Every] = {}
 
     def on_move(self, record: RunRecord) -> None:
         self._unsynced.moved(record)
+        self.attending.take_up(record)
 
     # --- who holds the folder ----------------------------------------------------------------------------------------
 
@@ -166,7 +185,16 @@ class Publisher:
             now=now,
             observer=observer,
             before=self._before,
+            first_seen=self.attending.first_seen,
+            notes_before=self._notes_before(),
+            config_changed_at=self._config_changed_at,
         )
+
+    def _notes_before(self) -> Mapping[str, tuple[Note, ...]]:
+        """Return what an earlier agent noted of runs that were not looked at since; what was looked at is forgotten for good."""
+        looked_at = self._engine.view.told.runs
+        self._notes_left = {job_id: notes for job_id, notes in self._notes_left.items() if job_id not in looked_at}
+        return self._notes_left
 
     def progress(self) -> dict[str, ProgressView]:
         """Return job id → how far its work is."""
@@ -182,7 +210,7 @@ class Publisher:
         Not durable: it is true now or not at all.
         """
         # Cheap to ask, and the same for as long as nothing that is shown has changed: then no run is gone through.
-        glance = _Glance(self._engine.view, self._observer(), progress_of(self._engine))
+        glance = _Glance(self._engine.view, self._observer(), progress_of(self._engine), self._config_changed_at)
         if glance == self._shown and not is_last:
             return
         began_s = self._parts.clock.monotonic_s()
@@ -192,14 +220,38 @@ class Publisher:
             self._shown = glance
         self._live.every_s = max(self._parts.pace.live_every_s, LIVE_DUTY * (self._parts.clock.monotonic_s() - began_s))
 
+    # --- what needs a person -----------------------------------------------------------------------------------------
+
+    def problems(self, *, is_last: bool = False) -> tuple[Problem, ...]:
+        """Return what needs a person now, by what this agent knows."""
+        return self.attending.problems(
+            self.snapshot(),
+            agent=Ending() if is_last else Working(),
+            paused=paused_of(self._engine),
+            hold=self._parts.store.hold,
+        )
+
+    def news_in_time(self) -> list[str]:
+        """Return what began or ceased to need a person since it was last judged, a line each."""
+        if not self._judgement.is_time():
+            return []
+        began_s = self._parts.clock.monotonic_s()
+        self._config_changed_at = self._config_file.changed_at()
+        news = self.attending.news(self.problems())
+        took_s = self._parts.clock.monotonic_s() - began_s
+        self._judgement.every_s = max(self._parts.pace.attend_every_s, LIVE_DUTY * took_s)
+        return news
+
     # --- the heartbeat -----------------------------------------------------------------------------------------------
 
-    def heartbeat(self) -> Heartbeat:
-        """Return what the heartbeat says now."""
-        parts = self._parts
+    def heartbeat(self, *, is_last: bool = False, is_in_order: bool = False) -> Heartbeat:
+        """Return what the heartbeat says now. `is_last`: this agent ends; `is_in_order`: as it was told to."""
+        parts, now = self._parts, self._parts.clock.now()
         found, head = parts.store.counts(), parts.store.head
+        needed = self.problems(is_last=is_last)
+        tier = worst(needed)
         return Heartbeat(
-            at=parts.clock.now(),
+            at=now,
             host=parts.host,
             state_folder=parts.store.folder_id,
             machine=parts.store.machine,
@@ -214,19 +266,29 @@ class Publisher:
             audit_blake3=head.digest,
             paused=paused_of(self._engine),
             hold=parts.store.hold,
+            agent_running=not is_last,
+            verdict=verdict(needed),
+            tier=tier.value if tier is not None else None,
+            last_agent=LastAgent(now, is_in_order) if self._is_for_all else self._last_agent,
         )
 
-    def beat_here(self) -> bytes:
+    def beat_here(self, *, is_last: bool = False, is_in_order: bool = False) -> bytes:
         """Write the heartbeat into the state folder; return its bytes."""
-        data = (json.dumps(self.heartbeat().to_json(), indent=2) + "\n").encode()
+        said = self.heartbeat(is_last=is_last, is_in_order=is_in_order)
+        data = (json.dumps(said.to_json(), indent=2) + "\n").encode()
         path = StateLayout(self._parts.state_dir).heartbeat
         self._attempts.write(path.name, lambda: write_atomically(path, data, mode=0o600))
+        self._attempts.write(self._diary.path.name, self._diary.save)
         return data
 
     def beat_in_time(self) -> None:
         """Write it here at the pace of heartbeats, and have it left on each NAS that answers."""
-        if not self._heartbeat.is_time():
+        now = self._parts.clock.now()
+        # After a sleep of the machine the wall clock is far ahead: until the next beat this agent would seem to hang.
+        if not self._heartbeat.is_time() and now - self._beat_at < HANGS_AFTER / 2:
             return
+        self._beat_at = now
+        self._holder_file.say(paused=self._paused)
         data = self.beat_here()
         for lane_id in lanes_that_answer(self._engine.view):
             if self._on_nas.setdefault(
@@ -235,8 +297,8 @@ class Publisher:
                 self._engine.place(self._on_nas_of(lane_id, data))
 
     def beat_everywhere(self) -> None:
-        """Write it here and on each NAS that answers, now, and return when that is done. The engine has ended by then."""
-        data = self.beat_here()
+        """Write the last one here and on each NAS that answers, and return when that is done. The engine has ended by then."""
+        data = self.beat_here(is_last=True, is_in_order=True)
         for lane_id in lanes_that_answer(self._engine.view):
             placed = place_heartbeat(self._on_nas_of(lane_id, data), self._engine.lanes[lane_id].ports_now())
             problem = placed.problem if isinstance(placed, HeartbeatPlaced) else placed.message
@@ -274,6 +336,17 @@ def read_live(state_dir: Path) -> Snapshot:
         return Snapshot.from_json(json.loads(StateLayout(state_dir).live.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return Snapshot()
+
+
+def read_last_agent(state_dir: Path) -> LastAgent | None:
+    """Return what the heartbeat says of the last agent; None where none has worked there yet."""
+    path = StateLayout(state_dir).heartbeat
+    try:
+        return last_agent_in(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        return LastAgent(None, is_in_order=False)
 
 
 def lanes_left(left: Snapshot) -> dict[str, LaneView]:

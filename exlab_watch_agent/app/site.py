@@ -20,7 +20,7 @@ from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import send_request
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import Loaded, load
-from exlab_watch_agent.app.publish import lanes_left, read_live
+from exlab_watch_agent.app.publish import lanes_left, read_last_agent, read_live
 from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding, marker_key
 from exlab_watch_agent.core.commands import Command
@@ -28,10 +28,11 @@ from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.operator import Operator, request_members
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import printable
+from exlab_watch_agent.core.snapshot import Snapshot
+from exlab_watch_agent.core.standing import Gone, Moment, NeverRan, Standing, moment_of, standing_of_holder
+from exlab_watch_agent.core.text import printable, shell_word
 from exlab_watch_agent.errors import AgentError, NoStateFolderError, RootUnavailableError, StateFolderError
-from exlab_watch_agent.report.problems import Moment
-from exlab_watch_agent.report.snapshot import Holder, Snapshot
+from exlab_watch_agent.report.heartbeat import Holder
 
 APP_NAME = "exlab-watch-agent"
 REPLY_WAIT_S = 10.0
@@ -66,7 +67,15 @@ class Site:
 
     @property
     def moment(self) -> Moment:
-        return Moment(self.now(), is_ended=self.holder is None)
+        return moment_of(self.standing, self.now())
+
+    @property
+    def flags(self) -> str:
+        """What each command needs behind it to mean this site, as it is pasted: what was given here, and found from anywhere."""
+        given = (("--config", self.config), ("--state-dir", self.state))
+        return " ".join(
+            f"{name} {shell_word(str(path.expanduser().absolute()))}" for name, path in given if path is not None
+        )
 
     # --- the config --------------------------------------------------------------------------------------------------
 
@@ -150,6 +159,14 @@ class Site:
         return Holder.from_json(read_holder(StateLayout(self.state_dir).holder))
 
     @cached_property
+    def standing(self) -> Standing:
+        """How it is with the agent: by its own word where it holds the folder, else by what the last one left."""
+        if self.holder is not None:
+            return standing_of_holder(self.holder.at, now=self.now(), pid=self.holder.pid)
+        last = read_last_agent(self.state_dir)
+        return NeverRan() if last is None else Gone(last.seen_at, last.is_in_order)
+
+    @cached_property
     def paused(self) -> str | None:
         """Why the running agent decides nothing now; None when it does, or when none runs."""
         if self.holder is None:
@@ -161,13 +178,17 @@ class Site:
         return printable(said) if said else None
 
     @cached_property
+    def left(self) -> Snapshot:
+        """The live view, by the running agent or as the last one left it."""
+        return read_live(self.state_dir)
+
+    @cached_property
     def snapshot(self) -> Snapshot:
         """The running agent's live view; where none runs, only its lanes, as the last one left them and with that time."""
-        left = read_live(self.state_dir)
         if self.holder is not None:
-            return left
-        lanes = {lane_id: lane for lane_id, lane in lanes_left(left).items() if not self.roots or lane_id in self.roots}
-        return Snapshot(lanes=lanes)
+            return self.left
+        lanes = lanes_left(self.left)
+        return Snapshot(lanes={name: lane for name, lane in lanes.items() if not self.roots or name in self.roots})
 
     def ask_agent(self, command: Command, *, must_answer: bool = False) -> str:
         """Leave a command for the running agent; return its answer.

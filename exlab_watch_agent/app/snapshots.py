@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from exlab_watch_agent.core.gate import blocking, orphan
-from exlab_watch_agent.core.text import printable, utc_text
-from exlab_watch_agent.engine.loop import Engine
-from exlab_watch_agent.engine.views import EngineView, LaneNow, Told
-from exlab_watch_agent.errors import NAS_UNREACHABLE
-from exlab_watch_agent.ports import RunsView
-from exlab_watch_agent.report.snapshot import (
+from exlab_watch_agent.core.gate import blocking, orphan, refusal
+from exlab_watch_agent.core.snapshot import (
     LaneView,
+    Note,
     ObserverView,
     ProgressView,
     Snapshot,
     UnreadableView,
 )
+from exlab_watch_agent.core.text import printable, utc_text
+from exlab_watch_agent.engine.loop import Engine
+from exlab_watch_agent.engine.views import EngineView, LaneNow, Told
+from exlab_watch_agent.errors import NAS_UNREACHABLE
+from exlab_watch_agent.ports import RunsView
+from exlab_watch_agent.statechart import RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,31 @@ def snapshot_of(
     now: datetime,
     observer: ObserverView,
     before: Mapping[str, LaneView],
+    first_seen: Mapping[str, datetime],
+    notes_before: Mapping[str, tuple[Note, ...]],
+    config_changed_at: datetime | None,
 ) -> Snapshot:
-    """Return what the engine knows beside the records. May be called from any thread."""
+    """Return what the engine knows beside the records. May be called from any thread.
+
+    `first_seen`, `config_changed_at`: see Snapshot. `notes_before`: by job id, what an earlier agent noted of runs that were not
+    looked at since.
+    """
     view = engine.view
     waiting: dict[str, str] = {}
-    run_problems: dict[str, str] = {}
+    run_problems: dict[str, Note] = {}
+    refusals: dict[str, Note] = {}
+    notes = {job_id: of_run for job_id, of_run in notes_before.items() if job_id not in view.told.runs}
     unreadable: dict[str, UnreadableView] = {}
     for job_id, run in view.told.runs.items():
         if run.reason:
             waiting[job_id] = printable(run.reason)
         if run.problem:
-            run_problems[job_id] = printable(run.problem)
+            run_problems[job_id] = Note(run.problem.code, printable(run.problem.sentence))
+        refused = refusal(run.findings)
+        if refused is not None and (record := runs.get(job_id)) is not None and record.state is RunState.BLOCKED:
+            refusals[job_id] = Note(refused[0].value, refused[1])
+        if run.notes:
+            notes[job_id] = run.notes
         if run.unreadable and (record := runs.get(job_id)) is not None:
             unreadable[printable(record.run_path)] = UnreadableView(run.unreadable, run.unreadable_looks)
     return Snapshot(
@@ -59,7 +75,14 @@ def snapshot_of(
         waiting=waiting,
         run_problems=run_problems,
         unreadable=unreadable,
-        path_problems={printable(path): printable(text) for path, text in view.told.folders.items()},
+        path_problems={
+            printable(path): replace(folder, message=printable(folder.message))
+            for path, folder in view.told.folders.items()
+        },
+        refusals=refusals,
+        notes=notes,
+        config_changed_at=config_changed_at,
+        first_seen=first_seen,
         orphans=tuple(orphan(place) for lane in view.lanes.values() for place in lane.orphans),
         refused_after_sync=_refused_after_sync(view.told, runs),
     )
@@ -98,6 +121,8 @@ def _lane_view(lane: LaneNow, destination: str, before: LaneView | None) -> Lane
         root_problem=lane.root_problem,
         last_scan_at=lane.last_scan_at,
         last_success_at=lane.last_success_at,
+        root_problem_since=lane.doubted_since,
+        answered_at=lane.answered_at,
     )
     if before is None or _has_asked(lane, before):
         return view
@@ -107,6 +132,7 @@ def _lane_view(lane: LaneNow, destination: str, before: LaneView | None) -> Lane
         waiting_reason=before.waiting_reason,
         waiting_kind=before.waiting_kind,
         waiting_command=before.waiting_command,
+        answered_at=before.answered_at,
         seen_earlier=before.seen_earlier,
     )
 

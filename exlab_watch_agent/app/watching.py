@@ -9,10 +9,10 @@ from exlab_watch_agent.adapters.watching.keeper import Health, WatchedRoot
 from exlab_watch_agent.adapters.watching.limits import read_limits
 from exlab_watch_agent.adapters.watching.pace import PACE, Pace
 from exlab_watch_agent.adapters.watching.watcher import Watcher
+from exlab_watch_agent.core.snapshot import ObserverView, RootHealth
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import ScanWanted, Woken
 from exlab_watch_agent.ports import RunStore
-from exlab_watch_agent.report.snapshot import ObserverView, RootHealth
 from exlab_watch_agent.statechart import CHART
 
 

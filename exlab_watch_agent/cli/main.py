@@ -15,16 +15,16 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import binding, checking, demo, drawing, overriding, resolving, showing, work
+from exlab_watch_agent.cli import binding, checking, demo, drawing, needing, overriding, resolving, showing, work
 from exlab_watch_agent.cli.audit_commands import audit_app
 from exlab_watch_agent.cli.options import Config, Json, Quiet, Run, StateDir
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
-from exlab_watch_agent.core.commands import Retry, RetryAll, VerifyNow
+from exlab_watch_agent.core.commands import VerifyNow
+from exlab_watch_agent.core.problem import Severity
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.diagram.overlay import NOTHING
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.report.problems import need_a_person
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.report.problems import Wanted
 
 app = typer.Typer(
     name="exlab-watch-agent",
@@ -197,14 +197,33 @@ def show(run: Run, as_json: Json = False, config: Config = None, state_dir: Stat
 
 
 @app.command()
-def problems(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
-    """List what needs a person, worst first, with the command that helps."""
-    found = offline.find_problems(_to_read(config, state_dir))
-    if as_json:
-        say_json({"schema": 1, "problems": [problem.to_json() for problem in found]})
-    else:
-        showing.print_problems(found)
-    return ExitCode.NEEDS_ATTENTION if need_a_person(found) else ExitCode.FINE
+def problems(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN|EQUIPMENT|PROJECT...]",
+            help="Of these only. Or: dismiss ID, to have a soft finding or an orphan listed no more.",
+        ),
+    ] = None,
+    code: Annotated[str, typer.Option("--class", metavar="C", help="Of this code only, each by itself.")] = "",
+    severity: Annotated[Severity | None, typer.Option("--severity", help="hard or soft only.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that were dismissed.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="With dismiss: why; goes into the audit trail.")] = "",
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="T", help="With dismiss: 2026-10-18T09:14:22Z, or 30d; else for good."),
+    ] = None,
+    as_json: Json = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """List what needs a person, worst first, with the command that helps; or dismiss what nobody has to see to."""
+    if words and words[0] == "dismiss":
+        return needing.dismiss(Site(config, state_dir), words[1:], reason=reason, until=until)
+    if reason or until:
+        raise ConfigError("--reason and --until belong to `problems dismiss ID`.")
+    asked = Wanted(code=code, severity=severity, has_dismissed=everything)
+    return needing.list_all(_to_read(config, state_dir), words or (), asked, as_json=as_json)
 
 
 @app.command()
@@ -221,33 +240,16 @@ def retry(
     state_dir: StateDir = None,
 ) -> int:
     """Try failed runs again, with the attempts counted from 0."""
-    site = Site(config, state_dir)
-    if everything == bool(runs):
-        raise ConfigError("Name the runs to try again, or give --all.")
-    if everything:
-        failed = frozenset(r.run_path for r in site.records.values() if r.state is RunState.FAILED)
-        if not failed:
-            say("no run has failed")
-            return ExitCode.FINE
-        return work.act(site, RetryAll(operator_here()), run_paths=failed)
-    known = [resolving.known(site, word) for word in runs or ()]  # a mistyped name stops all before anything is done
-    codes: list[int] = []
-    for path, record in known:
-        try:
-            command = Retry(operator_here(), job_id=record.job_id)
-            codes.append(work.act(site, command, run_paths=frozenset({path})))
-        except AgentError as error:
-            say_aside(str(error))
-            codes.append(ExitCode.FAILED)
-    return ExitCode.FAILED if ExitCode.FAILED in codes else max(codes)
+    return work.retry(Site(config, state_dir), runs or (), is_all=everything)
 
 
 @app.command()
 def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
     """Start one more verify pass over a sealed run now."""
     site = Site(config, state_dir)
-    path, record = resolving.known(site, run)
-    return work.act(site, VerifyNow(operator_here(), job_id=record.job_id), run_paths=frozenset({path}))
+    path, record = work.known(site, run)
+    command = VerifyNow(operator_here(), job_id=record.job_id)
+    return work.act(site, command, run_paths=frozenset({path}), asks_attention=True)
 
 
 @app.command()
@@ -315,7 +317,7 @@ def diagram_command(
     if counts:
         overlay = drawing.counts_of(site)
     if run is not None:
-        path, record = resolving.known(site, run)
+        path, record = work.known(site, run)
         overlay = drawing.way_of(site, path, record.job_id)
     return drawing.draw(site, overlay, form=form, out=out)
 

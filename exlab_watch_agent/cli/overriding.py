@@ -32,7 +32,7 @@ def add(site: Site, word: str, problem_class: str, *, reason: str, operator: str
         operator=_who(operator),
         reason=_why(reason),
         now=now,
-        expires_at=_expiry(expires, now),
+        expires_at=moment_of(expires, now, "--expires"),
     )
     say(f"override {override_id} was added to {printable(path)}")
     return ExitCode.FINE
@@ -89,7 +89,8 @@ def _why(reason: str) -> str:
     return reason.strip()
 
 
-def _expiry(text: str | None, now: datetime) -> datetime | None:
+def moment_of(text: str | None, now: datetime, option: str) -> datetime | None:
+    """Return the time that an option gives, None where it was not given. Raises: ConfigError."""
     if text is None:
         return None
     relative = _FROM_NOW.fullmatch(text)
@@ -97,7 +98,7 @@ def _expiry(text: str | None, now: datetime) -> datetime | None:
         return now + timedelta(hours=int(relative[1]) * (24 if relative[2] == "d" else 1))
     moment = parse_time(text)
     if moment is None:
-        raise ConfigError("--expires takes a time with its zone, such as 2026-10-18T09:14:22Z, or 30d or 12h from now.")
+        raise ConfigError(f"{option} takes a time with its zone, such as 2026-10-18T09:14:22Z, or 30d or 12h from now.")
     if moment <= now:
-        raise ConfigError("--expires lies in the past, so the override would have no effect.")
+        raise ConfigError(f"{option} lies in the past, so it would have no effect.")
     return moment

@@ -6,9 +6,7 @@ from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli import work
 from exlab_watch_agent.cli.saying import say
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, TakeOver
-from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import printable, shell_word
-from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
+from exlab_watch_agent.errors import ConfigError, ExitCode
 from exlab_watch_agent.statechart import RunState
 
 
@@ -42,7 +40,7 @@ def resolve(
         raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
     kind = TakeOver if takes_over else Resolve
     equipment = [word for word in words if _is_equipment(site, word)]
-    records = [known(site, word)[1] for word in words if word not in equipment]
+    records = [work.known(site, word)[1] for word in words if word not in equipment]
     in_conflict = [record for record in site.records.values() if record.state is RunState.CONFLICT]
     records += [record for record in in_conflict if is_for_all or record.equipment_id in equipment]
     commands = {r.run_path: kind(operator_here(), job_id=r.job_id, reason=reason) for r in records}
@@ -52,16 +50,6 @@ def resolve(
     if len(words) == 1 and not equipment:
         return work.act(site, commands[records[0].run_path], run_paths=frozenset(commands))
     return work.act_on_each(site, commands)
-
-
-def known(site: Site, word: str) -> tuple[str, RunRecord]:
-    """Return path and record of the run that is meant. Raises: AgentError for one that is not known yet."""
-    path, record = site.find_run(word)
-    if record is None:
-        raise AgentError(
-            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
-        )
-    return path, record
 
 
 def _is_equipment(site: Site, word: str) -> bool:

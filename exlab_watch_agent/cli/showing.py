@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say
+from exlab_watch_agent.core.attention import of_agent, why_lane_waits, why_root_waits, with_flags
+from exlab_watch_agent.core.problem import verdict
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth, Snapshot
 from exlab_watch_agent.core.text import age, counted, printable
-from exlab_watch_agent.report.problems import Problem, problems_of_state, why_lane_waits, why_root_waits
-from exlab_watch_agent.report.snapshot import LaneView, ObserverView, RootHealth, Snapshot
 from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
     RunInFull,
     counts,
     history_json,
     human_bytes,
+    only_here,
     proofs_past_cache,
     sentence,
     time_text,
@@ -24,38 +27,30 @@ from exlab_watch_agent.report.status import (
 EXTRA_SHOWN_MAX = 3
 
 
-def print_problems(found: list[Problem]) -> None:
-    if not found:
-        say("nothing needs a person")
-    for problem in found:
-        say(f"{problem.severity.name}  {problem.subject}: {problem.message}")
-        say(f"    -> {problem.command}")
-
-
 # --- status ----------------------------------------------------------------------------------------------------------
 
 
 def print_status(site: Site) -> None:
     at, holder, snapshot = site.moment, site.holder, site.snapshot
-    if holder is None:
-        say("no agent is running")
-    else:
+    say(verdict(offline.find_problems(site)))
+    if holder is not None:
         version, pid, since = holder.version or "?", holder.pid or "?", holder.since or "?"
         say(f"agent {version} is running, pid {pid}, since {since}")
-    for problem in problems_of_state(paused=site.paused, hold=site.hold):
-        say(problem.message)
-        say(f"    -> {problem.command}")
+    runs = sorted(site.records.values(), key=lambda record: record.run_path)
+    say(only_here(runs, now=at.now))
+    for problem in of_agent(offline.situation_of(site, snapshot)):
+        say(problem.sentence)
+        say(f"    -> {with_flags(problem.command, site.flags)}")
     for equipment_id, lane in sorted(snapshot.lanes.items()):
         away = why_root_waits(lane, at)
         waits = f"waits: {away}" if away else why_lane_waits(lane, at)
         if waits or holder is not None:
-            say(f"{equipment_id} -> {lane.destination}: {waits or 'ok'}; {_scanned(lane, at.now)}")
+            say(f"{equipment_id} -> {lane.destination}: {waits or _answered(lane, at.now)}; {_scanned(lane, at.now)}")
         health = snapshot.observer.roots.get(equipment_id) if snapshot.observer is not None else None
         if health is not None:
             say(f"{'':<{len(equipment_id)}}    {_watched(health)}")
     if snapshot.observer is not None:
         say(_observed(snapshot.observer))
-    runs = sorted(site.records.values(), key=lambda record: record.run_path)
     say(", ".join(f"{count} {state}" for state, count in counts(runs).items()) or "no runs are known")
     for record in runs:
         say(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record, snapshot)})")
@@ -80,6 +75,13 @@ def _scanned(lane: LaneView, now: datetime) -> str:
     if lane.last_scan_at is None:
         return "not scanned yet"
     return f"last scan {age((now - lane.last_scan_at).total_seconds())} ago"
+
+
+def _answered(lane: LaneView, now: datetime) -> str:
+    """Return how it is with a destination that nothing waits for: quiet is no answer."""
+    if lane.answered_at is None:
+        return "not asked yet"
+    return f"ok, answered {age((now - lane.answered_at).total_seconds())} ago"
 
 
 def _amount(record: RunRecord, snapshot: Snapshot) -> str:

@@ -25,11 +25,24 @@ from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.pace import Pace
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli.saying import say, say_aside
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Command, LookAt, ScanRoots, Sync
+from exlab_watch_agent.core.attention import with_flags
+from exlab_watch_agent.core.commands import (
+    AcceptMachine,
+    AcceptTrail,
+    Command,
+    LookAt,
+    Retry,
+    RetryAll,
+    ScanRoots,
+    Sync,
+)
+from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.problem import command as command_of
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted, printable
+from exlab_watch_agent.core.standing import Moment
+from exlab_watch_agent.core.text import counted, printable, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.report.problems import Moment, Problem, Severity, need_a_person
+from exlab_watch_agent.report.problems import exit_code, folded, need_a_person, one_line
 from exlab_watch_agent.report.status import counts, sentence
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -134,12 +147,13 @@ def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
         on_move=narrator.on_move,
         on_notice=narrator.on_notice,
         pace=pace,
+        flags=site.flags,
     )
     _, found = _drive(agent, narrator, until_rest=is_once)
     if is_once:
         there = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
         say(there or "no runs were found")
-    return _end(agent, narrator, found)
+    return _end(agent, narrator, found, exit_code(found))
 
 
 Answers = list[Mapping[str, object]]
@@ -169,11 +183,10 @@ def _drive(
             agent.close()
 
 
-def _end(agent: Agent, narrator: Narrator, found: Sequence[Problem]) -> int:
+def _end(agent: Agent, narrator: Narrator, found: Sequence[Problem], code: ExitCode) -> int:
     """Say on stderr what needs a person, a line each, and return the exit code."""
-    for problem in found:
-        narrator.on_notice(f"{problem.severity.name}  {problem.subject}: {problem.message} -> {problem.command}")
-    code = ExitCode.NEEDS_ATTENTION if found else ExitCode.FINE
+    for fold in folded(found):
+        narrator.on_notice(one_line(fold))
     leave_now(agent, code)
     return code
 
@@ -184,11 +197,13 @@ def _still_under_way(site: Site, agent: Agent, run_paths: frozenset[str]) -> lis
     moving = CHART.working | {RunState.QUEUED}
     return [
         Problem(
-            Severity.WAITING,
             "under_way",
-            printable(record.run_path),
+            record.run_path,
             f"it is still {record.state}: {printable(sentence(record, snapshot, at))}",
-            "exlab-watch-agent run",
+            with_flags(command_of("run"), site.flags),
+            record.equipment_id,
+            (record.run_path,),
+            record.entered_at,
         )
         for record in agent.store
         if record.run_path in run_paths and record.state in moving
@@ -220,12 +235,16 @@ def act_on_each(site: Site, commands: Mapping[str, Command]) -> int:
         tell(answer)
     if len(answers) < len(commands):
         raise AgentError("Stopped before all commands took effect; run it again.")
-    code = _end(agent, narrator, found or _still_under_way(site, agent, frozenset(commands)))
-    return ExitCode.FAILED if ExitCode.FAILED in codes else code
+    found = found or _still_under_way(site, agent, frozenset(commands))
+    return _end(agent, narrator, found, ExitCode.FAILED if ExitCode.FAILED in codes else _done_or_not(found))
 
 
-def act(site: Site, command: Command, *, run_paths: frozenset[str]) -> int:
-    """Have an operator's command obeyed; print the answer; return the exit code. Raises: AgentError with the refusal."""
+def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attention: bool = False) -> int:
+    """Have an operator's command obeyed; print the answer; return the exit code. Raises: AgentError with the refusal.
+
+    Where its runs did not come to rest as they should, it could not do its work; with `asks_attention` the code says how bad
+    that is.
+    """
     if site.holder is not None:
         say(site.ask_agent(command))
         return ExitCode.FINE
@@ -238,13 +257,49 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str]) -> int:
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))
         say(str(answer["message"]))
-    return _end(agent, narrator, found or _still_under_way(site, agent, run_paths))
+    found = found or _still_under_way(site, agent, run_paths)
+    return _end(agent, narrator, found, exit_code(found) if asks_attention else _done_or_not(found))
+
+
+def _done_or_not(found: Sequence[Problem]) -> ExitCode:
+    return ExitCode.FAILED if found else ExitCode.FINE
 
 
 def _agent_for(site: Site, run_paths: frozenset[str], narrator: Narrator) -> Agent:
     """Return an agent that looks after these runs only."""
     scope = Scope(only=run_paths, is_watching=False)
-    return Agent(site.settings, state_dir=site.state, scope=scope, on_move=narrator.on_move)
+    return Agent(site.settings, state_dir=site.state, scope=scope, on_move=narrator.on_move, flags=site.flags)
+
+
+def known(site: Site, word: str) -> tuple[str, RunRecord]:
+    """Return path and record of a run that is known. Raises: AgentError, RunNotFoundError."""
+    path, record = site.find_run(word)
+    if record is None:
+        raise AgentError(
+            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
+        )
+    return path, record
+
+
+def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
+    """Try these runs again, or every failed one; return the exit code. Raises: ConfigError, RunNotFoundError."""
+    if is_all == bool(words):
+        raise ConfigError("Name the runs to try again, or give --all.")
+    if is_all:
+        failed = frozenset(r.run_path for r in site.records.values() if r.state is RunState.FAILED)
+        if not failed:
+            say("no run has failed")
+            return ExitCode.FINE
+        return act(site, RetryAll(operator_here()), run_paths=failed)
+    named = [known(site, word) for word in words]  # a mistyped name stops all before anything is done
+    codes: list[int] = []
+    for path, record in named:
+        try:
+            codes.append(act(site, Retry(operator_here(), job_id=record.job_id), run_paths=frozenset({path})))
+        except AgentError as error:
+            say_aside(str(error))
+            codes.append(ExitCode.FAILED)
+    return max(codes)
 
 
 def accept(site: Site, command: AcceptTrail | AcceptMachine) -> int:
@@ -263,7 +318,8 @@ def scan(site: Site, accept_root: str | None) -> int:
         return ExitCode.FINE
     before = {record.job_id for record in site.records.values()}
     narrator = Narrator(is_quiet=True)
-    agent = Agent(site.settings, state_dir=site.state, scope=Scope(is_watching=False, is_working=False))
+    scope = Scope(is_watching=False, is_working=False)
+    agent = Agent(site.settings, state_dir=site.state, scope=scope, flags=site.flags)
     _, found = _drive(agent, narrator, until_rest=True, commands=(command,))
     for equipment_id, lane in agent.scanned().items():
         if lane.root_problem is not None:
@@ -271,7 +327,7 @@ def scan(site: Site, accept_root: str | None) -> int:
             continue
         new = sum(1 for record in agent.store if record.equipment_id == equipment_id and record.job_id not in before)
         say(f"{equipment_id}: {counted(lane.runs_seen, 'run folder')}, {new} new, {lane.gone} gone")
-    return _end(agent, narrator, found)
+    return _end(agent, narrator, found, ExitCode.FINE)
 
 
 def sync_run(site: Site, word: str) -> int:
@@ -281,8 +337,8 @@ def sync_run(site: Site, word: str) -> int:
         kind = Sync if record is not None else LookAt
         say(site.ask_agent(kind(operator_here(), run_path=path)))
         if unusable := site.snapshot.path_problems.get(printable(path)):
-            say_aside(f"{printable(path)}: {unusable}")
-            return ExitCode.NEEDS_ATTENTION
+            say_aside(f"{printable(path)}: {unusable.message}")
+            return ExitCode.FAILED
         return ExitCode.FINE
     narrator = Narrator()
     agent = _agent_for(site, frozenset({path}), narrator)
@@ -300,14 +356,15 @@ def _say_how_it_ended(site: Site, agent: Agent, narrator: Narrator, path: str, f
         lane = snapshot.lanes.get(equipment.equipment_id) if equipment is not None else None
         root_problem = lane.root_problem if lane is not None else None
         unusable = snapshot.path_problems.get(printable(path))
-        reason = root_problem or unusable or "it has no usable .exlab-wizard/creation.json"
+        why = unusable.message if unusable is not None else ""
+        reason = root_problem or why or "it has no usable .exlab-wizard/creation.json"
         raise AgentError(f"{printable(path)} was not synced: {printable(reason)}")
     if record.sync_status == "synced":
         files, size = counted(record.files_total, "file"), counted(record.bytes_total, "byte")
         say(f"{printable(path)}: {record.state}, {files}, {size}")
     found = found or _still_under_way(site, agent, frozenset({path}))
     if found or record.sync_status == "synced":
-        return _end(agent, narrator, found)
+        return _end(agent, narrator, found, _done_or_not(found))
     say_aside(f"{printable(path)}: {record.state}: {snapshot.waiting.get(record.job_id, '')}")
     leave_now(agent, ExitCode.FAILED)
     return ExitCode.FAILED

@@ -198,6 +198,8 @@ class AgentBlock(Block):
     retry_schedule: Annotated[list[Duration], Field(min_length=1, max_length=100)] = ["30s", "2m", "8m", "30m", "2h"]
     layout: Literal["mirror", "flat"] = "mirror"
     stale_hours: Annotated[float, Field(gt=0, le=YEAR_HOURS)] = 24
+    unproven_hours: Annotated[float, Field(gt=0, le=YEAR_HOURS)] = 8
+    disk_days: Annotated[float, Field(gt=0, le=365)] = 3
     stall_seconds: Annotated[float, Field(gt=0, le=86400)] = 300
     trash_hours: Annotated[float, Field(ge=0, le=YEAR_HOURS)] = 0
 

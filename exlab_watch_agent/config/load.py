@@ -56,6 +56,8 @@ class Settings:
             rescan_s=self.agent.rescan_minutes * 60,
             audit_interval_s=self.agent.audit_interval_hours * 3600,
             stale_s=self.agent.stale_hours * 3600,
+            unproven_s=self.agent.unproven_hours * 3600,
+            disk_s=self.agent.disk_days * 24 * 3600,
             stall_s=self.agent.stall_seconds,
             pushes_max=self.agent.max_parallel_runs,
             retry_schedule_s=tuple(seconds(duration) for duration in self.agent.retry_schedule),

@@ -93,9 +93,13 @@ class DestinationLook:
             return NOBODY_KNOWN
         return f"{self.claim.state_folder}/{self.claim.job_id}/{self.claim.generation}/{self.sealed_as}"
 
-    def anchor_of(self, job_id: str) -> TrailPosition | None:
-        """Return the anchor where the claim is this job's: those of others say nothing of our trail."""
-        return self.anchor if self.claim is not None and self.claim.job_id == job_id else None
+    def anchor_of(self, mine: Claim) -> TrailPosition | None:
+        """Return the anchor where this very agent made the claim, whatever the job: an older copy of its state folder does not know
+        all of its jobs. Those of others say nothing of our trail."""
+        if self.claim is None:
+            return None
+        is_ours = self.claim.is_of(mine) or (bool(mine.state_folder) and self.claim.state_folder == mine.state_folder)
+        return self.anchor if is_ours else None
 
 
 class DestinationStanding(StrEnum):
@@ -117,13 +121,14 @@ class DestinationStanding(StrEnum):
     ADOPTABLE = "adoptable"
 
 
-def standing(look: DestinationLook, mine: Claim) -> DestinationStanding:
+def standing(look: DestinationLook, mine: Claim, *, is_our_seal: bool = True) -> DestinationStanding:
     """Return whose the folder is. A claim is ours when its job and its agent are ours, and for no other reason.
 
-    Data without a claim and without our identity are somebody else's: fail closed.
+    `is_our_seal`: False where another copy of our state folder sealed it: then it is that one's. Data without a claim and without
+    our identity are somebody else's: fail closed.
     """
     if look.claim is not None:
-        if look.claim.is_of(mine):
+        if look.claim.is_of(mine) and is_our_seal:
             return DestinationStanding.OURS
         if not look.claim.names_same_run(mine):
             return DestinationStanding.OCCUPIED

@@ -71,6 +71,16 @@ class AcceptMachine(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class DismissProblem(_Command):
+    """The soft finding or orphan of this id is to be listed no more, `until` then; None: for good."""
+
+    name = "dismiss"
+    problem_id: str = ""
+    reason: str = ""
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Enqueue(_Command):
     """Look after this run from now on."""
 
@@ -135,7 +145,17 @@ class TakeOver(_OfRun):
 
 
 RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver
-Command = ScanRoots | BindDestination | AcceptTrail | AcceptMachine | Enqueue | LookAt | RetryAll | RunCommand
+Command = (
+    ScanRoots
+    | BindDestination
+    | AcceptTrail
+    | AcceptMachine
+    | DismissProblem
+    | Enqueue
+    | LookAt
+    | RetryAll
+    | RunCommand
+)
 _BY_NAME: dict[str, type[Command]] = {
     kind.name: kind
     for kind in (
@@ -143,6 +163,7 @@ _BY_NAME: dict[str, type[Command]] = {
         BindDestination,
         AcceptTrail,
         AcceptMachine,
+        DismissProblem,
         Enqueue,
         LookAt,
         Retry,

@@ -212,7 +212,9 @@ def _judge_queued(
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
-        return Judgement(Trigger.COPY_ADOPTED, text, replace(adopting, attempts=0, mismatches=0))
+        if not _is_the_one_it_adopts(record, event):  # else what failed before was to prove this very copy
+            adopting = replace(adopting, attempts=0, mismatches=0)
+        return Judgement(Trigger.COPY_ADOPTED, text, adopting)
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
 
 
@@ -522,7 +524,7 @@ def verify_effect(record: RunRecord) -> Verify:
         record.equipment_id,
         record.destination,
         record.fingerprint,
-        manifest_digest=record.manifest_digest if record.is_sealed else "",
+        manifest_digest=record.sealed_as,
         claim=claim_of(record),
         is_audit=record.state is RunState.AUDITING,
         adopts=record.adopts,
@@ -544,6 +546,7 @@ def work_effect(record: RunRecord) -> Work | None:
                 adopts=adopts,
                 adopts_from=held_by,
                 takes_over=record.takes_over,
+                manifest_digest=record.sealed_as,
             )
         case RunState.PRECHECKING:
             return Precheck(*place)

@@ -38,7 +38,8 @@ class Push(Subject):
 
     `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to, and `adopts_from`
     the job in its claim; else empty. `takes_over`: who is to give way on an operator's word (DestinationLook.holding), and what
-    is not the run's goes aside until it is sealed; else empty.
+    is not the run's goes aside until it is sealed; else empty. `manifest_digest`: what this run was sealed as; empty where it was
+    not.
     """
 
     claim: Claim
@@ -46,6 +47,7 @@ class Push(Subject):
     adopts: str = ""
     adopts_from: str = ""
     takes_over: str = ""
+    manifest_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Admit:
     """Look at a queued run and at its destination, right before a push.
 
     `asks_nas_fully`: the NAS must keep and give back a few bytes; else its marker is enough, because it did so a moment
-    ago.
+    ago. `manifest_digest`: what the run was sealed as; empty where it was not.
     """
 
     place: RunPlace
@@ -136,6 +138,7 @@ class Admit:
     destination: str
     declared_mismatches: tuple[str, ...] = ()
     asks_nas_fully: bool = True
+    manifest_digest: str = ""
 
     @property
     def equipment_id(self) -> str:
@@ -186,13 +189,15 @@ class SealedCopy:
 class Probe:
     """Ask whether the destination is there, and unless `is_light` whether it can be written to.
 
-    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by.
+    `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by. `asks_room`: also how
+    much room is free there.
     """
 
     equipment_id: str
     is_light: bool = False
     serial: int = 0
     copies: tuple[SealedCopy, ...] = ()
+    asks_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

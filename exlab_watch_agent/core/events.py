@@ -6,7 +6,7 @@ An event with a `turn` is the outcome of an effect of that turn. Every class of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from exlab_watch_agent.core.claim import DestinationStanding
@@ -18,6 +18,7 @@ from exlab_watch_agent.core.manifest import Comparison
 from exlab_watch_agent.core.passes import Pass
 from exlab_watch_agent.core.reconcile import Differences
 from exlab_watch_agent.core.rollback import TrailPosition
+from exlab_watch_agent.core.snapshot import FolderProblem
 from exlab_watch_agent.errors import NAS_UNREACHABLE, FailureKind, Wait
 
 # --- of a run -----------------------------------------------------------------------------------------------------------
@@ -225,7 +226,8 @@ class Unseen:
     """The look could not be finished: a wait, never a failure.
 
     `signature` is that of a file of another level; `creation` is the file of a run that cannot be read whole, where that
-    could be read; `wait` names the wait for the NAS.
+    could be read; `wait` names the wait for the NAS. `called`, `detail`: what an unusable `creation.json` is called, and what a
+    program may want to know beside that.
     """
 
     code: UnseenCode
@@ -233,6 +235,12 @@ class Unseen:
     creation: Creation | None = None
     signature: FileSignature | None = None
     wait: Wait = NAS_UNREACHABLE
+    called: str = ""
+    detail: Mapping[str, str] = field(default_factory=dict)
+
+    def folder_problem(self) -> FolderProblem:
+        """Return what is to be told of the folder."""
+        return FolderProblem(self.message, self.called or "creation_json", self.detail)
 
 
 Inspection = Seen | NothingNew | Unseen
@@ -250,13 +258,15 @@ class Whereabouts:
 class Scanned:
     """What a scan found of the root with the identity `volume`.
 
-    `gone`: known paths at which nothing is. `signalled`: runs whose signal has come.
+    `gone`: known paths at which nothing is. `signalled`: runs whose signal has come. `free_bytes`: on the disk of the root, None
+    where that cannot be told.
     """
 
     volume: str
     found: Differences
     gone: tuple[str, ...] = ()
     signalled: tuple[str, ...] = ()
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +278,14 @@ class ScanFailed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The destination answered; `marker_id` is that of its root's marker. `is_put_back`: which was gone, and was placed again."""
+    """The destination answered; `marker_id` is that of its root's marker. `is_put_back`: which was gone, and was placed again.
+
+    `free_bytes`: there, where that was asked for and can be told.
+    """
 
     marker_id: str
     is_put_back: bool = False
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

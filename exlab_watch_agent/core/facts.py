@@ -220,6 +220,20 @@ class MachineAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class ProblemDismissed:
+    """An operator wants a problem listed no more. `until`: RFC 3339, empty for good."""
+
+    kind: ClassVar[str] = "problem_dismissed"
+    problem_id: str
+    by: str
+    reason: str
+    until: str = ""
+
+    def data(self) -> Data:
+        return {"problem_id": self.problem_id, "by": self.by, "reason": self.reason, "until": self.until}
+
+
+@dataclass(frozen=True, slots=True)
 class TrailAccepted:
     """An operator took the state for true that was found after damage; `hold`: what was found then."""
 
@@ -249,6 +263,7 @@ Fact = (
     | FolderNamed
     | MachineChanged
     | MachineAccepted
+    | ProblemDismissed
 )
 KINDS = frozenset(
     {
@@ -271,6 +286,7 @@ KINDS = frozenset(
                 FolderNamed,
                 MachineChanged,
                 MachineAccepted,
+                ProblemDismissed,
             )
         ),
         "override_added",
@@ -280,7 +296,14 @@ KINDS = frozenset(
 """Every kind of line that a fact is written as."""
 
 FolderFact = (
-    DestinationBound | RootBound | TrailFoundBehind | TrailAccepted | FolderNamed | MachineChanged | MachineAccepted
+    DestinationBound
+    | RootBound
+    | TrailFoundBehind
+    | TrailAccepted
+    | FolderNamed
+    | MachineChanged
+    | MachineAccepted
+    | ProblemDismissed
 )
 """What a state folder keeps beside its runs."""
 
@@ -302,6 +325,9 @@ def folder_fact(kind: str, data: Mapping[str, object]) -> FolderFact | None:
             return TrailAccepted(str(data.get("reason", "")), str(data.get("hold", "")))
         case FolderNamed.kind:
             return FolderNamed(str(data["state_folder"]), str(data["machine"]))
+        case ProblemDismissed.kind:
+            words = (str(data.get(name, "")) for name in ("problem_id", "by", "reason", "until"))
+            return ProblemDismissed(*words)
         case MachineChanged.kind:
             return MachineChanged(str(data["machine"]))
         case MachineAccepted.kind:

@@ -25,7 +25,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, Inventory, OddKind
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.text import counted, printable, shell_word, unicode_text
+from exlab_watch_agent.core.text import counted, printable, unicode_text
 
 README_FILE = "README.md"
 FRONT_MATTER_CHARS_MAX = 64 * 1024
@@ -388,18 +388,23 @@ def blocking(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.tier is Tier.HARD and not finding.override_active)
 
 
-def explain(findings: Sequence[Finding]) -> str:
-    """Return one sentence: the worst blocking finding, how many more there are, the command that overrides it.
+def refusal(findings: Sequence[Finding]) -> tuple[Rule, str] | None:
+    """Return the worst rule that blocks now, and one sentence: what is wrong, and how much more there is. None: nothing blocks.
 
-    Empty when nothing blocks. Expects marked findings.
+    Expects marked findings.
     """
     blockers = sorted(blocking(findings), key=lambda finding: _RANK[finding.rule])
     if not blockers:
-        return ""
+        return None
     worst, more = blockers[0], len(blockers) - 1
     others = f" ({counted(more, 'more blocking finding')})" if more else ""
-    command = f"exlab-watch-agent override add {shell_word(worst.run_path)} --class {worst.rule} --reason ..."
-    return f"{worst.rule_detail.removesuffix('.')}{others}; to sync it as it is: {command}"
+    return worst.rule, f"{worst.rule_detail.removesuffix('.')}{others}"
+
+
+def explain(findings: Sequence[Finding]) -> str:
+    """Return the sentence of `refusal`; empty when nothing blocks. Which command helps is told by who tells people."""
+    refused = refusal(findings)
+    return refused[1] if refused is not None else ""
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Whether an agent that claims a copy is still at work, by the sign of life that it leaves on the NAS.
 
 Decided here: where a sign of life lies, what of it is believed, and when it is too old. Not here: what it says of the agent's
-runs (report/snapshot.py).
+runs (report/heartbeat.py).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     Unasked ──answered──▶ Answering ◀──answered── Away
         └──lost, unanswered──▶ Away ◀──lost, unanswered── Answering
 
-While it is away nothing of the lane that needs it is started, and no attempt is counted; it is asked again after 5 s, and
-after each question without an answer twice as late, up to 60 s (pace.py). Not here: how it is asked (acts/probe.py), and which root
-is taken for the destination (binding.py).
+While it is away nothing of the lane that needs it is started, and no attempt is counted; it is asked again after 5 s, and after
+each question without an answer twice as late, up to 60 s. One that answers is asked again after five minutes (pace.py). Not here:
+how it is asked (acts/probe.py), and which root is taken for the destination (binding.py).
 """
 
 from __future__ import annotations
@@ -104,9 +104,11 @@ def decide_link(link: Link, event: LinkEvent, pace: Pace = PACE) -> LinkStep:
             wait_s = min(pace.probe_max_s, before_s * 2)
             return LinkStep(Away(since, event.reason, event.wait, wait_s), wait_s)
         case ProbeAnswered():
-            return LinkStep(Answering(_latest(link, event.asked_fully_s)))
+            return LinkStep(Answering(_latest(link, event.asked_fully_s)), pace.probe_idle_s)
         case AdmissionAnswered():
-            return LinkStep(link if isinstance(link, Away) else Answering(_latest(link, event.asked_fully_s)))
+            if isinstance(link, Away):
+                return LinkStep(link)
+            return LinkStep(Answering(_latest(link, event.asked_fully_s)), pace.probe_idle_s)
         case _:
             assert_never(event)
 

@@ -47,13 +47,13 @@ def parse_time(text: str) -> datetime | None:
 
 def override_standing(entry: OverrideEntry, overrides: Sequence[OverrideEntry], *, now: datetime) -> OverrideStanding:
     """Return what `entry` is worth at `now`, given the whole list it is in."""
-    return _standing(entry, _revoked_ids(overrides), now)
+    return _standing(entry, revoked_ids(overrides), now)
 
 
 def active_overrides(overrides: Sequence[OverrideEntry], *, now: datetime) -> tuple[OverrideEntry, ...]:
     """Return the overrides in force at `now`, in the order of the list. `expires_at == now` is no longer in force."""
-    revoked_ids = _revoked_ids(overrides)
-    return tuple(entry for entry in overrides if _standing(entry, revoked_ids, now) is OverrideStanding.ACTIVE)
+    revoked = revoked_ids(overrides)
+    return tuple(entry for entry in overrides if _standing(entry, revoked, now) is OverrideStanding.ACTIVE)
 
 
 def active_classes(overrides: Sequence[OverrideEntry], *, now: datetime) -> frozenset[str]:
@@ -82,7 +82,7 @@ def _is_tombstone(entry: OverrideEntry) -> bool:
     return entry.revokes is not None
 
 
-def _revoked_ids(overrides: Sequence[OverrideEntry]) -> frozenset[str]:
+def revoked_ids(overrides: Sequence[OverrideEntry]) -> frozenset[str]:
     """Return every id that some tombstone names, wherever in the list either of them is."""
     return frozenset(entry.revokes for entry in overrides if entry.revokes is not None)
 

@@ -11,6 +11,7 @@ class Pace:
 
     `probe_first_s`, `probe_max_s`: when a destination that is away is asked again, at first and at most; each question
     without an answer doubles the wait.
+    `probe_idle_s`: when one that answers is asked again, so that one that went away is told also when nothing is to be pushed.
     `doubt_first_s`, `doubt_max_s`: the same for a scan of a root that was not found to be ours.
     `second_scan_s`: when a run whose folder is gone is looked for a second time.
     `missing_s`: when a run that is to be pushed and was not at its place has its turn again; a scan finds out why.
@@ -23,6 +24,7 @@ class Pace:
 
     probe_first_s: float = 5.0
     probe_max_s: float = 60.0
+    probe_idle_s: float = 300.0
     doubt_first_s: float = 5.0
     doubt_max_s: float = 60.0
     second_scan_s: float = 5.0

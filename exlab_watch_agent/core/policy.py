@@ -87,6 +87,8 @@ class Policy:
     rescan_s: float = 15 * 60
     audit_interval_s: float = 24 * 3600
     stale_s: float = 24 * 3600
+    unproven_s: float = 8 * 3600
+    disk_s: float = 3 * 24 * 3600
     stall_s: float = 300
     pushes_max: int = 2
     retry_schedule_s: tuple[float, ...] = (30, 120, 480, 1800, 7200)

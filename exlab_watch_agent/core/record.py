@@ -98,6 +98,11 @@ class RunRecord:
         return self.sealed_at is not None
 
     @property
+    def sealed_as(self) -> str:
+        """The digest of the manifest that was sealed; empty where the run was not."""
+        return self.manifest_digest if self.is_sealed else ""
+
+    @property
     def sync_status(self) -> str:
         """What `creation.json` should say."""
         return CHART.sync_status(self.state)

@@ -23,6 +23,12 @@ class TrailPosition:
     digest: str
 
 
+def is_in_trail(seen: TrailPosition, *, head: TrailPosition, digest_here: str | None) -> bool:
+    """Return whether the trail here has this line. `digest_here`: of its line with that number; one that cannot be read, None, is
+    believed to be the same."""
+    return seen.seq <= head.seq and digest_here in (None, seen.digest)
+
+
 def found_behind(
     seen: TrailPosition, *, head: TrailPosition, digest_here: str | None, ahead: TrailPosition | None
 ) -> str:

@@ -29,7 +29,8 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } td.r { over
 .grid td { border-left: 1px solid #d5dbe0; padding: .15rem .4rem; font-weight: 600 }
 .grid td.no { color: #7b8790; font-weight: 400 }
 @page { size: A3 landscape; margin: 10mm }
-@media print { body { padding: 0; max-width: none } svg { border: 0; break-after: page } tr { break-inside: avoid } }
+@media print { body { padding: 0; max-width: none } header { display: none } tr, .grid { break-inside: avoid }
+  svg { display: block; margin: 0; border: 0; height: 274mm; break-after: page } h2, p { break-after: avoid } }
 """
 
 
@@ -42,9 +43,9 @@ def html_page(chart: Chart, overlay: Overlay = NOTHING, *, at: datetime | None =
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>{xml_text(sheet.title)}</title>",
         f"<style>{_STYLE}</style></head><body>",
-        f"<h1>{xml_text(sheet.title)}</h1>",
+        f"<header><h1>{xml_text(sheet.title)}</h1>",
         f"<p>Chart {xml_text(chart.name)}, version {chart.version}; exlab-watch-agent {__version__}{made}.</p>",
-        *([f"<p>{xml_text(overlay.detail)}</p>"] if overlay.detail else []),
+        f"<p>{xml_text(overlay.detail)}</p></header>",
         svg_element(sheet).rstrip("\n"),
     ]
     if overlay.is_way:

@@ -80,7 +80,9 @@ def has_glyphs(text: str) -> bool:
 def wrapped(text: str, size: float, width_max: float, *, is_bold: bool = False) -> list[str]:
     """Return the text in lines that are no wider; a single word that is wider is cut with `…`."""
     lines: list[str] = []
-    for word in text.split():
+    for word in text.split(" "):  # a no-break space keeps two words together
+        if not word:
+            continue
         fitted = shortened(word, size, width_max, is_bold=is_bold)
         longer = f"{lines[-1]} {fitted}" if lines else fitted
         if lines and width(longer, size, is_bold=is_bold) <= width_max:

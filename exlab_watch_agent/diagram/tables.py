@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.diagram.measure import shortened, width, wrapped
-from exlab_watch_agent.diagram.overlay import Overlay, promise_letter
+from exlab_watch_agent.diagram.overlay import Overlay, Step, promise_letter
 from exlab_watch_agent.diagram.shapes import Anchor, Area, Drawn, Ink, Line, Outline, Shape, Stroke, Text
 from exlab_watch_agent.statechart import Chart
 
@@ -56,7 +56,7 @@ def row_blocks(chart: Chart, overlay: Overlay, columns: Columns, size: float) ->
         letters = "".join(promise_letter(index) for index in chart.promises_of(row.key))
         note = overlay.rows.get(row.key)
         ink = Ink.PALE if overlay.is_way and note is None else Ink.BLACK
-        said = f"{row.why} [{letters}]" if letters else row.why
+        said = f"{row.why}\N{NO-BREAK SPACE}[{letters}]" if letters else row.why
         said = f"{note}: {said}" if note else said
         lines = wrapped(said, size, columns.width - columns.starts[4]) or [""]
         is_new = row.source is not last
@@ -79,10 +79,10 @@ def step_columns(overlay: Overlay, size: float, total: float) -> Columns:
     return Columns(("", "when", "after", "move", "why"), tuple(starts), total)
 
 
-def step_blocks(overlay: Overlay, columns: Columns, size: float) -> list[list[Cell]]:
+def step_blocks(steps: Sequence[Step], columns: Columns, size: float) -> list[list[Cell]]:
     """Return a run's steps as blocks."""
     blocks: list[list[Cell]] = []
-    for step in overlay.steps:
+    for step in steps:
         lines = wrapped(printable(step.reason), size, columns.width - columns.starts[4])[:2] or [""]
         first = Cell((step.number, step.at, step.stayed, step.move, lines[0]), (True, False, False, False, False), True)
         blocks.append([first, *(Cell(("", "", "", "", line), (False,) * 5, False) for line in lines[1:])])
@@ -126,7 +126,7 @@ def table(
         is_top = True
         for block in part:
             for cell in block:
-                if cell.is_first:
+                if cell.is_first and not is_top:
                     y += RULE_GAP * step
                 if cell.is_first or is_top:
                     yield Line(((x, y - 0.05 * step), (x + columns.width, y - 0.05 * step)), Stroke.HAIR, "rule")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -19,7 +20,7 @@ WIDTH, HEIGHT = 420.0, 297.0  # A3 landscape, ISO 216
 MARGIN = 9.0
 BLOCK_HEIGHT = 13.0
 TITLE_BASE, PHASE_TOP, PHASE_HEIGHT, RAIL_TOP = 16.5, 21.5, 6.5, 31.0
-LEVEL_STEP_MIN, LEVEL_STEP_MAX = 4.1, 7.0
+LEVEL_STEPS, LEVEL_STEP_MAX = (5.4, 4.8, 4.1), 7.0  # from one bus to the next: the widest at which the table fits
 STEPS_MAX = 150  # more than the sheet ever holds
 SIZES = (2.9, 2.8, 2.7, 2.6, 2.5, 2.4)  # of the table's text; below 2.4 mm (6.8 pt) nobody reads it from arm's length
 
@@ -39,11 +40,14 @@ def wall_picture(chart: Chart, overlay: Overlay = NOTHING, *, at: datetime | Non
         return Picture(chart, laid, overlay, top=RAIL_TOP, origin=origin, level_step=step)
 
     bottom = HEIGHT - MARGIN - BLOCK_HEIGHT - 4.0
-    lowest = pictured(LEVEL_STEP_MIN).bottom + 5.0
-    parts, shown, size, left_out = _fitted_table(chart, overlay, bottom - lowest)
-    spare = bottom - tables.height(parts, size) - lowest
+    for least in LEVEL_STEPS:
+        lowest = pictured(least).bottom + 5.0
+        parts, shown, size, left_out = _fitted_table(chart, overlay, bottom - lowest)
+        spare = bottom - tables.height(parts, size) - lowest
+        if spare >= 0 and not left_out:
+            break
     levels = max(1, sum(max(0, laid.levels(channel) - 1) for channel in (Rail.ABOVE, Rail.BELOW)))
-    picture = pictured(min(LEVEL_STEP_MAX, LEVEL_STEP_MIN + max(0.0, spare) / levels))
+    picture = pictured(min(LEVEL_STEP_MAX, least + max(0.0, spare) / levels))
     table_top = picture.bottom + 5.0
 
     drawn: list[Drawn] = [
@@ -85,20 +89,21 @@ def _fitted_table(
     for size in SIZES:
         if overlay.is_way:
             columns = tables.step_columns(overlay, size, wide)
-            parts = tables.split(tables.step_blocks(overlay, columns, size))
+            blocks = tables.step_blocks(overlay.steps[:STEPS_MAX], columns, size)
         else:
             columns = tables.row_columns(chart, size, wide)
-            parts = tables.split(tables.row_blocks(chart, overlay, columns, size))
-        if tables.height(parts, size) <= room:
+            blocks = tables.row_blocks(chart, overlay, columns, size)
+        parts = tables.split(blocks)
+        if tables.height(parts, size) <= room and len(overlay.steps) <= STEPS_MAX:
             return parts, columns, size, 0
     left_out = 0
     if overlay.is_way:
-        blocks = tables.step_blocks(overlay, columns, size)
-        whole = len(blocks)
-        del blocks[STEPS_MAX:]
-        while blocks and tables.height(tables.split(blocks), size) > room - 2.0:
-            blocks.pop()
-        parts, left_out = tables.split(blocks), whole - len(blocks)
+
+        def high(count: int) -> float:
+            return tables.height(tables.split(blocks[:count]), size)
+
+        fitting = bisect_right(range(len(blocks) + 1), room - 2.0, key=high) - 1
+        parts, left_out = tables.split(blocks[:fitting]), len(overlay.steps) - fitting
     return parts, columns, size, left_out
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import count
 
 from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted
@@ -24,6 +25,7 @@ from exlab_watch_agent.core.link import (
     decide_link,
 )
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.week import SAMPLE_EVERY, Room
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
 from exlab_watch_agent.engine.keys import key_of
@@ -65,7 +67,9 @@ class Destinations:
         serial = next(
             number for number in range(SILENT_PROBES_MAX) if number not in silent or number == SILENT_PROBES_MAX - 1
         )
-        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial, self.some_copies(lane)))
+        room, now = lane.room_there, self._bench.clock.now()
+        asks_room = room is None or not timedelta(0) <= now - room.at < SAMPLE_EVERY
+        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial, self.some_copies(lane), asks_room))
 
     def on_probed(self, ended: Ended, effect: Probe, result: Answered | Unreached) -> None:
         lane = self._bench.lanes[effect.equipment_id]
@@ -73,6 +77,8 @@ class Destinations:
         if isinstance(result, Answered) and not self._is_bound_to_another(lane, result.marker_id):
             self._bench.timers.cancel(TimerKind.SILENCE, lane.equipment_id)
             self.remember_marker(lane, result.marker_id)
+            if result.free_bytes is not None:
+                lane.room_there = Room(self._bench.clock.now(), result.free_bytes)
             self._on_link(lane, ProbeAnswered(None if effect.is_light else ended.ended_s))
             return
         if not self.is_asking(lane):
@@ -115,6 +121,8 @@ class Destinations:
         before = lane.away
         step = decide_link(lane.link, event, self._bench.pace)
         lane.link = step.link
+        if isinstance(event, ProbeAnswered | AdmissionAnswered):
+            lane.answered_at = self._bench.clock.now()
         if step.probe_in_s is not None:
             due_s = self._bench.in_s(step.probe_in_s)
             self._bench.timers.set(TimerKind.PROBE, lane.equipment_id, due_s=due_s)

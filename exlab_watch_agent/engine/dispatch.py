@@ -53,6 +53,7 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.inventory import CHANGE_LATER, CREATION_FILE
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.snapshot import Note
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.caches import Caches
 from exlab_watch_agent.engine.commit import Moved
@@ -208,7 +209,7 @@ class Dispatch:
         if isinstance(result, StatusWritten):
             self._runs.wrote(record, result.saved)
         else:
-            self._runs.say_problem(effect.job_id, result.message)
+            self._runs.views.tell_problem(effect.job_id, Note("status_unwritten", result.message))
             self._looks.want_in(record.run_path, self._bench.pace.status_s)
 
     # --- timers ------------------------------------------------------------------------------------------------------
@@ -222,7 +223,8 @@ class Dispatch:
             case TimerKind.SCAN_AGAIN:
                 self._reconciling.want_scan((key,), is_full=False)
             case TimerKind.PROBE:
-                self._destinations.probe(self._bench.lanes[key])
+                lane = self._bench.lanes[key]
+                self._destinations.probe(lane, is_light=lane.away is None)
             case TimerKind.SILENCE:
                 self._destinations.on_silence(self._bench.lanes[key])
             case TimerKind.READY:

@@ -30,6 +30,7 @@ from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.link import Away, Link
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.root import Doubted, Ours, Root
+from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.ports import Ports
 
 
@@ -42,7 +43,9 @@ class Lane:
     none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
     completeness signal; only a scan or an event for that run checks it again. `backlog`: paths to look at when there is
     time. `caches`: path of a sealed run → how its cache folder looked when it travelled last; `caches_due`: job ids of those that
-    look otherwise. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note.
+    look otherwise. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note. `doubted_since`:
+    since when nothing is concluded from the root; `answered_at`: when the destination last answered a question. `room_here`,
+    `room_there`: how much room the disk of the root, and the destination, had when they were last asked.
     """
 
     ports: Ports
@@ -68,6 +71,10 @@ class Lane:
     runs_seen: int = 0
     last_scan_at: datetime | None = None
     last_success_at: datetime | None = None
+    doubted_since: datetime | None = None
+    answered_at: datetime | None = None
+    room_here: Room | None = None
+    room_there: Room | None = None
 
     @property
     def equipment_id(self) -> str:

@@ -74,7 +74,8 @@ class Engine:
     """Drives all runs. `run` is called once, from one thread; `post` from any.
 
     `view`: what others may read of it, at any time and from any thread. `hints`: asked at the start of each pass for the
-    paths of file events since the last one. `anchor`: what a seal is to say of the trail and the agent. With `is_working`
+    paths of file events since the last one. `on_taken_up`: told of each stored run at the start. `anchor`: what a seal is to say
+    of the trail and the agent. With `is_working`
     False the engine only finds out what is where: nothing is pushed, verified or sealed.
     """
 
@@ -89,6 +90,7 @@ class Engine:
         anchor: Callable[[], Anchor],
         on_move: Callable[[RunRecord, Move], None] = lambda *_: None,
         on_pass: Callable[[], None] = lambda: None,
+        on_taken_up: Callable[[RunRecord], None] = lambda _: None,
         hints: Callable[[], tuple[str, ...]] = tuple,
         only: Iterable[str] | None = None,
         pace: Pace = PACE,
@@ -102,6 +104,7 @@ class Engine:
         self._store = store
         self._clock = clock
         self._on_pass = on_pass
+        self._on_taken_up = on_taken_up
         self._hints = hints
         self._is_working = is_working
         self._gaps = Gaps(clock)
@@ -278,6 +281,7 @@ class Engine:
         """Take up every stored run where it was, and reconcile with the disk."""
         now = self._clock.now()
         for record in self._store:
+            self._on_taken_up(record)
             for proof in record.passes[-1:]:
                 self._uptime.take_up(proof.uptime_sum_s)
             lane = self.lanes.get(record.equipment_id)

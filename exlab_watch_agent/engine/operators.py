@@ -10,6 +10,7 @@ from exlab_watch_agent.core.commands import (
     AcceptMachine,
     AcceptTrail,
     BindDestination,
+    DismissProblem,
     Enqueue,
     LookAt,
     Resolve,
@@ -24,7 +25,7 @@ from exlab_watch_agent.core.commands import (
 from exlab_watch_agent.core.decide import verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested, TakenOver
-from exlab_watch_agent.core.facts import OperatorCommand
+from exlab_watch_agent.core.facts import OperatorCommand, ProblemDismissed
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.core.ways_out import no_take_over
@@ -42,6 +43,7 @@ from exlab_watch_agent.statechart import RunState
 NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be accepted."
 AT_HOME = "This state folder is at home on this machine: there is nothing that would have to be accepted."
 MACHINE_ACCEPTED = "this state folder is at home on this machine from now on; a copy elsewhere needs one of its own"
+DISMISSED = "it is listed with --all only from now on"
 TRAIL_ACCEPTED = "the state as it is now counts; what was damaged stays in the evidence folder"
 
 
@@ -89,7 +91,10 @@ class Operators:
             )
         self._bench.commit.then(self._destinations.bind(lane, str(command.operator), reply))
 
-    def _obey(self, command: ScanRoots | AcceptTrail | AcceptMachine | Enqueue | LookAt | RetryAll | RunCommand) -> str:
+    def _obey(
+        self,
+        command: ScanRoots | AcceptTrail | AcceptMachine | DismissProblem | Enqueue | LookAt | RetryAll | RunCommand,
+    ) -> str:
         match command:
             case ScanRoots():
                 return self._scan(command)
@@ -99,6 +104,10 @@ class Operators:
                 return self._accept_trail(command)
             case AcceptMachine():
                 return self._accept_machine(command)
+            case DismissProblem():
+                by, until = str(command.operator), command.until or ""
+                self._bench.commit.note(ProblemDismissed(command.problem_id, by, command.reason, until), operator=by)
+                return DISMISSED
             case Enqueue():
                 return self._enqueue(command.run_path)
             case LookAt():

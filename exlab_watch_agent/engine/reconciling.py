@@ -18,6 +18,7 @@ from exlab_watch_agent.core.events import RunVanished, ScanFailed, Scanned
 from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
+from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.caches import Caches
 from exlab_watch_agent.engine.keys import key_of, work_key
@@ -97,6 +98,7 @@ class Reconciling:
         """Suspend the lane and scan again after a while: nothing is concluded from a root that may not be ours."""
         if lane.root_problem != problem:
             log.warning("%s waits: %s", lane.equipment_id, problem)
+        lane.doubted_since = lane.doubted_since or self._bench.clock.now()
         lane.root = after_scan(lane.root, RootInDoubt(problem), self._bench.pace)
         assert isinstance(lane.root, Doubted), "a scan said so"
         for job_id in self._bench.errands.at_work_in(lane.equipment_id):
@@ -113,6 +115,8 @@ class Reconciling:
         found = result.found
         if effect.is_full:
             lane.last_scan_at = self._bench.clock.now()
+            if result.free_bytes is not None:
+                lane.room_here = Room(lane.last_scan_at, result.free_bytes)
             self._runs.forget(lane)
         lane.orphans = tuple(found.orphans.values())
         lane.runs_seen = found.runs_total
@@ -141,6 +145,7 @@ class Reconciling:
         if lane.root_problem is not None:
             log.info("%s: the root is there again", lane.equipment_id)
         lane.root = after_scan(lane.root, RootFound(volume))
+        lane.doubted_since = None
         if operator is not None:
             lane.accepted_volume = volume
         if operator is not None or self._bench.commit.store.root_volume(lane.equipment_id) != volume:

@@ -31,15 +31,17 @@ from exlab_watch_agent.core.events import (
 from exlab_watch_agent.core.facts import IdentityChanged, OverrideFound, OverridesRemoved, RunMoved, Transition
 from exlab_watch_agent.core.gate import blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileSignature
+from exlab_watch_agent.core.notes import notes_of
 from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.snapshot import Note
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
 from exlab_watch_agent.engine.keys import work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended, ScanWanted
-from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD, Views
+from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD, RunView, Views
 from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
@@ -188,14 +190,14 @@ class Runs:
             case UnseenCode.CREATION:
                 if self._looks.read_again(path):
                     return
-                self.views.tell_of_folder(path, result.message)
+                self.views.tell_of_folder(path, result.folder_problem())
                 self._looks.want_in(
                     path, self._bench.pace.problem_s
                 )  # a permission or a lock that is corrected makes no event
             case UnseenCode.LEVEL:
                 assert result.signature is not None, "the file was read"
                 lane.rejected[path] = result.signature
-                self.views.tell_of_folder(path, result.message)
+                self.views.tell_of_folder(path, result.folder_problem())
                 self._looks.want_in(
                     path, self._bench.pace.problem_s
                 )  # what is corrected, or moved away, may leave no event either
@@ -225,7 +227,7 @@ class Runs:
         path = place.run_path
         if record is None:
             if result.creation is None:  # a look that failed by a defect
-                self.views.tell_of_folder(path, result.message)
+                self.views.tell_of_folder(path, result.folder_problem())
                 return None
             record = self._register(place, result.creation, are_there)
             lane.read(path, None)
@@ -256,10 +258,8 @@ class Runs:
             # Later states ask for the same fingerprint instead, so that a restart does not make runs settle again.
             completeness = settled(completeness, quiet_s=quiet_s, settle_s=self._bench.policy.settle_s)
         findings = mark_overrides(inspected.findings, seen.creation.overrides, now=self._bench.clock.now())
-        self.views.tell(
-            record.job_id,
-            replace(view, unreadable="", unreadable_looks=0, problem="", findings=findings, reason=completeness.reason),
-        )
+        notes = notes_of(findings, seen.creation.overrides)
+        self.views.tell(record.job_id, RunView(completeness.reason, findings=findings, notes=notes))
         memory.is_settling = inspected.completeness.is_complete and not completeness.is_complete
         if completeness != inspected.completeness:
             inspected = replace(inspected, completeness=completeness)
@@ -343,11 +343,8 @@ class Runs:
 
     def say_gone(self, record: RunRecord, problem: str) -> None:
         """Say that a run's folder is gone."""
-        self.views.tell(record.job_id, replace(self.views.of(record.job_id), problem=problem))
+        self.views.tell_problem(record.job_id, Note("run_gone", problem))
         self._memory_of(record.job_id).is_settling = False
-
-    def say_problem(self, job_id: str, problem: str) -> None:
-        self.views.tell(job_id, replace(self.views.of(job_id), problem=problem))
 
     def forget(self, lane: Lane) -> None:
         """Drop what is kept about runs that rest: there may be many of them, and hardly anything ever happens there."""

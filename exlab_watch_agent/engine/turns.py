@@ -96,6 +96,7 @@ class Turns:
                     claim=claim_of(record),
                     destination=destination_of(place, self._bench.policy.layout),
                     declared_mismatches=record.declared_mismatches,
+                    manifest_digest=record.sealed_as,
                     asks_nas_fully=must_ask_fully(lane.link, now_s=self._bench.clock.monotonic_s()),
                 )
             )

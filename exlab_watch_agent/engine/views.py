@@ -11,14 +11,14 @@ from datetime import datetime
 
 from rpds import HashTrieMap
 
+from exlab_watch_agent.core.attention import UNREADABLE_LOOKS_TOLD as UNREADABLE_LOOKS_TOLD
 from exlab_watch_agent.core.binding import accepted
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.gate import Finding, blocking
 from exlab_watch_agent.core.link import Answering, Away
+from exlab_watch_agent.core.snapshot import FolderProblem, Note
+from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.lane import Lane
-
-UNREADABLE_LOOKS_TOLD = 3
-"""A file that another program holds for a moment is nobody's problem; what three looks cannot read is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,21 @@ class RunView:
     """What the last look at a run said.
 
     `reason`: why it is where it is; `problem`: what keeps it from its goal; `unreadable`: which part of it cannot be read
-    and why, and `unreadable_looks`: how many looks in a row said so, counted up to the number after which it is reported.
+    and why, and `unreadable_looks`: how many looks in a row said so, counted up to the number after which it is reported. `notes`:
+    what else is to be told of it.
     """
 
     reason: str = ""
-    problem: str = ""
+    problem: Note | None = None
     findings: tuple[Finding, ...] = ()
     unreadable: str = ""
     unreadable_looks: int = 0
+    notes: tuple[Note, ...] = ()
 
     @property
     def has_news(self) -> bool:
         """Whether there is anything in it that a person should know of a run that rests."""
-        return bool(self.problem or self.unreadable or blocking(self.findings))
+        return bool(self.problem or self.unreadable or self.notes or blocking(self.findings))
 
 
 NOTHING = RunView()
@@ -54,7 +56,7 @@ class Told:
     """
 
     runs: HashTrieMap[str, RunView] = field(default_factory=HashTrieMap)
-    folders: HashTrieMap[str, str] = field(default_factory=HashTrieMap)
+    folders: HashTrieMap[str, FolderProblem] = field(default_factory=HashTrieMap)
 
 
 class Views:
@@ -71,11 +73,15 @@ class Views:
         if self.now.runs.get(job_id) != view:
             self.now = replace(self.now, runs=self.now.runs.insert(job_id, view))
 
+    def tell_problem(self, job_id: str, problem: Note) -> None:
+        """Say what keeps a run from its goal."""
+        self.tell(job_id, replace(self.of(job_id), problem=problem))
+
     def forget(self, job_id: str) -> None:
         if job_id in self.now.runs:
             self.now = replace(self.now, runs=self.now.runs.remove(job_id))
 
-    def tell_of_folder(self, path: str, problem: str | None) -> None:
+    def tell_of_folder(self, path: str, problem: FolderProblem | None) -> None:
         """Say what keeps a folder from being a usable run; None: nothing does."""
         if self.now.folders.get(path) == problem:
             return
@@ -100,6 +106,10 @@ class LaneNow:
     scan_took_s: float
     last_scan_at: datetime | None
     last_success_at: datetime | None
+    doubted_since: datetime | None
+    answered_at: datetime | None
+    room_here: Room | None
+    room_there: Room | None
     runs_seen: int
     gone: frozenset[str]
     orphans: tuple[RunPlace, ...]
@@ -116,6 +126,10 @@ def lane_now(lane: Lane) -> LaneNow:
         scan_took_s=lane.scan_took_s,
         last_scan_at=lane.last_scan_at,
         last_success_at=lane.last_success_at,
+        doubted_since=lane.doubted_since,
+        answered_at=lane.answered_at,
+        room_here=lane.room_here,
+        room_there=lane.room_there,
         runs_seen=lane.runs_seen,
         gone=lane.gone,
         orphans=lane.orphans,

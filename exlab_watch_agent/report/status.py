@@ -1,7 +1,7 @@
 """Records and an agent's snapshot → what `status` and `show` say. JSON and text use the same values.
 
 The JSON shapes are a promise: members are added, never removed or renamed. The snapshot is a running agent's; where none
-runs, it has the lanes alone, as the last one left them. What needs a person is decided in problems.py. Pure.
+runs, it has the lanes alone, as the last one left them. What needs a person is decided in core/attention.py. Pure.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from exlab_watch_agent.core.attention import why_lane_waits, why_root_waits
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.passes import Pass, counting
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.text import counted, printable, unicode_text, utc_text
+from exlab_watch_agent.core.run_problems import failed_attempt, refusal_of
+from exlab_watch_agent.core.snapshot import Snapshot, lanes_json
+from exlab_watch_agent.core.standing import Moment
+from exlab_watch_agent.core.text import age, counted, printable, unicode_text, utc_text
 from exlab_watch_agent.core.ways_out import WayOut, ways_out
-from exlab_watch_agent.report.problems import Moment, failed_attempt, why_lane_waits, why_root_waits
-from exlab_watch_agent.report.snapshot import OldestUnsynced, Snapshot, lanes_json
+from exlab_watch_agent.report.heartbeat import OldestUnsynced
 from exlab_watch_agent.statechart import CHART, RunState
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -172,6 +175,20 @@ def counts(records: Iterable[RunRecord]) -> dict[str, int]:
     return {state.value: found[state] for state in CHART.states if found[state]}
 
 
+def only_here(records: Iterable[RunRecord], *, now: datetime) -> str:
+    """Return how many runs and bytes are only on this PC, and how old the oldest is; quiet is not success."""
+    unproven = [record for record in records if record.sync_status not in ("synced", "cleaned")]
+    if not unproven:
+        return "every known run is proven on the NAS"
+    size = human_bytes(sum(record.bytes_total for record in unproven))
+    acquired = sum(1 for record in unproven if record.state is RunState.ACQUIRING)
+    growing = f" ({acquired} of them not complete yet)" if acquired else ""
+    oldest = min((record.discovered_at or record.entered_at for record in unproven), default=now)
+    amount = f"{counted(len(unproven), 'run')}, {size}"
+    verb = "is" if len(unproven) == 1 else "are"
+    return f"{amount}{growing} {verb} only on this PC, the oldest for {age((now - oldest).total_seconds())}"
+
+
 def history_json(moves: Sequence[Move]) -> list[dict[str, Any]]:
     return [
         {
@@ -197,8 +214,12 @@ def sentence(record: RunRecord, snapshot: Snapshot, at: Moment) -> str:
             return _why_queued(record, snapshot, at)
         case RunState.VERIFIED if record.verified_at is not None:
             return f"{counted(record.files_total, 'file')} proven equal on both sides, last at {time_text(record.verified_at)}"
+        case RunState.BLOCKED:
+            return refusal_of(record, snapshot).sentence
         case state if state in CHART.needs_attention:
             return record.last_error.message if record.last_error is not None else CHART.states[record.state].meaning
+    if record.is_working and not at.goes_on:
+        return f"under way when the agent was last seen ({CHART.states[record.state].meaning}); the next one goes on with it{error}"
     return CHART.states[record.state].meaning + error
 
 

@@ -28,13 +28,19 @@ def read_with_words_for_what_varies(path: Path, lab: Lab) -> Any:
         orphan["rule_detail"] = "SENTENCE"
     if "path_problems" in document:
         document["path_problems"] = dict.fromkeys(document["path_problems"], "SENTENCE")
+    if document.get("refusals"):
+        document["refusals"] = {"JOB": "REFUSAL"}
+    if document.get("first_seen"):
+        document["first_seen"] = {"PROBLEM": "TIME"}
+    if "verdict" in document:
+        document["verdict"] = "SENTENCE"
     for key in ("pid", "host", "state_folder", "machine"):
         if key in document:
             document[key] = key.upper()
     if oldest := document.get("oldest_unsynced"):
         oldest["run_path"] = "RUN"  # whichever was noticed first
     if "audit" in document:
-        document["audit"]["seq"] = "SEQ"
+        document["audit"]["seq"] = document["audit_seq"] = "SEQ"
     return document
 
 

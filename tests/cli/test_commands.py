@@ -172,7 +172,13 @@ def test_a_config_that_is_not_there_or_no_yaml_is_said_so(lab: Lab, command: Com
 def test_without_any_config_status_still_answers_and_run_says_what_is_missing(tmp_path: Path, command: Command) -> None:
     (tmp_path / "state").mkdir()
     said = command("status", "--state-dir", str(tmp_path / "state"))
-    assert (said.code, said.out) == (0, "no agent is running\nno runs are known\n")
+    flags = f"--state-dir {tmp_path / 'state'}"
+    assert (said.code, said.out) == (
+        0,
+        "1 problem needs you\nevery known run is proven on the NAS\n"
+        "no agent has worked with this state folder yet, so nothing is copied\n"
+        f"    -> exlab-watch-agent run {flags}\nno runs are known\n",
+    )
     said = command("run")
     assert said.code == 2
     assert "config.yaml" in said.err
@@ -334,11 +340,14 @@ def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -
     run = lab.new_run()
     on("run", "--once")
     said = on("status")
-    assert said == Said(0, f"no agent is running\n1 verified\nverified         {run}  (1 file, 19.5 KiB)\n", "")
+    verdict, quiet, first, helps, rest = said.out.split("\n", 4)
+    assert (verdict, quiet) == ("nothing needs a person", "every known run is proven on the NAS")
+    assert re.fullmatch(r"no agent is running since \S+: it was stopped in order", first)
+    assert helps.startswith("    -> exlab-watch-agent run --config ")
+    assert (said.code, rest) == (0, f"1 verified\nverified         {run}  (1 file, 19.5 KiB)\n")
 
 
 def test_problems_are_listed_worst_first_each_once_with_its_command(lab: Lab, on: Command) -> None:
-    assert on("problems") == Said(0, "nothing needs a person\n", "")
     conflict, blocked = lab.new_run(), lab.new_run(files={"a<x>": b"", "b<x>": b"", "c<y>": b""})
     orphan = lab.local / "SCOPE_01" / "P" / "Runs" / "Run_2026-01-01T00-00"
     orphan.mkdir(parents=True)
@@ -350,19 +359,22 @@ def test_problems_are_listed_worst_first_each_once_with_its_command(lab: Lab, on
     assert on("run", "--once").code == 3
     said = on("problems", "--json")
     assert (said.code, said.err) == (3, "")
-    assert [(one["severity"], one["kind"], one["subject"]) for one in said.json["problems"]] == [
-        ("data_at_risk", "destination_occupied", str(conflict)),
-        ("stopped", "creation_json", str(broken)),
-        ("stopped", PLACEHOLDER, str(blocked)),
+    assert [(one["tier"], one["code"], one["subject"]) for one in said.problems] == [
+        ("needs_you", "destination_occupied", str(conflict)),
+        ("needs_you", "creation_invalid_json", str(broken)),
+        ("needs_you", PLACEHOLDER, str(blocked)),
         ("notice", "orphan", str(orphan)),
     ]
-    for one in said.json["problems"]:
-        assert list(one) == ["severity", "kind", "subject", "message", "command"]
-        assert one["message"]
+    for one in said.problems:
+        assert list(one)[:10] == [
+            *("id", "code", "tier", "severity", "equipment_id", "runs", "sentence", "since", "command", "dismissed")
+        ]
+        assert (one["equipment_id"], one["runs"]) == ("SCOPE_01", [one["subject"]])
+        assert one["sentence"]
         assert one["command"]
     text = on("problems")
     assert text.code == 3
-    assert text.out.count("\n    -> ") == 4
+    assert text.out.count("\n    -> ") == 5, "these, and that the agent was stopped"
     assert text.out.count(str(blocked)) >= 1
 
 
@@ -370,10 +382,9 @@ def test_the_command_that_problems_names_can_be_pasted_into_a_shell(tmp_path: Pa
     lab = Lab(tmp_path / 'it\'s "here" $HOME')
     run = lab.new_run(files={"<id>": b"1"})
     assert lab.cli("run", "--once").code == 3
-    (problem,) = command("problems", "--json", "--config", str(lab.config)).json["problems"]
+    (problem, _) = command("problems", "--json", "--config", str(lab.config)).json["problems"]
     pasted = problem["command"].replace("exlab-watch-agent", f"'{sys.executable}' -m exlab_watch_agent", 1)
-    environment = {**os.environ, "CONFIG": str(lab.config)}
-    done = subprocess.run(["sh", "-c", f'{pasted} --config "$CONFIG"'], env=environment, capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", pasted], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_creation(run)["validation_overrides"][0]["problem_class"] == PLACEHOLDER
     assert command("run", "--once", "--config", str(lab.config)).code == 0
@@ -427,7 +438,7 @@ def test_a_name_that_is_not_unicode_is_shown_and_never_breaks_the_output(lab: La
         said = on(*words)
         said.out.encode("utf-8")
         assert said.err == ""
-    assert on("problems", "--json").json["problems"][0]["kind"] == "illegal_filesystem_character"
+    assert on("problems", "--json").problems[0]["code"] == "illegal_filesystem_character"
 
 
 # --- doing -----------------------------------------------------------------------------------------------------------
@@ -474,7 +485,7 @@ def test_sync_says_in_one_sentence_why_a_run_is_not_synced(tmp_path: Path, comma
     assert "3.0" in said.err
     blocked = lab.new_run(files={"<id>": b"", "acquisition_complete.flag": b""})
     said = on("sync", str(blocked))
-    assert said.code == 3
+    assert said.code == 1
     assert "<id>" in said.err.splitlines()[-1]
     orphan = blocked.with_name("Run_2026-12-12T00-00")
     orphan.mkdir()
@@ -512,9 +523,9 @@ def test_retry_puts_a_failed_run_back_with_its_attempts_counted_anew(lab: Lab, o
     assert on("run", "--once").code == 3
     assert lab.record(run)["state"] == "failed"
     assert read_creation(run)["sync_status"] == "failed"
-    (problem,) = on("problems", "--json").json["problems"]
+    (problem,) = on("problems", "--json").problems
     assert problem["command"].startswith("exlab-watch-agent retry ")
-    assert on("retry", run.name).code == 3
+    assert on("retry", run.name).code == 1
     obstacle.unlink()
     said = on("retry", "--all")
     assert said.code == 0

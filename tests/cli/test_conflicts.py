@@ -25,7 +25,7 @@ def ways_out(on: Command, run: Path) -> list[str]:
 
 
 def command_of(on: Command) -> str:
-    (problem,) = on("problems", "--json").json["problems"]
+    (problem,) = on("problems", "--json").problems
     return str(problem["command"])
 
 
@@ -41,10 +41,10 @@ def test_data_of_nobody_known_are_moved_away_and_then_the_run_goes_there(lab: La
     assert look.endswith(f", then: exlab-watch-agent resolve '{run}' --take-over")
     assert rename.startswith("or rename the run's folder here")
     assert away == f"or move what is there away on the NAS, then: exlab-watch-agent resolve '{run}' --use local"
-    assert command_of(on) == look
+    assert command_of(on) == f"exlab-watch-agent resolve '{run}' --take-over"
     for words in (["resolve", str(run), "--use", "local"], ["resolve", str(run), "--use", "local"]):
         said = on(*words)
-        assert said.code == 3
+        assert said.code == 1
         assert "wins" not in said.out
         assert said.out == (
             "the destination is looked at again: while others have it nothing there is touched, and the run waits\n"

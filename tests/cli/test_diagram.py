@@ -60,11 +60,9 @@ def test_a_folder_that_is_not_there_is_said_in_one_sentence(command: Command, tm
     assert (said.code, said.err) == (1, f"{out} cannot be written: No such file or directory.\n")
 
 
-def test_the_wall_picture_is_svg_or_png_with_the_date_of_its_making(command: Command, tmp_path: Path) -> None:
+def test_the_wall_picture_has_the_date_of_its_making(command: Command, tmp_path: Path) -> None:
     assert command("diagram", "-o", str(tmp_path / "chart.svg")).code == 0
-    assert command("diagram", "-o", str(tmp_path / "chart.png")).code == 0
     assert re.search(r">\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ</text>", (tmp_path / "chart.svg").read_text(encoding="utf-8"))
-    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
 def test_counts_come_from_the_store_without_a_running_agent(on: Command, lab: Lab) -> None:

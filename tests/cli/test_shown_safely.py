@@ -100,7 +100,7 @@ def test_json_says_a_name_as_it_is_in_ascii(lab: Lab, on: Command, run: Path) ->
     assert (shown.json["run_path"], shown.json["project"]) == (str(run), EVIL)
     assert shown.json["destination"] == f"{EVIL}/Runs/{run.name}"
     assert {one["run_path"] for one in listed.json["runs"]} == {str(run), str(blocked)}
-    assert [problem["subject"] for problem in needed.json["problems"]] == [str(blocked)]
+    assert [problem["subject"] for problem in needed.problems] == [str(blocked)]
     assert read_creation(lab.copy_of(run))["created_by"] == EVIL
     assert (
         json.loads((lab.copy_of(run) / CACHE / "creation.json").read_text())["validation_overrides"][0]["reason"]

@@ -19,6 +19,7 @@ from exlab_watch_agent.core.claim import (
     standing,
 )
 from exlab_watch_agent.core.creation import RunIdentity
+from exlab_watch_agent.core.rollback import TrailPosition
 
 IDENTITY = RunIdentity("2026-04-17T14:32:00Z", "asmith", "8c7e", "Run_2026-04-17T14-32")
 OTHER_IDENTITY = replace(IDENTITY, created_by="bjones")
@@ -92,6 +93,30 @@ def test_each_kind_of_conflict_has_its_name(where: S, kind: str) -> None:
     assert conflict is not None
     assert conflict.kind == kind
     assert "()" not in conflict.message
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_what_another_copy_of_our_state_folder_sealed_is_not_ours(is_sealed: bool) -> None:
+    whose = standing(look(claim=BY_FOLDER, is_sealed=is_sealed), BY_FOLDER, is_our_seal=False)
+    assert whose is (S.CLAIMED_BY_OTHER_AGENT if is_sealed else S.CLAIMED_UNSEALED)
+
+
+@pytest.mark.parametrize(
+    ("claim", "is_told"),
+    [
+        (MINE, True),
+        (BY_FOLDER, True),
+        (replace(BY_FOLDER, job_id="job-2"), True),
+        (replace(BY_FOLDER, state_folder="another"), False),
+        (SAME_RUN, False),
+        (None, False),
+    ],
+)
+def test_the_anchor_in_a_claim_speaks_of_our_trail_where_we_made_it_for_whichever_job(
+    claim: Claim | None, is_told: bool
+) -> None:
+    anchor = TrailPosition(7, "a" * 64)
+    assert look(claim=claim, anchor=anchor).anchor_of(BY_FOLDER) == (anchor if is_told else None)
 
 
 def test_whoever_takes_a_copy_over_names_all_who_held_it_before() -> None:

@@ -629,6 +629,12 @@ def test_a_copy_that_is_to_be_adopted_is_compared_with_its_own_manifest_before_a
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("adopts_from", "attempts"), [("theirs", 3), ("of another", 0)])
+def test_what_failed_while_this_very_copy_was_to_be_adopted_counts_on(adopts_from: str, attempts: int) -> None:
+    again = record("queued", attempts=3, adopts="m" * 64, adopts_from=adopts_from)
+    assert step(again, MAY_ADOPT).record.attempts == attempts
+
+
 WHOLE_HERE = verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True)
 UNMADE = verified(Agreement.REMOTE_DIFFERS, is_by_manifest=True, manifest_digest="")
 UNKNOWN_WHICH = verified(Agreement.REMOTE_DIFFERS)

@@ -24,6 +24,8 @@ from exlab_watch_agent.core.link import (
 from exlab_watch_agent.errors import NAS_UNREACHABLE, Wait
 
 NOW = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
+IDLE_S = 300.0
+"""One that answers is asked again, so that it is told that it went away also where nothing is to be pushed."""
 EARLIER = NOW - timedelta(hours=1)
 UNBOUND = Wait("destination_unbound", "exlab-watch-agent bind SCOPE_01")
 LINKS: list[Link] = [
@@ -55,10 +57,10 @@ def test_it_is_away_exactly_since_something_said_so_and_until_a_probe_was_answer
             assert (step.link.since, step.link.reason, step.link.wait) == (since, event.reason, event.wait)
         case ProbeAnswered():
             assert isinstance(step.link, Answering)
-            assert step.probe_in_s is None
+            assert step.probe_in_s == IDLE_S
         case AdmissionAnswered():
             assert isinstance(step.link, Away) == isinstance(link, Away)
-            assert step.probe_in_s is None
+            assert step.probe_in_s == (None if isinstance(link, Away) else IDLE_S)
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import random
 import re
-import struct
 import xml.etree.ElementTree as ET
-import zlib
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from exlab_watch_agent import __version__
+from exlab_watch_agent.core.record import Move
 from exlab_watch_agent.diagram.measure import balanced, has_glyphs, shortened, width, wrapped
-from exlab_watch_agent.diagram.overlay import NOTHING, Overlay
-from exlab_watch_agent.diagram.png import png
+from exlab_watch_agent.diagram.overlay import NOTHING, Overlay, way_overlay
 from exlab_watch_agent.diagram.route import CannotDrawError, edges_of, plan
 from exlab_watch_agent.diagram.shapes import Anchor, Line, Outline, Shape, Sheet, Stroke, Text
 from exlab_watch_agent.diagram.svg import svg
 from exlab_watch_agent.diagram.wall import wall_picture
 from exlab_watch_agent.statechart import CHART, Chart, Place, Rail, RunState, Tag, Trigger
-from tests.diagram.charts import COMING, hostile_chart, with_rows
+from tests.diagram.charts import COMING, HOSTILE, hostile_chart, with_rows
 from tests.diagram.tangles import STATES, tangles
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -178,19 +176,6 @@ def test_nothing_in_the_file_is_loaded_from_elsewhere_or_run() -> None:
     assert not re.search(r"\bon\w+=|javascript:|<script|<image|<use|@import", text)
 
 
-def test_the_png_is_a3_at_200_dots_and_its_texts_are_drawn() -> None:
-    empty = replace(wall_picture(CHART), drawn=tuple(d for d in wall_picture(CHART).drawn if not isinstance(d, Text)))
-    image, without = png(wall_picture(CHART)), png(empty)
-    assert image.startswith(b"\x89PNG\r\n\x1a\n")
-    assert struct.unpack(">II", image[16:24]) == (3307, 2339)
-    assert ink(image) > 1.5 * ink(without)  # without its font a renderer leaves texts out, and says nothing
-
-
-def ink(image: bytes) -> int:
-    """Return how many bytes the picture has left when packed: more lines and letters, more bytes."""
-    return len(zlib.compress(image))
-
-
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 
@@ -243,3 +228,17 @@ def test_what_a_run_did_not_do_is_pale_and_its_way_is_not() -> None:
 
 def test_a_plain_picture_has_nothing_pale() -> None:
     assert not [d for d in wall_picture(CHART, NOTHING).drawn if isinstance(d, Shape) and d.is_pale]
+
+
+def test_a_long_way_is_cut_where_the_sheet_ends_and_says_so() -> None:
+    start = datetime(2026, 11, 3, 9, 15, tzinfo=UTC)
+    kinds = [(row.trigger.value, row.source, row.dest) for row in CHART.rows] * 8
+    moves = [
+        Move(start + timedelta(hours=index), trigger, source, dest, f"{HOSTILE} {'long ' * 40}")
+        for index, (trigger, source, dest) in enumerate(kinds)
+    ]
+    sheet = wall_picture(CHART, way_overlay(CHART, f"/data/{HOSTILE * 4}", moves, start + timedelta(days=900)))
+    assert tangles(sheet) == []
+    (said,) = [one for one in words(sheet) if "more steps" in one]
+    assert 300 < int(said.split()[0]) < len(moves)
+    assert ET.fromstring(svg(sheet)) is not None

@@ -139,13 +139,13 @@ def test_where_the_local_data_differ_or_are_less_nothing_there_is_touched(
     assert everything(first.copy_of(run)) == before
     assert superseded(first) == {}
     assert read_creation(run)["sync_status"] == "failed"
-    (problem,) = second.cli("problems", "--json").json["problems"]
-    assert (problem["kind"], problem["severity"]) == ("differs_from_sealed_copy", "data_at_risk")
+    (problem,) = second.cli("problems", "--json").problems
+    assert (problem["code"], problem["tier"]) == ("differs_from_sealed_copy", "needs_you")
     back, give_way = second.cli("show", str(run), "--json").json["ways_out"]
     assert "put the files back here as they were" in back
     assert give_way.endswith(f"resolve '{run}' --take-over")
 
-    assert second.cli("resolve", str(run), "--use", "local").code == 3
+    assert second.cli("resolve", str(run), "--use", "local").code == 1
     assert everything(first.copy_of(run)) == before, "an operator's word alone does not touch it either"
     first.copy_of(run).rename(first.nas / "kept by hand")
     assert second.cli("resolve", str(run), "--use", "local").code == 0

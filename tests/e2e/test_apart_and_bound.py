@@ -262,7 +262,7 @@ def test_a_marker_that_is_gone_beside_sealed_copies_is_said_and_bind_puts_it_bac
     later = lab.new_run()
     assert lab.cli("run", "--once", "--quiet").code == 3
     problems = lab.cli("problems", "--json")
-    assert [(one["kind"], one["command"]) for one in problems.json["problems"]] == [
+    assert [(one["code"], one["command"]) for one in problems.problems] == [
         ("marker_gone", "exlab-watch-agent bind SCOPE_01")
     ]
     assert not marker.exists()
@@ -309,8 +309,8 @@ def test_a_marker_that_is_gone_is_said_to_be_whichever_question_is_answered_firs
     for _ in range(3):
         lab.new_run()
     run_to_rest(lab, wrapped=lambda transport: AnswersLate(transport, late))
-    (problem,) = lab.cli("problems", "--json").json["problems"]
-    assert problem["kind"] == "marker_gone"
+    (problem,) = lab.cli("problems", "--json").problems
+    assert problem["code"] == "marker_gone"
 
 
 def test_an_agent_puts_a_marker_back_by_command_and_goes_on(tmp_path: Path) -> None:

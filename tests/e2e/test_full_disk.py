@@ -109,7 +109,7 @@ def assert_all_went_to_the_end_once(lab: Lab, runs: list[Path]) -> None:
 
 
 def problems(lab: Lab) -> dict[str, Any]:
-    return {problem["kind"]: problem for problem in lab.cli("problems", "--json").json["problems"]}
+    return {problem["code"]: problem for problem in lab.cli("problems", "--json").problems}
 
 
 # --- the disk of the state folder ------------------------------------------------------------------------------------
@@ -133,8 +133,8 @@ def test_on_a_full_disk_the_agent_waits_says_so_harms_nothing_and_goes_on_when_t
         )
         assert "make room" in said.out
         problem = problems(lab)["state_folder_full"]
-        assert problem["severity"] == "stopped"
-        assert str(lab.state) in problem["message"]
+        assert problem["tier"] == "needs_you"
+        assert str(lab.state) in problem["sentence"]
         assert lab.cli("problems").code == 3
         heartbeat = lab.nas / "SCOPE_01" / ".exlab-watch-agent" / f"{os.uname().nodename}.json"
         until(lambda: "room" in (json.loads(heartbeat.read_text())["paused"] or ""), "the NAS shows it, too")
@@ -216,7 +216,7 @@ def test_a_manifest_that_has_no_room_holds_up_the_seal_alone_and_costs_no_second
         name = "a name that fills the manifest " + "x" * 180
         run = lab.new_run(files={f"{name} {number:04d}": b"%d" % number for number in range(1300)})
         until(lambda: "seal_failed" in problems(lab), "the failing seal is a problem", wait_s=GOES_ON_S)
-        assert "make room" in problems(lab)["seal_failed"]["message"]
+        assert "make room" in problems(lab)["seal_failed"]["sentence"]
         assert lab.record(run)["state"] == "sealing"
         assert agent.process.poll() is None
         disk.make_room()

@@ -104,9 +104,9 @@ def _assert_said(lab: Lab, run: Path) -> None:
     assert status.code == 0
     assert "NAS unreachable since" in lab.cli("show", str(run), "--json").json["why"]
     problems = lab.cli("problems", "--json")
-    said = [problem for problem in problems.json["problems"] if problem["kind"] == "nas_unreachable"]
+    said = [problem for problem in problems.problems if problem["code"] == "nas_unreachable"]
     assert len(said) == 1
-    assert said[0]["message"].startswith(f"NAS unreachable since {since}: ")
+    assert said[0]["sentence"].startswith(f"NAS unreachable since {since}: ")
     assert said[0]["subject"] == "SCOPE_01"
     assert problems.code == 3
 
@@ -121,7 +121,7 @@ def test_run_once_with_the_nas_away_ends_and_leaves_the_runs_queued(tmp_path: Pa
     assert lab.record(run)["attempts"] == 0
     assert sorted(path.name for path in lab.nas.iterdir()) == ["away"]
     synced = lab.cli("sync", str(run))
-    assert synced.code == 3
+    assert synced.code == 1
     assert "share may not be mounted" in synced.err
     (lab.nas / "away").rename(lab.nas / "SCOPE_01")
     assert lab.cli("sync", str(run)).code == 0
@@ -139,7 +139,7 @@ def test_what_a_killed_agent_was_waiting_for_is_known_until_the_next_one_finds_i
         agent.kill()
     said = lab.cli("problems")
     assert said.code == 3
-    assert "WAITING  SCOPE_01: NAS unreachable since " in said.out
+    assert "NEEDS YOU  SCOPE_01: NAS unreachable since " in said.out
     assert " ago; no agent is running)\n" in said.out
     (lab.nas / "away").rename(lab.nas / "SCOPE_01")
     assert lab.cli("run", "--once", "--quiet").code == 0
@@ -168,11 +168,11 @@ def test_a_root_that_is_missing_or_unreadable_makes_its_lane_wait_until_it_appea
     try:
         with lab.running(as_user=True):
             lab.until_state(lab.new_run(equipment="SCOPE_01"), "verified")
-            problems = lab.cli("problems", "--json").json["problems"]
-            said = {problem["subject"]: problem for problem in problems if problem["kind"] == "root_unavailable"}
+            problems = lab.cli("problems", "--json").problems
+            said = {problem["subject"]: problem for problem in problems if problem["code"] == "root_unavailable"}
             assert set(said) == {"MISSING_01", "LOCKED_01"}
             for equipment_id, root in (("MISSING_01", missing), ("LOCKED_01", locked)):
-                assert str(root) in said[equipment_id]["message"]
+                assert str(root) in said[equipment_id]["sentence"]
             assert f"{missing} " in lab.cli("status").out
             locked.chmod(0o755)
             late = lab.new_run(equipment="MISSING_01")

@@ -78,7 +78,7 @@ def why(lab: Lab, run: Path) -> str:
 def problem_of(lab: Lab, run: Path) -> dict[str, Any]:
     """Return the one problem that is listed about a run."""
     said = lab.cli("problems", "--json")
-    found = [problem for problem in said.json["problems"] if str(run) in problem["subject"]]
+    found = [problem for problem in said.problems if str(run) in problem["subject"]]
     assert len(found) == 1, said.out
     assert said.code == 3
     return dict(found[0])
@@ -181,10 +181,14 @@ def test_a_project_s_own_creation_json_is_no_run_and_in_a_run_s_place_it_is_told
     assert lab.cli("show", str(inside)).code == 0
     until(lambda: listed_paths(lab), "it is a problem")
     problem = problem_of(lab, inside)
-    assert (problem["severity"], problem["kind"], problem["command"]) == ("stopped", "creation_json", "edit the file")
-    assert 'creation.json says level "project" where a run is expected: ' in problem["message"]
+    assert (problem["tier"], problem["code"], problem["command"]) == (
+        "needs_you",
+        "unexpected_level",
+        f"exlab-watch-agent sync '{inside}'",
+    )
+    assert 'creation.json says level "project" where a run is expected: ' in problem["sentence"]
     said = lab.cli("sync", str(inside))
-    assert (said.code, said.out, said.err) == (3, "the run is looked at\n", f"{inside}: {problem['message']}\n")
+    assert (said.code, said.out, said.err) == (1, "the run is looked at\n", f"{inside}: {problem['sentence']}\n")
     lab.write_creation(inside)
     lab.until_state(inside, "verified")
     until(lambda: not listed_paths(lab), "it is none any more")
@@ -233,8 +237,8 @@ def test_a_hash_of_the_instrument_s_manifest_that_is_wrong_blocks_the_run_after_
     run = lab.new_run(files={"manifest.json": json.dumps(listed).encode(), "a.bin": b"a"}, equipment="MANIFEST_01")
     lab.until_state(run, "blocked")
     problem = problem_of(lab, run)
-    assert problem["kind"] == "manifest_hash_mismatch"
-    assert "a.bin" in problem["message"]
+    assert problem["code"] == "manifest_hash_mismatch"
+    assert "a.bin" in problem["sentence"]
     assert read_creation(run)["sync_status"] == "blocked_by_validation"
 
 
@@ -269,8 +273,8 @@ def test_a_run_that_cannot_be_read_whole_is_known_at_once_a_problem_after_the_th
             lab.cli("sync", str(run))  # sooner than its own next looks
         until(lambda: is_told_unreadable(lab, run), "the third look")
         problem = problem_of(lab, run)
-        assert (problem["severity"], problem["kind"]) == ("waiting", "unreadable")
-        assert f"('{run}/sub'). Let the agent's account read it" in problem["message"]
+        assert (problem["tier"], problem["code"]) == ("needs_you", "unreadable")
+        assert f"('{run}/sub'). Let the agent's account read it" in problem["sentence"]
         assert lab.log().count(f"{run} cannot be read whole") == 1
     finally:
         (run / "sub").chmod(0o755)
@@ -301,8 +305,8 @@ def test_a_blocked_run_is_released_by_an_override_that_is_written_by_hand(
     run = blocked_run(lab)
     assert not lab.copy_of(run).exists()
     problem = problem_of(lab, run)
-    assert problem["kind"] == PLACEHOLDER
-    assert "<sample_id>" in problem["message"]
+    assert problem["code"] == PLACEHOLDER
+    assert "<sample_id>" in problem["sentence"]
     assert f"--class {PLACEHOLDER}" in problem["command"]
     document = read_creation(run)
     save(run, document | {"validation_overrides": [override(PLACEHOLDER)]})
@@ -373,7 +377,7 @@ def test_links_and_special_files_in_a_run_block_it_and_are_not_followed(lab: Lab
     os.mkfifo(piped / "pipe")
     lab.until_state(linked, "blocked")
     lab.until_state(piped, "blocked")
-    assert (problem_of(lab, linked)["kind"], problem_of(lab, piped)["kind"]) == (
+    assert (problem_of(lab, linked)["code"], problem_of(lab, piped)["code"]) == (
         "symlink_in_run",
         "special_file_in_run",
     )
@@ -481,11 +485,11 @@ def test_a_creation_json_that_cannot_be_used_is_a_problem_that_says_where_and_is
     run = bad_runs[kind]
     path = run / CACHE / "creation.json"
     problem = problem_of(lab, run)
-    assert str(path) in problem["message"]
+    assert str(path) in problem["sentence"]
     if kind in BAD:
-        assert BAD[kind][1] in problem["message"]
+        assert BAD[kind][1] in problem["sentence"]
         assert path.read_bytes() == BAD[kind][0]
-    assert problem["kind"] == "creation_json"
+    assert problem["code"].startswith("creation_") or problem["code"] == "schema_major_mismatch"
     assert not lab.copy_of(run).exists()
     assert not [name for name in os.listdir(run / CACHE) if "creation" in name and name != "creation.json"]
 
@@ -494,7 +498,7 @@ def test_a_known_run_s_bad_edit_leaves_the_last_good_state_in_force(lab: Lab, ba
     run = bad_runs["known"]
     assert lab.record(run)["state"] == "verified"
     assert (run / CACHE / "creation.json").read_bytes() == BAD["truncated"][0]
-    assert "line 1, column" in problem_of(lab, run)["message"]
+    assert "line 1, column" in problem_of(lab, run)["sentence"]
     assert "line 1, column" in lab.cli("show", str(run), "--json").json["why"]
 
 

@@ -59,8 +59,8 @@ def triggers(lab: Lab, run: Path) -> list[str]:
 
 def problem_kinds(lab: Lab) -> set[str]:
     said = lab.cli("problems", "--json")
-    assert said.code == 3
-    return {problem["kind"] for problem in said.json["problems"]}
+    assert said.code in (3, 4)
+    return {problem["code"] for problem in said.problems}
 
 
 def assert_disproven(lab: Lab, run: Path) -> None:
@@ -115,7 +115,7 @@ def test_damage_that_cannot_be_moved_aside_is_said_and_heals_after_a_retry(lab: 
         lab.until_state(run, "failed")
         assert_disproven(lab, run)
     assert ".exlab-superseded" in lab.record(run)["last_error"]["message"]
-    assert problem_kinds(lab) == {"unknown", "copy_damaged"}
+    assert problem_kinds(lab) == {"nas_sync_failed", "copy_damaged"}
     assert (lab.copy_of(run) / "a.bin").read_bytes() == bytes(5000)
     assert read_creation(lab.copy_of(run))["sync_status"] != "synced"
     in_the_way.unlink()
@@ -369,12 +369,12 @@ def test_a_sealed_copy_is_never_taken_over_by_an_agent_that_does_not_know_it(
     assert "Restore the state folder" in message
     assert "resolve RUN --use local" in message
     said = other.cli("problems", "--json")
-    (problem,) = said.json["problems"]
-    assert (said.code, problem["kind"], problem["severity"]) == (3, "claimed_by_other_agent", "data_at_risk")
-    assert problem["message"] == message
+    (problem,) = said.problems
+    assert (said.code, problem["code"], problem["tier"]) == (3, "claimed_by_other_agent", "needs_you")
+    assert problem["sentence"] == message
 
     again = other.cli("resolve", str(run), "--use", "local")
-    assert again.code == 3
+    assert again.code == 1
     assert other.record(run)["last_error"] == record["last_error"]
     assert "this conflict comes back" in message
     assert triggers(other, run)[-3:] == ["conflict_found", "local_chosen", "conflict_found"]

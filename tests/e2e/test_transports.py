@@ -459,9 +459,9 @@ def test_a_server_that_is_away_for_a_while_makes_the_lane_wait_and_costs_no_atte
         try:
             until(lambda: lane(lab)["waiting_since"], "the lane waits", wait_s=PATIENCE_S)
             until(lambda: lab.record(run)["state"] == "queued", "it is put back", wait_s=PATIENCE_S)
-            problems = lab.cli("problems", "--json").json["problems"]
-            assert [problem["kind"] for problem in problems] == ["nas_unreachable"]
-            assert problems[0]["message"].startswith(f"NAS unreachable since {lane(lab)['waiting_since']}: ")
+            problems = lab.cli("problems", "--json").problems
+            assert [problem["code"] for problem in problems] == ["nas_unreachable"]
+            assert problems[0]["sentence"].startswith(f"NAS unreachable since {lane(lab)['waiting_since']}: ")
         finally:
             service.start()
         lab.until_state(run, "verified", wait_s=PATIENCE_S)

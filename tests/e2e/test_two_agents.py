@@ -44,8 +44,8 @@ def test_the_second_agent_says_who_works_there_touches_nothing_and_takes_over_wh
             assert f"pid {first.pid} on" in problem
             assert str(lab.state) in problem
             assert "stop that one" in problem
-            listed = other.cli("problems", "--json").json["problems"]
-            assert [p["subject"] for p in listed if p["kind"] == "root_unavailable"] == ["SCOPE_01"]
+            listed = other.cli("problems", "--json").problems
+            assert [p["subject"] for p in listed if p["code"] == "root_unavailable"] == ["SCOPE_01"]
             assert other.cli("status").code == 0  # asking needs no lock
             assert other.cli("check").code == 0
 
@@ -60,8 +60,8 @@ def test_the_second_agent_says_who_works_there_touches_nothing_and_takes_over_wh
             other.until_state(late, "verified", wait_s=TAKES_OVER_S)
             other.assert_whole(late)
             # What the first agent has sealed stays its copy: a person must say that the other one may go on with it.
-            left = other.cli("problems", "--json").json["problems"]
-            assert {p["kind"] for p in left} == {"claimed_by_other_agent"}
+            left = other.cli("problems", "--json").problems
+            assert {p["code"] for p in left} == {"claimed_by_other_agent"}
             assert {p["subject"] for p in left} == {str(first_run), str(shared)}
     assert hashes(lab.copy_of(shared)) == hashes(shared)
     assert lab.debris() == []

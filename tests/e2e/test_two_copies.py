@@ -71,10 +71,10 @@ def test_a_local_change_after_the_seal_is_a_conflict_that_nobody_but_a_person_re
     assert read_creation(run)["sync_status"] == "failed"
     assert lab.cli("run", "--once").code == 3
     problems = lab.cli("problems", "--json")
-    (problem,) = problems.json["problems"]
+    (problem,) = problems.problems
     assert problems.code == 3
-    assert (problem["kind"], problem["severity"]) == ("local_changed_after_sync", "data_at_risk")
-    assert "a.bin" in problem["message"]
+    assert (problem["code"], problem["tier"]) == ("local_changed_after_sync", "needs_you")
+    assert "a.bin" in problem["sentence"]
     assert problem["command"].startswith("put the files back here as they were, from the copy on the NAS, then: ")
     assert f"exlab-watch-agent verify '{run}'" in problem["command"]
 
@@ -137,10 +137,10 @@ def test_two_runs_of_one_name_never_share_a_place_in_the_flat_layout(tmp_path: P
     assert not (flat / "more.bin").exists()
     lab.assert_whole(first, flat)
     assert read_creation(second)["sync_status"] == "failed"
-    (problem,) = lab.cli("problems", "--json").json["problems"]
-    assert (problem["kind"], problem["subject"]) == ("destination_occupied", str(second))
+    (problem,) = lab.cli("problems", "--json").problems
+    assert (problem["code"], problem["subject"]) == ("destination_occupied", str(second))
     again = lab.cli("resolve", str(second), "--use", "local")
-    assert again.code == 3
+    assert again.code == 1
     assert (flat / "same.bin").read_bytes() == b"first"
     lab.assert_whole(first, flat)
 

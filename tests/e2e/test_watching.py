@@ -127,15 +127,13 @@ def test_a_watcher_at_the_end_of_its_means_is_a_problem_with_the_command_that_he
             run = lab.new_run()
             until(lambda: str(run) in taken_up(lab), "the run, by polling")
             until(lambda: watch_of(lab).get("degraded"), "the word of it")
-            problem = next(
-                p for p in lab.cli("problems", "--json").json["problems"] if p["kind"] == "observer_degraded"
-            )
+            problem = next(p for p in lab.cli("problems", "--json").problems if p["code"] == "observer_degraded")
             assert problem["command"] == "sysctl -w fs.inotify.max_user_instances=1024"
             assert "degraded" in lab.cli("status").out
             assert "max_user_instances=1024" in lab.cli("check").out
             limit.write_text(before)
             until_well(lab)
-            assert not any(p["kind"] == "observer_degraded" for p in lab.cli("problems", "--json").json["problems"])
+            assert not any(p["code"] == "observer_degraded" for p in lab.cli("problems", "--json").problems)
     finally:
         limit.write_text(before)
 

@@ -81,6 +81,12 @@ class Said:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def problems(self) -> list[dict[str, Any]]:
+        """What `problems --json` said, but for the agent's own standing; each command without the flags that it carries."""
+        found = [one for one in self.json["problems"] if not one["code"].startswith("agent_")]
+        return [{**one, "command": one["command"].partition(" --config ")[0]} for one in found]
+
 
 @dataclass
 class Equipment:

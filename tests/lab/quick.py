@@ -17,6 +17,7 @@ QUICK = Pace(
     engine=engine.Pace(
         probe_first_s=0.3,
         probe_max_s=0.6,
+        probe_idle_s=1.0,
         doubt_first_s=0.3,
         doubt_max_s=0.6,
         second_scan_s=0.3,
@@ -31,6 +32,7 @@ QUICK = Pace(
     rclone=rclone.Pace(connect_s=2.0, silence_s=5.0, tries_max=1, call_s=10.0, stop_wait_s=0.5),
     rsync=rsync.Pace(connect_s=2, alive_every_s=2, alive_count_max=2),
     live_every_s=0.1,
+    attend_every_s=0.5,
     supervise_every_s=0.2,
 )
 

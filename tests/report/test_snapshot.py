@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import Finding, orphan
-from exlab_watch_agent.report.snapshot import (
-    Heartbeat,
-    Holder,
+from exlab_watch_agent.core.snapshot import (
+    FolderProblem,
     LaneView,
+    Note,
     ObserverView,
-    OldestUnsynced,
     ProgressView,
     RootHealth,
     SeenEarlier,
     Snapshot,
     UnreadableView,
 )
+from exlab_watch_agent.report.heartbeat import Heartbeat, Holder, LastAgent, OldestUnsynced, last_agent_in
 
 NOW = datetime(2026, 4, 18, 12, 0, 0, tzinfo=UTC)
 RUN = "/data/SCOPE_01/P/Runs/Run_2026-04-17T14-32"
@@ -38,18 +38,23 @@ def an_orphan() -> Finding:
 
 
 def a_full_one() -> Snapshot:
-    waits = LaneView("/nas/A", NOW, "it is away", "destination_unbound", "exlab-watch-agent bind A", "gone", NOW, NOW)
+    waits = LaneView(
+        "/nas/A", NOW, "it is away", "destination_unbound", "exlab-watch-agent bind A", "gone", NOW, NOW, NOW, NOW
+    )
     return Snapshot(
         at=NOW,
         lanes={"A": waits, "B": LaneView("/nas/B", seen_earlier=SeenEarlier(NOW))},
         observer=ObserverView("mixed", True, 3, 8192, {"A": RootHealth("native", True, "few", "do", 5, 2, 1, "heard")}),
         progress={"job": ProgressView(100, 2, 1.5)},
         waiting={"job": "it must be quiet"},
-        run_problems={"job": "it is gone"},
+        run_problems={"job": Note("run_gone", "it is gone")},
         unreadable={RUN: UnreadableView("It is locked.", 3)},
-        path_problems={RUN: "It has no time."},
+        path_problems={RUN: FolderProblem("It has no time.", "schema_major_mismatch", {"found": "3.0"})},
         orphans=(an_orphan(),),
         refused_after_sync={"job": ("a name", "another name")},
+        refusals={"job": Note("case_collision", "two names")},
+        notes={"job": (Note("override_expiring", "it lapses", NOW),)},
+        first_seen={"0123456789ab": NOW},
     )
 
 
@@ -61,7 +66,7 @@ def test_what_is_written_is_read_back_as_it_was() -> None:
 
 def test_the_keys_of_the_live_view_are_those_that_were_pinned() -> None:
     golden = json.loads((GOLDEN / "live.golden.json").read_text(encoding="utf-8"))
-    document = a_full_one().to_json()
+    document: Any = a_full_one().to_json()
     assert list(document) == list(golden)
     assert list(document["lanes"]["A"]) == list(golden["lanes"]["SCOPE_01"])
     assert list(document["lanes"]["B"]) == [*golden["lanes"]["SCOPE_01"], "at"]
@@ -88,11 +93,24 @@ def test_the_keys_of_the_heartbeat_are_those_that_were_pinned() -> None:
         "f" * 64,
         None,
         None,
+        agent_running=True,
+        verdict="nothing needs a person",
+        tier="notice",
+        last_agent=LastAgent(NOW, is_in_order=False),
     )
     document = beat.to_json()
     assert list(document) == list(json.loads((GOLDEN / "heartbeat.golden.json").read_text(encoding="utf-8")))
     assert document["oldest_unsynced"] == {"run_path": "/data/a\\nb", "since": "2026-04-18T12:00:00Z"}
     assert document["audit"] == {"seq": 9, "blake3": "f" * 64}
+    assert (document["audit_seq"], document["audit_blake3"]) == (9, "f" * 64)
+    assert document["last_agent"] == {"seen_at": "2026-04-18T12:00:00Z", "stopped_in_order": False}
+    assert last_agent_in(document) == beat.last_agent
+
+
+def test_a_heartbeat_says_of_the_last_agent_what_it_can() -> None:
+    assert last_agent_in({"at": "2026-04-18T12:00:00Z"}) == LastAgent(NOW, is_in_order=False), "of the first version"
+    assert last_agent_in({"at": "2026-04-18T12:00:00Z", "last_agent": None}) is None
+    assert last_agent_in([]) == LastAgent(None, is_in_order=False), "damaged"
 
 
 def test_an_observer_that_only_scans_says_nothing_of_watches() -> None:
@@ -139,12 +157,12 @@ def test_whatever_stands_at_whatever_place_is_read_without_an_error(data: st.Dat
     json.dumps(Snapshot.from_json(document).to_json())
 
 
-@given(st.dictionaries(st.sampled_from(["pid", "host", "since", "version", "paused"]), json_values))
+@given(st.dictionaries(st.sampled_from(["pid", "host", "since", "version", "paused", "at"]), json_values))
 def test_whatever_a_holder_says_is_read_without_an_error(said: dict[str, Any]) -> None:
     json.dumps(Holder.from_json(said).to_json())
 
 
 def test_a_holder_is_read_back_as_it_was() -> None:
-    holder = Holder(7, "pc", "2026-04-18T11:00:00Z", "0.1.0", "since then: no room")
+    holder = Holder(7, "pc", "2026-04-18T11:00:00Z", "0.1.0", "since then: no room", NOW)
     assert Holder.from_json(holder.to_json()) == holder
     assert Holder.from_json({}) == Holder()

@@ -12,8 +12,9 @@ from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import orphan
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
-from exlab_watch_agent.report.problems import Moment
-from exlab_watch_agent.report.snapshot import LaneView, OldestUnsynced, ProgressView, Snapshot, UnreadableView
+from exlab_watch_agent.core.snapshot import LaneView, ProgressView, Snapshot, UnreadableView
+from exlab_watch_agent.core.standing import Moment
+from exlab_watch_agent.report.heartbeat import OldestUnsynced
 from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
     RunInFull,

@@ -1,4 +1,6 @@
-"""What happens around the agent: instruments write, operators edit and move, the NAS rots and goes away, clocks jump."""
+"""What happens around one agent, on its PC and at the NAS.
+
+Instruments write, operators edit and move, the NAS rots and goes away, clocks jump."""
 
 from __future__ import annotations
 
@@ -11,15 +13,20 @@ from exlab_watch_agent.core.inventory import CREATION_FILE
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.policy import CompletenessSignal, Policy
 from exlab_watch_agent.core.text import utc_text
-from tests.sim.world import BAD_NAME, EXPECTED, LOCAL_ROOT, SENTINEL, WEIGHTS, LocalFile, Nas, SimRun, World
+from tests.sim.world import BAD_NAME, EXPECTED, LOCAL_ROOT, SENTINEL, WEIGHTS, LocalFile, Nas, SimRun, World, status_in
 
 RUNS_MAX = 7
+RUNS_EACH_MAX = 4
+"""Where there are two PCs."""
 PROJECTS = ("P-A", "P B")
 MINUTES = range(5)
 
 
 class Environment:
-    """Does one thing to the world at a time. `operate` sends an operator's command to the agent, if one lives."""
+    """Does one thing to the world at a time. `operate` sends an operator's command to the agent, if one lives.
+
+    `others`: the worlds of other PCs, from which people carry run folders over.
+    """
 
     def __init__(self, world: World, policy: Policy, operate: Callable[[dict[str, Any]], None]) -> None:
         self._world = world
@@ -29,6 +36,7 @@ class Environment:
         self._signals = {equipment.equipment_id: equipment.signal for equipment in policy.equipment}
         self._overrides = 0
         self._aim: SimRun | None = None
+        self.others: list[World] = []
 
     def act(self, aim: SimRun | None = None) -> str:
         """Do something that can be done now, at best to the run that is aimed at; return its name."""
@@ -47,8 +55,12 @@ class Environment:
 
     # --- the instrument ----------------------------------------------------------------------------------------------
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._world.runs) >= (RUNS_MAX if not self.others else RUNS_EACH_MAX)
+
     def begin_run(self) -> bool | None:
-        if len(self._world.runs) >= RUNS_MAX:
+        if self._is_full:
             return False
         equipment_id = self._random.choice(list(self._signals))
         path = self._free_path(equipment_id)
@@ -150,6 +162,19 @@ class Environment:
         self._world.notice(run.path)
         return None
 
+    def remove_sealed(self, run: SimRun) -> bool | None:
+        """Somebody makes room here: a run that says `synced` is removed, or some of its files."""
+        if run.spoiled_text is not None or status_in(run.creation_text) != "synced":
+            return False
+        if self._random.random() < 0.5:
+            self.remove_run(run)
+            return None
+        return self.remove_file(run)
+
+    def edit_cache(self, run: SimRun) -> None:
+        """Somebody fills in what ExLab-Wizard keeps beside the run."""
+        self._world.put_cache(run, "readme_fields.json", f'{{"n": {self._world.next_serial()}}}'.encode())
+
     def touch_signal(self, run: SimRun) -> bool | None:
         for name in (SENTINEL, EXPECTED):
             if name in run.files:
@@ -216,8 +241,12 @@ class Environment:
     def copy_run(self, run: SimRun) -> bool | None:
         """Somebody copies the whole folder, the cache folder with it."""
         path = self._free_path(run.equipment_id, run.author)
-        if path is None or run.spoiled_text is not None or len(self._world.runs) >= RUNS_MAX:
+        if path is None or run.spoiled_text is not None or self._is_full:
             return False
+        self._put_copy(run, path)
+        return None
+
+    def _put_copy(self, run: SimRun, path: str) -> None:
         copied = SimRun(self._world.next_serial(), path, run.equipment_id)
         copied.files = {name: self._copied(file) for name, file in run.files.items()}
         copied.cache = {name: self._copied(file) for name, file in run.cache.items()}
@@ -226,6 +255,21 @@ class Environment:
         self._world.touch()
         self._world.runs[path] = copied
         self._world.notice(path)
+
+    def carry_run(self) -> bool | None:
+        """Somebody copies a run folder from another PC to the same place here."""
+        there = [run for other in self.others for run in other.runs.values()]
+        return self.take_over(self._random.choice(there)) if there and not self._is_full else False
+
+    def take_over(self, run: SimRun) -> bool | None:
+        is_free = run.path not in self._world.runs
+        if (
+            run.spoiled_text is not None
+            or not is_free
+            or self._world.paths_used.get(run.path, run.author) != run.author
+        ):
+            return False
+        self._put_copy(run, run.path)
         return None
 
     def _copied(self, file: LocalFile) -> LocalFile:
@@ -245,7 +289,7 @@ class Environment:
         run.is_locked = not run.is_locked
 
     def operate(self) -> bool | None:
-        command = self._random.choice(("retry", "retry all", "verify", "resolve", "sync", "scan"))
+        command = self._random.choice(COMMANDS)
         if command == "retry all":
             self._operate({"command": "retry", "all": True, "operator": "asmith"})
             return None
@@ -271,6 +315,24 @@ class Environment:
         nas.rot(name, nas.real[name].data[:-1] + b"~")
         return None
 
+    def unreadable(self) -> bool | None:
+        """One file on a NAS is listed there, and cannot be read any more; or it can again."""
+        nas = self._some_nas()
+        if nas.volume.unreadable and self._random.random() < 0.3:
+            self._world.touch()
+            nas.volume.unreadable.clear()
+            return None
+        names = [path for path in sorted(nas.ever) if path in nas.real]
+        if not names:
+            return False
+        self._world.touch()
+        nas.volume.unreadable.add(self._random.choice(names))
+        return None
+
+    def change_places(self) -> None:
+        """Somebody copies a NAS, or mounts the copy in its place, or it again in the place of the copy."""
+        self._world.change_nas(self._some_nas())
+
     def _some_nas(self) -> Nas:
         if self._aim is not None:
             return self._world.nas[self._aim.equipment_id]
@@ -280,14 +342,19 @@ class Environment:
         nas = self._some_nas()
         self._world.touch()
         # Before its first use a mount point cannot be told from the share: the operator's `check` is for that.
-        nas.state = self._random.choice(("dead", "unmounted")) if nas.marker_id is not None else "dead"
+        trouble = self._random.choice(("dead", "unmounted", "foreign", "read-only"))
+        if trouble == "read-only":
+            nas.is_read_only = True
+        else:
+            nas.state = trouble if nas.marker_id is not None else "dead"
 
     def nas_back(self) -> bool | None:
-        away = [nas for nas in self._world.nas.values() if nas.state != "up"]
+        away = [nas for nas in self._world.nas.values() if nas.state != "up" or nas.is_read_only]
         if not away:
             return False
         self._world.touch()
-        self._random.choice(away).state = "up"
+        nas = self._random.choice(away)
+        nas.state, nas.is_read_only = "up", False
         return None
 
     def root_trouble(self) -> None:
@@ -297,20 +364,25 @@ class Environment:
 
     def jump_clock(self) -> None:
         days = self._random.choice((-400, -1, -1 / 24, 1 / 24, 1, 400))
+        self._world.touch()
         self._world.clock.jump(days)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def come_to_an_end(self) -> None:
         """All trouble is over: mounted, unlocked, mended, and every instrument finishes its runs."""
+        self.have_peace(complete=1.0)
+
+    def have_peace(self, *, complete: float) -> None:
+        """All trouble is over, and this share of the runs that are not complete yet is finished."""
         for nas in self._world.nas.values():
-            nas.state = "up"
+            nas.state, nas.is_read_only = "up", False
         self._world.roots_away.clear()
         for run in list(self._world.runs.values()):
             run.is_locked = False
             if run.spoiled_text is not None:
                 self.spoil_creation(run)
-            if not self.is_complete(run):
+            if not self.is_complete(run) and self._random.random() < complete:
                 self.complete_run(run)
 
     def is_complete(self, run: SimRun) -> bool:
@@ -340,4 +412,10 @@ class Environment:
         return False
 
 
-GLOBAL = frozenset({"begin_run", "operate", "rot", "nas_trouble", "nas_back", "root_trouble", "jump_clock"})
+COMMANDS = ("retry", "retry all", "verify", "resolve", "resolve", "sync", "scan", "accept_trail", "accept_machine")
+GLOBAL = frozenset(
+    {
+        "begin_run", "carry_run", "operate", "rot", "unreadable", "change_places", "nas_trouble", "nas_back", "root_trouble",
+        "jump_clock",
+    }
+)  # fmt: skip

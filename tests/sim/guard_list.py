@@ -280,8 +280,8 @@ GUARDS = (
     Guard(
         "after a seal, both sides are compared with the manifest",
         "core/decide.py",
-        'manifest_digest=record.manifest_digest if record.is_sealed else "",',
-        'manifest_digest="",',
+        "record.fingerprint,\n        manifest_digest=record.sealed_as,",
+        'record.fingerprint,\n        manifest_digest="",',
     ),
     Guard(
         "a sealed run that changed in the queue is a conflict",
@@ -305,7 +305,7 @@ GUARDS = (
     Guard(
         "whose the destination is (`standing`)",
         "core/claim.py",
-        "    if look.claim is not None:\n        if look.claim.is_of(mine):\n",
+        "    if look.claim is not None:\n        if look.claim.is_of(mine) and is_our_seal:\n",
         "    if look is not None:\n        if look is not None:\n",
     ),
     Guard(
@@ -413,8 +413,8 @@ GUARDS = (
     Guard(
         "a run that is gone, or whose root is, does not count as settling",
         "engine/runs.py",
-        "problem=problem))\n        self._memory_of(record.job_id).is_settling = False\n",
-        "problem=problem))\n",
+        'Note("run_gone", problem))\n        self._memory_of(record.job_id).is_settling = False\n',
+        'Note("run_gone", problem))\n',
         (
             Edit(
                 "engine/runs.py",
@@ -525,5 +525,102 @@ GUARDS = (
         "engine/turns.py",
         "        lane.audits.pop(record.job_id, None)\n",
         "",
+    ),
+    Guard(
+        "adoption: a copy is proven before it counts as ours",
+        "core/decide.py",
+        "    if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:\n",
+        "    if False:\n",
+    ),
+    Guard(
+        "adoption: what differs from the sealed copy is a conflict",
+        "core/decide.py",
+        "    if is_whole_here:\n",
+        "    if event.manifest_digest or agreement is not Agreement.EQUAL:\n",
+    ),
+    Guard(
+        "adoption: only the copy that was to be taken over is",
+        "acts/copy.py",
+        "        and (claim.job_id, found.sealed_as) == (effect.adopts_from, effect.adopts)\n",
+        "",
+    ),
+    Guard(
+        "adoption: only from an agent that gives no sign of life",
+        "acts/inspect.py",
+        "if is_held and found.sealed_as and not holder_is_at_work(found, ports):",
+        "if is_held and found.sealed_as:",
+        (
+            Edit(
+                "acts/copy.py",
+                "return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)",
+                "return is_the_one_adopted(effect, found)",
+            ),
+        ),
+    ),
+    Guard(
+        "... and that has not come back meanwhile",
+        "acts/copy.py",
+        "return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)",
+        "return is_the_one_adopted(effect, found)",
+    ),
+    Guard(
+        "... whose signs are told apart by the state folder, not by the host",
+        "acts/copy.py",
+        "    if sign.state_folder and claim.state_folder:\n",
+        "    if False:\n",
+    ),
+    Guard(
+        "adoption: what another agent left beside its copy is kept",
+        "acts/copy.py",
+        "        if entry.path == CLAIM_PATH:\n            continue\n        there =",
+        "        if entry.path:\n            continue\n        there =",
+    ),
+    Guard(
+        "a claim is ours by its state folder as well as by its job",
+        "core/claim.py",
+        "return is_same_folder and self.job_id == mine.job_id",
+        "return self.job_id == mine.job_id",
+    ),
+    Guard(
+        "a seal that our trail does not know is not ours",
+        "acts/copy.py",
+        "    return ports.agent.has_line(found.anchor)\n",
+        "    return True\n",
+    ),
+    Guard(
+        "deletion is held where a copy was sealed at a line that the trail does not have",
+        "engine/commit.py",
+        "            self.note(TrailFoundBehind(seen, found))\n",
+        "            pass\n",
+    ),
+    Guard(
+        "... whichever job of ours it was",
+        "core/claim.py",
+        "is_ours = self.claim.is_of(mine) or (bool(mine.state_folder) and self.claim.state_folder == mine.state_folder)",
+        "is_ours = self.claim.is_of(mine)",
+    ),
+    Guard(
+        "deletion is held where the state folder is on another machine",
+        "adapters/state/store.py",
+        'if home and self.machine not in ("", home, found_on):',
+        "if False:",
+    ),
+    Guard(
+        "a file that is listed and cannot be read at the second try is damage",
+        "acts/verify.py",
+        "            self.unreadable |= set(paths)\n",
+        "            raise\n",
+    ),
+    Guard(
+        "a copy that cannot be read at all is damage at the second look",
+        "core/decide.py",
+        "            if record.attempts + 1 >= UNREADABLE_MAX:\n",
+        "            if False:\n",
+    ),
+    Guard(
+        "samples that cannot be read are left to the comparison",
+        "acts/precheck.py",
+        "        if error.kind in NOT_THE_COPY:\n            raise\n        return None\n",
+        "        raise\n",
     ),
 )

@@ -32,7 +32,7 @@ SEEDS = 600
 LIFE_MAX_S = 120
 """A life takes a tenth of a second; one that takes this long does not end."""
 DIRECTED_MAX_S = 1800
-DIRECTED = ("tests/sim/test_simulation.py", "tests/sim/test_noticing.py", "tests/sim/test_under_way.py")
+DIRECTED = tuple(f"tests/sim/test_{name}.py" for name in ("simulation", "noticing", "under_way", "two_agents"))
 BY_SEED = ("no_byte_is_lost", "one_seed_lives", "events_alone")
 """Tests with this in their names are not directed: they live by seeds, too."""
 

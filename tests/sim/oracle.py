@@ -1,12 +1,18 @@
-"""What must never happen, and what must be true in the end: told from the truth of the world, not from what the agent says."""
+"""What one agent must never do: told from the truth of the world, not from what the agent says.
+
+What must be true of the copies, whoever made them, is in copies.py. Longer than other modules: it is one list of what must never
+happen, and a part of it would be no list.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
-from exlab_watch_agent.core.claim import CLAIM_PATH
+from exlab_watch_agent.adapters.transports.shared.own_files import anchor_in, sealed_at_in
+from exlab_watch_agent.core import heartbeat
+from exlab_watch_agent.core.claim import CLAIM_PATH, Claim
 from exlab_watch_agent.core.decide import Step
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work
 from exlab_watch_agent.core.events import (
@@ -22,11 +28,16 @@ from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFE
 from exlab_watch_agent.core.manifest import Agreement, format_manifest, manifest_digest
 from exlab_watch_agent.core.passes import PASSES_APART_S
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.rollback import TrailPosition
+from exlab_watch_agent.core.seal import kept_as
 from exlab_watch_agent.errors import FailureKind
-from exlab_watch_agent.ports import Entry
+from exlab_watch_agent.ports import AgentSelf, Entry, RunStore
 from exlab_watch_agent.statechart import RunState, Trigger
+from tests.sim.copies import Copies, holder_at
 from tests.sim.ports import sha256
 from tests.sim.world import Nas, SimRun, Violation, World, status_in
+
+sign_in = lru_cache(maxsize=4096)(heartbeat.sign_in)
 
 EFFECT_STATES = {
     Push: {RunState.RUNNING},
@@ -37,6 +48,7 @@ EFFECT_STATES = {
 HAVE_A_COPY = frozenset(
     {RunState.PRECHECKING, RunState.AWAITING_VERIFY, RunState.SEALING, RunState.VERIFIED, RunState.AUDITING}
 )
+TAKEN = ("destination_occupied", "claimed_by_other_agent", "claimed_unsealed", "differs_from_sealed_copy")
 NAS_TROUBLES = (FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.HASH_MISMATCH, FailureKind.AUTH)
 
 
@@ -48,6 +60,16 @@ def digest_of(content: Iterable[tuple[str, bytes]]) -> str:
 def counts_as_attempt(outcome: Outcome) -> bool:
     """Whether an outcome is put down to the NAS as a failed attempt."""
     return isinstance(outcome, EffectFailed) and outcome.kind in NAS_TROUBLES and not outcome.is_destination_away
+
+
+def is_of_others(record: RunRecord) -> bool:
+    """Whether a run is in a conflict in which the destination is not its own to write to, whatever is said of the data."""
+    return record.last_error is not None and record.last_error.kind in TAKEN
+
+
+def is_ahead(anchor: TrailPosition, store: RunStore) -> bool:
+    """Whether a copy was sealed at a line that the trail here does not have: the state folder is an older copy, or a twin."""
+    return anchor.seq > store.position.seq or store.digest_at(anchor.seq) != anchor.digest
 
 
 def _is_difference(outcome: Outcome | None) -> bool:
@@ -62,7 +84,10 @@ class Window:
     """One effect while it is carried out.
 
     `seen`: the manifest digests of the local data at any moment of it (of a seal: since the NAS copy was told its
-    status); `equal`: those while both sides were the same. `fingerprints`: the local ones at any moment of it.
+    status); `here`: those at any moment of all of it; `equal`: those while both sides were the same, and what they were.
+    `fingerprints`: the local ones at any moment of it. `was_changed`: another copy of the NAS was mounted meanwhile.
+    `was_silent`: at some moment whoever else claims the copy gave no sign of life. `anchor`: the line of the agent's own
+    trail that was in the claim when it began.
     """
 
     effect: Work
@@ -71,29 +96,37 @@ class Window:
     began_s: float = 0.0
     fingerprints: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
-    equal: set[str] = field(default_factory=set)
+    here: set[str] = field(default_factory=set)
+    equal: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    was_changed: bool = False
+    was_silent: bool = False
+    anchor: TrailPosition | None = None
 
 
 class Oracle:
-    """Watches every effect, every commit and every write."""
+    """Watches every effect, every commit and every write of one agent. `me`: who that is."""
 
-    def __init__(self, world: World, *, settle_s: float) -> None:
+    def __init__(self, world: World, copies: Copies, *, settle_s: float, counts: dict[str, int]) -> None:
         self._world = world
+        self._copies = copies
         self.settle_s = settle_s
+        self.me = AgentSelf()
         self.acknowledged: dict[str, RunRecord] = {}
-        self.markers: dict[str, str] = {}
+        self._is_replaced = False
         self.windows: list[Window] = []
         self._outcomes: dict[tuple[str, int], Outcome] = {}
-        self._proven: dict[str, set[str]] = {}
         self._sealed: dict[str, str] = {}
-        self._sealed_files: dict[str, dict[str, bytes]] = {}
+        self._unclaimed: set[str] = set()
+        self._anchors: dict[tuple[str, int], TrailPosition] = {}
+        self._must_be_held = False
+        self.store: RunStore | None = None
         self._not_before: dict[str, tuple[float, int]] = {}
         self._passes: dict[str, tuple[int, float]] = {}
         self._equal_since_s: dict[str, float] = {}
         self.looking: list[str] = []
         self.was_admitted: dict[str, bool] = {}
         self.is_admitted: Callable[[SimRun], bool] = lambda _: True
-        self.counts: dict[str, int] = {}
+        self.counts = counts
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -110,6 +143,7 @@ class Oracle:
             raise Violation(f"two effects of one run at the same time: {effect}")
         nas = self._world.nas[effect.equipment_id]
         window = Window(effect, nas, nas.state != "up", self._world.clock.mono_s)
+        window.anchor = self._anchor_at(nas, effect)
         self.windows.append(window)
         self._note_equality(window)
         return window
@@ -120,6 +154,14 @@ class Oracle:
             self._note_equality(window)
         for path in self.looking:
             self._note_admission(path)
+
+    def nas_was_changed(self, nas: Nas) -> None:
+        """Another copy of it is mounted. What was proven and claimed there may not be so any more, and no agent can tell."""
+        for window in self.windows:
+            window.was_changed |= window.nas is nas
+        self._unclaimed |= {
+            record.job_id for record in self.acknowledged.values() if self._world.nas[record.equipment_id] is nas
+        }
 
     def look_begins(self, path: str) -> None:
         self.was_admitted[path] = False
@@ -141,13 +183,30 @@ class Oracle:
         run = self._world.runs.get(window.effect.run_path)
         if run is not None:
             window.fingerprints.add(run.inventory().fingerprint)
-        if not isinstance(window.effect, Verify | Seal) or run is None or not run.files:
+        window.was_silent = window.was_silent or self._is_silent(window)
+        if run is None or not run.files:
             return
         digest = digest_of(run.content)
         window.seen.add(digest)
+        window.here.add(digest)
+        if not isinstance(window.effect, Verify | Seal):
+            return
         there = window.nas.below(window.effect.destination)
         if all(path in there and there[path].data == file.data for path, file in run.files.items()):
-            window.equal.add(digest)
+            window.equal[digest] = {path: file.data for path, file in run.files.items()}
+
+    def _is_silent(self, window: Window) -> bool:
+        """Whether the agent that claims the copy gives no sign of life that must be believed."""
+        destination = window.effect.destination
+        holder, now = holder_at(window.nas, destination), self._world.clock.now()
+        if holder is None or self.is_mine(holder, window.effect.job_id):
+            return False
+        read = [sign_in(file.data) for path, file in window.nas.real.items() if path.startswith(heartbeat.FOLDER + "/")]
+        signs = [sign for sign in read if sign is not None and sign.state_folder == holder.state_folder]
+        if not signs:
+            return not heartbeat.is_recent(sealed_at_in(window.nas.claim_at(destination) or b""), now=now)
+        # A sign that was left on this very machine is that of a folder which was lost here, or is ours now.
+        return all(sign.machine == self.me.machine or now - sign.at > heartbeat.SILENT_FOR for sign in signs)
 
     def effect_ends(self, window: Window, outcome: Outcome | None) -> None:
         self._note_equality(window)
@@ -157,15 +216,21 @@ class Oracle:
         effect, job_id = window.effect, window.effect.job_id
         is_away = window.nas.state != "up"
         self._outcomes[(job_id, effect.turn)] = outcome
+        is_audit = isinstance(effect, Verify) and bool(effect.manifest_digest)
+        if is_audit and window.anchor is not None and window.anchor == self._anchor_at(window.nas, effect):
+            self._anchors[job_id, effect.turn] = window.anchor
+        if window.was_changed:
+            self._unclaimed.add(job_id)
         if window.was_always_away and not (isinstance(outcome, EffectFailed) and outcome.is_destination_away):
             raise Violation(f"{effect} was carried out while the NAS was away: {outcome}")
         self._check_fingerprint(window, outcome)
         if isinstance(outcome, Verified) and outcome.comparison.agreement is Agreement.EQUAL:
             if window.nas.source is not None:
                 raise Violation(f"{effect} found both sides equal, and there is no copy elsewhere")
-            if outcome.manifest_digest not in window.equal:
+            files = window.equal.get(outcome.manifest_digest)
+            if files is None and not window.was_changed:
                 raise Violation(f"{effect} found both sides equal, and at no moment they were")
-            self._proven.setdefault(job_id, set()).add(outcome.manifest_digest)
+            self._copies.prove(job_id, window.nas, effect.destination, outcome.manifest_digest, files or {})
             self._equal_since_s[job_id] = window.began_s
         elif is_away and isinstance(outcome, Verified | CopyWrong):
             raise Violation(f"what a NAS that is away does not show was believed to be damage: {outcome}")
@@ -173,6 +238,11 @@ class Oracle:
             raise Violation(f"the NAS is away, and that counts as an attempt: {outcome}")
         if isinstance(outcome, Sealed):
             self._check_seal(window)
+
+    @staticmethod
+    def _anchor_at(nas: Nas, effect: Work) -> TrailPosition | None:
+        holder, data = holder_at(nas, effect.destination), nas.claim_at(effect.destination)
+        return anchor_in(data) if holder is not None and data is not None and holder.job_id == effect.job_id else None
 
     def _check_fingerprint(self, window: Window, outcome: Outcome) -> None:
         """Success is about the data that were judged complete, not about whatever stands there now."""
@@ -189,20 +259,21 @@ class Oracle:
             return
         if self._outcomes.get((record.job_id, record.turn)) is not event:
             raise Violation(f"{step.move.trigger} in turn {record.turn} follows from the work of another: {event}")
+        anchor = self._anchors.get((record.job_id, record.turn)) if isinstance(event, Verified) else None
+        if anchor is not None and self.store is not None and self.store.ahead is None:
+            self._must_be_held |= is_ahead(anchor, self.store)
 
     def _check_seal(self, window: Window) -> None:
         effect = window.effect
         assert isinstance(effect, Seal)
-        digest, run = effect.manifest_digest, self._world.runs.get(effect.run_path)
+        digest = effect.manifest_digest
         if digest not in window.seen:
             raise Violation("sealed, and the local data were not those of the manifest any more when the NAS was told")
-        if digest not in self._proven.get(effect.job_id, ()):
+        if digest not in self._copies.proven.get(effect.job_id, ()):
             raise Violation("sealed, and never proven")
-        if wrong := self._what_is_not_sealed(window):
+        if not window.was_changed and (wrong := self._what_is_not_sealed(window)):
             raise Violation(f"sealed, and {wrong}")
         self._sealed[effect.job_id] = digest
-        if run is not None and digest_of(run.content) == digest:
-            self._sealed_files[effect.job_id] = {path: file.data for path, file in run.files.items()}
 
     @staticmethod
     def _what_is_not_sealed(window: Window) -> str:
@@ -233,9 +304,9 @@ class Oracle:
             self._note_equality(window)
             if window.effect.manifest_digest not in window.seen:
                 raise Violation("synced was written, and at no moment of the seal the data were those of the manifest")
-            if window.effect.manifest_digest not in self._proven.get(window.effect.job_id, ()):
+            if window.effect.manifest_digest not in self._copies.proven.get(window.effect.job_id, ()):
                 raise Violation("synced was written for data that were never proven")
-            if wrong := self._what_is_not_sealed(window):
+            if not window.was_changed and (wrong := self._what_is_not_sealed(window)):
                 raise Violation(f"synced was written here before the NAS had the seal: {wrong}")
             return
         if not any(r.run_path == run.path and r.is_sealed for r in self.acknowledged.values()):
@@ -254,6 +325,7 @@ class Oracle:
             return
         destination = window.effect.destination
         name = path[len(destination) + 1 :]
+        self._check_holder(window, nas, path, name)
         if name == f"{CACHE_FOLDER}/{CREATION_FILE}":
             window.seen.clear()
             self._note_equality(window)
@@ -262,37 +334,64 @@ class Oracle:
             return
         if isinstance(window.effect, Precheck | Verify):
             raise Violation(f"{path} was moved aside by a comparison, before its verdict was on record")
-        self._check_holder(window, nas, path)
-        self._check_moved_aside(window, nas, path, name)
-        if name.startswith(CACHE_FOLDER + "/") or nas.creation_status(destination) != "synced":
+        if name.startswith(CACHE_FOLDER + "/"):
+            self._check_kept(window, nas, path, data)
             return
-        if isinstance(window.effect, Push):
+        self._check_sealed_copy(window, nas, path, name)
+        if isinstance(window.effect, Push) and nas.creation_status(destination) == "synced":
             raise Violation(f"{path} is changed while the creation.json beside it says synced")
 
-    def _check_moved_aside(self, window: Window, nas: Nas, path: str, name: str) -> None:
-        """After a seal, a copy that is as it was proven makes room for other data only when an operator said so."""
-        record = self.acknowledged[window.effect.job_id]
-        proven = self._sealed_files.get(record.job_id, {}).get(name)
-        if not record.is_sealed or proven is None or path not in nas.real or nas.real[path].data != proven:
+    def _check_sealed_copy(self, window: Window, nas: Nas, path: str, name: str) -> None:
+        """A copy that anybody proved and sealed is changed by nobody but to heal it, from data that are what was sealed; all
+        else needs an operator's word."""
+        key = nas.name, window.effect.destination
+        sealed = self._copies.sealed.get(key)
+        if sealed is None or window.was_changed or self._copies.is_unknown(nas, window.effect.destination):
             return
-        run = self._world.runs.get(window.effect.run_path)
-        if run is not None and name in run.files and run.files[name].data != proven:
-            raise Violation(f"{path}, proven and sealed, makes room for other data without an operator's word")
+        self._note_equality(window)
+        if sealed.digest not in window.here:
+            raise Violation(f"{path}, proven and sealed by {sealed.job_id[-4:]}, makes room without an operator's word")
+        file = nas.real.get(path)
+        if file is not None and file.data == sealed.files.get(name) and path not in nas.volume.unreadable:
+            self.count("an intact file of a sealed copy made room")
 
-    def _check_holder(self, window: Window, nas: Nas, path: str) -> None:
-        """Where a claim of another job stands, nothing is written."""
-        claim = nas.real.get(f"{window.effect.destination}/{CLAIM_PATH}")
-        holder = claim_in(claim.data) if claim is not None else None
-        if holder is not None and holder.job_id != window.effect.job_id:
+    def _check_holder(self, window: Window, nas: Nas, path: str, name: str) -> None:
+        """Where others claim the destination nothing is written, but to take a proven copy over from one that is silent."""
+        holder, effect = holder_at(nas, window.effect.destination), window.effect
+        if holder is None or self.is_mine(holder, effect.job_id):
+            return
+        is_over = isinstance(effect, Push | Seal) and effect.adopts_from == holder.job_id and bool(effect.adopts)
+        if not is_over or not name.startswith(CACHE_FOLDER + "/"):
             raise Violation(f"{path} is written, and its destination is claimed by {holder.job_id}")
+        assert isinstance(effect, Push | Seal)
+        if effect.adopts not in window.here:
+            raise Violation(f"{path} is taken over from {holder.job_id}, and what is here is not what was sealed there")
+        if not window.was_silent:
+            raise Violation(f"{path} is taken over from {holder.job_id}, and that agent is at work")
+
+    def is_mine(self, claim: Claim, job_id: str) -> bool:
+        return claim.job_id == job_id and claim.state_folder in ("", self.me.state_folder)
+
+    def _check_kept(self, window: Window, nas: Nas, path: str, data: bytes) -> None:
+        """What another agent left beside its copy, and ours replaces, is kept. (Claim and status are told anew.)"""
+        effect, there = window.effect, nas.real.get(path)
+        is_over = isinstance(effect, Push | Seal) and bool(effect.adopts)
+        if not is_over or there is None or there.data == data or path.endswith(CLAIM_PATH):
+            return
+        sealed = self._copies.sealed.get((nas.name, effect.destination))
+        if sealed is not None and sealed.job_id != effect.job_id and not window.was_changed:
+            name = path.removeprefix(effect.destination + "/")
+            if kept_as(effect.destination, name, sha256(there.data)) not in nas.real:
+                raise Violation(f"{path}, which another agent left there, is replaced and kept nowhere")
 
     # --- commits -----------------------------------------------------------------------------------------------------
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """These entries are durable and acknowledged now."""
+        if self._must_be_held and self.store is not None and self.store.hold is None:
+            raise Violation("a copy was sealed at a line that the trail does not have, and deletion is not held")
+        self._must_be_held = False
         for entry in entries:
-            if entry.kind == "destination_bound":
-                self.markers[entry.data["root"]] = entry.data["marker_id"]
             if entry.record is not None:
                 self._check_entry(entry, self.acknowledged.get(entry.record.job_id))
                 self.acknowledged[entry.record.job_id] = entry.record
@@ -306,10 +405,9 @@ class Oracle:
         outcome = self._outcomes.get((before.job_id, before.turn))
         if after.attempts > before.attempts and isinstance(outcome, EffectFailed) and outcome.is_destination_away:
             raise Violation("an attempt was counted while the NAS was away")
-        if move.trigger == Trigger.PROVEN and after.manifest_digest not in self._proven.get(after.job_id, ()):
+        if move.trigger == Trigger.PROVEN and after.manifest_digest not in self._copies.proven.get(after.job_id, ()):
             raise Violation("proven, and no comparison found that")
-        if move.trigger == Trigger.SEALED and self._sealed.get(after.job_id) != after.manifest_digest:
-            raise Violation("verified, and the NAS was sealed with another manifest")
+        self._check_seals(Trigger(move.trigger), before, after)
         self._check_passes(Trigger(move.trigger), after, outcome)
         self._check_start(Trigger(move.trigger), before, after)
         if move.trigger == Trigger.GAVE_UP and after.last_error is not None:
@@ -317,6 +415,18 @@ class Oracle:
             if is_vanished and after.identity.created_by not in self._world.taken_from:
                 raise Violation(f"{after.run_path} failed as vanished, and nobody took anything away: {move.reason}")
         self._check_wait(move.trigger, after)
+
+    def _check_seals(self, trigger: Trigger, before: RunRecord, after: RunRecord) -> None:
+        nas = self._world.nas[after.equipment_id]
+        if trigger is Trigger.SEALED:
+            if self._sealed.get(after.job_id) != after.manifest_digest:
+                raise Violation("verified, and the NAS was sealed with another manifest")
+            self._copies.seal(after.job_id, nas, after.destination, after.manifest_digest)
+            self._unclaimed.discard(after.job_id)
+        elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not is_of_others(before):
+            holder = holder_at(nas, before.destination)
+            if holder is None or self.is_mine(holder, after.job_id):  # it sealed the copy, or took it over by a proof
+                self._copies.give_up(nas, before.destination)
 
     def _check_passes(self, trigger: Trigger, after: RunRecord, outcome: Outcome | None) -> None:
         """A pass is an equal comparison a minute after the last one; whatever was found different makes an end of all."""
@@ -362,14 +472,22 @@ class Oracle:
         }
 
     def _check_claims(self) -> None:
-        """Whoever has a copy at a destination holds the claim there: so no two runs share one."""
+        """Whoever has a copy at a destination holds the claim there, or did, as that says: so no two runs share one."""
         for record in self.acknowledged.values():
-            if record.state not in HAVE_A_COPY:
+            if record.state not in HAVE_A_COPY or record.job_id in self._unclaimed or record.adopts:
                 continue
-            claim = self._world.nas[record.equipment_id].real.get(f"{record.destination}/{CLAIM_PATH}")
-            holder = claim_in(claim.data) if claim is not None else None
-            if holder is None or holder.job_id != record.job_id:
+            holder = holder_at(self._world.nas[record.equipment_id], record.destination)
+            was_mine = holder is not None and any(former.job_id == record.job_id for former in holder.former)
+            if holder is None or not (was_mine or self.is_mine(holder, record.job_id)):
                 raise Violation(f"{record.destination} of {record.job_id} is claimed by {holder}")
+
+    def _check_words(self) -> None:
+        """No record says `synced` of what was never proven; `status` and the heartbeat say what the records say."""
+        for record in self.acknowledged.values():
+            if record.sync_status == "synced" and record.manifest_digest not in self._copies.proven.get(
+                record.job_id, ()
+            ):
+                raise Violation(f"{record.run_path} is {record.state}, and was never proven")
 
     # --- at every step -----------------------------------------------------------------------------------------------
 
@@ -379,15 +497,24 @@ class Oracle:
             if there != run.truth:
                 raise Violation(f"data of {run.path} were lost here: {set(run.truth) - set(there)}")
         self._check_claims()
-        for nas in self._world.nas.values():
-            if lost := nas.lost():
-                raise Violation(f"content was lost on the NAS: {lost}")
-            for destination, authors in nas.owners.items():
-                if len(authors) > 1:
-                    raise Violation(f"{destination} holds data of the runs of {sorted(authors)}")
+        self._check_words()
+
+    def state_was_replaced(self) -> None:
+        """Somebody put another state folder in the place of the agent's: what it acknowledged is not what it will know."""
+        self.acknowledged = {}
+        self._is_replaced = True
+        self._outcomes.clear()
+        self._not_before.clear()
+        self._passes.clear()
 
     def store_was_read(self, records: dict[str, RunRecord], in_flight: Sequence[Entry]) -> None:
         """After a kill: what is there is what was acknowledged, and the commit that was on its way as a whole or not."""
+        if self._is_replaced:
+            self._is_replaced = False
+            self.acknowledged = records
+            self._passes = {record.job_id: (record.verify_passes, 0.0) for record in records.values()}
+            self._unclaimed |= records.keys()  # what was claimed since, and by whom, this folder cannot know
+            return
         if records == self.acknowledged:
             return
         on_its_way = {entry.record.job_id: entry.record for entry in in_flight if entry.record is not None}

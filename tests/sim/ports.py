@@ -10,16 +10,16 @@ from typing import Any
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.transports.shared.own_files import (
     CREATION_PATH,
-    claim_in,
     claim_text,
     look_of,
     require_cache_path,
     require_data_path,
 )
 from exlab_watch_agent.core.binding import Nature
-from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook
+from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
+from exlab_watch_agent.core.heartbeat import FOLDER as HEARTBEATS
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, FileSignature, Inventory
 from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import EquipmentPolicy
@@ -32,6 +32,7 @@ from exlab_watch_agent.errors import (
     DestinationUnreachableError,
     FailureKind,
     ManifestNotKeptError,
+    MarkerMissingError,
     RootUnavailableError,
     RunUnreadableError,
     SourceChangedError,
@@ -47,7 +48,7 @@ from exlab_watch_agent.ports import (
     SavedCreation,
     SeenRun,
 )
-from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, World, entry, status_in
+from tests.sim.world import LOCAL_ROOT, LocalFile, Nas, NasFile, SimRun, Violation, World, entry, status_in
 
 
 def signature(file: LocalFile) -> FileSignature:
@@ -139,6 +140,9 @@ class MemoryScanner:
 
     def is_empty(self, equipment: EquipmentPolicy) -> bool:
         return False  # the folders of the projects stay when the last run is removed
+
+    def free_bytes(self, equipment: EquipmentPolicy) -> int | None:
+        return None
 
 
 class OurRoot:
@@ -333,7 +337,9 @@ class MemoryApartness:
 
 
 # What can happen to one call of the transport.
-FAULTS = ("drop", "drop_after", "truncate", "corrupt", "skip", "partial", "slow", "away", "unmounted", "full", "auth")
+FAULTS = (
+    "drop", "drop_after", "truncate", "corrupt", "skip", "partial", "slow", "away", "unmounted", "foreign", "full", "auth",
+)  # fmt: skip
 
 
 def scripted(words: str) -> Callable[[str], str]:
@@ -367,9 +373,9 @@ class FaultyTransport:
         self._world.port(method)
         self._answer()
         fault = self._fault(method)
-        if fault in ("away", "unmounted"):
+        if fault in ("away", "unmounted", "foreign"):
             self._world.touch()
-            self._nas.state = "dead" if fault == "away" else "unmounted"
+            self._nas.state = "dead" if fault == "away" else fault
             self._answer()
         if fault == "drop":
             raise TransportError(FailureKind.NETWORK, "the connection was lost")
@@ -383,6 +389,16 @@ class FaultyTransport:
         if self._nas.state == "dead":
             raise TransportError(FailureKind.NETWORK, "the NAS does not answer")
 
+    def _write(self) -> None:
+        if self._nas.is_read_only:
+            raise TransportError(FailureKind.AUTH, "the file system is read-only")
+
+    def _read(self, path: str) -> NasFile | None:
+        """What is at this path. Raises: TransportError where it is listed and cannot be read."""
+        if self._nas.cannot_read(path):
+            raise TransportError(FailureKind.UNKNOWN, f"{path} cannot be read back")
+        return self._nas.files.get(path)
+
     @staticmethod
     def _end(fault: str) -> None:
         if fault == "drop_after":
@@ -391,32 +407,40 @@ class FaultyTransport:
     # --- is it there, whose is it ------------------------------------------------------------------------------------
 
     def nature(self) -> Nature:
-        return Nature("simulated", self._nas.name, "it is a NAS")
+        """Nothing shows an empty mount point, or somebody else's NAS, to be the place that it must be."""
+        return Nature("simulated", self._nas.name, "it is a NAS" if self._nas.state in ("up", "dead") else "")
 
     def bind(self, *, known_marker_id: str | None = None) -> str:
         self._world.port("probe")
-        self._require_mounted()
-        if self._nas.marker_id is None and known_marker_id is None:
+        self._require_answer()
+        if self._nas.state == "up" and self._nas.marker_id is None and known_marker_id is None:
+            self._write_probe()
             self._nas.marker_id = f"marker-of-{self._nas.name}"
-        if known_marker_id not in (None, self._nas.marker_id):
+        if self._nas.marker_seen is None:
+            raise MarkerMissingError("the marker is missing")
+        if known_marker_id not in (None, self._nas.marker_seen):
             raise DestinationUnreachableError("the marker is another one")
-        assert self._nas.marker_id is not None
-        return self._nas.marker_id
+        return self._nas.marker_seen
 
     def probe(self, *, expected_marker_id: str | None) -> None:
-        self._world.port("probe")
-        self._require_mounted()
-        if expected_marker_id is None or expected_marker_id != self._nas.marker_id:
-            raise DestinationUnreachableError("the marker is another one, or nobody has seen it yet")
+        self.require_marker(expected_marker_id=expected_marker_id)
+        self._write_probe()
 
     def require_marker(self, *, expected_marker_id: str | None) -> None:
-        self.probe(expected_marker_id=expected_marker_id)
+        self._world.port("probe")
+        self._require_answer()
+        if self._nas.marker_seen is None:
+            raise MarkerMissingError("the marker is missing")
+        if expected_marker_id is None or expected_marker_id != self._nas.marker_seen:
+            raise DestinationUnreachableError("the marker is another one, or nobody has seen it yet")
 
-    def _require_mounted(self) -> None:
+    def _require_answer(self) -> None:
         if self._nas.state == "dead":
             raise DestinationUnreachableError("the NAS does not answer")
-        if self._nas.state == "unmounted":
-            raise DestinationUnreachableError("the marker is missing")
+
+    def _write_probe(self) -> None:
+        if self._nas.is_read_only:
+            raise DestinationUnreachableError("the NAS keeps nothing: it is read-only")
 
     def put_marker_back(self, marker_id: str) -> None:
         raise AssertionError("only an operator has a marker put back")
@@ -432,37 +456,42 @@ class FaultyTransport:
 
     def look(self, destination: str) -> DestinationLook:
         fault = self._call("look")
-        files = self._nas.files
-        claim = files.get(f"{destination}/{CLAIM_PATH}")
-        creation = files.get(f"{destination}/{CREATION_PATH}")
+        claim = self._read(f"{destination}/{CLAIM_PATH}")
+        creation = self._read(f"{destination}/{CREATION_PATH}")
         self._end(fault)
         return look_of(
             destination,
             claim=claim.data if claim is not None else None,
             creation=creation.data if creation is not None else None,
-            is_empty=not any(path.startswith(destination + "/") for path in files),
+            is_empty=not any(path.startswith(destination + "/") for path in self._nas.files),
         )
 
     def place_claim(self, destination: str, claim: Claim) -> None:
         fault = self._call("place_claim")
         path = f"{destination}/{CLAIM_PATH}"
-        file = self._nas.files.get(path)
-        there = claim_in(file.data) if file is not None else None
-        if there is not None and there.job_id != claim.job_id:
-            raise DestinationOccupiedError(f"{destination} belongs to {there.job_id}")
-        if there is None:
+        if path in self._nas.files:
+            self._require_ours(destination, claim)
+        else:
+            self._write()
             self._wrote(self._nas, path, claim_text(claim))
-            self._nas.files[path] = NasFile(claim_text(claim), 0)
+            self._nas.put(path, NasFile(claim_text(claim), 0))
         self._end(fault)
 
     def require_claim(self, destination: str, claim: Claim) -> None:
         self._end(self._call("require_claim"))
-        file = self._nas.files.get(f"{destination}/{CLAIM_PATH}")
-        there = claim_in(file.data) if file is not None else None
+        self._require_ours(destination, claim)
+
+    def _require_ours(self, destination: str, claim: Claim) -> None:
+        """As Destination does."""
+        file = self._read(f"{destination}/{CLAIM_PATH}")
         if file is None:
             raise TransportError(FailureKind.UNKNOWN, f"the claim at {destination} could not be read back")
-        if there is None or there.job_id != claim.job_id:
-            raise DestinationOccupiedError(f"{destination} belongs to another job")
+        there = look_of(destination, claim=file.data, creation=None)
+        if there.claim is None:
+            raise DestinationOccupiedError(f"the claim at {destination} cannot be read")
+        conflict = conflict_at(standing(there, claim), destination, holder=there.holder, is_sealed=False)
+        if conflict is not None:
+            raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -470,7 +499,7 @@ class FaultyTransport:
         fault = self._call("listing")
         prefix = destination + "/"
         found = {
-            path[len(prefix) :]: RemoteFile(len(file.data), file.mtime_ns)
+            path[len(prefix) :]: RemoteFile(len(file.data), file.mtime_ns if self._nas.keeps_times else None)
             for path, file in sorted(self._nas.files.items())
             if path.startswith((prefix,)) and not path.startswith(f"{prefix}{CACHE_FOLDER}/")
         }
@@ -479,7 +508,7 @@ class FaultyTransport:
 
     def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
         self._end(self._call("read_small"))
-        file = self._nas.files.get(f"{destination}/{relative_path}")
+        file = self._read(f"{destination}/{relative_path}")
         return file.data[:limit_bytes] if file is not None else None
 
     def is_any_there(self, paths: Sequence[str]) -> bool:
@@ -513,7 +542,7 @@ class FaultyTransport:
             self._world.port(f"read back {path}")
             _stop_if_cancelled(control)
             self._answer()
-            file = self._nas.files.get(f"{destination}/{path}")
+            file = self._read(f"{destination}/{path}")
             if file is not None:
                 found[path] = sha256(file.data)
         return found
@@ -547,12 +576,13 @@ class FaultyTransport:
         path = f"{destination}/{name}"
         if path in self._nas.files:
             raise TransportError(FailureKind.UNKNOWN, f"{path} exists")
+        self._write()
         self._world.touch()
         self._wrote(self._nas, path, data)
         if self._nas.state == "up":
             self._nas.owners.setdefault(destination, set()).add(self._world.runs[source_root].author)
             self._nas.remember(path, data)
-        self._nas.files[path] = NasFile(data, mtime_ns)
+        self._nas.put(path, NasFile(data, mtime_ns))
 
     def replace(
         self,
@@ -572,16 +602,24 @@ class FaultyTransport:
             self._world.port(f"replace {wanted.path}")
             _stop_if_cancelled(control)
             self._answer()
+            self._write()
             path = f"{destination}/{require_cache_path(wanted.path)}"
             self._wrote(self._nas, path, data)
             if fault == "truncate":
                 data = data[:-1]
             if fault != "skip":
-                self._nas.files[path] = NasFile(data, wanted.mtime_ns)
+                self._nas.put(path, NasFile(data, wanted.mtime_ns))
         self._end(fault)
 
     def write_small(self, path: str, data: bytes) -> None:
-        raise AssertionError("the engine writes no such files")
+        """Signs of life, and what is kept as evidence, which is never written over with anything else."""
+        fault = self._call("write_small")
+        self._write()
+        there = self._nas.files.get(path)
+        if there is not None and there.data != data and not path.startswith(f"{HEARTBEATS}/"):
+            raise Violation(f"{path} is written over")
+        self._nas.put(path, NasFile(data, 0))
+        self._end(fault)
 
     def can_move(self) -> bool:
         return True
@@ -595,9 +633,10 @@ class FaultyTransport:
             number += 1
         for path in standing:
             self._world.port(f"set aside {path}")
+            self._write()
             self._world.touch()
             self._wrote(self._nas, f"{destination}/{path}", b"")
-            moved = self._nas.files.pop(f"{destination}/{path}", None)
+            moved = self._nas.take(f"{destination}/{path}")
             if moved is not None:
                 self._nas.files[f"{SUPERSEDED_FOLDER}/{destination}/{number}/{path}"] = moved
         self._end(fault)

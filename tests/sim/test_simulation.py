@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from exlab_watch_agent.core.claim import CLAIM_PATH
+from exlab_watch_agent.core.heartbeat import FOLDER as HEARTBEATS
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.core.policy import Layout
 from exlab_watch_agent.core.record import RunRecord
@@ -60,8 +61,8 @@ def record_of(simulation: Simulation) -> RunRecord:
 
 
 def moves_of(simulation: Simulation) -> list[str]:
-    assert simulation.store is not None
-    return [move.trigger for move in simulation.store.history(record_of(simulation).job_id)]
+    assert simulation.agent.store is not None
+    return [move.trigger for move in simulation.agent.store.history(record_of(simulation).job_id)]
 
 
 STRAIGHT = ["push_started", "pushed", "precheck_passed", "proven", "sealed"]
@@ -103,7 +104,7 @@ def test_a_turn_in_the_queue_from_before_a_push_does_not_cut_short_the_wait_afte
         def retry_during_the_look(name: str) -> None:
             if name == "look":
                 life.world.port = lambda _: None
-                life._operate({"command": "retry", "job_id": record_of(life).job_id, "operator": "asmith"})
+                life.agent.operate({"command": "retry", "job_id": record_of(life).job_id, "operator": "asmith"})
 
         life.world.port = retry_during_the_look
         life.run_for(35.0)
@@ -208,7 +209,8 @@ def test_a_claim_that_went_to_an_empty_mount_point_is_not_followed_by_data_on_th
 
         life.world.port = away_for_a_moment
         life.run_for(60.0)
-        assert (record_of(life).state, nas.real) == (RunState.QUEUED, {})
+        assert record_of(life).state is RunState.QUEUED
+        assert all(path.startswith(HEARTBEATS) for path in nas.real)
         life.world.port = lambda _: None
         nas.state = "up"
         life.run_for(HOUR_S)
@@ -254,10 +256,10 @@ def test_a_copied_folder_is_not_pushed_to_its_original_s_copy_although_the_nas_d
 
         life.world.port = empty_for_the_look
         life.run_for(2 * HOUR_S)
-        assert life.store is not None
+        assert life.agent.store is not None
         (copied,) = (record for record in life.oracle.acknowledged.values() if record.run_path == old)
         assert copied.state is RunState.CONFLICT
-        assert [move.trigger for move in life.store.history(copied.job_id)][-2:] == ["admitted", "conflict_found"]
+        assert [move.trigger for move in life.agent.store.history(copied.job_id)][-2:] == ["admitted", "conflict_found"]
 
 
 def test_a_sealed_run_whose_healing_failed_keeps_its_proven_copy_when_it_changes_then(tmp_path: Path) -> None:
@@ -273,7 +275,7 @@ def test_a_sealed_run_whose_healing_failed_keeps_its_proven_copy_when_it_changes
             life.world.put(run, path, b"something else, written after the seal")
         life.run_for(3 * HOUR_S)
         assert record_of(life).state is RunState.FAILED
-        life._operate({"command": "retry", "all": True, "operator": "asmith"})
+        life.agent.operate({"command": "retry", "all": True, "operator": "asmith"})
         life.run_for(HOUR_S)
         assert record_of(life).state is RunState.CONFLICT
 
@@ -286,7 +288,7 @@ def test_a_sealed_run_that_was_blocked_when_it_was_to_be_healed_keeps_its_proven
 
         def add_entry(**entry: str) -> None:
             life.environment._edit(run, lambda members: members["validation_overrides"].append(entry))
-            life._operate({"command": "scan", "operator": "asmith"})
+            life.agent.operate({"command": "scan", "operator": "asmith"})
 
         life.environment.bad_name(run)
         add_entry(id="a", operator="asmith", problem_class="reserved_filesystem_name")
@@ -355,13 +357,13 @@ def test_a_destination_that_becomes_the_instruments_own_folder_is_no_second_copy
 def test_nobody_waits_for_a_destination_that_never_answers(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
         life.run_for(120, hold="Probe")
-        assert life.engine is not None
-        lane = life.engine.lanes["EQ_A"]
+        assert life.agent.engine is not None
+        lane = life.agent.engine.lanes["EQ_A"]
         assert lane.away is not None
         assert lane.away.reason == "it has not answered for 60 s"
-        assert life.engine.is_at_rest()
+        assert life.agent.engine.is_at_rest()
         life.run_for(HOUR_S)
-        assert life.engine.lanes["EQ_A"].away is None
+        assert life.agent.engine.lanes["EQ_A"].away is None
         assert record_of(life).state is RunState.VERIFIED
 
 
@@ -375,7 +377,7 @@ def test_the_outcome_of_an_audit_that_began_before_its_run_was_moved_is_not_beli
             if name == "read creation" and life.oracle.windows:
                 life.world.port = lambda _: None
                 life.environment.move_run(run)
-                life._operate({"command": "scan", "operator": "asmith"})
+                life.agent.operate({"command": "scan", "operator": "asmith"})
                 life.run_for(0.0)
                 moved.append(record_of(life).turn)
                 assert record_of(life).run_path == run.path
@@ -408,14 +410,18 @@ def run_until_killed(life: Simulation, *, at: str) -> None:
     life.world.port = kill
     with pytest.raises(Killed):
         life.run_for(HOUR_S)
-    life.die(at)
+    life.agent.die(at)
 
 
 def claimed_by_another_agent(life: Simulation) -> bytes:
     """Let another agent's claim stand at the destination, sealed as it was and lately, so that it is at work; return it."""
     nas = life.world.nas["EQ_A"]
     path = f"{record_of(life).destination}/{CLAIM_PATH}"
-    said = json.loads(nas.real[path].data) | {"job_id": "f" * 32, "sealed_at": "2099-01-01T00:00:00Z"}
+    said = json.loads(nas.real[path].data) | {
+        "job_id": "f" * 32,
+        "state_folder": "e" * 32,
+        "sealed_at": "2099-01-01T00:00:00Z",
+    }
     claim = json.dumps(said).encode()
     assert b"manifest_sha256" in claim
     nas.real[path] = NasFile(claim, 0)
@@ -444,7 +450,7 @@ def test_a_sealed_copy_that_another_agent_claims_is_left_to_it(when: str, tmp_pa
         assert record.last_error is not None
         assert record.last_error.kind in ("claimed_by_other_agent", "destination_occupied")
         assert when == "require_claim" or record.last_error.kind == "claimed_by_other_agent"
-        life._operate({"command": "resolve", "job_id": record.job_id, "operator": "asmith"})
+        life.agent.operate({"command": "resolve", "job_id": record.job_id, "operator": "asmith"})
         life.run_for(HOUR_S)
         assert record_of(life).state is RunState.CONFLICT
         assert {path: file.data for path, file in nas.real.items() if path in nas.ever} == data
@@ -469,7 +475,7 @@ def test_a_sealed_copy_that_goes_on_saying_synced_is_not_changed(tmp_path: Path)
         assert (record.state, record.verify_passes) == (RunState.FAILED, 0)
         assert nas.real[name].data != good
         life.world.port = lambda _: None
-        life._operate({"command": "retry", "all": True, "operator": "asmith"})
+        life.agent.operate({"command": "retry", "all": True, "operator": "asmith"})
         life.run_for(HOUR_S)
         assert nas.real[name].data == good
 
@@ -490,7 +496,7 @@ def test_what_is_wrong_on_the_nas_is_on_record_before_anything_is_moved_there(tm
         assert (record.state, record.verify_passes) == (RunState.FAILED, 0)
         assert life.world.nas["EQ_A"].real[name].data != good
         life.world.port = lambda _: None
-        life._operate({"command": "retry", "all": True, "operator": "asmith"})
+        life.agent.operate({"command": "retry", "all": True, "operator": "asmith"})
         life.run_for(HOUR_S)
         assert (record_of(life).state, record_of(life).verify_passes) == (RunState.VERIFIED, 1)
         assert life.world.nas["EQ_A"].real[name].data == good
@@ -548,7 +554,7 @@ def test_a_seal_that_the_nas_did_not_keep_is_made_again(tmp_path: Path) -> None:
         nas = life.world.nas["EQ_A"]
 
         def lose_half_of_it(port: str) -> None:
-            if port == "read_small" and record_of(life).state is RunState.SEALING:
+            if port == "read_small" and life.oracle.windows and record_of(life).state is RunState.SEALING:
                 life.world.port = lambda _: None
                 path = f"{record_of(life).destination}/{CACHE_FOLDER}/{CREATION_FILE}"
                 nas.real[path] = NasFile(nas.real[path].data[:-9], 0)
@@ -593,16 +599,16 @@ def test_what_a_kill_left_of_a_commit_is_cut_off_before_the_next_commit(tmp_path
     with one_run(tmp_path, "") as life:
         life.run_for(10.0)
         assert record_of(life).state is RunState.ACQUIRING
-        life._torn = b'{"seq":99,"at":"2026-04-17T14:'
-        life.die("the write of the trail")
+        life.agent.torn = b'{"seq":99,"at":"2026-04-17T14:'
+        life.agent.die("the write of the trail")
         life.start()
         life.run_for(HOUR_S)
         assert moves_of(life)[1:] == ["admitted", *STRAIGHT]
         before = record_of(life)
-        life.die("a step")
+        life.agent.die("a step")
         life.start()  # all of it is in the trail, and whole
-        assert life.store is not None
-        assert (list(life.store), life.store.hold) == ([before], None)
+        assert life.agent.store is not None
+        assert (list(life.agent.store), life.agent.store.hold) == ([before], None)
 
 
 def test_a_wall_clock_that_is_set_makes_one_pass_of_two_that_are_seconds_apart(tmp_path: Path) -> None:
@@ -610,7 +616,7 @@ def test_a_wall_clock_that_is_set_makes_one_pass_of_two_that_are_seconds_apart(t
         life.run_for(seconds)
         life.clock.jump(jump_days)
         before = moves_of(life).count("proven")
-        life._operate({"command": "verify", "job_id": record_of(life).job_id, "operator": "asmith"})
+        life.agent.operate({"command": "verify", "job_id": record_of(life).job_id, "operator": "asmith"})
         life.run_for(1)
         assert moves_of(life).count("proven") == before + 1
         return record_of(life).verify_passes
@@ -622,7 +628,7 @@ def test_a_wall_clock_that_is_set_makes_one_pass_of_two_that_are_seconds_apart(t
         assert pass_after(3, jump_days=-1 / 24) == 1
         assert pass_after(3, jump_days=-400) == 1
         assert pass_after(70) == 2
-        life.die("a reboot")
+        life.agent.die("a reboot")
         life.clock.reboot()
         life.start()
         assert pass_after(30, jump_days=1) == 2

@@ -16,28 +16,29 @@ from exlab_watch_agent.engine.messages import ScanWanted
 from exlab_watch_agent.engine.views import RunView
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.statechart import RunState
+from tests.sim.agent import Call
 from tests.sim.oracle import what_is_wrong
-from tests.sim.simulation import HOUR_S, Call, Simulation, status_of
+from tests.sim.simulation import HOUR_S, Simulation, status_of
 from tests.sim.test_noticing import complete_run
 from tests.sim.test_simulation import STRAIGHT, moves_of, one_run, record_of, run_until_killed
 
 
 def take_call(life: Simulation, name: str, equipment_id: str = "EQ_A") -> Call:
     """Take the one waiting call of this kind out of the executor: it hangs until the test runs it."""
-    (call,) = [c for c in life._calls if str(c) == name and c.arguments[0].equipment_id == equipment_id]
-    life._calls.remove(call)
+    (call,) = [c for c in life.agent.calls if str(c) == name and c.arguments[0].equipment_id == equipment_id]
+    life.agent.calls.remove(call)
     return call
 
 
 def end(life: Simulation, call: Call) -> None:
-    assert life.engine is not None
-    life._run(call)
-    life._in_loop(life.engine.turn_over)
+    assert life.agent.engine is not None
+    life.agent.run(call)
+    life.agent.in_loop(life.agent.engine.turn_over)
 
 
 def test_a_status_that_waited_is_written_where_the_run_is_by_then_and_never_into_another_run(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
+        assert life.agent.engine is not None
         life.run_for(HOUR_S)
         (run,) = life.world.runs.values()
         home = run.path
@@ -48,7 +49,7 @@ def test_a_status_that_waited_is_written_where_the_run_is_by_then_and_never_into
         life.run_for(7 * HOUR_S, hold="WriteStatus")  # the difference is gone, and "synced" waits for its turn
         assert record_of(life).sync_status == "synced"
         life.environment.move_run(run)
-        life.engine.post(ScanWanted())
+        life.agent.engine.post(ScanWanted())
         life.run_for(HOUR_S, hold="WriteStatus")
         assert record_of(life).run_path == run.path
         while home not in life.world.runs:  # another run comes to the old place
@@ -58,7 +59,7 @@ def test_a_status_that_waited_is_written_where_the_run_is_by_then_and_never_into
             if path != home and (stranger := life.world.runs.pop(path)).equipment_id == "EQ_A":
                 stranger.path = home
                 life.world.runs[home] = stranger
-        life._events.clear()
+        life.agent.events.clear()
         life.run_for(5.0)
         assert status_of(life.world.runs[home]) != "synced"
         assert status_of(run) == "synced"
@@ -67,8 +68,8 @@ def test_a_status_that_waited_is_written_where_the_run_is_by_then_and_never_into
 def test_a_look_that_began_before_the_first_binding_binds_no_other_root(tmp_path: Path) -> None:
     """It took long, the probe beside it bound the root by then, and then another share was mounted there."""
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
-        nas, lane = life.world.nas["EQ_A"], life.engine.lanes["EQ_A"]
+        assert life.agent.engine is not None
+        nas, lane = life.world.nas["EQ_A"], life.agent.engine.lanes["EQ_A"]
         probe = take_call(life, "Probe")
         life.run_for(40.0, hold="Admit")
         admission = take_call(life, "Admit")
@@ -78,9 +79,9 @@ def test_a_look_that_began_before_the_first_binding_binds_no_other_root(tmp_path
         assert first is not None
         nas.marker_id = "another root"
         now, lane.binding = lane.binding, before
-        life._run(admission)  # as one that took what was known when it began
+        life.agent.run(admission)  # as one that took what was known when it began
         lane.binding = now
-        life._in_loop(life.engine.turn_over)
+        life.agent.in_loop(life.agent.engine.turn_over)
         life.run_for(60.0)
         assert (accepted(lane.binding), lane.away is not None) == (first, True)
         nas.marker_id = first
@@ -91,7 +92,7 @@ def test_a_look_that_began_before_the_first_binding_binds_no_other_root(tmp_path
 
 def test_work_that_ends_although_nobody_asked_it_to_is_done_again(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
+        assert life.agent.engine is not None
         life.run_for(40.0, hold="Verify")
         verify = take_call(life, "Verify")
         verify.arguments[2].cancel.set()
@@ -102,8 +103,8 @@ def test_work_that_ends_although_nobody_asked_it_to_is_done_again(tmp_path: Path
 
 def test_a_question_that_hangs_for_ever_does_not_keep_its_lane_away_for_ever(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
-        lane = life.engine.lanes["EQ_A"]
+        assert life.agent.engine is not None
+        lane = life.agent.engine.lanes["EQ_A"]
         take_call(life, "Probe")
         life.run_for(6 * HOUR_S)
         assert lane.away is None
@@ -112,32 +113,32 @@ def test_a_question_that_hangs_for_ever_does_not_keep_its_lane_away_for_ever(tmp
 
 def test_of_questions_that_hang_only_a_few_are_left_hanging(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
+        assert life.agent.engine is not None
         life.run_for(HOUR_S, hold="Probe")
-        hanging = [call for call in life._calls if call.arguments[0].equipment_id == "EQ_A"]
+        hanging = [call for call in life.agent.calls if call.arguments[0].equipment_id == "EQ_A"]
         assert [str(call) for call in hanging] == ["Probe"] * 3
         end(life, take_one(life, hanging[-1]))
-        assert life.engine.lanes["EQ_A"].away is None
+        assert life.agent.engine.lanes["EQ_A"].away is None
 
 
 def take_one(life: Simulation, call: Call) -> Call:
-    life._calls.remove(call)
+    life.agent.calls.remove(call)
     return call
 
 
 def test_a_conflict_that_is_compared_in_one_lane_keeps_no_other_lane_from_its_audits(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
+        assert life.agent.engine is not None
         (mine,) = life.world.runs.values()
         other = complete_run(cast("Any", life), equipment_id="EQ_B")
-        life.engine.post(ScanWanted())
+        life.agent.engine.post(ScanWanted())
         life.run_for(HOUR_S)
         life.environment.overwrite_file(mine)
         life.run_for(6.5 * HOUR_S)
         assert record_at(life, mine.path).state is RunState.CONFLICT
         passes = record_at(life, other.path).verify_passes
-        life._operate({"command": "verify", "job_id": record_at(life, mine.path).job_id, "operator": "asmith"})
-        life._in_loop(life.engine.turn_over)
+        life.agent.operate({"command": "verify", "job_id": record_at(life, mine.path).job_id, "operator": "asmith"})
+        life.agent.in_loop(life.agent.engine.turn_over)
         take_call(life, "Verify")
         life.run_for(48 * HOUR_S)
         assert record_at(life, other.path).verify_passes > passes
@@ -145,18 +146,18 @@ def test_a_conflict_that_is_compared_in_one_lane_keeps_no_other_lane_from_its_au
 
 def test_a_turn_for_an_audit_is_gone_once_its_run_was_audited_for_another_reason(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
+        assert life.agent.engine is not None
         (mine,) = life.world.runs.values()
         other = complete_run(cast("Any", life), equipment_id="EQ_B")
-        life.engine.post(ScanWanted())
+        life.agent.engine.post(ScanWanted())
         life.run_for(HOUR_S)
         job_id = record_at(life, mine.path).job_id
-        life._operate({"command": "verify", "job_id": record_at(life, other.path).job_id, "operator": "asmith"})
-        life._in_loop(life.engine.turn_over)
+        life.agent.operate({"command": "verify", "job_id": record_at(life, other.path).job_id, "operator": "asmith"})
+        life.agent.in_loop(life.agent.engine.turn_over)
         hanging = take_call(life, "Verify", "EQ_B")
         life.run_for(6 * HOUR_S)
-        assert list(life.engine.lanes["EQ_A"].audits) == [job_id]
-        life._operate({"command": "verify", "job_id": job_id, "operator": "asmith"})
+        assert list(life.agent.engine.lanes["EQ_A"].audits) == [job_id]
+        life.agent.operate({"command": "verify", "job_id": job_id, "operator": "asmith"})
         life.run_for(1.0)
         before = record_at(life, mine.path)
         end(life, hanging)
@@ -171,24 +172,24 @@ def record_at(life: Simulation, run_path: str) -> RunRecord:
 
 def test_while_a_root_is_in_doubt_what_works_there_is_held_to_the_one_that_was_ours(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
+        assert life.agent.engine is not None
         life.run_for(60.0)
         life.world.roots_away.add("EQ_A")
-        life.engine.post(ScanWanted())
+        life.agent.engine.post(ScanWanted())
         life.run_for(1.0)
-        assert life.engine.lanes["EQ_A"].root_problem is not None
+        assert life.agent.engine.lanes["EQ_A"].root_problem is not None
         with pytest.raises(RootUnavailableError):
-            life.engine.ports_of("EQ_A").require_root()
+            life.agent.engine.ports_of("EQ_A").require_root()
 
 
 def test_a_pass_does_not_go_through_all_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
+        assert life.agent.engine is not None
         life.run_for(HOUR_S)
-        views = life.engine._runs.views
+        views = life.agent.engine._runs.views
         for number in range(2000):
             views.tell(f"{number:032x}", RunView(reason="waits"))
-        life._in_loop(life.engine.turn_over)
+        life.agent.in_loop(life.agent.engine.turn_over)
         plain: Callable[[RunView, object], bool] = RunView.__eq__
         compared = 0
 
@@ -199,7 +200,7 @@ def test_a_pass_does_not_go_through_all_that_is_told(tmp_path: Path, monkeypatch
 
         monkeypatch.setattr(RunView, "__eq__", counted)
         views.tell(f"{7:032x}", RunView(reason="is pushed"))
-        life._in_loop(life.engine.turn_over)
+        life.agent.in_loop(life.agent.engine.turn_over)
         assert compared < 20
 
 
@@ -287,8 +288,8 @@ def test_a_seal_that_comes_to_nothing_takes_synced_back_without_waiting_for_a_lo
 
 def test_the_instruments_own_folder_is_not_bound_and_ends_no_wait_for_the_destination(tmp_path: Path) -> None:
     with one_run(tmp_path, "") as life:
-        assert life.engine is not None
-        nas, lane = life.world.nas["EQ_A"], life.engine.lanes["EQ_A"]
+        assert life.agent.engine is not None
+        nas, lane = life.world.nas["EQ_A"], life.agent.engine.lanes["EQ_A"]
         nas.source = lambda: life.world.as_destination("EQ_A")
         life.run_for(300.0)
         assert (nas.marker_id, lane.away is not None) == (None, True)
@@ -296,7 +297,7 @@ def test_the_instruments_own_folder_is_not_bound_and_ends_no_wait_for_the_destin
         life.run_for(HOUR_S)
         assert record_of(life).state is RunState.VERIFIED
         nas.state = "dead"
-        life._operate({"command": "verify", "job_id": record_of(life).job_id, "operator": "asmith"})
+        life.agent.operate({"command": "verify", "job_id": record_of(life).job_id, "operator": "asmith"})
         life.run_for(1.0)
         assert lane.away is not None
         nas.source, nas.state = lambda: life.world.as_destination("EQ_A"), "up"

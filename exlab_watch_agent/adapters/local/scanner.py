@@ -6,6 +6,7 @@ What it returns is whole or it raises: a short list would make runs look deleted
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,12 @@ class DiskRunScanner:
                 return all(name.startswith(".") or name == "lost+found" for name in folder.names())
             except OSError as error:
                 raise _unavailable(root, error) from error
+
+    def free_bytes(self, equipment: EquipmentPolicy) -> int | None:
+        try:
+            return shutil.disk_usage(equipment_root(equipment)).free
+        except OSError:
+            return None
 
     def is_there(self, path: str) -> bool:
         above, name = os.path.split(path)

@@ -17,11 +17,14 @@ from exlab_watch_agent.core.facts import (
     FolderNamed,
     MachineAccepted,
     MachineChanged,
+    ProblemDismissed,
     RootBound,
     TrailAccepted,
     TrailFoundBehind,
     folder_fact,
 )
+from exlab_watch_agent.core.overrides import parse_time
+from exlab_watch_agent.core.problem import Dismissal
 from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.errors import StateFolderError
 
@@ -74,6 +77,9 @@ def _note(facts: dict[str, Any], fact: FolderFact | None) -> None:
         case MachineAccepted():
             facts.pop("found_on", None)
             facts.setdefault("folder", {})["machine"] = fact.machine
+        case ProblemDismissed():
+            said = {"by": fact.by, "reason": fact.reason, "until": fact.until}
+            facts.setdefault("dismissed", {})[fact.problem_id] = said
         case None:
             pass
         case _:
@@ -87,6 +93,14 @@ def _name(facts: dict[str, Any], fact: FolderNamed) -> None:
 def folder_id_in(facts: Mapping[str, Any]) -> str:
     """Return what the state folder is called, 32 hex; empty for one of the first version that was not written to since."""
     return str(facts.get("folder", {}).get("id", ""))
+
+
+def dismissals_in(facts: Mapping[str, Any]) -> dict[str, Dismissal]:
+    """Return id of a problem → its dismissal, the last one that was given."""
+    return {
+        problem_id: Dismissal(said["by"], said["reason"], parse_time(said["until"]))
+        for problem_id, said in facts.get("dismissed", {}).items()
+    }
 
 
 def trail_doubt_in(facts: Mapping[str, Any]) -> str | None:

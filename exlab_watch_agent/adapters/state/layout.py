@@ -91,6 +91,11 @@ class StateLayout:
         return self.root / "heartbeat.json"
 
     @property
+    def week(self) -> Path:
+        """What happened in the last week and is over, and how much room the disks had."""
+        return self.root / "week.json"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -24,7 +24,7 @@ from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_tempor
 from exlab_watch_agent.adapters.local.machine import machine_id
 from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
-from exlab_watch_agent.adapters.state.folder_facts import binding_in, hold_in, note_fact, trail_doubt_in
+from exlab_watch_agent.adapters.state.folder_facts import binding_in, dismissals_in, hold_in, note_fact, trail_doubt_in
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.lookup import digest_at
 from exlab_watch_agent.adapters.state.recovery import history_of, load
@@ -40,9 +40,10 @@ from exlab_watch_agent.adapters.state.trail import (
 )
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.creation import RunIdentity
-from exlab_watch_agent.core.facts import Fact, FolderNamed, MachineAccepted, MachineChanged, TrailAccepted
+from exlab_watch_agent.core.facts import Fact, FolderFact, FolderNamed, MachineAccepted, MachineChanged, TrailAccepted
+from exlab_watch_agent.core.problem import Dismissal
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.rollback import TrailPosition
+from exlab_watch_agent.core.rollback import TrailPosition, is_in_trail
 from exlab_watch_agent.core.text import reason, utc_text_exact
 from exlab_watch_agent.errors import StateFolderError, StoreWriteError
 from exlab_watch_agent.ports import Clock, Entry
@@ -230,6 +231,15 @@ class RunStore:
         return hold_in(self._facts, trail_doubt=trail_doubt_in(self._facts))
 
     @property
+    def dismissals(self) -> dict[str, Dismissal]:
+        """Id of a problem → that an operator wants it listed no more."""
+        return dismissals_in(self._facts)
+
+    def note(self, fact: FolderFact, operator: str, at: datetime) -> None:
+        """Put a line about the folder into the trail, durably. Raises: as `commit`."""
+        self.commit([Entry(fact.kind, operator=operator, data=fact.data())], at=at)
+
+    @property
     def folder_id(self) -> str:
         """What this state folder is called, whoever works in it: 32 hex."""
         found: str = self._facts["folder"]["id"]
@@ -247,6 +257,10 @@ class RunStore:
     def digest_at(self, seq: int) -> str | None:
         """Return the digest of the trail's line with this number, None where there is none that can be read."""
         return digest_at(self._folder, seq)
+
+    def has_line(self, seen: TrailPosition) -> bool:
+        """Return whether the trail has this line, as far as it can be read. May be called from any thread."""
+        return is_in_trail(seen, head=self.position, digest_here=self.digest_at(seen.seq))
 
     @property
     def ahead(self) -> TrailPosition | None:

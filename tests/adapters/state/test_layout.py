@@ -20,6 +20,7 @@ def test_every_name_is_the_one_that_earlier_releases_wrote() -> None:
         "evidence": "evidence",
         "manifests": "manifests",
         "inbox": "inbox",
+        "week": "week.json",
         "replies": "replies",
         "live": "live.json",
         "heartbeat": "heartbeat.json",

@@ -49,6 +49,7 @@ from exlab_watch_agent.core.link import Away
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted
+from exlab_watch_agent.core.snapshot import FolderProblem, Note
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import CommandGiven
 from exlab_watch_agent.engine.views import EngineView, RunView, Told, lane_now
@@ -305,7 +306,7 @@ def _give_it_something_to_tell(agent: Agent) -> None:
         sealed: RunView(findings=(finding,)),
         waiting: RunView(reason="no data files yet"),
         running: RunView(unreadable="raw/a.bin cannot be read", unreadable_looks=3),
-        failed: RunView(problem="the folder is gone"),
+        failed: RunView(problem=Note("run_gone", "the folder is gone")),
     }
     lane = engine.lanes["SCOPE_01"]
     wait = Wait("destination_unbound", "exlab-watch-agent bind SCOPE_01")
@@ -316,7 +317,10 @@ def _give_it_something_to_tell(agent: Agent) -> None:
     other.root = Doubted("The folder is not there.", 5.0)
     engine.view = EngineView(
         {lane_id: lane_now(lane) for lane_id, lane in engine.lanes.items()},
-        Told(HashTrieMap(runs), HashTrieMap({run_path: "its creation.json is no JSON"})),
+        Told(
+            HashTrieMap(runs),
+            HashTrieMap({run_path: FolderProblem("its creation.json is no JSON", "creation_invalid_json")}),
+        ),
     )
     engine.progress = lambda: {running: (Progress(4096, 1), 12.34)}  # type: ignore[method-assign]
     agent._watching = _watching(engine, agent.store)

@@ -462,7 +462,7 @@ def all_that_is_said(lab: Lab, run: Path, *words: str) -> list[str]:
     with lab.running():
         until(lambda: lab.live()["lanes"]["SCOPE_01"]["waiting_since"], "the lane waits", wait_s=60)
         assert (lab.record(run)["state"], lab.record(run)["attempts"]) == ("queued", 0)
-        problem = lab.cli("problems", "--json").json["problems"][0]["message"]
+        problem = lab.cli("problems", "--json").problems[0]["sentence"]
         assert [word for word in words if word not in problem] == [], problem
         said = [lab.cli(*command).out for command in (("problems",), ("status",), ("show", str(run)), ("check",))]
     files = [path for path in lab.state.rglob("*") if path.is_file()]

@@ -1,0 +1,174 @@
+"""What of one run needs a person: by the state in which it rests or works, and by what its last look said.
+
+The sentence of each is the one that holds now: of a run that the gate refuses it is that of the last look, not that of the moment
+at which it was refused. Not here: what of an instrument or a folder is one (attention.py), and codes and tiers (problem.py). Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from exlab_watch_agent.core.gate import Rule
+from exlab_watch_agent.core.incidents import IncidentKind
+from exlab_watch_agent.core.notes import DANGLING, EXPIRING, MALFORMED, UNKNOWN_CLASS
+from exlab_watch_agent.core.policy import Policy
+from exlab_watch_agent.core.problem import FAILED, Problem, about, command
+from exlab_watch_agent.core.record import LastError, RunRecord
+from exlab_watch_agent.core.snapshot import Note, Snapshot
+from exlab_watch_agent.core.standing import Moment
+from exlab_watch_agent.core.text import printable, shell_word, utc_text
+from exlab_watch_agent.core.ways_out import ways_out
+from exlab_watch_agent.errors import FailureKind
+from exlab_watch_agent.statechart import CHART, RunState
+
+FAILURES_TOLD = 2
+"""A first failed attempt is nobody's problem while an agent goes on to the next one."""
+NOT_OVERRIDDEN = frozenset(
+    {Rule.MANIFEST_HASH_MISMATCH, Rule.SYMLINK_IN_RUN, Rule.SPECIAL_FILE_IN_RUN, Rule.CASE_COLLISION}
+)
+"""Rules whose breach is to be mended: data would be damaged or stay behind, so no override is offered."""
+ADMITTED_NOW = Note("under_way", "the gate lets it through now, and the next agent that runs goes on with it")
+EXPIRY_TOLD = timedelta(days=7)
+OF_OVERRIDES = frozenset({MALFORMED, UNKNOWN_CLASS, EXPIRING, DANGLING})
+ONLY_HERE = CHART.on_a_push | {RunState.QUEUED}
+"""States of a run that is complete, on its way, and not proven yet."""
+REPAIRS_TOLD_FOR = timedelta(days=7)
+_IN_WORDS = {
+    IncidentKind.COPY_DAMAGED: "the copy on the NAS was found damaged",
+    IncidentKind.COPY_UNREADABLE: "the copy on the NAS could not be read back",
+    IncidentKind.SEAL_ALTERED: "the data on the NAS were right, but the seal of the copy was not",
+}
+NO_REASON = LastError("", "no reason is known")
+
+
+def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Iterable[Problem]:
+    """Return all that is to be told of a run whose equipment is configured."""
+    yield from _of_state(record, snapshot, policy=policy, at=at)
+    yield from _of_incidents(record, at)
+    if note := snapshot.run_problems.get(record.job_id):
+        yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
+    if details := snapshot.refused_after_sync.get(record.job_id):
+        text = "; ".join(printable(detail) for detail in details)
+        yield _problem(record, "synced_under_prior_policy", text, about("show", record.run_path), is_dated=False)
+    for note in snapshot.notes.get(record.job_id, ()):
+        if note.due is None or _is_near(note.due, record, at):
+            yield _problem(record, note.code, printable(note.sentence), _shows(note, record), is_dated=False)
+
+
+def _is_near(due: datetime, record: RunRecord, at: Moment) -> bool:
+    """Whether an override lapses soon enough to be told: of a run that is still here."""
+    return record.state is not RunState.CLEANED and timedelta(0) < due - at.now <= EXPIRY_TOLD
+
+
+def _shows(note: Note, record: RunRecord) -> str:
+    """Return the command that shows more of a note."""
+    if note.code in OF_OVERRIDES:
+        return command("override", "list", shell_word(record.run_path))
+    return about("show", record.run_path)
+
+
+def _of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
+    """Return what was proven wrong with the copy: each incident that is not healed, and the repairs of the last week."""
+    for one in record.incidents:
+        what = f"{_IN_WORDS[one.kind]} on {utc_text(one.found_at)}: {printable(one.what)}"
+        show = about("show", record.run_path)
+        if one.healed_at is None:
+            found = _problem(record, one.kind.value, f"{what}; it is not healed yet", show)
+            yield replace(found, since=one.found_at, detail={"incident": one.id})
+        elif at.now - one.healed_at <= REPAIRS_TOLD_FOR:
+            found = _problem(record, "repaired", f"{what}; it was right again on {utc_text(one.healed_at)}", show)
+            yield replace(found, since=one.healed_at, detail={"incident": one.id})
+
+
+def _problem(
+    record: RunRecord, code: str, sentence: str, helps: str, *, kind: str = "", is_dated: bool = True
+) -> Problem:
+    """Return a problem of a run. `is_dated`: it lasts since the run entered its state."""
+    return Problem(
+        code,
+        record.run_path,
+        sentence,
+        helps,
+        record.equipment_id,
+        (record.run_path,),
+        record.entered_at if is_dated else None,
+        {"kind": kind} if kind else {},
+    )
+
+
+def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Iterable[Problem]:
+    """Return what is wrong with a run by the state in which it rests or works: one thing at most."""
+    path, show = record.run_path, about("show", record.run_path)
+    error = record.last_error or NO_REASON
+    message = printable(error.message)
+    match record.state:
+        case RunState.CONFLICT:
+            ways = ways_out(error.kind, path, detail=error.detail)
+            text = f"{message}. What can end it: {ways[0].deed}" if ways else message
+            yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
+        case RunState.FAILED:
+            yield _problem(record, FAILED, message, about("retry", path), kind=error.kind)
+        case RunState.BLOCKED:
+            refusal = refusal_of(record, snapshot)
+            yield _problem(record, refusal.code, printable(refusal.sentence), _lets_through(record, refusal))
+        case RunState.ACQUIRING if at.now - record.entered_at > timedelta(seconds=policy.stale_s):
+            missing = snapshot.waiting.get(record.job_id, "")
+            text = f"not complete since {utc_text(record.entered_at)}: {missing}".rstrip(": ")
+            yield _problem(record, "stale", text, show)
+        case state if state in CHART.tells_attempts and _has_failed(record, at):
+            helps = about("retry", path) if state is RunState.QUEUED else show
+            text = printable(failed_attempt(record, at))
+            yield _problem(record, "attempt_failed", text, helps, kind=error.kind)
+        case RunState.QUEUED if at.is_ended and (reason := snapshot.waiting.get(record.job_id)):
+            yield _problem(record, "under_way", f"still queued and not pushed: {printable(reason)}", show)
+        case RunState.SEALING if _has_failed(record, at):
+            yield _problem(record, "seal_failed", message, show, kind=error.kind)
+        case state if state in ONLY_HERE and not record.is_sealed and _is_unproven(record, policy, at):
+            since = record.enqueued_at or record.entered_at
+            text = f"it has been complete since {utc_text(since)} and is only on this PC: see what it waits for"
+            yield replace(_problem(record, "unproven", text, show), since=since)
+        case RunState.VERIFIED if record.last_error is not None:
+            text = f"the last verify pass could not be finished: {message}"
+            yield _problem(record, "audit_failed", text, about("verify", path), kind=error.kind)
+
+
+def _is_unproven(record: RunRecord, policy: Policy, at: Moment) -> bool:
+    return at.now - (record.enqueued_at or record.entered_at) > timedelta(seconds=policy.unproven_s)
+
+
+def _has_failed(record: RunRecord, at: Moment) -> bool:
+    """Whether a failed attempt is told: a full NAS at once, all else once it failed again or nothing follows by itself."""
+    if record.last_error is None:
+        return False
+    is_told_at_once = record.last_error.kind == FailureKind.DESTINATION_FULL or not at.goes_on
+    return record.attempts >= (1 if is_told_at_once else FAILURES_TOLD)
+
+
+def refusal_of(record: RunRecord, snapshot: Snapshot) -> Note:
+    """Return why the gate refuses a run: what its last look said, and where there was none, what was said when it was refused."""
+    error = record.last_error or LastError(RunState.BLOCKED, CHART.states[RunState.BLOCKED].meaning)
+    return snapshot.refusals.get(record.job_id, Note(error.kind, error.message))
+
+
+def _lets_through(record: RunRecord, refusal: Note) -> str:
+    if refusal.code == ADMITTED_NOW.code:
+        return command("run")
+    if refusal.code in NOT_OVERRIDDEN:
+        return about("show", record.run_path)
+    return command("override", "add", shell_word(record.run_path), "--class", refusal.code, "--reason", '"..."')
+
+
+def failed_attempt(record: RunRecord, at: Moment) -> str:
+    """Return which attempt failed, why, and what comes next."""
+    error = (record.last_error or NO_REASON).message
+    due = record.next_attempt_at
+    if not at.goes_on:
+        when = f", not before {utc_text(due)}" if due is not None and due > at.now else ""
+        following = f"the next `{command('run')}` tries it again{when}"
+    elif record.state is not RunState.QUEUED:
+        following = "it is being tried again"
+    else:
+        following = f"next attempt at {utc_text(due)}" if due is not None and due > at.now else "the next one is due"
+    return f"attempt {record.attempts} failed: {error}; {following}"

@@ -1,0 +1,58 @@
+"""docs/json.md names every code with its tier and every member, and no other."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from exlab_watch_agent.core.problem import TIERS, Problem
+from exlab_watch_agent.report.heartbeat import Heartbeat
+
+PAGE = (Path(__file__).parent.parent / "docs" / "json.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+def test_the_page_lists_every_code_with_its_tier() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section("Codes"), re.MULTILINE)
+    assert dict(rows) == {code: tier.value for code, tier in TIERS.items()}
+    assert len(rows) == len(TIERS)
+
+
+def test_the_page_lists_every_member_of_a_problem() -> None:
+    assert first_cells(section("`problems --json`")) == list(Problem("stale", "", "", "").to_json())
+
+
+def test_the_page_lists_every_member_of_the_heartbeat() -> None:
+    beat = Heartbeat(
+        *(
+            datetime(2026, 4, 18, tzinfo=UTC),
+            "pc",
+            "s",
+            "m",
+            "/state",
+            7,
+            "0.1.0",
+            {},
+            None,
+            {},
+            None,
+            9,
+            "f",
+            None,
+            None,
+        ),
+        agent_running=True,
+        verdict="",
+        tier=None,
+        last_agent=None,
+    )
+    assert sorted(first_cells(section("The heartbeat"))) == sorted(beat.to_json())
