@@ -215,6 +215,28 @@ class WholeRuns:
         assert (there / lost).is_file()
         assert {name: (there / name).stat() for name in FILES} == data
 
+    def test_what_changes_in_the_cache_folder_after_the_seal_is_brought_and_what_others_wrote_there_is_kept(
+        self, life: OneRun, root: Path, there: Path
+    ) -> None:
+        fields, run = f"{CACHE}/readme_fields.json", Path(life.place.run_path)
+        (run / fields).write_text('{"sample": "1"}')
+        life.bring_to_rest()
+        assert life.carry_cache().paths == ()
+        data = {name: (there / name).stat() for name in FILES}
+        (run / fields).write_text('{"sample": "2"}')
+        assert life.carry_cache().paths == (fields,)
+        assert (there / fields).read_text() == '{"sample": "2"}'
+        assert not [path for path in held(root) if path.startswith(".exlab-superseded")], "it was the agent's own"
+        (there / fields).write_text("of somebody at the NAS")
+        (run / fields).write_text('{"sample": "3"}')
+        assert life.carry_cache().paths == (fields,)
+        assert (there / fields).read_text() == '{"sample": "3"}'
+        assert b"of somebody at the NAS" in held(root).values()
+        assert {name: (there / name).stat() for name in FILES} == data
+        assert life.carry_cache().paths == ()
+        life.audit()
+        assert (life.moves[-1], life.record.verify_passes) in (("proven", 1), ("proven", 2))
+
     def test_a_manifest_that_somebody_altered_is_noticed_and_placed_again(self, life: OneRun, there: Path) -> None:
         life.bring_to_rest()
         good = (there / MANIFEST).read_bytes()
