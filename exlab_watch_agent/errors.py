@@ -155,6 +155,10 @@ class MarkerMissingError(DestinationUnreachableError):
     """The root is there and its marker is not: an unmounted share looks like this, and so does a marker that was removed."""
 
 
+class ForeignMarkerError(DestinationUnreachableError):
+    """The root has a marker, and it is another one than was expected."""
+
+
 class DestinationIsSourceError(DestinationUnreachableError):
     """The destination leads back to the instrument's own folder: both "copies" would be the same bytes."""
 

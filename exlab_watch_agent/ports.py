@@ -13,9 +13,9 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from exlab_watch_agent.core.binding import Below, BelowChange, accepted, below_change, mount_away
 from exlab_watch_agent.core.binding import Binding as Binding
 from exlab_watch_agent.core.binding import Nature as Nature
-from exlab_watch_agent.core.binding import accepted
 from exlab_watch_agent.core.claim import Claim as Claim
 from exlab_watch_agent.core.claim import DestinationLook as DestinationLook
 from exlab_watch_agent.core.creation import Creation, RunIdentity
@@ -111,6 +111,9 @@ class Control:
     side_by_side: SideBySide = one_after_the_other
 
 
+UNHINDERED = Control()
+
+
 class RunTree(Protocol):
     """Reads run folders; never writes, never follows a link."""
 
@@ -124,6 +127,10 @@ class RunTree(Protocol):
 
     def has_name(self, run_path: str, name: str) -> bool:
         """Return whether anything has this name directly in the run folder; True when that cannot be told."""
+        ...
+
+    def has_data(self, run_path: str) -> bool:
+        """Return whether anything is in the run folder beside the cache folder; True when that cannot be told."""
         ...
 
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
@@ -322,6 +329,13 @@ class Transport(Protocol):
         """
         ...
 
+    def below(self, folder: str) -> Below | None:
+        """Return what this first folder below the root lies on: a mount of its own, or the root's file system; so if it is absent.
+
+        None where the way cannot tell. Raises: DestinationUnreachableError.
+        """
+        ...
+
     def free_bytes(self) -> int | None:
         """Return the free space of the root, None where it cannot be told."""
         ...
@@ -350,10 +364,14 @@ class Transport(Protocol):
         """
         ...
 
-    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+    def listing(
+        self, destination: str, *, due: Sequence[FileEntry] = (), control: Control = UNHINDERED
+    ) -> Mapping[str, RemoteFile]:
         """Return all regular files below the destination (cache folder and own temporary files left out): POSIX path → file.
 
-        An absent folder is an empty mapping.
+        An absent folder is an empty mapping. `due`: files that were pushed a moment ago. While one of them is missing or shorter, a
+        server whose listings may lag behind what it took in is asked again, for some seconds; where a listing is what is there
+        it is believed at once. Raises: CancelledError.
         """
         ...
 
@@ -557,8 +575,12 @@ class RunStore(Protocol):
         """Return how many runs are in each state; states without runs are left out."""
         ...
 
-    def binding(self, root: str) -> Binding | None:
-        """Return the destination root's marker and who accepted it, None before its first use."""
+    def binding(self, equipment_id: str, spelling: str) -> Binding | None:
+        """Return an equipment's binding, None before the first one; `spelling`: of the root that is configured."""
+        ...
+
+    def mounts(self, equipment_id: str, spelling: str) -> Mapping[str, Below]:
+        """Return the mounts that are known directly below this root: folder → mount."""
         ...
 
     def root_volume(self, equipment_id: str) -> str | None:
@@ -646,7 +668,8 @@ class AgentSelf:
 class Ports:
     """What the effects of one lane work with, and what the engine knew of both of its sides when they began.
 
-    `root`: the equipment's folder. `binding`: the destination root's marker and who accepted it, None before its first use.
+    `root`: the equipment's folder. `binding`: the equipment's, which may be to another root than `transport` leads to.
+    `mounts`: those that are known directly below the root that it leads to.
     `volume`: identity of the equipment's folder as the last scan found it, None before the first.
     `agent`: who works; `ran_s`: for how long, in seconds, agents of its state folder have run in all, as far as known.
     """
@@ -665,13 +688,25 @@ class Ports:
     policy: Policy
     apartness: Apartness
     binding: Binding | None = None
+    mounts: Mapping[str, Below] = field(default_factory=dict)
     volume: str | None = None
     agent: AgentSelf = AgentSelf()
     ran_s: Callable[[], float] = _not_known
 
     def marker_id(self) -> str | None:
         """Return the id of the destination root's marker where that root was accepted, else None."""
-        return accepted(self.binding)
+        return accepted(self.binding, self.transport.describe())
+
+    def require_mounts(self, folder: str = "") -> None:
+        """Return when each mount that is known below the destination root is there, and `folder` is no automount that is away.
+
+        Asked with the marker: where such a mount is away, the folder that it hides accepts writes, and its emptiness looks
+        like damage. Raises: DestinationUnreachableError.
+        """
+        for name in {*self.mounts, *filter(None, [folder])}:
+            known = self.mounts.get(name)
+            if below_change(known, self.transport.below(name)) is BelowChange.AWAY:
+                raise mount_away(self.equipment.equipment_id, self.transport.describe(), name, known)
 
     def require_root(self) -> None:
         """Return when the equipment's folder is the one that the last scan found to be ours. Asks the disk.

@@ -69,6 +69,7 @@ class Trigger(StrEnum):
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
     RETRIED = "retried"
+    DESTINATION_REPLACED = "destination_replaced"
 
 
 class Tag(StrEnum):
@@ -200,6 +201,11 @@ class Chart:
     def unsettled(self) -> tuple[RunState, ...]:
         """All others, in the chart's order: a scan looks at them again."""
         return tuple(state for state in self.states if state not in self.settled)
+
+    @property
+    def sealed_here(self) -> frozenset[RunState]:
+        """States in which a run rests whose data are on both sides."""
+        return self.settled & self.auditable
 
     @property
     def auditable(self) -> frozenset[RunState]:

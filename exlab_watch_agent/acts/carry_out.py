@@ -16,11 +16,13 @@ from exlab_watch_agent.acts.inspect import ask_where, inspect
 from exlab_watch_agent.acts.precheck import precheck
 from exlab_watch_agent.acts.probe import bind, place_heartbeat, probe
 from exlab_watch_agent.acts.push import push
+from exlab_watch_agent.acts.replace_destination import replace_destination
 from exlab_watch_agent.acts.scan import scan
 from exlab_watch_agent.acts.seal import seal
 from exlab_watch_agent.acts.source import vanished
 from exlab_watch_agent.acts.status import write_status
 from exlab_watch_agent.acts.verify import verify
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.effects import (
     Admit,
     AskWhere,
@@ -32,6 +34,7 @@ from exlab_watch_agent.core.effects import (
     Precheck,
     Probe,
     Push,
+    ReplaceDestination,
     Scan,
     Seal,
     Verify,
@@ -100,6 +103,8 @@ def _result(effect: Effect, ports: Ports, control: Control) -> Result:
             return bind(effect, ports)
         case CarryCache():
             return carry_cache(effect, ports, control)
+        case ReplaceDestination():
+            return replace_destination(effect, ports)
         case PlaceHeartbeat():
             return place_heartbeat(effect, ports)
         case _:
@@ -122,7 +127,7 @@ def _stopped_by(defect: Exception, effect: Effect) -> Result:
             return ScanFailed(f"the scan failed: {defect}")
         case Probe():
             return Unreached(f"the probe failed: {defect}")
-        case Bind():
+        case Bind() | ReplaceDestination():
             return BindingRefused(f"the binding failed: {defect}")
         case CarryCache():
             return CacheStays(f"an internal error stopped it ({defect!r})")
@@ -142,12 +147,14 @@ def work(effect: Work, ports: Ports, control: Control) -> Outcome:
         if not (isinstance(effect, Verify) and effect.manifest_digest):
             # An audit asks of its run alone, which needs no writing there: a NAS that rots is often read-only by then.
             ports.apartness.require_root()
+        ports.require_mounts(first_folder(effect.destination))
         ports.require_root()
         outcome = _worked(effect, ports, control)
         # A share that went away in the middle looks like missing files: ask again before anything is believed. So does a
         # root here that is a different volume now. (A seal has asked already, before the one thing that it did here after that.)
         if not isinstance(effect, Seal):
             ports.transport.require_marker(expected_marker_id=ports.marker_id())
+        ports.require_mounts()
         ports.require_root()
         return outcome
     except DestinationUnreachableError as error:
@@ -187,6 +194,7 @@ def _transport_trouble(effect: Work, error: TransportError, ports: Ports) -> Out
         # A NAS that can no longer be written can still say that it is there; an effect that only reads needs no more.
         ask = ports.transport.require_marker if is_reading else ports.transport.probe
         ask(expected_marker_id=ports.marker_id())
+        ports.require_mounts()
     except DestinationUnreachableError as away:
         return EffectFailed(effect.turn, FailureKind.NETWORK, str(away), error.detail, is_destination_away=True)
     is_unreadable = isinstance(effect, Verify) and error.kind not in NOT_THE_COPY

@@ -30,16 +30,21 @@ from exlab_watch_agent.core.inventory import (
 )
 from exlab_watch_agent.core.seal import kept_as
 from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, ManifestNotKeptError, TransportError
-from exlab_watch_agent.ports import Control, Ports
+from exlab_watch_agent.ports import UNHINDERED, Control, Ports
 
 NOT_THE_COPY = frozenset({FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.BINARY_MISSING})
 """Kinds of failure that say nothing of the bytes that are there."""
 CACHE_READ_BACK_BYTES_MAX = 256 * 1024 * 1024
 
 
-def present(ports: Ports, destination: str) -> dict[str, tuple[int, int | None]]:
-    """Return POSIX path → (size in bytes, mtime in ns or None where the backend keeps none) of the copy's data files."""
-    listing = ports.transport.listing(destination)
+def present(
+    ports: Ports, destination: str, *, due: Sequence[FileEntry] = (), control: Control = UNHINDERED
+) -> dict[str, tuple[int, int | None]]:
+    """Return POSIX path → (size in bytes, mtime in ns or None where the backend keeps none) of the copy's data files.
+
+    `due`: those that were pushed a moment ago, as in Transport.listing.
+    """
+    listing = ports.transport.listing(destination, due=due, control=control)
     return {path: (file.size_bytes, file.mtime_ns) for path, file in listing.items()}
 
 
@@ -64,6 +69,9 @@ def look_unless_foreign(effect: Verify | Seal, ports: Ports) -> DestinationLook:
     )
     if not is_ours and not may_be_taken_over(effect, found, ports):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
+        is_of_this_run = found.claim is not None and found.claim.names_same_run(effect.claim)
+        if effect.is_left_there and not is_of_this_run:
+            where = DestinationStanding.OCCUPIED  # two runs were found equal to it, and the other one has it
         conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
         assert conflict is not None, "a foreign claim is one"
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
@@ -181,6 +189,14 @@ def manifest_there(effect: Verify | Seal, ports: Ports) -> bytes | None:
     """Return the manifest that the copy has, None where it has none."""
     path = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
     return ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+
+
+def manifest_here(effect: Verify | Seal, ports: Ports) -> bytes | None:
+    """Return the manifest that the run's own cache folder has, None where it has none."""
+    path = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
+    if not any(entry.path == path for entry in ports.tree.cache_files(effect.run_path)):
+        return None
+    return ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
 
 
 def folders_to_list(run_path: str, inventory: Inventory, ports: Ports) -> bytes | None:

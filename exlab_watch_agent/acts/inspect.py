@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from exlab_watch_agent.acts.copy import holder_is_at_work, is_our_seal
+from exlab_watch_agent.acts.place import find_place
 from exlab_watch_agent.acts.probe import ask_destination
-from exlab_watch_agent.core.claim import DestinationStanding, standing
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.completeness import not_signalled, signal_file
 from exlab_watch_agent.core.creation import Creation
 from exlab_watch_agent.core.effects import Admit, AskWhere, Inspect
 from exlab_watch_agent.core.events import Inspected, Inspection, NothingNew, Seen, Unseen, UnseenCode, Whereabouts
 from exlab_watch_agent.core.gate import README_BYTES_MAX, README_FILE, Finding, evaluate
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, Inventory
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.text import shortened
 from exlab_watch_agent.errors import (
@@ -23,7 +23,6 @@ from exlab_watch_agent.errors import (
     RootUnavailableError,
     RunUnreadableError,
     SourceChangedError,
-    TransportError,
 )
 from exlab_watch_agent.ports import Ports
 
@@ -51,12 +50,14 @@ def inspect(effect: Inspect | Admit, ports: Ports) -> Inspection:
         creation = file.creation
         if isinstance(effect, Inspect) and effect.known_signature == file.signature:
             return NothingNew()
-        inspected = _inspected(effect, creation, ports)
-        marker_id = None
+        inspected, inventory = _inspected(effect, creation, ports)
+        marker_id = below = None
         if isinstance(effect, Admit):
             marker_id = ask_destination(ports, is_full=effect.asks_nas_fully)
-            inspected = _with_destination(effect, inspected, ports)
-        return Seen(creation, file.signature, inspected, marker_id)
+            ports.require_mounts(first_folder(effect.destination))
+            below = ports.transport.below(first_folder(effect.destination))
+            inspected = _with_destination(effect, inspected, inventory, ports)
+        return Seen(creation, file.signature, inspected, marker_id, below)
     except CreationFileError as error:
         code = UnseenCode.MISSING if error.code == "missing" else UnseenCode.CREATION
         return Unseen(code, str(error), called=_called(error), detail=_detail(error))
@@ -95,12 +96,16 @@ def _another_level(run_path: str, level: str) -> str:
     )
 
 
-def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> Inspected:
+def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> tuple[Inspected, Inventory]:
+    """Return what was seen, and what is in the run; nothing is where nothing was looked at for want of a signal."""
     path = effect.place.run_path
     judges_gate = isinstance(effect, Admit) or effect.judges_gate
     signal = signal_file(ports.equipment)
     if signal is not None and not judges_gate and not ports.tree.has_name(path, signal):
-        return Inspected(creation, not_signalled(signal), (), "", files_total=0, bytes_total=0, is_unsignalled=True)
+        unsignalled = not_signalled(signal)
+        return Inspected(creation, unsignalled, (), "", files_total=0, bytes_total=0, is_unsignalled=True), Inventory(
+            ()
+        )
     inventory = ports.tree.inventory(path)
     names = {entry.path for entry in inventory.files}
     expected = None
@@ -120,7 +125,7 @@ def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> Ins
             readme=readme,
             declared_mismatches=effect.declared_mismatches,
         )
-    return Inspected(
+    inspected = Inspected(
         creation=creation,
         completeness=completeness,
         findings=findings,
@@ -128,26 +133,20 @@ def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> Ins
         files_total=inventory.files_total,
         bytes_total=inventory.bytes_total,
     )
+    return inspected, inventory
 
 
-def _with_destination(effect: Admit, inspected: Inspected, ports: Ports) -> Inspected:
-    """Add whose the destination folder is, and who claims it in words."""
-    try:
-        found = ports.transport.look(effect.destination)
-        mine = ports.agent.signed(effect.claim)
-        where = standing(found, mine, is_our_seal=is_our_seal(found, ports, effect.manifest_digest))
-        is_held = where is DestinationStanding.CLAIMED_BY_OTHER_AGENT
-        if is_held and found.sealed_as and not holder_is_at_work(found, ports):
-            where = DestinationStanding.ADOPTABLE
-    except TransportError:  # the push asks again, and meets the same error in its own words
-        return replace(inspected, destination=DestinationStanding.UNASKED, destination_path=effect.destination)
+def _with_destination(effect: Admit, inspected: Inspected, inventory: Inventory, ports: Ports) -> Inspected:
+    """Add which place the run has at the destination, whose that is, and who claims it in words."""
+    found = find_place(effect, inventory, ports)
     return replace(
         inspected,
-        destination=where,
-        destination_path=effect.destination,
-        holder=found.holder,
-        anchor=found.anchor_of(mine),
-        claimed_manifest=found.sealed_as,
-        claimed_job="" if found.claim is None else found.claim.job_id,
-        holding=found.holding,
+        destination=found.standing,
+        destination_path=found.destination,
+        holder=found.look.holder,
+        anchor=found.look.anchor_of(ports.agent.signed(effect.claim)),
+        claimed_manifest=found.look.sealed_as,
+        claimed_job="" if found.look.claim is None else found.look.claim.job_id,
+        holding=found.look.holding,
+        detail=found.detail,
     )

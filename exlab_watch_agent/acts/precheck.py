@@ -19,7 +19,7 @@ from exlab_watch_agent.ports import Control, Ports
 def precheck(effect: Precheck, ports: Ports, control: Control) -> PrecheckPassed | CopyWrong:
     """Return evidence against the copy, or that there is none. Writes nothing there; the next push moves aside what is wrong."""
     inventory = unchanged_inventory(effect, ports)
-    there_now = present(ports, effect.destination)
+    there_now = present(ports, effect.destination, due=inventory.files, control=control)
     wrong = wrong_sizes(inventory.files, there_now)
     what = "missing or different in size"
     if not wrong:

@@ -10,26 +10,58 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from exlab_watch_agent.core import heartbeat
-from exlab_watch_agent.core.binding import marker_gone, must_ask
+from exlab_watch_agent.core.binding import (
+    Binding,
+    RootStanding,
+    another_root,
+    is_bound_without_asking,
+    marker_gone,
+    must_ask,
+    standing_of,
+)
 from exlab_watch_agent.core.effects import Bind, PlaceHeartbeat, Probe, SealedCopy
 from exlab_watch_agent.core.events import Answered, BindingRefused, HeartbeatPlaced, Unreached
-from exlab_watch_agent.errors import AgentError, DestinationUnreachableError, MarkerMissingError, TransportError
-from exlab_watch_agent.ports import Ports
+from exlab_watch_agent.errors import (
+    AgentError,
+    DestinationUnboundError,
+    DestinationUnreachableError,
+    ForeignMarkerError,
+    MarkerMissingError,
+    TransportError,
+)
+from exlab_watch_agent.ports import Ports, Transport
 
 
 def find_destination(ports: Ports) -> str:
     """Return the marker's id of a destination root that is bound and answers, by reading alone.
 
-    A root that is shown to be another place is bound here. Raises: DestinationUnreachableError.
+    A root that is shown to be another place, or has the marker that was accepted under another spelling, is bound here.
+    Raises: DestinationUnreachableError.
     """
-    marker_id = ports.marker_id()
-    if marker_id is not None:
-        ports.transport.require_marker(expected_marker_id=marker_id)
-        return marker_id
+    standing = ask_standing(ports.transport, ports.binding, ports.equipment.equipment_id)
+    if standing is RootStanding.BOUND and ports.binding is not None:
+        ports.require_mounts()
+        return ports.binding.marker_id
     nature = ports.transport.nature()
-    if not nature.elsewhere:
+    if not is_bound_without_asking(standing, nature):
         raise must_ask(ports.equipment.equipment_id, ports.transport.describe(), nature)
     return bind_destination(ports).marker_id
+
+
+def ask_standing(transport: Transport, known: Binding | None, equipment_id: str) -> RootStanding:
+    """Return what the root is to an equipment that was bound so, where it may be used or be bound.
+
+    Raises: DestinationUnreachableError where it does not answer; MarkerMissingError where the known marker is gone; and by name
+    where it is another root than the bound one.
+    """
+    spelling = transport.describe()
+    if known is None:
+        return standing_of(None, spelling=spelling, found=None)
+    try:
+        transport.require_marker(expected_marker_id=known.marker_id)
+    except ForeignMarkerError as error:
+        raise another_root(equipment_id, spelling, known) from error
+    return standing_of(known, spelling=spelling, found=known.marker_id)
 
 
 def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) -> str:
@@ -39,8 +71,12 @@ def ask_destination(ports: Ports, *, is_full: bool, is_doubted: bool = False) ->
     was shown of it no longer counts. Raises: DestinationUnreachableError.
     """
     marker_id = ports.marker_id()
-    if marker_id is not None and is_full:
-        ports.transport.probe(expected_marker_id=marker_id)
+    if marker_id is not None and ports.binding is not None and is_full:
+        try:
+            ports.transport.probe(expected_marker_id=marker_id)
+            ports.require_mounts()
+        except ForeignMarkerError as error:
+            raise another_root(ports.equipment.equipment_id, ports.transport.describe(), ports.binding) from error
     else:
         marker_id = find_destination(ports)
     ports.apartness.require_root(anew=is_doubted)  # it writes, and an unmounted share is known by its marker only
@@ -57,10 +93,10 @@ def bind_destination(ports: Ports, copies: Sequence[SealedCopy] = ()) -> Answere
     known = ports.binding
     if known is not None:
         try:
-            ports.transport.require_marker(expected_marker_id=known.marker_id)
-        except MarkerMissingError:
+            ask_standing(ports.transport, known, ports.equipment.equipment_id)
+        except MarkerMissingError as error:
             if not _holds_one_of(copies, ports):
-                raise
+                raise _missing(error, ports, known) from error
             ports.apartness.require_root(is_first=True)
             ports.transport.put_marker_back(known.marker_id)
             return Answered(known.marker_id, is_put_back=True)
@@ -68,14 +104,29 @@ def bind_destination(ports: Ports, copies: Sequence[SealedCopy] = ()) -> Answere
     return Answered(ports.transport.bind(known_marker_id=None if known is None else known.marker_id))
 
 
+def _missing(
+    error: MarkerMissingError, ports: Ports, known: Binding | None
+) -> DestinationUnboundError | MarkerMissingError:
+    """Return what a missing marker means where no copy of ours was found: an unmounted share, or another root by the config."""
+    spelling = ports.transport.describe()
+    if known is None or standing_of(known, spelling=spelling, found=None) is RootStanding.UNMARKED:
+        return error
+    return another_root(ports.equipment.equipment_id, spelling, known)
+
+
 def _holds_one_of(copies: Sequence[SealedCopy], ports: Ports) -> bool:
     """Return whether one of these copies is there, by its claim. What cannot be asked for is not there."""
     for copy in copies:
         with suppress(TransportError, DestinationUnreachableError):
-            found = ports.transport.look(copy.destination)
-            if found.claim is not None and (found.claim.job_id, found.sealed_as) == (copy.job_id, copy.manifest_digest):
+            if _holds(copy, ports):
                 return True
     return False
+
+
+def _holds(copy: SealedCopy, ports: Ports) -> bool:
+    """Return whether this sealed copy is there, by its claim. Raises: TransportError, DestinationUnreachableError."""
+    found = ports.transport.look(copy.destination)
+    return found.claim is not None and (found.claim.job_id, found.sealed_as) == (copy.job_id, copy.manifest_digest)
 
 
 def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
@@ -86,7 +137,8 @@ def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
         return Answered(ask_destination(ports, is_full=True, is_doubted=True), free_bytes=_room(effect, ports))
     except MarkerMissingError as error:
         if not _holds_one_of(effect.copies, ports):
-            return Unreached(str(error), error.wait)
+            missing = _missing(error, ports, ports.binding)
+            return Unreached(str(missing), missing.wait)
         gone = marker_gone(effect.equipment_id, ports.transport.describe())
         return Unreached(str(gone), gone.wait)
     except DestinationUnreachableError as error:

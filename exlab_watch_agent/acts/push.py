@@ -12,16 +12,17 @@ from exlab_watch_agent.acts.copy import (
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.acts.take_over import displace, put_others_aside
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, may_be_displaced, standing
 from exlab_watch_agent.core.effects import Push
-from exlab_watch_agent.core.events import Pushed
+from exlab_watch_agent.core.events import Pushed, RunChanged
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.push_plan import plan_push
 from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 
-def push(effect: Push, ports: Ports, control: Control) -> Pushed:
+def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
     """Copy what is missing at the destination; safe to repeat.
 
     Writes only below `effect.destination`, and moves aside what is there with a different size or time, or was found wrong
@@ -31,6 +32,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     transport = ports.transport
     inventory = unchanged_inventory(effect, ports)
     look_there = transport.look(effect.destination)
+    if effect.is_open:
+        return RunChanged(effect.turn, "its place at the NAS is not decided yet, and is looked for anew")
     if not look_there.is_empty:  # the run's own folder has its creation.json
         ports.apartness.require_run(effect.run_path, effect.destination)
     mine = ports.agent.signed(effect.claim)
@@ -42,18 +45,23 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     elif may_be_displaced(whose, consent=effect.takes_over, holding=look_there.holding):
         displace(effect, look_there, inventory, ports, control)
         whose = DestinationStanding.OURS
+    if effect.is_shown and look_there.claim is None and not look_there.is_empty:
+        whose = DestinationStanding.OURS
     conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
     if conflict is not None:
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
     if look_there.claim is None:  # where it was taken over, ours is there by now, and is left as it is
         transport.place_claim(effect.destination, mine)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
+    ports.require_mounts(first_folder(effect.destination))
     transport.require_marker(expected_marker_id=ports.marker_id())
     transport.require_claim(effect.destination, mine)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
     if effect.takes_over:
         put_others_aside(effect, inventory, ports)
+    if effect.is_shown:
+        keep_what_differs(effect, _travelling(effect, ports), ports)
     if not look_there.is_empty:
         # A sealed copy that is about to change must stop saying "synced" before its first file moves.
         transport.replace(effect.run_path, _travelling(effect, ports), effect.destination, control=control)
@@ -63,7 +71,10 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
             FailureKind.UNKNOWN, f"{effect.destination} goes on saying synced, so nothing there is changed"
         )
     wrong = ports.manifests.wrong(effect.job_id)
-    plan = plan_push(inventory.files, {} if look_there.is_empty else present(ports, effect.destination), wrong=wrong)
+    there = {} if look_there.is_empty else present(ports, effect.destination)
+    if effect.is_shown:  # that times differ is no reason to move what was found equal
+        there = {path: (size_bytes, None) for path, (size_bytes, _) in there.items()}
+    plan = plan_push(inventory.files, there, wrong=wrong)
     free_bytes = transport.free_bytes()
     if free_bytes is not None and plan.bytes_to_copy > free_bytes:
         raise TransportError(

@@ -12,13 +12,15 @@ from exlab_watch_agent.acts.copy import (
     keep_beside,
     keep_what_differs,
     look_unless_foreign,
+    manifest_here,
     manifest_there,
+    present,
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.core.cache_copy import form_of
 from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.effects import Seal
-from exlab_watch_agent.core.events import Sealed
+from exlab_watch_agent.core.events import RunChanged, Sealed
 from exlab_watch_agent.core.inventory import (
     CACHE_FOLDER,
     CREATION_FILE,
@@ -29,22 +31,36 @@ from exlab_watch_agent.core.inventory import (
     Inventory,
 )
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
+from exlab_watch_agent.core.push_plan import wrong_sizes
+from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import FailureKind, ManifestLostError, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 
-def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
-    """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here."""
+def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
+    """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here.
+
+    Before the first seal the copy is listed once more: one of which a file went missing since it was proven is pushed anew.
+    """
     inventory = unchanged_inventory(effect, ports)
+    if not effect.is_again:
+        gone = wrong_sizes(inventory.files, present(ports, effect.destination, due=inventory.files, control=control))
+        if gone:
+            text = f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
+            return RunChanged(effect.turn, text)
     claim = ports.agent.signed(effect.claim)
     # Also before the first seal: an operator may have given the folder to another agent since the push.
     look_there = look_unless_foreign(effect, ports)
-    if effect.is_again or effect.adopts:
+    if effect.is_again or effect.adopts or effect.is_left_there:
         _keep_what_was_altered(effect, look_there, ports)
     claim = _handed_on(look_there, claim)
+    if effect.is_left_there:  # two runs of ours may have been found equal to one copy: the first that claims it has it
+        ports.transport.place_claim(effect.destination, claim)
     manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
     if manifest is None:
         manifest = _manifest_anew(effect, inventory, ports, control)
+    if not effect.is_again:
+        _keep_others_manifest(effect, manifest, ports)
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
     folders = folders_to_list(effect.run_path, inventory, ports)
     if folders is not None:
@@ -60,13 +76,14 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed:
     ports.sealer.write(effect.run_path, CLAIM_FILE, told_claim)
     ports.transport.clear_partials(effect.destination)  # a seal that was killed also leaves some
     cache = (*found.entries, FileEntry(CLAIM_PATH, len(told_claim), int(ports.clock.now().timestamp()) * 10**9))
-    if effect.adopts:
+    if effect.adopts or effect.is_left_there:
         keep_what_differs(effect, found.entries, ports)
     told = {path: data for path, data in here.items() if path in _SEAL} | {CLAIM_PATH: told_claim}
     ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead={**here, **told})
     # In the empty mount point of a share that went away the seal is read back just as well: so the marker comes first. A share
     # that was away while the seal was written, and is back by now, then has no seal to be read.
     ports.transport.require_marker(expected_marker_id=ports.marker_id())
+    ports.require_mounts()
     for path, data in told.items():
         if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
@@ -97,6 +114,15 @@ def _keep_what_was_altered(effect: Seal, look_there: DestinationLook, ports: Por
         damaged = ports.transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
         if damaged is not None:
             keep_beside(effect, CLAIM_PATH, damaged, ports)
+
+
+def _keep_others_manifest(effect: Seal, manifest: bytes, ports: Ports) -> None:
+    """Keep, as evidence beside the runs on the NAS, a manifest that somebody else wrote into the run's own cache folder."""
+    if any(entry.path == CLAIM_PATH for entry in ports.tree.cache_files(effect.run_path)):
+        return  # a seal of ours has been here since
+    here = manifest_here(effect, ports)
+    if here is not None and here != manifest:
+        keep_beside(effect, f"{CACHE_FOLDER}/{MANIFEST_FILE}", here, ports)
 
 
 def _manifest_anew(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -12,14 +12,17 @@ from exlab_watch_agent.acts.copy import (
     NOT_THE_COPY,
     folders_to_list,
     look_unless_foreign,
+    manifest_here,
     manifest_there,
     note_wrong,
 )
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
+from exlab_watch_agent.acts.replace_destination import is_missing
 from exlab_watch_agent.acts.source import vanished
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
-from exlab_watch_agent.core.effects import Verify
+from exlab_watch_agent.core.effects import SealedCopy, Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFEST_FILE, Inventory
 from exlab_watch_agent.core.manifest import (
@@ -31,12 +34,14 @@ from exlab_watch_agent.core.manifest import (
     format_manifest,
     manifest_digest,
     parse_manifest,
+    read_others_manifest,
 )
 from exlab_watch_agent.core.passes import HowRead, Pass, ReadBack, weakest
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import ManifestLostError, ManifestNotKeptError, TransportError
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
+from exlab_watch_agent.errors import FailureKind, ManifestLostError, ManifestNotKeptError, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 UNREADABLE = "unreadable"
@@ -52,18 +57,26 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
     """
     started_at = ports.clock.now()
+    if effect.is_audit and not ports.tree.has_data(effect.run_path) and is_missing(_copy_of(effect), ports):
+        # Asked for first: without a run folder nothing else can be, and what looks like a failed audit is the loss of a run.
+        lost = copy_lost(effect.destination)
+        return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, lost, conflict=ONLY_COPY_LOST)
     manifest = _sealed_manifest(effect, ports)
     look_there = None
-    if effect.manifest_digest or effect.adopts:  # else the push asked a moment ago
+    if effect.manifest_digest or effect.adopts or effect.is_left_there:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
         look_there = look_unless_foreign(effect, ports)
     if effect.adopts and not effect.manifest_digest:
         manifest = _manifest_of_the_copy(effect, ports)
     inventory = ports.tree.inventory(effect.run_path)
-    listing = ports.transport.listing(effect.destination)
+    below = ports.transport.below(first_folder(effect.destination))
+    # What another made and what was proven long ago is listed by now; what we pushed may take a moment.
+    is_of_others = effect.is_left_there or (effect.adopts and not effect.manifest_digest)
+    due = () if effect.is_audit or is_of_others else inventory.files
+    listing = ports.transport.listing(effect.destination, due=due, control=control)
     if not effect.manifest_digest and inventory.fingerprint != effect.fingerprint:
         gone = sorted(set(listing) - {entry.path for entry in inventory.files})
-        if gone and not effect.adopts:
+        if gone and not effect.adopts and not effect.is_left_there:
             return vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
         return RunChanged(effect.turn, "the run changed since it counted as complete")
     wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
@@ -78,7 +91,9 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
             lambda theirs: _read_back(effect, asked, ports, theirs),
         )
     except TransportError as error:
-        if error.kind not in NOT_THE_COPY:  # a push that follows must not leave any of it where it is
+        if (
+            error.kind not in NOT_THE_COPY and not effect.is_left_there
+        ):  # a push that follows must not leave any of it where it is
             note_wrong(effect, asked, ports)
         raise
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
@@ -100,9 +115,12 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         skipped_oversize=oversize,
         anchor=None if look_there is None else look_there.anchor_of(ports.agent.signed(effect.claim)),
         is_by_manifest=manifest is not None,
+        below=below,
     )
     with suppress(ManifestNotKeptError):  # It only names; the next comparison says it again.
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
+    if effect.is_left_there and comparison.remote_changed:
+        return replace(found, others_manifest=_what_others_manifest_says(effect, here, there.digests, ports))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
         if effect.adopts and not effect.manifest_digest and manifest is not None:
@@ -124,6 +142,10 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         overrides=ports.creations.read(effect.run_path).creation.overrides,
         seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
     )
+
+
+def _copy_of(effect: Verify) -> SealedCopy:
+    return SealedCopy(effect.job_id, effect.destination, effect.manifest_digest)
 
 
 def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
@@ -247,6 +269,18 @@ def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None
     with suppress(ManifestError):
         return parse_manifest(data)
     return None
+
+
+def _what_others_manifest_says(effect: Verify, here: Mapping[str, str], there: Mapping[str, str], ports: Ports) -> str:
+    """Return which side of a difference a manifest of ExLab-Wizard's speaks for, as the end of a sentence; else nothing."""
+    data = manifest_there(effect, ports) or manifest_here(effect, ports)
+    manifest = read_others_manifest(data or b"")
+    differing = [path for path, digest in here.items() if path in there and there[path] != digest]
+    if differing and all(manifest.get(path) == here[path] for path in differing):
+        return "; ExLab-Wizard's manifest speaks for what is here"
+    if differing and all(manifest.get(path) == there[path] for path in differing):
+        return "; ExLab-Wizard's manifest speaks for what is there"
+    return ""
 
 
 def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:

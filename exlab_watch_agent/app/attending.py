@@ -20,7 +20,7 @@ from exlab_watch_agent.core.snapshot import Snapshot
 from exlab_watch_agent.core.standing import Ending, Standing, Working, moment_of
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.ports import Clock
-from exlab_watch_agent.report.problems import Fold, folded, need_a_person, one_line
+from exlab_watch_agent.report.problems import need_a_person, news_of
 from exlab_watch_agent.statechart import CHART
 
 WAITS_TOLD_AFTER = timedelta(minutes=1)
@@ -61,7 +61,7 @@ class Attending:
         self._clock = clock
         self._concern = concern
         self._diary = diary
-        self._told: dict[tuple[str, str | None], Fold] = {}
+        self._told: dict[str, Problem] = {}
         self._beside: set[str] = set()
         self.first_seen = first_seen
 
@@ -119,14 +119,9 @@ class Attending:
     def news(self, found: Iterable[Problem]) -> list[str]:
         """Return what is to be told since the last question: what began to need a person, and what does so no longer."""
         now = self._clock.now()
-        needed = [one for one in need_a_person(found) if not _is_young(one, now)]
-        folds = {(fold.first.code, fold.first.equipment_id): fold for fold in folded(needed)}
-        begun = [one_line(fold) for key, fold in folds.items() if key not in self._told]
-        ended = [
-            f"OVER  {fold.first.subject}: {fold.first.sentence}" for key, fold in self._told.items() if key not in folds
-        ]
-        self._told = folds
-        return [*begun, *ended]
+        needed = {one.id: one for one in need_a_person(found) if not _is_young(one, now)}
+        told, self._told = self._told, needed
+        return news_of(told, needed)
 
 
 def _is_young(problem: Problem, now: datetime) -> bool:

@@ -30,17 +30,20 @@ CLAIMS_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """What a check of the trail found. `asked`: how many anchors there were. `unasked`: in words, what could not be asked."""
+    """What a check of the trail found. `beside`, `outside`: how many anchors there were in its folder, and on the NAS.
+
+    `unasked`: in words, what could not be asked, or said nothing.
+    """
 
     chain: Chain
-    asked: int = 0
+    beside: int = 0
+    outside: int = 0
     unasked: tuple[str, ...] = ()
 
 
 def verify_folder(folder: Path) -> Audited:
     """Check a state folder, or a copy of one, by itself. Raises: StateFolderError."""
-    anchors = anchors_in(folder)
-    return Audited(read_chain(folder, anchors), len(anchors))
+    return _held_against(folder, anchors_in(folder), ())
 
 
 def verify_here(site: Site) -> Audited:
@@ -50,6 +53,8 @@ def verify_here(site: Site) -> Audited:
     for record in site.records.values():
         if record.is_sealed:
             sealed.setdefault(record.equipment_id, []).append(record)
+    for equipment_id in sorted(sealed.keys() - {equipment.equipment_id for equipment in site.policy.equipment}):
+        unasked.append(f"{equipment_id} is no longer in the configuration, so the copies of its runs were not asked")
     for equipment in site.policy.equipment:
         transport = None
         try:
@@ -63,16 +68,22 @@ def verify_here(site: Site) -> Audited:
             if transport is not None:
                 transport.close()
     # The anchors come first: an agent that writes meanwhile only makes the trail longer than they know.
-    return Audited(read_chain(site.state_dir, anchors), len(anchors), tuple(unasked))
+    return _held_against(site.state_dir, anchors, unasked)
+
+
+def _held_against(folder: Path, anchors: Sequence[Anchor], unasked: Sequence[str]) -> Audited:
+    beside = sum(anchor.is_beside for anchor in anchors)
+    return Audited(read_chain(folder, anchors), beside, len(anchors) - beside, tuple(unasked))
 
 
 def _anchors_at(
     equipment: EquipmentPolicy, transport: Transport, site: Site, sealed: Sequence[RunRecord]
 ) -> tuple[list[Anchor], list[str]]:
     """Return what one destination knows of our trail, and what of it was not asked. Raises: AgentError."""
-    marker_id = accepted(site.binding(equipment.equipment_id, transport.describe()))
+    spelling = transport.describe()
+    marker_id = accepted(site.binding(equipment.equipment_id, spelling), spelling)
     if marker_id is None:
-        return [], [f"{equipment.equipment_id}: {transport.describe()} is not bound, so it knows nothing"]
+        return [], [f"{equipment.equipment_id}: {spelling} is not bound, so it knows nothing"]
     transport.require_marker(expected_marker_id=marker_id)
     found: list[Anchor] = []
     folder_id = folder_id_in(site.loaded.facts)
@@ -86,6 +97,7 @@ def _anchors_at(
         position = position_in(data) if data is not None else None
         if sign is not None and position is not None and sign.state_folder == folder_id != "":
             found.append(Anchor(f"the heartbeat at {transport.describe()}", position))
+    silent = 0
     asked = _spread(sorted(sealed, key=lambda record: str(record.sealed_at)), CLAIMS_MAX)
     for record in asked:
         look = transport.look(record.destination)
@@ -93,11 +105,13 @@ def _anchors_at(
         is_of_folder = look.claim is not None and look.claim.state_folder in ("", folder_id)
         if is_ours and is_of_folder and look.anchor is not None:
             found.append(Anchor(f"the claim of {record.destination} at {transport.describe()}", look.anchor))
-    more = (
-        [f"{equipment.equipment_id}: {len(asked)} of {len(sealed)} claims were asked for"]
-        if len(asked) < len(sealed)
-        else []
-    )
+        else:
+            silent += 1
+    more: list[str] = []
+    if len(asked) < len(sealed):
+        more.append(f"{equipment.equipment_id}: {len(asked)} of {len(sealed)} claims were asked for")
+    if silent:
+        more.append(f"{equipment.equipment_id}: {silent} of {len(asked)} sealed copies say nothing of this trail")
     return found, more
 
 

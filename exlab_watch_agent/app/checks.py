@@ -10,22 +10,37 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from exlab_watch_agent.acts.probe import ask_standing
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
 from exlab_watch_agent.adapters.local.overlaps import linked_overlaps, misplaced_state_folder
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.folder import require_private
+from exlab_watch_agent.adapters.state.folder_facts import mounts_in
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
 from exlab_watch_agent.app.site import Site, operator_here
-from exlab_watch_agent.core.binding import Nature, accepted, must_ask
-from exlab_watch_agent.core.commands import BindDestination
+from exlab_watch_agent.core.binding import (
+    BelowChange,
+    Binding,
+    Nature,
+    RootStanding,
+    below_change,
+    bind_command,
+    is_bound_without_asking,
+    mount_away,
+    must_ask,
+)
+from exlab_watch_agent.core.commands import BindDestination, ReplaceDestination
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import AgentError, MarkerMissingError
+from exlab_watch_agent.engine.messages import Answer
+from exlab_watch_agent.errors import AgentError, ForeignMarkerError, MarkerMissingError
 from exlab_watch_agent.ports import Transport
 from exlab_watch_agent.report.status import human_bytes
+from exlab_watch_agent.statechart import RunState
 
 Line = tuple[bool, str]
 """Whether all is well with it, and a sentence."""
@@ -116,14 +131,20 @@ def _check_destination(equipment: EquipmentPolicy, site: Site) -> Iterator[Line]
 
 def _binding(equipment: EquipmentPolicy, transport: Transport, site: Site) -> str:
     """Return whether the destination is bound, or will be and why. Writes nothing. Raises: DestinationUnreachableError."""
-    marker_id = accepted(site.binding(equipment.equipment_id, transport.describe()))
-    if marker_id is not None:
-        transport.require_marker(expected_marker_id=marker_id)
-        return f"{transport.describe()} is bound"
+    equipment_id, destination = equipment.equipment_id, transport.describe()
+    known = site.binding(equipment_id, destination)
+    standing = ask_standing(transport, known, equipment_id)
+    if standing is RootStanding.BOUND:
+        for folder, mount in mounts_in(site.loaded.facts, equipment_id, destination).items():
+            if below_change(mount, transport.below(folder)) is BelowChange.AWAY:
+                raise mount_away(equipment_id, destination, folder, mount)
+        return f"{destination} is bound"
     nature = transport.nature()
-    if not nature.elsewhere:
-        raise must_ask(equipment.equipment_id, transport.describe(), nature)
-    return f"{transport.describe()} will bind by itself, because {nature.elsewhere}"
+    if not is_bound_without_asking(standing, nature):
+        raise must_ask(equipment_id, destination, nature)
+    if standing is RootStanding.RESPELLED and known is not None:
+        return f"{destination} will bind by itself, because it has the marker of {known.spelling}; all there is proven anew"
+    return f"{destination} will bind by itself, because {nature.elsewhere}"
 
 
 # --- binding ---------------------------------------------------------------------------------------------------------
@@ -133,13 +154,15 @@ def _binding(equipment: EquipmentPolicy, transport: Transport, site: Site) -> st
 class Unbound:
     """What an operator is shown of a destination before it is bound. None: unknown.
 
-    `top_names`: what is directly in its root, sorted. `is_marker_gone`: it was bound before, and its marker is not there.
+    `top_names`: what is directly in its root, sorted. `is_marker_gone`: the marker that is known is not there. `binds_by_itself`:
+    nobody need be asked.
     """
 
     nature: Nature
     free_bytes: int | None
     top_names: tuple[str, ...] | None
     is_marker_gone: bool = False
+    binds_by_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +178,95 @@ def look_at_destination(site: Site, equipment: EquipmentPolicy) -> DestinationSe
     transport = make_transport(equipment, site.policy)
     try:
         destination = transport.describe()
-        marker_id = accepted(site.binding(equipment.equipment_id, destination))
-        is_marker_gone = False
-        if marker_id is not None:
-            try:
-                transport.require_marker(expected_marker_id=marker_id)
+        is_marker_gone = binds_by_itself = False
+        try:
+            standing = ask_standing(
+                transport, site.binding(equipment.equipment_id, destination), equipment.equipment_id
+            )
+            if standing is RootStanding.BOUND:
                 return DestinationSeen(destination, None)
-            except MarkerMissingError:
-                is_marker_gone = True
-        unbound = Unbound(transport.nature(), transport.free_bytes(), transport.top_names(), is_marker_gone)
+            binds_by_itself = is_bound_without_asking(standing, transport.nature())
+        except MarkerMissingError:
+            is_marker_gone = True
+        unbound = _unbound(transport, is_marker_gone=is_marker_gone, binds_by_itself=binds_by_itself)
         return DestinationSeen(destination, unbound)
     finally:
         transport.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What an operator is shown before a root takes the place of the bound one.
+
+    `former`: the bound one. `runs`: how many were proven there; `only_there`: how many of
+    them have nothing left here.
+    """
+
+    destination: str
+    root: Unbound
+    marker: str
+    former: str
+    runs: int
+    only_there: int
+
+
+def look_at_replacement(site: Site, equipment: EquipmentPolicy) -> Replacement:
+    """Return what is to take the place of the bound root, without writing there. Raises: AgentError."""
+    transport = make_transport(equipment, site.policy)
+    try:
+        destination = transport.describe()
+        known = site.binding(equipment.equipment_id, destination)
+        if known is None:
+            command = bind_command(equipment.equipment_id)
+            raise AgentError(f"nothing was bound yet that could be replaced: give `{command}`")
+        root = _unbound(transport)
+        marker = _marker_at(transport, known)
+    finally:
+        transport.close()
+    DiskRunScanner().volume(equipment)  # of a folder that is away, no run would seem to have data here
+    tree = DiskRunTree()
+    proven = [r for r in site.records.values() if r.equipment_id == equipment.equipment_id and r.is_sealed]
+    only_there = [r for r in proven if r.state is RunState.CLEANED or not tree.has_data(r.run_path)]
+    return Replacement(destination, root, marker, known.spelling, len(proven), len(only_there))
+
+
+def _marker_at(transport: Transport, known: Binding) -> str:
+    """Return in words which marker a root has. Raises: DestinationUnreachableError where it does not answer."""
+    try:
+        transport.require_marker(expected_marker_id=known.marker_id)
+    except MarkerMissingError:
+        return "none"
+    except ForeignMarkerError:
+        return "of another destination"
+    return "the one that is bound"
+
+
+def replace(site: Site, equipment_id: str, reason: str) -> str:
+    """Have the configured root take the place of the bound one; return what is to be said. Raises: AgentError."""
+    command = ReplaceDestination(operator_here(), equipment_id, reason)
+    if site.holder is not None:
+        return site.ask_agent(command, waits_for=f"what is under way at the destination of {equipment_id}")
+    answers: list[Answer] = []
+    agent = Agent(site.settings, state_dir=site.state, scope=Scope(is_watching=False, is_working=False))
+    agent.open()
+    try:
+        agent.ask(command, answers.append)
+        agent.run(until_rest=True)
+    finally:
+        agent.close()
+    if not answers or not answers[0]["ok"]:
+        raise AgentError(str(answers[0]["message"]) if answers else "stopped before it took effect; give it again")
+    return str(answers[0]["message"])
+
+
+def _unbound(transport: Transport, *, is_marker_gone: bool = False, binds_by_itself: bool = False) -> Unbound:
+    return Unbound(
+        transport.nature(),
+        transport.free_bytes(),
+        transport.top_names(),
+        is_marker_gone,
+        binds_by_itself=binds_by_itself,
+    )
 
 
 def bind(site: Site, equipment_id: str) -> str:

@@ -6,12 +6,10 @@ import json
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
-from exlab_watch_agent.adapters.local.durable import write_atomically
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_here
@@ -20,8 +18,8 @@ from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
 from exlab_watch_agent.core.manifest import ManifestError, parse_manifest
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import printable, reason, shell_word
-from exlab_watch_agent.errors import AgentError, CreationFileError, RunUnreadableError, StateFolderError
+from exlab_watch_agent.core.text import printable, shell_word
+from exlab_watch_agent.errors import AgentError, CreationFileError, RunUnreadableError
 from exlab_watch_agent.report.dossier import ChainSummary, Dossier, FileProof
 from exlab_watch_agent.report.trail import row_of
 from exlab_watch_agent.statechart import CHART
@@ -91,16 +89,8 @@ def _summary(audited: Audited) -> ChainSummary:
         lines=chain.lines,
         last_seq=chain.head.seq,
         last_blake3=chain.head.digest,
-        known_to=audited.asked,
+        known_beside=audited.beside,
+        known_outside=audited.outside,
+        unasked=audited.unasked,
         against=(*broken, *chain.against),
     )
-
-
-def write_export(path: Path, text: str) -> None:
-    """Write a report where nothing is yet. Raises: AgentError."""
-    if path.exists():
-        raise StateFolderError(f"{printable(str(path))} exists and is not overwritten: give another -o.")
-    try:
-        write_atomically(path, text.encode("utf-8"), mode=0o644)
-    except OSError as error:
-        raise AgentError(f"{printable(str(path))} cannot be written ({reason(error)}): give another -o.") from error

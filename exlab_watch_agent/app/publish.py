@@ -27,7 +27,7 @@ from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.app.snapshots import lanes_of, lanes_that_answer, paused_of, progress_of, snapshot_of
 from exlab_watch_agent.core.effects import PlaceHeartbeat
 from exlab_watch_agent.core.events import HeartbeatPlaced
-from exlab_watch_agent.core.problem import Problem, verdict, worst
+from exlab_watch_agent.core.problem import STATE_FULL, Problem, verdict, worst
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.snapshot import LaneView, Note, ObserverView, ProgressView, SeenEarlier, Snapshot
 from exlab_watch_agent.core.standing import HANGS_AFTER, Ending, Working
@@ -232,12 +232,13 @@ class Publisher:
         )
 
     def news_in_time(self) -> list[str]:
-        """Return what began or ceased to need a person since it was last judged, a line each."""
+        """Return what began or ceased to need a person since it was last judged, a line each; but for pauses, which `news_of_pause`
+        tells of at once."""
         if not self._judgement.is_time():
             return []
         began_s = self._parts.clock.monotonic_s()
         self._config_changed_at = self._config_file.changed_at()
-        news = self.attending.news(self.problems())
+        news = self.attending.news([problem for problem in self.problems() if problem.code != STATE_FULL])
         took_s = self._parts.clock.monotonic_s() - began_s
         self._judgement.every_s = max(self._parts.pace.attend_every_s, LIVE_DUTY * took_s)
         return news

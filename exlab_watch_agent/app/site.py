@@ -22,7 +22,7 @@ from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import Loaded, load
 from exlab_watch_agent.app.publish import lanes_left, read_last_agent, read_live
 from exlab_watch_agent.config.load import Settings, load_settings
-from exlab_watch_agent.core.binding import Binding, marker_key
+from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.operator import Operator, request_members
@@ -135,8 +135,8 @@ class Site:
         return self.loaded.history(job_id)
 
     def binding(self, equipment_id: str, destination: str) -> Binding | None:
-        """Return the marker of an equipment's destination root and who accepted it, None before its first use."""
-        return binding_in(self.loaded.facts, marker_key(equipment_id, destination))
+        """Return an equipment's binding, None before the first one; `destination`: the root that is configured."""
+        return binding_in(self.loaded.facts, equipment_id, destination)
 
     @property
     def hold(self) -> str | None:
@@ -190,10 +190,11 @@ class Site:
         lanes = lanes_left(self.left)
         return Snapshot(lanes={name: lane for name, lane in lanes.items() if not self.roots or name in self.roots})
 
-    def ask_agent(self, command: Command, *, must_answer: bool = False) -> str:
+    def ask_agent(self, command: Command, *, must_answer: bool = False, waits_for: str = "") -> str:
         """Leave a command for the running agent; return its answer.
 
-        Raises: AgentError with its refusal; with `must_answer` also where it has not answered yet.
+        `waits_for`: what the agent may have to wait for before it can answer. Raises: AgentError with its refusal; with
+        `must_answer` also where it has not answered yet.
         """
         answer = send_request(
             self.state_dir, {**command.to_json(), **request_members(command.operator)}, wait_s=REPLY_WAIT_S
@@ -202,6 +203,8 @@ class Site:
             raise AgentError(
                 "The running agent has not answered yet: `status` says what it does; give the command again."
             )
+        if answer is None and waits_for and self.paused is None:
+            return f"the running agent has taken the request, and waits for {waits_for}: `status` says how far that is"
         if answer is None and self.paused is not None:
             return f"the request was left for the running agent, which is paused {self.paused}"
         if answer is None:

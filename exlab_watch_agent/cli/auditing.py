@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folder, verify_here
-from exlab_watch_agent.app.exporting import dossier_of, write_export
+from exlab_watch_agent.app.exporting import dossier_of
 from exlab_watch_agent.app.site import Site
-from exlab_watch_agent.cli.saying import put, say, say_aside
+from exlab_watch_agent.cli.options import span_in
+from exlab_watch_agent.cli.saying import put, say, say_aside, write_new
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import counted, utc_text_exact
 from exlab_watch_agent.diagram.overlay import way_overlay
@@ -23,7 +24,6 @@ from exlab_watch_agent.report.trail import COLUMNS, row_of
 from exlab_watch_agent.statechart import CHART
 
 BREAKS_SHOWN_MAX = 5
-_AGO = re.compile(r"(\d{1,5})([dh])")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -55,10 +55,13 @@ def verify(site: Site, folder: Path | None) -> int:
 def _verdict(found: Audited) -> str:
     if not found.chain.is_whole:
         return "the trail is not as it was written: keep this folder as it is, and compare it with its backups and with the NAS"
-    knows = counted(found.asked, "anchor")
-    if not found.asked:
-        return "every line chains; nothing outside the trail was asked, so a cut end would not show"
-    return f"every line chains, and {knows} outside it agree{'s' if found.asked == 1 else ''}"
+    agree = [
+        f"{number} {where}" for number, where in ((found.beside, "beside it"), (found.outside, "on the NAS")) if number
+    ]
+    said = f"every line chains; positions of it that others know and that agree: {', '.join(agree) or 'none'}"
+    if not found.outside:
+        said += "; nobody outside the folder was asked, so that it was put back to an older copy would not show"
+    return said
 
 
 FORMATS = ("html", "json")
@@ -70,18 +73,16 @@ def export(site: Site, run: str, *, form: str, output: Path | None) -> int:
     if form not in FORMATS:
         raise ConfigError(f"--format takes {' or '.join(FORMATS)}.")
     dossier = dossier_of(site, run)
-    way = way_overlay(CHART, dossier.record.run_path, dossier.run.history, site.now())
-    picture = svg_element(wall_picture(CHART, way))
-    text = (
-        dossier.to_html(picture=picture)
-        if form == "html"
-        else json.dumps(dossier.to_json(), indent=2, ensure_ascii=True)
-    )
+    if form == "html":
+        way = way_overlay(CHART, dossier.record.run_path, dossier.run.history, site.now())
+        text = dossier.to_html(picture=svg_element(wall_picture(CHART, way)))
+    else:
+        text = json.dumps(dossier.to_json(), indent=2, ensure_ascii=True)
     if output is None:
         put(f"{text}\n".encode())
     else:
         path = output.expanduser().absolute()
-        write_export(path, text)
+        write_new(path, text.encode(), taken="exists and is not overwritten: give another -o.")
         say_aside(f"{path} was written")
     return ExitCode.FINE
 
@@ -148,9 +149,9 @@ def _moment(text: str | None, now: datetime, option: str, *, is_end: bool = Fals
     """Return a time as the trail writes it. A day without a time is that whole day here."""
     if not text:
         return ""
-    ago = _AGO.fullmatch(text)
+    ago = span_in(text)
     if ago is not None:
-        return utc_text_exact(now - timedelta(hours=int(ago[1]) * (24 if ago[2] == "d" else 1)))
+        return utc_text_exact(now - ago)
     try:
         if _DAY.fullmatch(text):
             return utc_text_exact(datetime.fromisoformat(text).astimezone() + timedelta(days=int(is_end)))

@@ -14,6 +14,7 @@ from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.status import human_bytes
 
 NAMES_SHOWN_MAX = 5
+REASON_CHARS_MIN, REASON_CHARS_MAX = 10, 500
 
 
 def bind(site: Site, equipment_ids: Sequence[str], *, is_all: bool, is_yes: bool) -> int:
@@ -41,14 +42,47 @@ def _bind_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool) -> ExitCo
             say(f"{equipment_id}: {seen.destination} is bound already")
             return ExitCode.FINE
         _print_what_is_there(equipment_id, seen.destination, seen.unbound)
-        binds_itself = seen.unbound.nature.elsewhere and not seen.unbound.is_marker_gone
-        if binds_itself or is_yes or _is_confirmed(equipment_id):
+        if (
+            seen.unbound.binds_by_itself
+            or is_yes
+            or _is_answered_yes(f"Is that the right place for the copies of {equipment_id}?")
+        ):
             say(checks.bind(site, equipment_id))
             return ExitCode.FINE
     except AgentError as error:
         say_aside(f"{equipment_id} was not bound: {printable(str(error))}")
         return ExitCode.FAILED
     say_aside(f"{equipment_id} was not bound: nothing is copied there until it is.")
+    return ExitCode.FAILED
+
+
+def replace(site: Site, equipment_ids: Sequence[str], *, is_all: bool, is_yes: bool, reason: str) -> int:
+    """Have the configured roots take the place of those that were bound; return the exit code. Raises: ConfigError."""
+    if not REASON_CHARS_MIN <= len(reason.strip()) <= REASON_CHARS_MAX:
+        raise ConfigError(
+            f"--replace needs --reason with {REASON_CHARS_MIN} to {REASON_CHARS_MAX} characters: why this is right."
+        )
+    chosen = _chosen(site, equipment_ids, is_all=is_all)
+    codes = [_replace_one(site, equipment, is_yes=is_yes, reason=reason.strip()) for equipment in chosen]
+    return max(codes, default=ExitCode.FINE)
+
+
+def _replace_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool, reason: str) -> ExitCode:
+    equipment_id = equipment.equipment_id
+    try:
+        seen = checks.look_at_replacement(site, equipment)
+        _print_what_is_there(equipment_id, seen.destination, seen.root)
+        say(f"  marker   {seen.marker}")
+        say(f"  takes the place of {printable(seen.former)}")
+        only = f"; {counted(seen.only_there, 'run')} of them with no data here: the old place has the only copy known"
+        say(f"  runs     {seen.runs} were proven there{only if seen.only_there else ', and all have their data here'}")
+        if is_yes or _is_answered_yes(f"Give up the old place and prove or push all runs of {equipment_id} anew?"):
+            say(checks.replace(site, equipment_id, reason))
+            return ExitCode.FINE
+    except AgentError as error:
+        say_aside(f"The destination of {equipment_id} was not replaced: {printable(str(error))}")
+        return ExitCode.FAILED
+    say_aside(f"The destination of {equipment_id} was not replaced: nothing was changed.")
     return ExitCode.FAILED
 
 
@@ -72,8 +106,8 @@ def _names(names: tuple[str, ...] | None) -> str:
     return f"{counted(len(names), 'name')}: {first}{', ...' if len(names) > NAMES_SHOWN_MAX else ''}"
 
 
-def _is_confirmed(equipment_id: str) -> bool:
-    say(f"Is that the right place for the copies of {equipment_id}? [y/N] ", end="", is_flushed=True)
+def _is_answered_yes(question: str) -> bool:
+    say(f"{question} [y/N] ", end="", is_flushed=True)
     answer = sys.stdin.readline().strip().lower()
     if not answer:
         say()

@@ -7,15 +7,15 @@ from datetime import datetime
 from pathlib import Path
 
 from exlab_watch_agent.app.site import Site
-from exlab_watch_agent.cli.saying import put, say, say_aside
-from exlab_watch_agent.core.text import printable, reason
+from exlab_watch_agent.cli.saying import put, say, say_aside, write_new
+from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.diagram.html_page import html_page
 from exlab_watch_agent.diagram.overlay import Overlay, counts_overlay, way_overlay
 from exlab_watch_agent.diagram.png import png
 from exlab_watch_agent.diagram.svg import svg
 from exlab_watch_agent.diagram.text_formats import TEXT_FORMATS
 from exlab_watch_agent.diagram.wall import wall_picture
-from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
+from exlab_watch_agent.errors import ConfigError, ExitCode
 from exlab_watch_agent.statechart import CHART
 
 FORMATS = (*TEXT_FORMATS, "svg", "png", "html")
@@ -43,7 +43,7 @@ def draw(site: Site, overlay: Overlay, *, form: str | None, out: Path | None) ->
         raise ConfigError("A PNG is no text: give -o FILE.")
     content = drawn(meant, overlay, at=site.now())
     if out is not None:
-        _write_new(out, content)
+        write_new(out, content, taken="exists, and nothing is overwritten: give another name.")
         say_aside(f"{out} was written")
     elif meant == "png":
         put(content)
@@ -83,14 +83,3 @@ def _form_that_is_meant(form: str | None, out: Path | None) -> str:
     if form not in FORMATS:
         raise ConfigError(f"--format takes {', '.join(FORMATS)}, not {printable(form) or repr(form)}.")
     return form
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Write a file that did not exist: a mistyped name can be that of somebody's data."""
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-    except FileExistsError as error:
-        raise AgentError(f"{printable(str(path))} exists, and nothing is overwritten: give another name.") from error
-    except OSError as error:
-        raise AgentError(f"{printable(str(path))} cannot be written: {reason(error)}.") from error

@@ -1,4 +1,7 @@
-"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr."""
+"""The command line: words in, one clear sentence or a promise of JSON out. Results on stdout, everything else on stderr.
+
+Longer than other modules, because all commands with their words and options are in one place.
+"""
 
 from __future__ import annotations
 
@@ -137,12 +140,27 @@ def bind_command(
         list[str] | None, typer.Argument(metavar="EQUIPMENT...", help="Equipment whose destination is the right one.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every equipment of the config.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Accept a root that takes the place of the bound one; all is proven or pushed anew."
+        ),
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", help="With --replace: why; goes into the audit trail.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Answer the question with yes.")] = False,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
-    """Say once that a destination is the right one, where nothing shows that it is a place other than this PC."""
-    return binding.bind(Site(config, state_dir), equipment or (), is_all=everything, is_yes=yes)
+    """Say once that a destination is the right one, where nothing shows that it is a place other than this PC.
+
+    With --replace, accept another root than the one that was bound, such as a NAS that was replaced.
+    """
+    site, named = Site(config, state_dir), equipment or ()
+    if replace:
+        return binding.replace(site, named, is_all=everything, is_yes=yes, reason=reason)
+    if reason:
+        raise ConfigError("--reason goes with --replace.")
+    return binding.bind(site, named, is_all=everything, is_yes=yes)
 
 
 @app.command()

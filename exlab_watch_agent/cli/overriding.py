@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site, operator_here
+from exlab_watch_agent.cli.options import span_in
 from exlab_watch_agent.cli.saying import say, say_json
 from exlab_watch_agent.core.gate import Rule, Tier
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import ConfigError, ExitCode
-
-_FROM_NOW = re.compile(r"(\d{1,5})([hd])")
 
 
 def add(site: Site, word: str, problem_class: str, *, reason: str, operator: str | None, expires: str | None) -> int:
@@ -93,9 +91,9 @@ def moment_of(text: str | None, now: datetime, option: str) -> datetime | None:
     """Return the time that an option gives, None where it was not given. Raises: ConfigError."""
     if text is None:
         return None
-    relative = _FROM_NOW.fullmatch(text)
+    relative = span_in(text)
     if relative is not None:
-        return now + timedelta(hours=int(relative[1]) * (24 if relative[2] == "d" else 1))
+        return now + relative
     moment = parse_time(text)
     if moment is None:
         raise ConfigError(f"{option} takes a time with its zone, such as 2026-10-18T09:14:22Z, or 30d or 12h from now.")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-from exlab_watch_agent.core.text import printable
+from exlab_watch_agent.core.text import printable, reason
+from exlab_watch_agent.errors import AgentError
 
 
 def say(text: str = "", *, end: str = "\n", is_flushed: bool = False) -> None:
@@ -28,6 +30,26 @@ def say_lines_aside(text: str) -> None:
 def say_json(value: Any) -> None:
     """Print a value as JSON in ASCII: nothing is lost of it, and nothing in it steers a terminal."""
     print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def write_new(path: Path, content: bytes, *, taken: str) -> None:
+    """Write a file that did not exist: a mistyped name can be that of somebody's data. `taken`: what is said where it exists.
+
+    Raises: AgentError.
+    """
+    shown = printable(str(path))
+    try:
+        file = path.open("xb")
+    except FileExistsError as error:
+        raise AgentError(f"{shown} {taken}") from error
+    except OSError as error:
+        raise AgentError(f"{shown} cannot be written: {reason(error)}.") from error
+    try:
+        with file:
+            file.write(content)
+    except OSError as error:
+        path.unlink()  # half of it would be taken for the whole
+        raise AgentError(f"{shown} cannot be written: {reason(error)}.") from error
 
 
 def put(content: bytes) -> None:

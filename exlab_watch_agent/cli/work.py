@@ -316,7 +316,7 @@ def scan(site: Site, accept_root: str | None) -> int:
     if site.holder is not None:
         say(site.ask_agent(command))
         return ExitCode.FINE
-    before = {record.job_id for record in site.records.values()}
+    before = {record.job_id: record.state for record in site.records.values()}
     narrator = Narrator(is_quiet=True)
     scope = Scope(is_watching=False, is_working=False)
     agent = Agent(site.settings, state_dir=site.state, scope=scope, flags=site.flags)
@@ -327,6 +327,18 @@ def scan(site: Site, accept_root: str | None) -> int:
             continue
         new = sum(1 for record in agent.store if record.equipment_id == equipment_id and record.job_id not in before)
         say(f"{equipment_id}: {counted(lane.runs_seen, 'run folder')}, {new} new, {lane.gone} gone")
+        doubted = [
+            record
+            for record in agent.store
+            if record.equipment_id == equipment_id
+            and record.state is RunState.AUDITING
+            and before.get(record.job_id) in CHART.sealed_here
+        ]
+        if doubted:
+            first = f"(first: {printable(doubted[0].run_path)})"
+            say(
+                f"  {counted(len(doubted), 'run')} whose data moved since they were proven {first}: `run` compares both sides"
+            )
     return _end(agent, narrator, found, ExitCode.FINE)
 
 

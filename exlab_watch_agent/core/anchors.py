@@ -15,10 +15,14 @@ from exlab_watch_agent.core.rollback import TrailPosition
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A line of the trail as somebody else knew it. `where`: who, in words that go on with "knows line 7"."""
+    """A line of the trail as somebody else knew it. `where`: who, in words that go on with "knows line 7".
+
+    `is_beside`: it lies in the same folder as the trail, so that who puts that back to an older copy puts it back, too.
+    """
 
     where: str
     position: TrailPosition
+    is_beside: bool = False
 
 
 def disagreements(anchors: Sequence[Anchor], *, last_seq: int, digests: Mapping[int, str]) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ from typing import assert_never
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import without_creation
 from exlab_watch_agent.core.policy import Policy
-from exlab_watch_agent.core.problem import HANGING, PROGRAM, Dismissal, Problem, about, command, rank
+from exlab_watch_agent.core.problem import HANGING, PROGRAM, STATE_FULL, Dismissal, Problem, about, command, rank
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import ELSEWHERE
-from exlab_watch_agent.core.run_problems import of_run
+from exlab_watch_agent.core.run_problems import of_incidents, of_run
 from exlab_watch_agent.core.snapshot import LaneView, Snapshot
 from exlab_watch_agent.core.standing import Ending, Gone, Hanging, Moment, NeverRan, Standing, Working
 from exlab_watch_agent.core.text import age, counted, printable, utc_text
@@ -121,7 +121,7 @@ def of_agent(situation: Situation) -> list[Problem]:
         text = f"nothing is deleted: {printable(situation.hold)}"
         found.append(Problem("deletion_on_hold", AGENT, text, command("resolve", *words)))
     if situation.paused is not None:
-        found.append(Problem("state_folder_full", AGENT, f"the agent is paused {situation.paused}", CHECK))
+        found.append(Problem(STATE_FULL, AGENT, f"the agent is paused {situation.paused}", CHECK))
     changed_at = situation.snapshot.config_changed_at
     if changed_at is not None and situation.at.goes_on:
         text = "the config file is newer than the one in force: check it, then start the agent again, which takes it in"
@@ -295,6 +295,7 @@ def _of_runs(situation: Situation) -> Iterable[Problem]:
             yield from of_run(record, situation.snapshot, policy=situation.policy, at=situation.at)
         else:
             nobody_s.setdefault(record.equipment_id, []).append(record)
+            yield from of_incidents(record, situation.at)
     yield from _of_nobody_s(nobody_s)
     yield from _of_damages(situation)
 

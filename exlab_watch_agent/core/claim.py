@@ -107,7 +107,8 @@ class DestinationStanding(StrEnum):
 
     `UNASKED`: the NAS answered and this folder did not; the push asks again, and meets the same error in its own words.
     `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose. `ADOPTABLE`: a proven copy of this run by an agent
-    that gives no sign of life any more. `OCCUPIED_HERE`: another run of this very agent has it.
+    that gives no sign of life any more. `LEFT_THERE`: what ExLab-Wizard copied of this run, by name and size, and no claim.
+    `OCCUPIED_HERE`: another run of this very agent has it.
     """
 
     UNASKED = "unasked"
@@ -119,6 +120,7 @@ class DestinationStanding(StrEnum):
     CLAIMED_BY_OTHER_AGENT = "claimed_by_other_agent"
     CLAIMED_UNSEALED = "claimed_unsealed"
     ADOPTABLE = "adoptable"
+    LEFT_THERE = "left_there"
 
 
 def standing(look: DestinationLook, mine: Claim, *, is_our_seal: bool = True) -> DestinationStanding:
@@ -154,7 +156,12 @@ def may_be_displaced(where: DestinationStanding, *, consent: str, holding: str) 
     `consent`: who was to give way, as the record keeps it; `holding`: who is found there now. Consent is to one holder and one
     state of its copy: who comes after it, or comes back, asks for another word, so that two agents never push each other away.
     """
-    return where in _HELD_BY_OTHERS and bool(consent) and consent in (WHOEVER, holding)
+    return where in _HELD_BY_OTHERS and is_meant(consent, holding)
+
+
+def is_meant(consent: str, holding: str) -> bool:
+    """Return whether an operator's word is for whoever is found to hold a destination; both as in `may_be_displaced`."""
+    return bool(consent) and consent in (WHOEVER, holding)
 
 
 _HELD_BY_OTHERS = frozenset(
@@ -195,11 +202,13 @@ def _held_here(destination: str, of_whom: str) -> Conflict:
     return Conflict(DESTINATION_OCCUPIED, text, OF_THIS_AGENT)
 
 
-def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool) -> Conflict | None:
+def conflict_at(
+    where: DestinationStanding, destination: str, *, holder: str, is_sealed: bool, detail: str = ""
+) -> Conflict | None:
     """Return why nothing may be pushed to `destination`; None when it may.
 
     `holder`: who claims it, in words. `is_sealed`: our own record says that we sealed this run, so that a proven copy
-    whose claim was lost is ours.
+    whose claim was lost is ours. `detail`: what it holds, in words, where more is known of it.
     """
     of_whom = f" ({holder})" if holder else ""
     match where:
@@ -208,12 +217,13 @@ def conflict_at(where: DestinationStanding, destination: str, *, holder: str, is
             | DestinationStanding.FREE
             | DestinationStanding.OURS
             | DestinationStanding.ADOPTABLE
+            | DestinationStanding.LEFT_THERE
         ):
             return None
         case DestinationStanding.SEALED_UNCLAIMED if is_sealed:
             return None
         case DestinationStanding.OCCUPIED:
-            whose = f"another run's data{of_whom}" if holder else "data that no claim says to be this run's"
+            whose = f"another run's data{of_whom}" if holder else detail or "data that no claim says to be this run's"
             text = (
                 f"{destination} holds {whose}: nothing there was touched. Rename the run's folder here; or give "
                 "`exlab-watch-agent resolve RUN --take-over`: what is equal there stays, all else goes aside below "

@@ -55,6 +55,15 @@ class BindDestination(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceDestination(_Command):
+    """The root that answers takes the place of the one that this equipment was bound to."""
+
+    name = "replace_destination"
+    equipment: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptTrail(_Command):
     """The state that was found after damage counts."""
 
@@ -148,6 +157,7 @@ RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver
 Command = (
     ScanRoots
     | BindDestination
+    | ReplaceDestination
     | AcceptTrail
     | AcceptMachine
     | DismissProblem
@@ -161,6 +171,7 @@ _BY_NAME: dict[str, type[Command]] = {
     for kind in (
         ScanRoots,
         BindDestination,
+        ReplaceDestination,
         AcceptTrail,
         AcceptMachine,
         DismissProblem,

@@ -12,11 +12,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from exlab_watch_agent.core.claim import OF_OTHERS, WHOEVER, Claim, DestinationStanding, conflict_at, may_be_displaced
+from exlab_watch_agent.core.claim import (
+    OF_OTHERS,
+    WHOEVER,
+    Claim,
+    DestinationStanding,
+    conflict_at,
+    is_meant,
+    may_be_displaced,
+)
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
+    DestinationReplaced,
     EffectFailed,
     Event,
     Inspected,
@@ -36,6 +45,7 @@ from exlab_watch_agent.core.incidents import Incident, IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.passes import Pass, Uptime, are_apart, is_apart_from
+from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
@@ -116,7 +126,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state is RunState.SEALING:
                 sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over="")
                 sealed = replace(sealed, cache_form=event.cache_form, cache_signature=event.cache_signature)
-                sealed = sealed.cleared().healed(at=now)
+                sealed = sealed.cleared().healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -138,6 +148,8 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
+        case DestinationReplaced():
+            return _judge_replaced(record, event)
         case RunVanished():
             if state is RunState.QUEUED:
                 error = LastError(FailureKind.LOCAL_FILE_VANISHED, "the run folder is gone: put it back, then retry")
@@ -198,17 +210,23 @@ def _judge_queued(
     where = event.destination
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
-    bound_for = replace(record, destination=event.destination_path).without_wait()
     if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
+        displacing = replace(record.at_place(event.destination_path), takes_over=event.holding).without_wait()
         text = f"an operator has it taken over ({event.holder or 'no claim says whose it is'})"
-        return Judgement(Trigger.PUSH_STARTED, text, replace(bound_for, takes_over=event.holding))
-    conflict = conflict_at(where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed)
+        return Judgement(Trigger.PUSH_STARTED, text, displacing)
+    conflict = conflict_at(
+        where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed, detail=event.detail
+    )
     if conflict is not None:
         return _conflict(record, LastError(conflict.kind, conflict.message, conflict.detail))
-    if (
-        record.takes_over == WHOEVER and where is not DestinationStanding.UNASKED
-    ):  # nobody had to give way: the word is used up
-        bound_for = replace(bound_for, takes_over="")
+    bound_for = record.at_place(event.destination_path, _footing(record, where)).without_wait()
+    if where is DestinationStanding.LEFT_THERE:
+        # It is proven first. An operator's word is for what does not prove to be this run's, and for nobody who comes meanwhile.
+        left = replace(bound_for, takes_over=event.holding if is_meant(record.takes_over, event.holding) else "")
+        text = "a copy of this run without a claim is there: it is proven before it counts as ours"
+        return Judgement(Trigger.COPY_ADOPTED, text, left)
+    if record.takes_over == WHOEVER and where is not DestinationStanding.UNASKED:
+        bound_for = replace(bound_for, takes_over="")  # nobody had to give way: the word is used up
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
@@ -216,6 +234,15 @@ def _judge_queued(
             adopting = replace(adopting, attempts=0, mismatches=0)
         return Judgement(Trigger.COPY_ADOPTED, text, adopting)
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
+
+
+def _footing(record: RunRecord, where: DestinationStanding) -> Footing:
+    """Return what the place of a run that is about to be pushed rests on."""
+    if where is DestinationStanding.LEFT_THERE:
+        return Footing.LEFT_THERE
+    if record.has_place and record.takes_over != WHOEVER:  # who is to give way is yet to be seen
+        return record.footing
+    return Footing.OPEN if where is DestinationStanding.UNASKED else Footing.OWN
 
 
 def _is_the_one_it_adopts(record: RunRecord, event: Inspected) -> bool:
@@ -256,6 +283,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
     found = _words(event.comparison)
     if record.adopts and not record.is_sealed:
         return _judge_adoption(record, event, found, now=now, policy=policy)
+    if record.footing is Footing.LEFT_THERE:
+        return _judge_left_there(record, event, found, now=now, policy=policy)
     match event.comparison.agreement:
         case Agreement.LOCAL_GONE:
             error = LastError(FailureKind.LOCAL_FILE_VANISHED, found)
@@ -303,6 +332,23 @@ def _judge_adoption(record: RunRecord, event: Verified, found: str, *, now: date
         return _after_failure(sealed, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
     away = replace(record, adopts="", adopts_from="")
     return _conflict(away, LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
+
+
+def _judge_left_there(record: RunRecord, event: Verified, found: str, *, now: datetime, policy: Policy) -> Judgement:
+    """A copy without a claim was compared with the local data. It is completed only where every file of it is what is here."""
+    match event.comparison:
+        case _ if event.comparison.agreement is Agreement.EQUAL or event.skipped_oversize:
+            return _judge_equal(record, event, found, now=now, policy=policy)
+        case Comparison(agreement=Agreement.REMOTE_DIFFERS, remote_changed=()):
+            shown = replace(record.at_place(record.destination, Footing.SHOWN), takes_over="").without_wait()
+            return Judgement(Trigger.PUT_BACK, f"what is there is this run's, and is completed: {found}", shown)
+        case Comparison(agreement=Agreement.REMOTE_DIFFERS) if record.takes_over:
+            text = f"what is there is not what is here, and makes room because an operator said so: {found}"
+            return Judgement(Trigger.PUT_BACK, text, record.at_place(record.destination).without_wait())
+    detail = f"a copy of this run, without a claim, that is not what is here ({found}{event.others_manifest})"
+    conflict = conflict_at(DestinationStanding.OCCUPIED, record.destination, holder="", is_sealed=False, detail=detail)
+    assert conflict is not None, "what is occupied is a conflict"
+    return _conflict(record, LastError(conflict.kind, conflict.message))
 
 
 def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
@@ -361,6 +407,31 @@ def _damaged(record: RunRecord, error: LastError) -> Judgement:
 
 def _start_over(record: RunRecord, reason: str) -> Judgement:
     return Judgement(Trigger.CHANGED, reason, record.afresh())
+
+
+def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement | None:
+    """The copy, or what was under way to it, is at a place that was given up: what can be proven or pushed anew is queued.
+
+    Not so where the data are only at the old place, for then there is nothing to push; and not where the local data are not what
+    was sealed, since at the new place the sealed copy may be back, and no push may put it aside before an operator chose.
+    """
+    reason = f"the destination was replaced: {event.reason}"
+    anew = record.elsewhere().cleared()
+    if not record.is_sealed:
+        anew = replace(anew, adopts="", adopts_from="")
+    kind = record.last_error.kind if record.last_error is not None else ""
+    match record.state:
+        case RunState.AUDITING:
+            return Judgement(Trigger.AUDIT_INTERRUPTED, reason, anew, event.operator)
+        case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:
+            return Judgement(Trigger.PUT_BACK, reason, anew, event.operator)
+        case RunState.SEALING:
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+        case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if event.has_data:
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+        case RunState.CONFLICT if event.has_data and kind != LOCAL_CHANGED:
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+    return None
 
 
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:
@@ -529,6 +600,7 @@ def verify_effect(record: RunRecord) -> Verify:
         is_audit=record.state is RunState.AUDITING,
         adopts=record.adopts,
         adopts_from=record.adopts_from,
+        is_left_there=record.footing is Footing.LEFT_THERE,
     )
 
 
@@ -547,6 +619,8 @@ def work_effect(record: RunRecord) -> Work | None:
                 adopts_from=held_by,
                 takes_over=record.takes_over,
                 manifest_digest=record.sealed_as,
+                is_open=record.footing is Footing.OPEN,
+                is_shown=record.footing is Footing.SHOWN,
             )
         case RunState.PRECHECKING:
             return Precheck(*place)
@@ -561,5 +635,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 is_again=record.is_sealed,
                 adopts=record.adopts,
                 adopts_from=record.adopts_from,
+                is_left_there=record.footing in (Footing.LEFT_THERE, Footing.SHOWN),
             )
     return None

@@ -39,7 +39,8 @@ class Push(Subject):
     `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to, and `adopts_from`
     the job in its claim; else empty. `takes_over`: who is to give way on an operator's word (DestinationLook.holding), and what
     is not the run's goes aside until it is sealed; else empty. `manifest_digest`: what this run was sealed as; empty where it was
-    not.
+    not. `is_open`: the run's place is yet to be decided; what keeps this one from being asked is all that is to be found out.
+    `is_shown`: what is at the destination without a claim was found equal to what is here, and stays as it is.
     """
 
     claim: Claim
@@ -48,6 +49,8 @@ class Push(Subject):
     adopts_from: str = ""
     takes_over: str = ""
     manifest_digest: str = ""
+    is_open: bool = False
+    is_shown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Verify(Subject):
     """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet.
 
     `is_audit`: it is one more pass over a sealed run. `adopts`: the manifest of a sealed copy of another agent that is to be
-    taken over, else empty.
+    taken over, else empty. `is_left_there`: the copy has no claim, and is ours only if every file of it is what is here.
     """
 
     manifest_digest: str
@@ -68,6 +71,7 @@ class Verify(Subject):
     is_audit: bool = False
     adopts: str = ""
     adopts_from: str = ""
+    is_left_there: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class Seal(Subject):
     """Write manifest and final `creation.json` on both sides and read them back.
 
     `wait_s`: not before that long. `is_again`: the run was sealed before. `adopts`: as in Verify. `anchor`: what the claim is
-    to say besides whose it is, above all the trail's head.
+    to say besides whose it is, above all the trail's head. `is_left_there`: what was there
+    without a claim was found equal to what is here, and what is in its cache folder is kept as evidence.
     """
 
     manifest_digest: str
@@ -84,6 +89,7 @@ class Seal(Subject):
     is_again: bool = False
     adopts: str = ""
     adopts_from: str = ""
+    is_left_there: bool = False
     anchor: Mapping[str, str | int] = field(default_factory=dict)
 
 
@@ -130,12 +136,15 @@ class Admit:
     """Look at a queued run and at its destination, right before a push.
 
     `asks_nas_fully`: the NAS must keep and give back a few bytes; else its marker is enough, because it did so a moment
-    ago. `manifest_digest`: what the run was sealed as; empty where it was not.
+    ago. `manifest_digest`: what the run was sealed as; empty where it was not. `others`: where else a copy of the run may be;
+    none once its place is decided. `is_shown`: as in Push.
     """
 
     place: RunPlace
     claim: Claim
     destination: str
+    others: tuple[str, ...] = ()
+    is_shown: bool = False
     declared_mismatches: tuple[str, ...] = ()
     asks_nas_fully: bool = True
     manifest_digest: str = ""
@@ -165,7 +174,8 @@ class Scan:
     """Compare an equipment's folder with what is known of its runs.
 
     `cleaned`: paths of runs whose folders need not be there. `unsignalled`: paths of runs of which only the signal is
-    asked for. One that is not full only looks for what came, went or was edited.
+    asked for. One that is not full only looks for what came, went or was edited; one that is deep has every sealed run looked
+    at, others a share of them.
     """
 
     equipment_id: str
@@ -174,6 +184,7 @@ class Scan:
     cleaned: frozenset[str] = frozenset()
     unsignalled: tuple[str, ...] = ()
     is_full: bool = True
+    is_deep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +238,24 @@ class CarryCache:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedRun(SealedCopy):
+    """The same of a run, with where it is here."""
+
+    run_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceDestination:
+    """Have the root that answers take the place of the bound one, because an operator says so.
+
+    `sealed`: the equipment's runs that were proven at the bound one: the only copy of some may be there.
+    """
+
+    equipment_id: str
+    sealed: tuple[SealedRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceHeartbeat:
     """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by."""
 
@@ -235,4 +264,16 @@ class PlaceHeartbeat:
     data: bytes
 
 
-Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | CarryCache | PlaceHeartbeat
+Effect = (
+    Work
+    | WriteStatus
+    | Inspect
+    | Admit
+    | AskWhere
+    | Scan
+    | Probe
+    | Bind
+    | ReplaceDestination
+    | CarryCache
+    | PlaceHeartbeat
+)

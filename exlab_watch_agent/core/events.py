@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from exlab_watch_agent.core.binding import Below
 from exlab_watch_agent.core.claim import DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreation
@@ -30,8 +31,8 @@ class Inspected:
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
     in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
-    line of our trail it was sealed, `holding` who has it and as what (DestinationLook.holding). `is_unsignalled`: the signal of a
-    run that is not complete is not there, so nothing else was looked at.
+    line of our trail it was sealed, `holding` who has it and as what (DestinationLook.holding), `detail` what it holds where more
+    is known. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was looked at.
     """
 
     creation: Creation
@@ -48,6 +49,7 @@ class Inspected:
     claimed_manifest: str = ""
     claimed_job: str = ""
     holding: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,10 @@ class Verified:
     `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
     destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
     the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
-    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `proof`: what is kept of it where both
-    sides are equal and nothing was left out, else None.
+    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of
+    ExLab-Wizard's says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and
+    nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be
+    told.
     """
 
     turn: int
@@ -99,6 +103,8 @@ class Verified:
     anchor: TrailPosition | None = None
     proof: Pass | None = None
     is_by_manifest: bool = False
+    below: Below | None = None
+    others_manifest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +189,17 @@ class RunVanished:
     """The run folder is gone while its root is there and was listed whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class DestinationReplaced:
+    """An operator accepted another place for the copies. `has_data`: the run's data are here, and not only at the old place."""
+
+    operator: str
+    reason: str
+    has_data: bool = True
+
+
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | TakenOver | AuditDue | RunVanished
+Event = Inspected | Outcome | RetryRequested | LocalChosen | TakenOver | AuditDue | RunVanished | DestinationReplaced
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------
@@ -208,12 +223,13 @@ class UnseenCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look found. `marker_id` is set when the destination was asked."""
+    """What a look found. `marker_id` is set when the destination was asked, and `below` by what its first folder lies on."""
 
     creation: Creation
     signature: FileSignature
     inspected: Inspected
     marker_id: str | None = None
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +320,18 @@ class BindingRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """The root with this marker may take the place of the bound one.
+
+    `without_data`: job ids of proven runs of which nothing is left here; `lost`: those of them whose copies are not there either.
+    """
+
+    marker_id: str
+    without_data: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class StatusWritten:
     """`creation.json` says what the state says."""
 
@@ -352,6 +380,7 @@ Result = (
     | Answered
     | Unreached
     | BindingRefused
+    | Replaced
     | StatusWritten
     | StatusUnwritten
     | CacheCarried

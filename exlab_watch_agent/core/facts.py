@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from exlab_watch_agent.core.binding import Below
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.incidents import Incident
@@ -87,20 +88,39 @@ class OverridesRemoved:
 
 @dataclass(frozen=True, slots=True)
 class DestinationBound:
-    """The root with this marker is an equipment's destination from now on. `root`: see binding.marker_key."""
+    """The root with this marker is an equipment's destination from now on. `root`: see binding.marker_key.
+
+    `replaces`: the marker's id of the one that an operator gave up for it, and `reason` why; else both are empty.
+    """
 
     kind: ClassVar[str] = "destination_bound"
     root: str
     marker_id: str
     accepted_by: str
+    replaces: str = ""
+    reason: str = ""
 
     def data(self) -> Data:
-        return {"root": self.root, "marker_id": self.marker_id, "accepted_by": self.accepted_by}
+        bound = {"root": self.root, "marker_id": self.marker_id, "accepted_by": self.accepted_by}
+        return bound | ({"replaces": self.replaces, "reason": self.reason} if self.reason else {})
+
+
+@dataclass(frozen=True, slots=True)
+class MountFound:
+    """A first folder below a destination root is a mount of its own, of this type and source. `root`: see binding.marker_key."""
+
+    kind: ClassVar[str] = "destination_mount"
+    root: str
+    folder: str
+    mount: Below
+
+    def data(self) -> Data:
+        return {"root": self.root, "folder": self.folder, "type": self.mount.kind, "source": self.mount.source}
 
 
 @dataclass(frozen=True, slots=True)
 class PassesVoided:
-    """What was proven of a run was proven at another root than the one that is bound now."""
+    """What was proven of a run was proven at another root than the one that is bound now, as far as is known."""
 
     kind: ClassVar[str] = "passes_voided"
     root: str
@@ -252,6 +272,7 @@ Fact = (
     | OverrideFound
     | OverridesRemoved
     | DestinationBound
+    | MountFound
     | PassesVoided
     | IncidentFound
     | IncidentHealed
@@ -275,6 +296,7 @@ KINDS = frozenset(
                 RunMoved,
                 OverridesRemoved,
                 DestinationBound,
+                MountFound,
                 PassesVoided,
                 IncidentFound,
                 IncidentHealed,
@@ -297,6 +319,7 @@ KINDS = frozenset(
 
 FolderFact = (
     DestinationBound
+    | MountFound
     | RootBound
     | TrailFoundBehind
     | TrailAccepted
@@ -316,7 +339,11 @@ def folder_fact(kind: str, data: Mapping[str, object]) -> FolderFact | None:
     match kind:
         case DestinationBound.kind:
             accepted_by = str(data.get("accepted_by", ""))
-            return DestinationBound(str(data["root"]), str(data["marker_id"]), accepted_by)
+            replaces, reason = str(data.get("replaces", "")), str(data.get("reason", ""))
+            return DestinationBound(str(data["root"]), str(data["marker_id"]), accepted_by, replaces, reason)
+        case MountFound.kind:
+            mount = Below(str(data["type"]), str(data["source"]))
+            return MountFound(str(data["root"]), str(data["folder"]), mount)
         case RootBound.kind:
             return RootBound(str(data["equipment_id"]), str(data["volume"]))
         case TrailFoundBehind.kind:

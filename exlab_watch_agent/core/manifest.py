@@ -19,6 +19,7 @@ from exlab_watch_agent.errors import AgentError
 EXTRA_KEPT_MAX = 100
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LINE = re.compile(rb"(\\?)([0-9a-f]{64})  ([^\r\n\0]+)")
+_OTHERS_LINE = re.compile(rb"\s*([0-9A-Fa-f]{64})[ \t]+\*?(.+)")
 _TO_ESCAPE = re.compile(rb"[\\\n\r]")
 _ESCAPED_NAME = re.compile(rb"(?:[^\\]|\\[\\nr])+")
 _ESCAPE_PAIR = re.compile(rb"\\([\\nr])")
@@ -89,6 +90,21 @@ def parse_manifest(data: bytes) -> dict[str, str]:
     if rest:
         raise ManifestError("does not end with a newline: the file was cut off", line=len(lines) + 1)
     return digests
+
+
+def read_others_manifest(data: bytes) -> dict[str, str]:
+    """Return the digests of a manifest that ExLab-Wizard, or a person with sha256sum, wrote: evidence, never a proof.
+
+    Lines in any order, one or more blanks after the hash, names as they are. A line that is none, and a name that is there
+    twice with two hashes, say nothing.
+    """
+    found: dict[str, set[str]] = {}
+    for line in data.replace(b"\r\n", b"\n").split(b"\n"):
+        match = _OTHERS_LINE.fullmatch(line)
+        if match is not None:
+            name = match[2].decode("utf-8", "surrogateescape").removeprefix("./")
+            found.setdefault(name, set()).add(match[1].decode().lower())
+    return {name: next(iter(digests)) for name, digests in found.items() if len(digests) == 1}
 
 
 def manifest_digest(data: bytes) -> str:

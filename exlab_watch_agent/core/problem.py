@@ -15,6 +15,7 @@ from enum import StrEnum
 from exlab_watch_agent.core.gate import Rule
 from exlab_watch_agent.core.incidents import IncidentKind
 from exlab_watch_agent.core.text import counted, shell_word, unicode_text, utc_text
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST
 
 PROGRAM = "exlab-watch-agent"
 ID_LENGTH = 12
@@ -36,6 +37,7 @@ class Severity(StrEnum):
 
 
 HANGING = "agent_hanging"
+STATE_FULL = "state_folder_full"
 FAILED = "nas_sync_failed"
 SOFT_RULES = frozenset({rule.value for rule in Rule if rule.tier.value == Severity.SOFT})
 
@@ -50,7 +52,7 @@ TIERS: Mapping[str, Tier] = {
     "agent_stopped": Tier.NOTICE,
     "deletion_on_hold": Tier.RISK,
     **{kind.value: Tier.RISK for kind in IncidentKind},
-    "state_folder_full": Tier.NEEDS_YOU,
+    STATE_FULL: Tier.NEEDS_YOU,
     "config_newer": Tier.NEEDS_YOU,
     # an instrument, its folder and its destination
     "nas_unreachable": Tier.NEEDS_YOU,
@@ -70,6 +72,7 @@ TIERS: Mapping[str, Tier] = {
     "claimed_unsealed": Tier.NEEDS_YOU,
     "differs_from_sealed_copy": Tier.NEEDS_YOU,
     "local_changed_after_sync": Tier.NEEDS_YOU,
+    ONLY_COPY_LOST: Tier.RISK,
     "conflict": Tier.NEEDS_YOU,
     # a folder that is not a usable run
     "schema_major_mismatch": Tier.NEEDS_YOU,

@@ -50,6 +50,14 @@ def wrong_sizes(files: Sequence[FileEntry], present: Mapping[str, tuple[int, int
     return tuple(e.path for e in files if e.path not in present or present[e.path][0] != e.size_bytes)
 
 
+def is_behind(files: Sequence[FileEntry], sizes: Mapping[str, int]) -> bool:
+    """Whether a listing shows one of these files not at all, or shorter: as one that lags does. `sizes`: path → bytes there.
+
+    A longer file is another one, and does not become right by waiting.
+    """
+    return any(sizes.get(entry.path, -1) < entry.size_bytes for entry in files)
+
+
 def _looks_equal(entry: FileEntry, size_bytes: int, mtime_ns: int | None) -> bool:
     if size_bytes != entry.size_bytes:
         return False

@@ -10,6 +10,7 @@ from exlab_watch_agent.core.incidents import Incident, all_healed, with_incident
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.machine import advance
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, Pass
+from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
 
@@ -50,10 +51,10 @@ class RunRecord:
     that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start. `adopts`: the manifest of
     another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
     it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
-    of what was proven wrong with its copy, the oldest first, healed or not. `takes_over`: who is to give way at the destination
-    because an operator said so (DestinationLook.holding; WHOEVER until that was seen), until the run is sealed there.
-    `cache_form`: in which form the cache folder travelled last (core/cache_copy.py; empty: not known), and `cache_signature` how it
-    looked then.
+    of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until the run's place is
+    decided, and `footing` says what it rests on. `takes_over`: who is to give way at the destination because an operator said so
+    (DestinationLook.holding; WHOEVER until that was seen), until the run is sealed there. `cache_form`: in which form the cache
+    folder travelled last (core/cache_copy.py; empty: not known), and `cache_signature` how it looked then.
     """
 
     job_id: str
@@ -92,6 +93,12 @@ class RunRecord:
     incidents: tuple[Incident, ...] = ()
     cache_form: str = ""
     cache_signature: int = 0
+    footing: Footing = Footing.OWN
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it is decided where at the NAS the copy is, or is to be."""
+        return bool(self.destination) and self.footing in (Footing.OWN, Footing.SHOWN)
 
     @property
     def is_sealed(self) -> bool:
@@ -118,8 +125,22 @@ class RunRecord:
         return replace(self, state=advance(self.state, trigger), turn=self.turn + 1, entered_at=at)
 
     def moved_to(self, run_path: str, project: str) -> RunRecord:
-        """Return the record of a run whose folder is elsewhere now: what works at the old place is stale."""
-        return replace(self, run_path=run_path, project=project, turn=self.turn + 1)
+        """Return the record of a run whose folder is elsewhere now: what works at the old place is stale.
+
+        A sealed copy keeps its place; before that, the place is decided by where the run is.
+        """
+        moved = replace(self, run_path=run_path, project=project, turn=self.turn + 1)
+        if self.is_sealed:
+            return moved
+        return moved.at_place(self.destination, Footing.OPEN) if self.is_working else moved.at_place("")
+
+    def at_place(self, destination: str, footing: Footing = Footing.OWN) -> RunRecord:
+        """Return the record of a run whose place at the NAS is this one; empty for one that is yet to be decided."""
+        return replace(self, destination=destination, footing=footing)
+
+    def without_doubtful_place(self) -> RunRecord:
+        """Return the record without a place that does not rest on a claim of ours: it is looked for anew."""
+        return self if self.footing is Footing.OWN else self.at_place("")
 
     def without_wait(self) -> RunRecord:
         return replace(self, next_attempt_at=None, wait_s=0.0)
@@ -144,8 +165,10 @@ class RunRecord:
         return replace(self, attempts=0, mismatches=0, last_error=None, next_attempt_at=None, wait_s=0.0)
 
     def afresh(self) -> RunRecord:
-        """Return the record of a run that must be complete and quiet again."""
-        return replace(self, fingerprint="", declared_mismatches=(), adopts="", adopts_from="").cleared()
+        """Return the record of a run that must be complete and quiet again: it has other data, of which nothing is proven."""
+        anew = replace(self, fingerprint="", declared_mismatches=(), adopts="", adopts_from="", manifest_digest="")
+        nothing_proven = replace(anew, verified_at=None, verified_boot_id="", verified_uptime_s=0.0)
+        return nothing_proven.without_doubtful_place().with_passes_void().cleared()
 
     def with_data(self, fingerprint: str, *, files_total: int, bytes_total: int) -> RunRecord:
         """Return the record with what its folder held when it was judged complete or proven."""
@@ -170,6 +193,11 @@ class RunRecord:
     def with_passes_void(self) -> RunRecord:
         return replace(self, verify_passes=0, passes=())
 
+    def elsewhere(self) -> RunRecord:
+        """Return the record once its destination counts as another place than before: what was proven there and brought there, and
+        whom an operator had make room, says nothing of the new one."""
+        return replace(self.with_passes_void(), takes_over="", cache_form="", cache_signature=0)
+
     def with_incident(self, found: Incident) -> RunRecord:
         return replace(self, incidents=with_incident(self.incidents, found))
 
@@ -181,7 +209,7 @@ class RunRecord:
     def unsealed(self) -> RunRecord:
         """Return the record as before the first seal: an operator gave up what was proven."""
         return replace(
-            self,
+            self.without_doubtful_place(),
             takes_over="",
             sealed_at=None,
             manifest_digest="",

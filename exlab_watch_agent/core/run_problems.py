@@ -19,7 +19,7 @@ from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import printable, shell_word, utc_text
-from exlab_watch_agent.core.ways_out import ways_out
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -46,7 +46,7 @@ NO_REASON = LastError("", "no reason is known")
 def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Iterable[Problem]:
     """Return all that is to be told of a run whose equipment is configured."""
     yield from _of_state(record, snapshot, policy=policy, at=at)
-    yield from _of_incidents(record, at)
+    yield from of_incidents(record, at)
     if note := snapshot.run_problems.get(record.job_id):
         yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
     if details := snapshot.refused_after_sync.get(record.job_id):
@@ -69,7 +69,7 @@ def _shows(note: Note, record: RunRecord) -> str:
     return about("show", record.run_path)
 
 
-def _of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
+def of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
     """Return what was proven wrong with the copy: each incident that is not healed, and the repairs of the last week."""
     for one in record.incidents:
         what = f"{_IN_WORDS[one.kind]} on {utc_text(one.found_at)}: {printable(one.what)}"
@@ -104,9 +104,12 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     error = record.last_error or NO_REASON
     message = printable(error.message)
     match record.state:
+        case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE | RunState.CLEANED if error.kind == ONLY_COPY_LOST:
+            way = ways_out(error.kind, path)[0]
+            yield _problem(record, error.kind, f"{message}. What can end it: {way.deed}", way.command)
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path, detail=error.detail)
-            text = f"{message}. What can end it: {ways[0].deed}" if ways else message
+            text = f"{message.rstrip('.')}. What can end it: {ways[0].deed}" if ways else message
             yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
         case RunState.FAILED:
             yield _problem(record, FAILED, message, about("retry", path), kind=error.kind)

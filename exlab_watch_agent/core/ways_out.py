@@ -13,9 +13,15 @@ from exlab_watch_agent.core.text import shell_word
 
 DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
 LOCAL_CHANGED = "local_changed_after_sync"
+ONLY_COPY_LOST = "only_copy_lost"
 _AWAY = "move what is there away on the NAS"
 _ASIDE = "what is equal there stays, all else goes aside there, below .exlab-superseded"
 _RENAME = "rename the run's folder here, so that it goes to a folder of its own, and have that seen by `scan`"
+
+
+def copy_lost(destination: str) -> str:
+    """Return what is said of a proven run of which nothing is left here, and whose copy is not where it must be."""
+    return f"nothing of this run is left here, and its copy {destination} is not at the destination"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,9 @@ def ways_out(kind: str, run_path: str, *, detail: str = "") -> tuple[WayOut, ...
     if kind == LOCAL_CHANGED:
         keep = "or keep what is here now: what differs on the NAS is moved aside there, what is only there stays"
         return WayOut(back.deed, f"exlab-watch-agent verify {run}"), WayOut(keep, again)
+    if kind == ONLY_COPY_LOST:
+        again_here = "put the run's data back here, from the old NAS or from a backup"
+        return (WayOut(again_here, again),)
     return ()
 
 

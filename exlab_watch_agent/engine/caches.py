@@ -57,9 +57,7 @@ class Caches:
     def start(self) -> None:
         """Start one in each lane whose destination answers."""
         for lane in self._bench.lanes.values():
-            is_free = (
-                lane.is_ours and lane.away is None and not self._bench.errands.taken(Slot.CACHE, lane.equipment_id)
-            )
+            is_free = lane.is_ours and not lane.is_held and not self._bench.errands.taken(Slot.CACHE, lane.equipment_id)
             if lane.caches_due and is_free:
                 self._start_next(lane)
 
@@ -92,6 +90,10 @@ class Caches:
         assert record is not None, "an errand belongs to a known run"
         if isinstance(result, CacheStays):  # a full scan finds it again
             log.info("%s: its cache folder is brought to the NAS later: %s", effect.run_path, result.message)
+            return
+        if (
+            record.cache_form != effect.form
+        ):  # its destination counts as another place since: a full scan finds it again
             return
         if record.run_path == effect.run_path:
             self._bench.lanes[record.equipment_id].caches[record.run_path] = result.signature

@@ -6,16 +6,28 @@ from an answer or from silence (core/link.py), and how it is asked (acts/probe.p
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from itertools import count
 
-from exlab_watch_agent.core.binding import BY_ITSELF, Binding, accepted
-from exlab_watch_agent.core.effects import Bind, Effect, Probe, SealedCopy
-from exlab_watch_agent.core.events import Answered, BindingRefused, Unreached
-from exlab_watch_agent.core.facts import DestinationBound, PassesVoided
+from exlab_watch_agent.core.binding import (
+    BY_ITSELF,
+    Below,
+    BelowChange,
+    Binding,
+    accepted,
+    below_change,
+    first_folder,
+    marker_key,
+)
+from exlab_watch_agent.core.commands import ReplaceDestination
+from exlab_watch_agent.core.effects import Bind, Effect, Probe, SealedCopy, SealedRun
+from exlab_watch_agent.core.effects import ReplaceDestination as StartReplacing
+from exlab_watch_agent.core.events import Answered, BindingRefused, DestinationReplaced, Event, Replaced, Unreached
+from exlab_watch_agent.core.facts import DestinationBound, MountFound, PassesVoided
 from exlab_watch_agent.core.link import (
     AdmissionAnswered,
     LinkEvent,
@@ -24,16 +36,18 @@ from exlab_watch_agent.core.link import (
     ProbeUnanswered,
     decide_link,
 )
-from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.record import LastError, RunRecord
+from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
 from exlab_watch_agent.core.week import SAMPLE_EVERY, Room
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
-from exlab_watch_agent.engine.keys import key_of
-from exlab_watch_agent.engine.lane import Lane
+from exlab_watch_agent.engine.keys import Slot, key_of
+from exlab_watch_agent.engine.lane import Lane, Replacing
 from exlab_watch_agent.engine.messages import Answer, Ended
 from exlab_watch_agent.engine.timers import TimerKind
-from exlab_watch_agent.errors import NAS_UNREACHABLE, Wait
-from exlab_watch_agent.statechart import CHART
+from exlab_watch_agent.errors import NAS_UNREACHABLE, AgentError, Wait
+from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +61,19 @@ ANOTHER_ROOT = "the root that answered is another than the one that is bound"
 
 
 class Destinations:
-    """The loop's own; only its thread uses it. `void`: told of each run whose passes are void, to audit it soon."""
+    """The loop's own; only its thread uses it. `audit_soon`: told of each sealed run whose passes are void; `decide`: of what is
+    to be decided for a run."""
 
-    def __init__(self, bench: Bench, *, audit_soon: Callable[[RunRecord], None]) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        *,
+        audit_soon: Callable[[RunRecord], None],
+        decide: Callable[[str, Event], RunRecord | None],
+    ) -> None:
         self._bench = bench
         self._audit_soon = audit_soon
+        self._decide = decide
         self._serials = count(1)
         self._silent: defaultdict[str, set[int]] = defaultdict(set)
         self._replies: dict[int, Callable[[Answer], None]] = {}
@@ -115,7 +137,7 @@ class Destinations:
 
     def _is_bound_to_another(self, lane: Lane, marker_id: str) -> bool:
         """Whether another root was accepted meanwhile, while this question was under way: only an operator changes that."""
-        return accepted(lane.binding) not in (None, marker_id)
+        return accepted(lane.binding, lane.spelling) not in (None, marker_id)
 
     def _on_link(self, lane: Lane, event: LinkEvent) -> None:
         before = lane.away
@@ -178,20 +200,150 @@ class Destinations:
         self.remember_marker(lane, bound.marker_id, operator=operator)
 
     def remember_marker(self, lane: Lane, marker_id: str, *, operator: str | None = None) -> None:
-        """Take the root with this marker for the lane's destination from now on: by itself, or because an operator says so."""
-        if accepted(lane.binding) == marker_id:
+        """Take the root with this marker for the lane's destination from now on: by itself, or because an operator says so.
+
+        A marker that was accepted under another spelling stays accepted by whoever did that.
+        """
+        if accepted(lane.binding, lane.spelling) == marker_id:
             return
-        if lane.binding is None or lane.binding.marker_id != marker_id:
+        before = lane.binding
+        is_known = before is not None and before.marker_id == marker_id
+        if before is None or not is_known or before.spelling != lane.spelling:
             self._void_passes(lane, marker_id)
-        lane.binding = Binding(marker_id, operator or BY_ITSELF)
-        self._bench.commit.note(
-            DestinationBound(lane.marker_key, marker_id, lane.binding.accepted_by), operator=operator
+        accepted_by = operator or (before.accepted_by if before is not None and is_known else "") or BY_ITSELF
+        self._bind_to(lane, Binding(marker_id, accepted_by, lane.spelling), operator=operator)
+
+    def _bind_to(
+        self, lane: Lane, binding: Binding, *, operator: str | None, replaces: str = "", reason: str = ""
+    ) -> None:
+        lane.binding = binding
+        root = marker_key(lane.equipment_id, binding.spelling)
+        bound = DestinationBound(root, binding.marker_id, binding.accepted_by, replaces, reason)
+        self._bench.commit.note(bound, operator=operator)
+
+    def remember_mount(self, lane: Lane, folder: str, now: Below | None) -> None:
+        """Take note of what a first folder below the root lies on. What was proven in the folder that a mount hides, or on another
+        mount, was proven elsewhere."""
+        marker_id = accepted(lane.binding, lane.spelling)
+        if now is None or marker_id is None or below_change(lane.mounts.get(folder), now) is not BelowChange.LEARN:
+            return
+        lane.mounts[folder] = now
+        self._bench.commit.note(MountFound(marker_key(lane.equipment_id, lane.spelling), folder, now))
+        self._void_passes(lane, marker_id, folder)
+
+    def _void_passes(self, lane: Lane, marker_id: str, folder: str = "") -> None:
+        """Another place than before, as far as is known: what was proven elsewhere is proven again there, and at once.
+
+        Of runs in any state: one that is audited or sealed as the agent starts was proven elsewhere just as well. With `folder`
+        only of those below that one.
+        """
+        for job_id in self._bench.commit.store.ids_in(tuple(RunState), lane.equipment_id):
+            record = self._bench.commit.record(job_id)
+            if record is None or (folder and first_folder(record.destination) != folder):
+                continue
+            record = self._elsewhere(lane, record, marker_id)
+            if record.state in CHART.auditable:
+                self._audit_soon(record)
+
+    def _elsewhere(self, lane: Lane, record: RunRecord, marker_id: str) -> RunRecord:
+        """Return the record, saved, of a run whose destination counts as another place than before."""
+        anew = record.elsewhere()
+        if record.is_sealed:
+            lane.caches[record.run_path] = anew.cache_signature
+        if anew == self._bench.commit.record(record.job_id):
+            return anew
+        return self._bench.commit.save(anew, PassesVoided(marker_key(lane.equipment_id, lane.spelling), marker_id))
+
+    # --- a replaced NAS ----------------------------------------------------------------------------------------------
+
+    def replace(self, lane: Lane, command: ReplaceDestination, reply: Callable[[Answer], None]) -> None:
+        """Have the root that answers take the place of the bound one, once the lane is at rest. Raises: AgentError."""
+        if lane.replacing is not None:
+            raise AgentError(f"The destination of {lane.equipment_id} is being replaced already: wait for that to end.")
+        if self._bench.commit.store.ids_in((RunState.CLEANING,), lane.equipment_id):
+            raise AgentError(
+                f"A run of {lane.equipment_id} is being cleaned up on the word of the place that is to be given up: let that "
+                "end, then give the command again."
+            )
+        lane.replacing = Replacing(str(command.operator), command.reason, reply)
+        self.replace_at_rest(lane)
+
+    def replace_at_rest(self, lane: Lane) -> None:
+        """Go on with a replacement that waits: for the work that is under way, and until it is known what is here."""
+        replacing = lane.replacing
+        if replacing is None or replacing.is_asked:
+            return
+        if lane.root_problem is not None:
+            text = f"which runs of {lane.equipment_id} have data here cannot be told: {lane.root_problem}"
+            self._end_replacing(lane, replacing, answer(text, is_ok=False))
+            return
+        errands = self._bench.errands
+        if not lane.is_ours or errands.at_work_in(lane.equipment_id):
+            return
+        if errands.taken(Slot.PUSH, lane.equipment_id) or errands.taken(Slot.CACHE, lane.equipment_id):
+            return
+        lane.replacing = dataclasses.replace(replacing, is_asked=True)
+        self._bench.commit.then(StartReplacing(lane.equipment_id, self._sealed_runs(lane)))
+
+    def _sealed_runs(self, lane: Lane) -> tuple[SealedRun, ...]:
+        records = map(self._bench.commit.record, self._bench.commit.store.ids_in(tuple(RunState), lane.equipment_id))
+        return tuple(
+            SealedRun(record.job_id, record.destination, record.manifest_digest, record.run_path)
+            for record in records
+            if record is not None and record.is_sealed
         )
 
-    def _void_passes(self, lane: Lane, marker_id: str) -> None:
-        """Another place than before, as far as is known: what was proven elsewhere is proven again there, and at once."""
-        for job_id in self._bench.commit.store.ids_in(CHART.auditable, lane.equipment_id):
-            record = self._bench.commit.record(job_id)
-            if record is not None:
-                voided = record.with_passes_void()
-                self._audit_soon(self._bench.commit.save(voided, PassesVoided(lane.marker_key, marker_id)))
+    def on_replaced(self, effect: StartReplacing, result: Replaced | BindingRefused) -> None:
+        lane = self._bench.lanes[effect.equipment_id]
+        replacing = lane.replacing
+        assert replacing is not None, "it is ended here and nowhere else"
+        if isinstance(result, BindingRefused):
+            self._end_replacing(lane, replacing, answer(result.message, is_ok=False))
+            return
+        former = lane.binding
+        lane.mounts.clear()
+        self._bind_to(
+            lane,
+            Binding(result.marker_id, replacing.operator, lane.spelling),
+            operator=replacing.operator,
+            replaces="" if former is None else former.marker_id,
+            reason=replacing.reason,
+        )
+        job_ids = self._bench.commit.store.ids_in(tuple(RunState), lane.equipment_id)
+        queued = sum(self._start_anew(lane, job_id, replacing, result) for job_id in job_ids)
+        said = f"{lane.equipment_id}: {lane.spelling} takes the place of "
+        said += "what was bound before" if former is None or former.spelling == lane.spelling else former.spelling
+        said += f"; {counted(queued, 'run')} will be proven there or pushed anew"
+        if result.lost:
+            said += (
+                f"; {counted(len(result.lost), 'run')} without data here {_are(result.lost)} not there: see `problems`"
+            )
+        self._end_replacing(lane, replacing, answer(said))
+        if lane.away is not None:
+            self.probe(lane)
+
+    def _start_anew(self, lane: Lane, job_id: str, replacing: Replacing, found: Replaced) -> bool:
+        """Have one run proven or pushed anew where the destination was replaced; return whether it is queued for that now."""
+        before = self._bench.commit.record(job_id)
+        event = DestinationReplaced(replacing.operator, replacing.reason, job_id not in found.without_data)
+        record, turn = self._decide(job_id, event), None if before is None else before.turn
+        while record is not None and record.turn != turn:  # an audit comes to rest first
+            turn = record.turn
+            record = self._decide(job_id, event)
+        if before is None or record is None:
+            return False
+        if job_id in found.lost:
+            record = record.with_error(LastError(ONLY_COPY_LOST, copy_lost(record.destination)))
+        record = self._elsewhere(lane, record, found.marker_id)
+        if record.state in CHART.auditable:
+            self._audit_soon(record)
+        return record.state is RunState.QUEUED and record.turn != before.turn
+
+    def _end_replacing(self, lane: Lane, replacing: Replacing, said: Answer) -> None:
+        lane.replacing = None
+        self._bench.commit.then(Reply(replacing.reply, said))
+        self._bench.errands.on_opened(lane.equipment_id)
+
+
+def _are(job_ids: Collection[str]) -> str:
+    return "is" if len(job_ids) == 1 else "are"

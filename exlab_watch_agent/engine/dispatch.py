@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import assert_never
 
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.discovery import run_of_cache_file, runs_to_look_at
 from exlab_watch_agent.core.effects import (
@@ -24,6 +25,7 @@ from exlab_watch_agent.core.effects import (
     Precheck,
     Probe,
     Push,
+    ReplaceDestination,
     Scan,
     Seal,
     Verify,
@@ -40,6 +42,7 @@ from exlab_watch_agent.core.events import (
     Inspection,
     NothingNew,
     Outcome,
+    Replaced,
     ScanFailed,
     Scanned,
     Sealed,
@@ -49,6 +52,7 @@ from exlab_watch_agent.core.events import (
     Unreached,
     Unseen,
     UnseenCode,
+    Verified,
     Whereabouts,
 )
 from exlab_watch_agent.core.inventory import CHANGE_LATER, CREATION_FILE
@@ -118,6 +122,7 @@ class Dispatch:
             case Ended():
                 self._bench.errands.on_ended(message)
                 self._on_ended(message)
+                self._destinations.replace_at_rest(self._bench.lanes[message.effect.equipment_id])
             case _:
                 assert_never(message)
 
@@ -153,6 +158,8 @@ class Dispatch:
                 self._destinations.on_probed(ended, effect, answered)
             case Bind() as effect, (Answered() | BindingRefused()) as bound:
                 self._destinations.on_bound(effect, bound)
+            case ReplaceDestination() as effect, (Replaced() | BindingRefused()) as replaced:
+                self._destinations.on_replaced(effect, replaced)
             case WriteStatus() as effect, (StatusWritten() | StatusUnwritten()) as written:
                 self._on_status(effect, written)
             case CarryCache() as effect, (CacheCarried() | CacheStays()) as carried:
@@ -188,6 +195,10 @@ class Dispatch:
             self._bench.post(ScanWanted((effect.equipment_id,)))
         if isinstance(outcome, Sealed):
             self._bench.lanes[effect.equipment_id].caches[record.run_path] = outcome.cache_signature
+        if isinstance(outcome, Verified):
+            self._destinations.remember_mount(
+                self._bench.lanes[effect.equipment_id], first_folder(effect.destination), outcome.below
+            )
         if isinstance(outcome, Sealed) and outcome.saved is not None:
             self._runs.wrote(record, outcome.saved)
         self._runs.decide(effect.job_id, outcome)
@@ -200,6 +211,8 @@ class Dispatch:
             asked_fully_s = ended.ended_s if effect.asks_nas_fully else None
             if not self._destinations.on_admission(lane, result.marker_id, asked_fully_s=asked_fully_s):
                 result = Unseen(UnseenCode.DESTINATION, ANOTHER_ROOT)
+            else:
+                self._destinations.remember_mount(lane, first_folder(effect.destination), result.below)
         self._runs.take_in(ended, effect.place, result)
         self._turns.on_admitted(effect, result)
 

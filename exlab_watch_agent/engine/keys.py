@@ -17,6 +17,7 @@ from exlab_watch_agent.core.effects import (
     Precheck,
     Probe,
     Push,
+    ReplaceDestination,
     Scan,
     Seal,
     Verify,
@@ -62,6 +63,8 @@ def key_of(effect: Effect) -> Key:
             return f"probe {effect.equipment_id} {effect.serial}"
         case Bind():
             return f"bind {effect.equipment_id} {effect.serial}"
+        case ReplaceDestination():
+            return f"replace {effect.equipment_id}"
         case CarryCache():
             return cache_key(effect.job_id)
         case PlaceHeartbeat():
@@ -107,7 +110,7 @@ def merged(waiting: Effect, newer: Effect) -> Effect:
                 is_background=waiting.is_background and newer.is_background,
             )
         case Scan(), Scan():
-            return replace(newer, is_full=waiting.is_full or newer.is_full)
+            return replace(newer, is_full=waiting.is_full or newer.is_full, is_deep=waiting.is_deep or newer.is_deep)
         case Probe(), Probe():
             return replace(newer, is_light=waiting.is_light and newer.is_light)
         case _:

@@ -7,13 +7,13 @@ the destination is away. Not here: what those two may be (core/root.py, core/lin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from exlab_watch_agent.core import link as links
 from exlab_watch_agent.core import root as roots
-from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.binding import Below, Binding
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import (
     Admit,
@@ -31,27 +31,46 @@ from exlab_watch_agent.core.link import Away, Link
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.root import Doubted, Ours, Root
 from exlab_watch_agent.core.week import Room
+from exlab_watch_agent.engine.messages import Answer
 from exlab_watch_agent.ports import Ports
+
+
+@dataclass(frozen=True, slots=True)
+class Replacing:
+    """An operator's word that another root takes the place of the bound one, until it has been carried out or refused.
+
+    `reply`: takes the answer. `is_asked`: the lane was at rest, and the root is being looked at.
+    """
+
+    operator: str
+    reason: str
+    reply: Callable[[Answer], None]
+    is_asked: bool = False
 
 
 @dataclass
 class Lane:
     """All work of one equipment.
 
+    `spelling`: of the destination root, as its transport says it; `binding`: the equipment's, which may be to another one;
+    `mounts`: those known directly below the root.
     `is_working`: False where the engine only finds out what is where. `queue`, `audits`: job ids of the runs that may be
     pushed, and audited, in this order. `known`: run path → signature of the `creation.json` that was last read, None when
     none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
     completeness signal; only a scan or an event for that run checks it again. `backlog`: paths to look at when there is
     time. `caches`: path of a sealed run → how its cache folder looked when it travelled last; `caches_due`: job ids of those that
-    look otherwise. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note. `doubted_since`:
-    since when nothing is concluded from the root; `answered_at`: when the destination last answered a question. `room_here`,
+    look otherwise. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note; `replacing`: one
+    on the destination, for which the lane comes to rest: nothing more is started there. `doubted_since`: since when
+    nothing is concluded from the root; `answered_at`: when the destination last answered a question. `room_here`,
     `room_there`: how much room the disk of the root, and the destination, had when they were last asked.
     """
 
     ports: Ports
-    marker_key: str
+    spelling: str
     binding: Binding | None = None
+    mounts: dict[str, Below] = field(default_factory=dict)
     is_working: bool = True
+    replacing: Replacing | None = None
     root: Root = field(default_factory=roots.Unasked)
     link: Link = field(default_factory=links.Unasked)
     queue: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -95,21 +114,26 @@ class Lane:
         """Since when and why the destination cannot be used; None where it answers or was not asked yet."""
         return self.link if isinstance(self.link, Away) else None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing may be started at the destination now: it is away, or about to be replaced."""
+        return self.away is not None or self.replacing is not None
+
     def ports_now(self) -> Ports:
         """Return the lane's ports with what is known of both sides now."""
-        return replace(self.ports, binding=self.binding, volume=roots.volume_of(self.root))
+        return replace(self.ports, binding=self.binding, mounts=dict(self.mounts), volume=roots.volume_of(self.root))
 
     def is_open_for(self, effect: Effect) -> bool:
         """Return whether an effect may start: while the root is not ours, or the NAS away, what needs it waits."""
         match effect:
             case Push() | Precheck() | Verify() | Seal() | CarryCache():
-                return self.is_working and self.is_ours and self.away is None
+                return self.is_working and self.is_ours and not self.is_held
             case Admit():
-                return self.is_ours and self.away is None
+                return self.is_ours and not self.is_held
             case WriteStatus():
                 return self.is_ours
             case PlaceHeartbeat():
-                return self.away is None
+                return not self.is_held
         return True
 
     # --- queues ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from datetime import datetime
 from exlab_watch_agent.acts.carry_out import carry_out
 from exlab_watch_agent.acts.probe import bind_destination
 from exlab_watch_agent.core.bandwidth import rate_bytes_per_s
-from exlab_watch_agent.core.binding import marker_key
 from exlab_watch_agent.core.decide import decide, work_effect
 from exlab_watch_agent.core.effects import (
     Bind,
@@ -131,7 +130,7 @@ class Engine:
         self._caches = Caches(bench, looks=self._looks)
         self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs, caches=self._caches)
         self._turns = Turns(bench, looks=self._looks, runs=self._runs, reconciling=self._reconciling)
-        self._destinations = Destinations(bench, audit_soon=self._turns.audit_soon)
+        self._destinations = Destinations(bench, audit_soon=self._turns.audit_soon, decide=self._runs.decide)
         operators = Operators(
             bench,
             looks=self._looks,
@@ -155,9 +154,11 @@ class Engine:
         self.view = EngineView({lane_id: lane_now(lane) for lane_id, lane in self.lanes.items()}, self._runs.views.now)
 
     def _lane(self, ports: Ports) -> Lane:
-        key = marker_key(ports.equipment.equipment_id, ports.transport.describe())
+        spelling = ports.transport.describe()
         ports = replace(ports, ran_s=self._uptime.sum_s)
-        return Lane(ports, key, self._store.binding(key), is_working=self._is_working)
+        binding = self._store.binding(ports.equipment.equipment_id, spelling)
+        mounts = dict(self._store.mounts(ports.equipment.equipment_id, spelling))
+        return Lane(ports, spelling, binding, mounts, is_working=self._is_working)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 

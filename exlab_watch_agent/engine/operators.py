@@ -13,6 +13,7 @@ from exlab_watch_agent.core.commands import (
     DismissProblem,
     Enqueue,
     LookAt,
+    ReplaceDestination,
     Resolve,
     Retry,
     RetryAll,
@@ -32,13 +33,14 @@ from exlab_watch_agent.core.ways_out import no_take_over
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
 from exlab_watch_agent.engine.destinations import Destinations
+from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Answer, CommandGiven
 from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.turns import Turns
 from exlab_watch_agent.errors import AgentError, StoreFullError, StoreWriteError
-from exlab_watch_agent.statechart import RunState
+from exlab_watch_agent.statechart import CHART, RunState
 
 NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be accepted."
 AT_HOME = "This state folder is at home on this machine: there is nothing that would have to be accepted."
@@ -75,6 +77,9 @@ class Operators:
             if isinstance(command, BindDestination):
                 self._bind(command, message.reply)
                 return
+            if isinstance(command, ReplaceDestination):
+                self._destinations.replace(self._lane(command.equipment), command, message.reply)
+                return
             said = self._obey(command)
         except AgentError as error:
             if isinstance(error, StoreWriteError) and not isinstance(error, StoreFullError):
@@ -84,12 +89,16 @@ class Operators:
         self._bench.commit.then(Reply(message.reply, answer(said)))
 
     def _bind(self, command: BindDestination, reply: Callable[[Answer], None]) -> None:
-        lane = self._bench.lanes.get(command.equipment)
+        lane = self._lane(command.equipment)
+        self._bench.commit.then(self._destinations.bind(lane, str(command.operator), reply))
+
+    def _lane(self, equipment_id: str) -> Lane:
+        lane = self._bench.lanes.get(equipment_id)
         if lane is None:
             raise AgentError(
-                f"{command.equipment} is not in the running agent's configuration: check the name, or restart the agent."
+                f"{equipment_id} is not in the running agent's configuration: check the name, or restart the agent."
             )
-        self._bench.commit.then(self._destinations.bind(lane, str(command.operator), reply))
+        return lane
 
     def _obey(
         self,
@@ -149,15 +158,11 @@ class Operators:
     def _scan(self, command: ScanRoots) -> str:
         """Reconcile all lanes; take what is in one equipment's root now for the right folder where an operator says so."""
         if command.accept_root is None:
-            self._reconciling.want_scan(self._bench.lanes)
+            self._reconciling.want_scan(self._bench.lanes, is_deep=True)
             return "a scan was started"
-        lane = self._bench.lanes.get(command.accept_root)
-        if lane is None:
-            raise AgentError(
-                f"{command.accept_root} is not in the running agent's configuration: check the name, or restart the agent."
-            )
+        lane = self._lane(command.accept_root)
         lane.accepted_by = str(command.operator)
-        self._reconciling.want_scan((lane.equipment_id,))
+        self._reconciling.want_scan((lane.equipment_id,), is_deep=True)
         return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"
 
     def _enqueue(self, run_path: str) -> str:
@@ -196,7 +201,7 @@ class Operators:
     def _sync(self, record: RunRecord, operator: str) -> str:
         if record.state in (RunState.FAILED, RunState.QUEUED):
             return self._retry(record, operator)
-        if record.state in (RunState.ACQUIRING, RunState.BLOCKED):
+        if record.state in (RunState.ACQUIRING, RunState.BLOCKED, *CHART.sealed_here):
             self._looks.want(record.run_path)
             return f"the run is {record.state} and is looked at now"
         return f"the run is {record.state}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from zlib import crc32
 
 from exlab_watch_agent.core.decide import work_effect
 from exlab_watch_agent.core.effects import Scan
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 SCAN_DUTY = 4
 """Scans that events ask for take at most one part in this many of the time: folders may come by the thousand."""
+LOOK_AT_SEALED_S = 86_400.0
+"""Within so long every sealed run is looked at by scans alone."""
 NOTHING_KNOWN = Known({}, {})
 
 
@@ -52,11 +55,14 @@ class Reconciling:
 
     # --- when --------------------------------------------------------------------------------------------------------
 
-    def want_scan(self, equipment_ids: Iterable[str], *, is_full: bool = True) -> None:
-        """Reconcile lanes with the disk; a scan that is not full only looks for runs that came, went or were edited."""
+    def want_scan(self, equipment_ids: Iterable[str], *, is_full: bool = True, is_deep: bool = False) -> None:
+        """Reconcile lanes with the disk; a scan that is not full only looks for runs that came, went or were edited.
+
+        `is_deep`: every sealed run is looked at for data that came, went or moved, and not only a share of them.
+        """
         for equipment_id in equipment_ids:
             lane = self._bench.lanes[equipment_id]
-            effect = Scan(equipment_id, lane.ports.root, NOTHING_KNOWN, is_full=is_full)
+            effect = Scan(equipment_id, lane.ports.root, NOTHING_KNOWN, is_full=is_full, is_deep=is_deep)
             is_running = self._bench.errands.is_running(key_of(effect))
             if not is_full and not is_running and self._bench.clock.monotonic_s() < lane.scan_not_before_s:
                 self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, equipment_id, due_s=lane.scan_not_before_s)
@@ -123,6 +129,7 @@ class Reconciling:
         if effect.is_full:
             unsettled = self._bench.commit.store.paths_in(CHART.unsettled, lane.equipment_id)
             lane.backlog.update((path, None) for path in unsettled if path not in lane.unsignalled)
+            lane.backlog.update((path, None) for path in self._sealed_to_look_at(lane, is_all=effect.is_deep))
         # Skip files that were read after the scan had listed them.
         changed = [
             path
@@ -138,6 +145,22 @@ class Reconciling:
             lane.backlog.pop(path, None)
             lane.unsignalled.discard(path)
             self._on_gone(lane, path, is_first=path not in was_gone, may_have_moved=may_have_moved)
+
+    def _sealed_to_look_at(self, lane: Lane, *, is_all: bool) -> Iterable[str]:
+        """Return the sealed runs that this scan looks at: data that come into one are an event only directly in its folder.
+
+        Their files may be many, so each scan takes its share: every sealed run is looked at about once a day.
+        """
+        sealed = self._bench.commit.store.paths_in(CHART.sealed_here, lane.equipment_id)
+        if self._looks.only is not None:  # it was started for these runs
+            return [path for path in sealed if path in self._looks.only]
+        if is_all:
+            return sealed
+        shares = max(1, int(LOOK_AT_SEALED_S // self._bench.policy.rescan_s))
+        scans = int(self._bench.clock.now().timestamp() // self._bench.policy.rescan_s)
+        # One share on each day's end, so that an agent that runs once a day, at the same time, gets to all of them, too.
+        turn = (scans + scans // shares) % shares
+        return [path for path in sealed if crc32(path.encode("utf-8", "surrogateescape")) % shares == turn]
 
     def _bind(self, lane: Lane, volume: str, operator: str | None) -> None:
         """Remember by which identity this root was last found to be ours, and who said so if an operator did."""

@@ -13,6 +13,7 @@ from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Admit
 from exlab_watch_agent.core.events import AuditDue, Inspection, Unseen, UnseenCode
 from exlab_watch_agent.core.link import must_ask_fully
+from exlab_watch_agent.core.places import Footing, other_places
 from exlab_watch_agent.core.queueing import lanes_to_start
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
@@ -90,11 +91,14 @@ class Turns:
             place = place_of(record.run_path, self._looks.roots)
             if place is None:
                 continue
+            layout = self._bench.policy.layout
             self._bench.errands.want(
                 Admit(
                     place,
                     claim=claim_of(record),
-                    destination=destination_of(place, self._bench.policy.layout),
+                    destination=record.destination if record.has_place else destination_of(place, layout),
+                    others=() if record.has_place else other_places(place, layout),
+                    is_shown=record.footing is Footing.SHOWN,
                     declared_mismatches=record.declared_mismatches,
                     manifest_digest=record.sealed_as,
                     asks_nas_fully=must_ask_fully(lane.link, now_s=self._bench.clock.monotonic_s()),
@@ -176,4 +180,4 @@ class Turns:
 
 
 def _is_waiting(lane: Lane) -> bool:
-    return lane.away is not None or not lane.is_ours
+    return lane.is_held or not lane.is_ours

@@ -122,7 +122,7 @@ def lane_now(lane: Lane) -> LaneNow:
         root_problem=lane.root_problem,
         away=lane.away,
         has_asked=isinstance(link, Answering) and link.asked_fully_s is not None,
-        is_bound=accepted(lane.binding) is not None,
+        is_bound=accepted(lane.binding, lane.spelling) is not None,
         scan_took_s=lane.scan_took_s,
         last_scan_at=lane.last_scan_at,
         last_success_at=lane.last_success_at,

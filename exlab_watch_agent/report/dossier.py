@@ -24,11 +24,9 @@ from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, unicode_text, utc_text
 from exlab_watch_agent.report.status import (
-    NOTHING_SEEN,
     RunInFull,
     human_bytes,
     proofs_past_cache,
-    run_json,
 )
 from exlab_watch_agent.report.trail import TrailRow
 
@@ -38,7 +36,7 @@ NOT_PROVEN = (
     "That the bytes are what the instrument measured: they were first read when the run was complete.",
     "That both sides are equal now: each pass says when they were.",
     "What lies in the memory of the NAS: a server may answer from it, and hide damage on its disks until it forgets the file.",
-    "That nobody wrote the audit trail anew: its chain has no key. What others know of it, as said above, speaks against that.",
+    "That nobody wrote the audit trail anew: its chain has no key. Only what the NAS knows of it speaks against that.",
     "The times: they are those of this PC's clock.",
 )
 
@@ -65,12 +63,15 @@ class FileProof:
 
 @dataclass(frozen=True, slots=True)
 class ChainSummary:
-    """What a check of the whole trail said. `known_to`: how many others know a line of it. `against`: in words, what is wrong."""
+    """What a check of the whole trail said. `known_beside`, `known_outside`: how many positions of it agree that are known in
+    its own folder, and on the NAS. `unasked`: in words, who was not asked. `against`: in words, what is wrong."""
 
     lines: int
     last_seq: int
     last_blake3: str
-    known_to: int
+    known_beside: int
+    known_outside: int
+    unasked: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
 
     @property
@@ -140,7 +141,9 @@ class Dossier:
                 "lines": self.chain.lines,
                 "last_seq": self.chain.last_seq,
                 "last_blake3": self.chain.last_blake3,
-                "known_to": self.chain.known_to,
+                "known_beside": self.chain.known_beside,
+                "known_outside": self.chain.known_outside,
+                "unasked": list(self.chain.unasked),
                 "against": list(self.chain.against),
             },
             "not_proven": list(NOT_PROVEN),
@@ -153,20 +156,20 @@ class Dossier:
     def to_html(self, *, picture: str = "") -> str:
         """Return the page. `picture`: the chart with the run's way through it, as an SVG element of our own making."""
         content = self.content()
-        run = run_json(self.record, NOTHING_SEEN)
+        run = content["run"]
         past_cache = {one.id for one in proofs_past_cache(self.record)}
         return _environment().get_template("dossier.html.j2").render(
             content=content,
             digest=digest_of(content),
             run=run,
             leaf=unicode_text(self.record.identity.leaf_name) or run["run_path"],
-            passes=content["run"]["passes"],
+            passes=run["passes"],
             past_cache=past_cache,
             origin=origin_of(self.creation),
             picture=Markup(picture),  # noqa: S704 - every text in it was escaped by diagram/svg.py
             how_read={way.value: words for way, words in HOW_READ.items()},
-            findings=content["run"]["findings"],
-            incidents=content["run"]["incidents"],
+            findings=run["findings"],
+            incidents=run["incidents"],
             files=content["files"],
             is_appendix=len(self.files) > FILES_ON_THE_FIRST_PAGES_MAX,
             files_digest=self.record.manifest_digest,

@@ -5,7 +5,7 @@ What is told of each stands in core/attention.py; the JSON is never folded. Pure
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exlab_watch_agent.core.attention import with_flags
@@ -73,6 +73,11 @@ class Fold:
         first, dismissed = self.first, " (dismissed)" if self.first.is_dismissed else ""
         return f"{WORDS[first.tier]}{dismissed}  {printable(first.subject)}: {first.sentence}"
 
+    def others(self) -> str:
+        """Return in a few words how many more there are; empty where there are none."""
+        more = len(self.problems) - 1
+        return f" (and {more} more)" if more else ""
+
     def more(self) -> str:
         """Return how many more there are, with the command that lists them; empty where there are none."""
         more = len(self.problems) - 1
@@ -110,8 +115,16 @@ def lines(folds: Sequence[Fold]) -> list[str]:
     return said
 
 
+def news_of(told: Mapping[str, Problem], needed: Mapping[str, Problem]) -> list[str]:
+    """Return a line for each kind of what is new since it was told, and of what is over. Both: id → problem."""
+    begun = [one for known, one in needed.items() if known not in told]
+    over = [one for known, one in told.items() if known not in needed]
+    return [
+        *(one_line(fold) for fold in folded(begun)),
+        *(f"OVER  {fold.first.subject}: {fold.first.sentence}{fold.others()}" for fold in folded(over)),
+    ]
+
+
 def one_line(fold: Fold) -> str:
     """Return the same of one fold in a single line, for stderr and logs."""
-    more = len(fold.problems) - 1
-    others = f" (and {more} more)" if more else ""
-    return f"{fold.line()}{others} -> {fold.first.command}"
+    return f"{fold.line()}{fold.others()} -> {fold.first.command}"

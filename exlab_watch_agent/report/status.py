@@ -213,7 +213,8 @@ def sentence(record: RunRecord, snapshot: Snapshot, at: Moment) -> str:
         case RunState.QUEUED:
             return _why_queued(record, snapshot, at)
         case RunState.VERIFIED if record.verified_at is not None:
-            return f"{counted(record.files_total, 'file')} proven equal on both sides, last at {time_text(record.verified_at)}"
+            proven = f"{counted(record.files_total, 'file')} proven equal on both sides, last at {time_text(record.verified_at)}"
+            return f"{proven}; the latest pass could not be finished{error}" if error else proven
         case RunState.BLOCKED:
             return refusal_of(record, snapshot).sentence
         case state if state in CHART.needs_attention:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from exlab_watch_agent.core.members import block, number, text
+
 COLUMNS = ("seq", "at", "kind", "equipment", "run", "operator", "what")
 _TOLD_ELSEWHERE = frozenset({"schema", "command", "job_id", "run_path", "equipment_id", "uid", "login", "claimed"})
 
@@ -27,14 +29,13 @@ class TrailRow:
 
 def row_of(fact: Mapping[str, object]) -> TrailRow:
     """Return the row of a line, whatever version wrote it: what it lacks is empty."""
-    record, data = _mapping(fact.get("record")), _mapping(fact.get("data"))
-    seq = fact.get("seq")
+    record, data = block(fact, "record"), block(fact, "data")
     return TrailRow(
-        seq=seq if isinstance(seq, int) else 0,
-        at=_text(fact.get("at"))[:19] + "Z",
-        kind=_text(fact.get("kind")),
-        equipment=_text(record.get("equipment_id") or data.get("equipment_id")),
-        run=_text(record.get("run_path") or data.get("run_path")),
+        seq=number(fact, "seq"),
+        at=text(fact, "at")[:19] + "Z",
+        kind=text(fact, "kind"),
+        equipment=text(record, "equipment_id") or text(data, "equipment_id"),
+        run=text(record, "run_path") or text(data, "run_path"),
         operator=_operator(fact, data),
         what=_what(fact, data),
     )
@@ -42,26 +43,19 @@ def row_of(fact: Mapping[str, object]) -> TrailRow:
 
 def _operator(fact: Mapping[str, object], data: Mapping[str, object]) -> str:
     """Return who: the account as the system named it, and the name that was claimed where that is another one."""
-    login, claimed = _text(data.get("login")), _text(data.get("claimed"))
-    name = login or _text(fact.get("operator")) or _text(_mapping(fact.get("move")).get("operator"))
+    login, claimed = text(data, "login"), text(data, "claimed")
+    name = login or text(fact, "operator") or text(block(fact, "move"), "operator")
     return f"{name} (as {claimed})" if claimed and claimed != name else name
 
 
 def _what(fact: Mapping[str, object], data: Mapping[str, object]) -> str:
-    move = _mapping(fact.get("move"))
+    move = block(fact, "move")
     if move:
-        source, dest = _text(move.get("source")) or "new", _text(move.get("dest"))
-        return f"{source} -> {dest}: {_text(move.get('trigger'))} ({_text(move.get('reason'))})"
-    said = [_text(data.get("command"))]
+        return (
+            f"{text(move, 'source') or 'new'} -> {text(move, 'dest')}: {text(move, 'trigger')} ({text(move, 'reason')})"
+        )
+    said = [text(data, "command")]
     said += [
         f"{name} {value}" for name, value in data.items() if name not in _TOLD_ELSEWHERE and value not in (None, "")
     ]
     return ", ".join(filter(None, said))
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -26,10 +26,15 @@ def test_a_whole_trail_is_said_to_be_whole_with_how_many_know_of_it(lab: Lab, on
     said = on("audit", "verify")
     assert said.code == 0
     # Slot and heartbeat here, claim and heartbeat at the NAS.
-    assert said.out.splitlines()[-1] == "every line chains, and 4 anchors outside it agree"
+    assert said.out.splitlines()[-1] == (
+        "every line chains; positions of it that others know and that agree: 2 beside it, 2 on the NAS"
+    )
     by_itself = command("audit", "verify", str(lab.state))
     assert by_itself.code == 0
-    assert by_itself.out.splitlines()[-1] == "every line chains, and 2 anchors outside it agree"
+    assert by_itself.out.splitlines()[-1] == (
+        "every line chains; positions of it that others know and that agree: 2 beside it; nobody outside the folder was asked, "
+        "so that it was put back to an older copy would not show"
+    )
 
 
 def test_a_state_folder_that_was_put_back_to_an_older_copy_is_told_by_the_nas_alone(
@@ -69,6 +74,7 @@ def test_a_nas_that_is_away_is_not_asked_and_said_so(lab: Lab, on: Command) -> N
     said = on("audit", "verify")
     assert said.code == 0
     assert "not asked  SCOPE_01: " in said.out
+    assert said.out.splitlines()[-1].endswith("so that it was put back to an older copy would not show")
 
 
 def test_lines_are_found_and_said_as_a_table_as_csv_and_as_json(lab: Lab, on: Command) -> None:

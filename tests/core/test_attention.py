@@ -438,6 +438,11 @@ def test_the_runs_of_an_instrument_that_is_no_longer_configured_are_one_problem(
     assert "its 3 runs" in found.sentence
 
 
+def test_damage_stays_a_risk_although_its_instrument_is_no_longer_configured() -> None:
+    damaged = record(RunState.QUEUED, incidents=(DAMAGE,))
+    assert ("risk", "copy_damaged") in codes(judged(damaged, known_equipment=frozenset()))
+
+
 # --- a run that is only here, overrides, the week --------------------------------------------------------------------
 
 

@@ -69,7 +69,9 @@ def test_a_folder_is_ours_by_our_job_or_where_nobody_says_that_it_is_another_s(
 def test_only_a_folder_that_is_ours_or_may_be_is_gone_on_with(where: S, is_sealed: bool) -> None:
     conflict = conflict_at(where, "P/Runs/R", holder="job 7 on labpc-07", is_sealed=is_sealed)
     # One that may be adopted is gone on with by proving it, not by writing there.
-    may_be_ours = where in (S.UNASKED, S.FREE, S.OURS, S.ADOPTABLE) or (where is S.SEALED_UNCLAIMED and is_sealed)
+    may_be_ours = where in (S.UNASKED, S.FREE, S.OURS, S.ADOPTABLE, S.LEFT_THERE) or (
+        where is S.SEALED_UNCLAIMED and is_sealed
+    )
     assert (conflict is None) is may_be_ours
     if conflict is not None:
         assert conflict.message.startswith("P/Runs/R ")

@@ -12,6 +12,7 @@ from exlab_watch_agent.core.commands import (
     Command,
     Enqueue,
     LookAt,
+    ReplaceDestination,
     Resolve,
     Retry,
     RetryAll,
@@ -29,6 +30,10 @@ COMMANDS: list[tuple[Command, dict[str, object]]] = [
     (ScanRoots(ASMITH), {"command": "scan"}),
     (ScanRoots(ASMITH, "SCOPE_01"), {"command": "scan", "accept_root": "SCOPE_01"}),
     (BindDestination(ASMITH, "SCOPE_01"), {"command": "bind", "equipment": "SCOPE_01"}),
+    (
+        ReplaceDestination(ASMITH, "SCOPE_01", "the old NAS burned down"),
+        {"command": "replace_destination", "equipment": "SCOPE_01", "reason": "the old NAS burned down"},
+    ),
     (AcceptTrail(ASMITH, "I looked"), {"command": "accept_trail", "reason": "I looked"}),
     (Enqueue(Operator("program"), "/data/a"), {"command": "enqueue", "run_path": "/data/a"}),
     (LookAt(ASMITH, "/data/a"), {"command": "look", "run_path": "/data/a"}),

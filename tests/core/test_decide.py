@@ -18,6 +18,7 @@ from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, W
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
+    DestinationReplaced,
     EffectFailed,
     Event,
     Inspected,
@@ -34,6 +35,7 @@ from exlab_watch_agent.core.events import (
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, Pass, Uptime
+from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
@@ -91,10 +93,11 @@ def inspected(
     sync_status: str = "pending",
     destination: DestinationStanding | None = None,
     claimed_manifest: str = "",
+    destination_path: str = "P/Runs/Run_2026-04-17T14-32",
 ) -> Inspected:
     creation = Creation("1.8", 8, "run", "experimental", IDENTITY, True, "P", sync_status, overrides)
     completeness = Completeness(complete, "" if complete else "no data files yet")
-    place = "P/Runs/Run_2026-04-17T14-32" if destination is not None else ""
+    place = destination_path if destination is not None else ""
     return Inspected(
         creation, completeness, findings, fingerprint, 2, 10, destination, place, claimed_manifest=claimed_manifest,
         claimed_job="theirs" if claimed_manifest else "",
@@ -178,6 +181,8 @@ OTHERS = [
     AuditDue(),
     AuditDue("op", "by hand"),
     RunVanished(),
+    DestinationReplaced("op", "the old NAS burned down"),
+    DestinationReplaced("op", "the old NAS burned down", has_data=False),
 ]
 EVERY_EVENT = [*INSPECTIONS, *OUTCOMES, *OTHERS]
 EVERY_RECORD = [
@@ -309,6 +314,9 @@ LOOKS = [
     ("queued", False, inspected(destination=DestinationStanding.SEALED_UNCLAIMED), "conflict_found", "conflict"),
     ("queued", False, inspected(destination=DestinationStanding.ADOPTABLE), "copy_adopted", "awaiting_verify"),
     ("queued", True, inspected(destination=DestinationStanding.ADOPTABLE), "conflict_found", "conflict"),
+    ("queued", False, inspected(destination=DestinationStanding.LEFT_THERE), "copy_adopted", "awaiting_verify"),
+    ("queued", False, inspected(fingerprint="g", destination=DestinationStanding.LEFT_THERE), "changed", "acquiring"),
+    ("queued", False, inspected(findings=(HARD,), destination=DestinationStanding.LEFT_THERE), "refused", "blocked"),
     ("queued", False, inspected(findings=(HARD,), destination=DestinationStanding.ADOPTABLE), "refused", "blocked"),
     ("queued", False, inspected(fingerprint="g", destination=DestinationStanding.ADOPTABLE), "changed", "acquiring"),
     ("queued", True, inspected(destination=DestinationStanding.SEALED_UNCLAIMED), "push_started", "running"),
@@ -1042,3 +1050,166 @@ def test_judging_asks_no_machine() -> None:
     judgement = judge(record("running"), Pushed(TURN), now=NOW, policy=POLICY)
     assert judgement is not None
     assert judgement.trigger is Trigger.PUSHED
+
+
+# --- a destination that was replaced ------------------------------------------------------------------------------------
+
+REPLACED_LEADS_TO = {
+    RunState.RUNNING: (Trigger.PUT_BACK, Trigger.PUT_BACK),
+    RunState.PRECHECKING: (Trigger.PUT_BACK, Trigger.PUT_BACK),
+    RunState.AWAITING_VERIFY: (Trigger.PUT_BACK, Trigger.PUT_BACK),
+    RunState.SEALING: (Trigger.DESTINATION_REPLACED, Trigger.DESTINATION_REPLACED),
+    RunState.VERIFIED: (Trigger.DESTINATION_REPLACED, None),
+    RunState.CLEANUP_ELIGIBLE: (Trigger.DESTINATION_REPLACED, None),
+    RunState.CONFLICT: (Trigger.DESTINATION_REPLACED, None),
+    RunState.AUDITING: (Trigger.AUDIT_INTERRUPTED, Trigger.AUDIT_INTERRUPTED),
+}
+"""State → what its run is moved by, with its data here and without; no other state is moved."""
+
+
+@pytest.mark.parametrize("has_data", [True, False])
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("state", list(RunState))
+def test_where_the_destination_was_replaced_each_state_goes_on_as_the_table_says(
+    state: RunState, sealed: bool, has_data: bool
+) -> None:
+    error = LastError("destination_occupied", "others have it")
+    before = record(state, sealed=sealed, attempts=2, mismatches=1, last_error=error, adopts="m", adopts_from="theirs")
+    before = replace(before, verify_passes=1, passes=(proof(),))
+    found = step(before, DestinationReplaced("asmith", "the old NAS burned down", has_data))
+    expected = REPLACED_LEADS_TO.get(state, (None, None))[0 if has_data else 1]
+    assert (found.move.trigger if found.move else None) == expected
+    if found.move is None:
+        assert found.record is before, "its passes are made void by who tells of it"
+        return
+    after = found.record
+    assert (found.move.operator, found.move.reason) == (
+        "asmith",
+        "the destination was replaced: the old NAS burned down",
+    )
+    assert (after.verify_passes, after.passes, after.attempts, after.mismatches, after.last_error) == (
+        0,
+        (),
+        0,
+        0,
+        None,
+    )
+    assert (after.is_sealed, after.manifest_digest, after.fingerprint) == (sealed, before.manifest_digest, "f")
+    assert (after.adopts, after.adopts_from) == (("m", "theirs") if sealed else ("", ""))
+    assert after.state is (RunState.VERIFIED if state is RunState.AUDITING else RunState.QUEUED)
+    assert not any(isinstance(effect, Work) for effect in found.effects), "nothing is begun before its turn"
+
+
+def test_where_the_destination_was_replaced_local_data_that_differ_from_what_was_sealed_stay_a_conflict() -> None:
+    changed = record(RunState.CONFLICT, sealed=True, last_error=LastError(LOCAL_CHANGED, "1 changed here"))
+    assert step(changed, DestinationReplaced("asmith", "the old NAS burned down")).move is None
+
+
+def test_a_proven_run_that_is_queued_for_another_place_and_changed_meanwhile_is_a_conflict_and_not_pushed() -> None:
+    queued = step(record(RunState.VERIFIED, sealed=True), DestinationReplaced("asmith", "it burned down")).record
+    found = step(queued, inspected(fingerprint="g", destination=DestinationStanding.FREE))
+    assert (found.record.state, found.record.last_error and found.record.last_error.kind) == (
+        RunState.CONFLICT,
+        LOCAL_CHANGED,
+    )
+
+
+# --- what ExLab-Wizard left there --------------------------------------------------------------------------------------
+
+LEFT = inspected(destination=DestinationStanding.LEFT_THERE, destination_path="Run_1")
+LEFT_THERE: dict[str, Any] = {"destination": "Run_1", "footing": Footing.LEFT_THERE}
+SOME_MISSING = Comparison(Agreement.REMOTE_DIFFERS, remote_missing=("b",))
+SOME_DIFFER = Comparison(Agreement.REMOTE_DIFFERS, remote_missing=("b",), remote_changed=("a",))
+
+
+def test_what_was_left_there_is_proven_before_anything_is_written() -> None:
+    after = step(record("queued", destination="", attempts=3), LEFT)
+    assert (after.record.destination, after.record.footing, after.record.attempts) == ("Run_1", Footing.LEFT_THERE, 3)
+    assert not after.record.has_place
+    (effect,) = work(after)
+    assert isinstance(effect, Verify)
+    assert (effect.destination, effect.is_left_there, effect.manifest_digest) == ("Run_1", True, "")
+
+
+@pytest.mark.parametrize(
+    ("event", "trigger", "state", "footing"),
+    [
+        (verified(), "proven", "sealing", Footing.LEFT_THERE),
+        (replace(verified(Agreement.REMOTE_DIFFERS), comparison=SOME_MISSING), "put_back", "queued", Footing.SHOWN),
+        (
+            replace(verified(), comparison=SOME_MISSING, skipped_oversize=("a",)),
+            "gave_up",
+            "failed",
+            Footing.LEFT_THERE,
+        ),
+        (replace(verified(), comparison=SOME_DIFFER), "conflict_found", "conflict", Footing.LEFT_THERE),
+        (verified(Agreement.BOTH_DIFFER), "conflict_found", "conflict", Footing.LEFT_THERE),
+    ],
+)
+def test_only_a_copy_in_which_nothing_differs_is_taken_for_the_run_s(
+    event: Verified, trigger: str, state: str, footing: Footing
+) -> None:
+    before = record("awaiting_verify", attempts=1, **LEFT_THERE)
+    assert moved(before, event) == (trigger, state)
+    after = step(before, event).record
+    assert (after.footing, after.destination) == (footing, "Run_1")
+    if state == "conflict":
+        assert after.last_error is not None
+        assert after.last_error.kind == "destination_occupied"
+        assert after.unsealed().destination == "", "its place is looked for anew once an operator has acted"
+
+
+def test_a_partial_copy_is_completed_and_what_is_there_stays() -> None:
+    shown = step(record("awaiting_verify", **LEFT_THERE), replace(verified(), comparison=SOME_MISSING)).record
+    assert shown.has_place
+    assert shown.attempts == 0, "nothing failed"
+    (effect,) = work(step(shown, inspected(destination=DestinationStanding.OURS, destination_path="Run_1")))
+    assert isinstance(effect, Push)
+    assert (effect.destination, effect.is_shown) == ("Run_1", True)
+    assert moved(shown, inspected(destination=DestinationStanding.OCCUPIED)) == ("conflict_found", "conflict")
+
+
+def test_the_seal_makes_the_place_the_run_s_own_and_a_change_before_it_lets_it_be_looked_for_anew() -> None:
+    for footing in (Footing.LEFT_THERE, Footing.SHOWN):
+        before = record("sealing", destination="Run_1", footing=footing)
+        (effect,) = [e for e in entry_effects(before) if isinstance(e, Seal)]
+        assert effect.is_left_there
+        sealed = step(before, Sealed(TURN)).record
+        assert (sealed.destination, sealed.footing) == ("Run_1", Footing.OWN)
+        assert sealed.has_place
+        assert step(before, RunChanged(TURN, "it changed")).record.destination == ""
+    kept = step(record("running", destination="P/Runs/Run_1"), RunChanged(TURN, "it changed")).record
+    assert kept.destination == "P/Runs/Run_1", "a place that is claimed is kept"
+
+
+def test_a_place_that_could_not_be_asked_is_decided_anew_and_never_pushed_to() -> None:
+    unasked = step(record("queued", destination=""), inspected(destination=DestinationStanding.UNASKED)).record
+    assert (unasked.footing, unasked.has_place) == (Footing.OPEN, False)
+    (effect,) = [e for e in entry_effects(unasked) if isinstance(e, Push)]
+    assert effect.is_open
+    decided = step(record("queued", destination="Run_1"), inspected(destination=DestinationStanding.UNASKED)).record
+    assert decided.has_place
+
+
+@pytest.mark.parametrize(
+    ("state", "is_sealed", "destination", "footing"),
+    [
+        ("queued", False, "", Footing.OWN),
+        ("acquiring", False, "", Footing.OWN),
+        ("running", False, "there", Footing.OPEN),
+        ("queued", True, "there", Footing.OWN),
+        ("verified", True, "there", Footing.OWN),
+    ],
+)
+def test_a_run_that_is_moved_has_another_place_until_it_is_sealed(
+    state: str, is_sealed: bool, destination: str, footing: Footing
+) -> None:
+    after = record(state, sealed=is_sealed, destination="there").moved_to("/data/EQ/Q/Runs/Run_2", "Q")
+    assert (after.destination, after.footing) == (destination, footing)
+
+
+def test_what_was_proven_of_other_data_does_not_count_for_those_that_came_after() -> None:
+    before = record(RunState.SEALING, verify_passes=1, passes=(proof(),), verified_at=NOW, manifest_digest="d" * 64)
+    after = step(before, RunChanged(TURN, "it changed")).record
+    assert after.state is RunState.ACQUIRING
+    assert (after.verify_passes, after.passes, after.verified_at, after.manifest_digest) == (0, (), None, "")

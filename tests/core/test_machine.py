@@ -74,6 +74,7 @@ def test_only_an_operator_a_proof_or_the_end_of_another_s_claim_leads_out_of_a_c
         Trigger.DIFFERENCE_GONE,
         Trigger.SEAL_MISSED,
         Trigger.CLAIM_LAPSED,  # to the queue, where the destination is asked before anything is written
+        Trigger.DESTINATION_REPLACED,  # by an operator, and to the queue as well
     }
 
 

@@ -21,6 +21,7 @@ from exlab_watch_agent.core.manifest import (
     format_manifest,
     manifest_digest,
     parse_manifest,
+    read_others_manifest,
 )
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -354,3 +355,15 @@ def test_hashes_given_by_the_instrument_must_be_the_verifiers_own() -> None:
     ]  # fmt: skip
     local = {"z": C, "wrong": B, "right": B, "no hash given": C, "other": A}
     assert check_declared(declared, local) == ("wrong", "z")
+
+
+def test_a_manifest_of_others_is_read_in_any_order_with_one_blank_or_two_and_names_as_they_are() -> None:
+    one, two = "1" * 64, "2" * 64
+    text = (
+        f"{two}  z.tif\n{one} a b.tif\n{one.upper()} *./deep/c.tif\r\n{one}  back\\slash\n\nno line\n{one}\n"
+        f"{one}  twice\n{two}  twice\n{one}  same\n{one}  same\n{two}  last"
+    )
+    assert read_others_manifest(text.encode()) == {
+        "z.tif": two, "a b.tif": one, "deep/c.tif": one, "back\\slash": one, "same": one, "last": two,
+    }  # fmt: skip
+    assert read_others_manifest(b"") == read_others_manifest(b"\xff\0") == {}

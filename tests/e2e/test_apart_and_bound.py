@@ -227,17 +227,64 @@ def test_a_nas_that_is_gone_is_told_also_when_there_is_nothing_to_do(tmp_path: P
     lab.assert_whole(run)
 
 
-def test_what_was_proven_elsewhere_is_looked_at_at_once_where_another_place_is_bound(tmp_path: Path) -> None:
+def set_destination(lab: Lab, **transport: Any) -> None:
+    lab.settings["equipment"][0]["transport"] = transport
+    lab.save_config()
+
+
+@pytest.mark.parametrize("spelled", ["by another path", "by another way"])
+def test_the_known_marker_under_another_spelling_is_the_same_destination_and_all_is_proven_anew(
+    tmp_path: Path, spelled: str, sshd: SshServer
+) -> None:
     lab = Lab(tmp_path)
     run = lab.new_run()
     assert lab.cli("run", "--once", "--quiet").code == 0
-    (tmp_path / "new nas").mkdir()
-    lab.settings["equipment"][0]["transport"]["path"] = str(tmp_path / "new nas")
-    lab.save_config()
-    assert lab.cli("run", "--once", "--quiet").code == 3  # it waits to be bound
-    assert lab.cli("bind", "SCOPE_01", "--yes").code == 0
+    root = lab.nas / "SCOPE_01"
+    if spelled == "by another path":
+        (tmp_path / "name").symlink_to(root)
+        set_destination(lab, type="mounted_path", path=str(tmp_path / "name"))
+    else:
+        set_destination(lab, **sshd.place("", root=root).transport)
+    assert "will bind by itself, because it has the marker of" in lab.cli("check").out
     assert lab.cli("run", "--once", "--quiet").code == 0
-    lab.assert_whole(run, tmp_path / "new nas" / run.relative_to(lab.local / "SCOPE_01"))
+    (voided,) = [fact for fact in lab.facts(run) if fact["kind"] == "passes_voided"]
+    assert voided["record"]["verify_passes"] == 0
+    assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("verified", 1)
+    (proof,) = lab.record(run)["passes"]
+    assert proof["spelling"] != str(root)
+    first, second = [fact["data"] for fact in lab.trail() if fact["kind"] == "destination_bound"]
+    assert first["root"] != second["root"]
+    assert (first["marker_id"], first["accepted_by"]) == (second["marker_id"], second["accepted_by"])
+    pushes = [fact for fact in lab.facts(run) if fact.get("move", {}).get("trigger") == "push_started"]
+    assert len(pushes) == 1, "nothing is pushed a second time"
+
+
+@pytest.mark.parametrize("there", ["nothing", "another marker"])
+def test_another_root_in_the_config_waits_to_be_accepted_by_name(tmp_path: Path, there: str) -> None:
+    lab = Lab(tmp_path)
+    run = lab.new_run()
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    new = tmp_path / "new nas"
+    new.mkdir()
+    if there == "another marker":
+        (new / MARKER).write_text(json.dumps({"schema": 1, "id": "e" * 32}))
+    before = list(new.iterdir())
+    set_destination(lab, type="mounted_path", path=str(new))
+    later = lab.new_run()
+    assert lab.cli("run", "--once", "--quiet").code == 3
+    (problem,) = lab.cli("problems", "--json").problems
+    command = 'exlab-watch-agent bind SCOPE_01 --replace --reason "..."'
+    assert problem["code"] == "destination_unbound"
+    assert problem["command"].startswith(command)
+    assert str(lab.nas / "SCOPE_01") in problem["sentence"]
+    said = lab.cli("bind", "SCOPE_01", "--yes")
+    assert (said.code, command in said.err) == (1, True)
+    assert lab.cli("check").code == 1
+    assert list(new.iterdir()) == before
+    assert (lab.record(run)["state"], lab.record(later)["state"]) == ("verified", "queued")
+    set_destination(lab, type="mounted_path", path=str(lab.nas / "SCOPE_01"))
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    lab.assert_whole(later)
 
 
 def test_a_marker_that_is_gone_is_said_by_bind(tmp_path: Path) -> None:

@@ -544,7 +544,7 @@ def test_commands_reach_the_running_agent_and_come_back_with_its_answer(lab: Lab
     assert (said.code, said.out) == (0, "another verify pass was started\n")
     until(lambda: lab.states(run) == [*TO_THE_END, "auditing", "verified"], "one more pass")
     assert lab.facts(run)[-2]["operator"]
-    assert lab.cli("sync", run.name).out == "the run is verified\n"
+    assert lab.cli("sync", run.name).out == "the run is verified and is looked at now\n"
     for words, sentence in (
         (["retry", run.name], "The run is verified, and only a failed or queued one can be tried again."),
         (["resolve", run.name, "--use", "local"], "The run is verified: there is no conflict to resolve."),

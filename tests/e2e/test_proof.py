@@ -371,7 +371,7 @@ def test_a_sealed_copy_is_never_taken_over_by_an_agent_that_does_not_know_it(
     said = other.cli("problems", "--json")
     (problem,) = said.problems
     assert (said.code, problem["code"], problem["tier"]) == (3, "claimed_by_other_agent", "needs_you")
-    assert problem["sentence"] == message
+    assert problem["sentence"].startswith(f"{message} What can end it: restore the state folder")
 
     again = other.cli("resolve", str(run), "--use", "local")
     assert again.code == 1

@@ -75,8 +75,8 @@ def test_a_local_change_after_the_seal_is_a_conflict_that_nobody_but_a_person_re
     assert problems.code == 3
     assert (problem["code"], problem["tier"]) == ("local_changed_after_sync", "needs_you")
     assert "a.bin" in problem["sentence"]
-    assert problem["command"].startswith("put the files back here as they were, from the copy on the NAS, then: ")
-    assert f"exlab-watch-agent verify '{run}'" in problem["command"]
+    assert problem["sentence"].endswith("put the files back here as they were, from the copy on the NAS")
+    assert problem["command"] == f"exlab-watch-agent verify '{run}'"
 
     assert lab.cli("resolve", str(run), "--use", "nas").code == 2
     resolved = lab.cli("resolve", str(run), "--use", "local", "--reason", "it was mended by hand")

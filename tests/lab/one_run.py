@@ -20,6 +20,7 @@ from exlab_watch_agent.core.decide import RunEffect, claim_of, decide
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Admit, CarryCache, Inspect, Seal
 from exlab_watch_agent.core.events import AuditDue, CacheCarried, Event, Outcome, Seen
+from exlab_watch_agent.core.places import Footing, other_places
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import utc_text
@@ -88,7 +89,7 @@ class OneRun:
     def bind(self) -> None:
         """Accept the destination root as an operator does. Raises: DestinationUnreachableError."""
         marker_id = bind_destination(self.ports).marker_id
-        self.ports = replace(self.ports, binding=Binding(marker_id, "asmith"))
+        self.ports = replace(self.ports, binding=Binding(marker_id, "asmith", self.ports.transport.describe()))
 
     def _discovered(self) -> RunRecord:
         creation = self.ports.creations.read(self.place.run_path).creation
@@ -157,8 +158,15 @@ class OneRun:
         return step.effects
 
     def _admit(self) -> Admit:
-        destination = destination_of(self.place, self.policy.layout)
-        return Admit(self.place, claim=claim_of(self.record), destination=destination)
+        record, layout = self.record, self.policy.layout
+        return Admit(
+            self.place,
+            claim=claim_of(record),
+            destination=record.destination if record.has_place else destination_of(self.place, layout),
+            others=() if record.has_place else other_places(self.place, layout),
+            is_shown=record.footing is Footing.SHOWN,
+            manifest_digest=record.sealed_as,
+        )
 
     def _look(self, effect: Inspect | Admit) -> Event:
         result = carry_out(effect, self.ports, Control())

@@ -14,7 +14,7 @@ import pytest
 from exlab_watch_agent.core.creation import OverrideEntry, RunIdentity
 from exlab_watch_agent.core.overrides import OverrideStanding
 from exlab_watch_agent.core.passes import HowRead
-from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.report.dossier import HOW_READ, ChainSummary, Dossier, FileProof, digest_of, origin_of
 from exlab_watch_agent.report.status import RunInFull
 from exlab_watch_agent.report.trail import TrailRow
@@ -53,7 +53,7 @@ def dossier(record: RunRecord = RECORD, **changed: Any) -> Dossier:
         overrides=(),
         rows=(TrailRow(7, "2026-04-17T14:32:00Z", "transition", "CONFOCAL_01", record.run_path, "", "a -> b: c (d)"),),
         files=(FileProof("a.tif", "d" * 64, 5),),
-        chain=ChainSummary(29, 29, "e" * 64, 4),
+        chain=ChainSummary(29, 29, "e" * 64, 2, 2),
     )
     return replace(given, **changed)
 
@@ -84,6 +84,28 @@ def test_it_says_what_was_proven_and_what_was_not() -> None:
     assert "This run is not proven: its state is conflict" in Seen(dossier(not_proven).to_html()).text
 
 
+def verdict_of(made: Dossier) -> str:
+    html = made.to_html()
+    return html[html.index('<div class="verdict') : html.index("</div>")]
+
+
+def test_a_sealed_copy_that_nothing_proves_now_is_not_called_proven() -> None:
+    assert "verdict good" in verdict_of(dossier())
+    unread = replace(RECORD, verify_passes=0, last_error=LastError("unknown", "the copy cannot be read back"))
+    said = verdict_of(dossier(unread))
+    assert "verdict bad" in said
+    assert "nothing proves its copy now: the copy cannot be read back" in said
+    broken = ChainSummary(29, 29, "e" * 64, 2, 2, against=("line 7 was changed",))
+    assert "verdict bad" in verdict_of(dossier(chain=broken))
+
+
+def test_who_was_not_asked_about_the_trail_is_said() -> None:
+    away = ChainSummary(29, 29, "e" * 64, 2, 0, unasked=("CONFOCAL_01: the NAS does not answer",))
+    text = Seen(dossier(chain=away).to_html()).text
+    assert "2 in its own folder (the store, the heartbeat), 0 on the NAS" in text
+    assert "CONFOCAL_01: the NAS does not answer" in text
+
+
 def test_it_needs_no_script_and_no_network() -> None:
     html = dossier().to_html()
     seen = Seen(html)
@@ -99,7 +121,7 @@ def test_both_forms_carry_the_digest_of_the_same_content() -> None:
     digest = said.pop("digest")
     assert digest == digest_of(said)
     assert digest in Seen(given.to_html()).text.replace(" ", "")
-    assert digest != dossier(chain=ChainSummary(30, 30, "e" * 64, 4)).to_json()["digest"]
+    assert digest != dossier(chain=ChainSummary(30, 30, "e" * 64, 2, 2)).to_json()["digest"]
 
 
 def test_names_are_text_and_nothing_else() -> None:
@@ -111,7 +133,7 @@ def test_names_are_text_and_nothing_else() -> None:
         overrides=((entry, OverrideStanding.ACTIVE),),
         rows=(TrailRow(1, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
         files=(FileProof(HOSTILE, "d" * 64),),
-        chain=ChainSummary(1, 1, "e" * 64, 0, (HOSTILE,)),
+        chain=ChainSummary(1, 1, "e" * 64, 0, 0, (HOSTILE,), (HOSTILE,)),
         made_by=HOSTILE,
     ).to_html()
     seen = Seen(html)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.errors import ExitCode
-from exlab_watch_agent.report.problems import exit_code, folded, lines, one_line
+from exlab_watch_agent.report.problems import exit_code, folded, lines, news_of, one_line
 
 ORPHAN = Problem("orphan", "/data/A/P/Runs/x", "it has no creation.json", "exlab-watch-agent show x", "A")
 HOLD = Problem(
@@ -54,3 +54,15 @@ def test_a_command_ends_with_the_worst_that_was_found() -> None:
         ExitCode.NEEDS_ATTENTION,
         ExitCode.AT_RISK,
     ]
+
+
+def test_a_second_one_of_a_kind_is_news_and_each_end_is_told_once() -> None:
+    first, second = stale(1), stale(2)
+    assert news_of({}, {first.id: first}) == [one_line(folded([first])[0])]
+    assert news_of({first.id: first}, {first.id: first, second.id: second}) == [one_line(folded([second])[0])]
+    assert news_of({first.id: first, second.id: second}, {second.id: second}) == [
+        f"OVER  {first.subject}: not complete: 1"
+    ]
+    both = {first.id: first, second.id: second}
+    assert news_of(both, both) == []
+    assert news_of(both, {}) == [f"OVER  {first.subject}: not complete: 1 (and 1 more)"]

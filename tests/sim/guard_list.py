@@ -499,7 +499,7 @@ GUARDS = (
     Guard(
         "no answer replaces a binding that was accepted",
         "engine/destinations.py",
-        "return accepted(lane.binding) not in (None, marker_id)",
+        "return accepted(lane.binding, lane.spelling) not in (None, marker_id)",
         "return False",
     ),
     Guard(
@@ -546,9 +546,9 @@ GUARDS = (
     ),
     Guard(
         "adoption: only from an agent that gives no sign of life",
-        "acts/inspect.py",
-        "if is_held and found.sealed_as and not holder_is_at_work(found, ports):",
-        "if is_held and found.sealed_as:",
+        "acts/place.py",
+        "if is_held and found.look.sealed_as and not holder_is_at_work(found.look, ports):",
+        "if is_held and found.look.sealed_as:",
         (
             Edit(
                 "acts/copy.py",

@@ -15,7 +15,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     require_cache_path,
     require_data_path,
 )
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
@@ -41,6 +41,7 @@ from exlab_watch_agent.errors import (
 from exlab_watch_agent.ports import (
     NOTHING_ELSE,
     NOTHING_PLACED,
+    UNHINDERED,
     Control,
     CreationFile,
     CreationText,
@@ -83,6 +84,11 @@ class MemoryTree:
         self._world.port("has_name")
         run = self._world.runs.get(run_path)
         return run is not None and name in run.files
+
+    def has_data(self, run_path: str) -> bool:
+        self._world.port("has_data")
+        run = self._world.runs.get(run_path)
+        return run is not None and bool(run.files)
 
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         self._world.port("cache_files")
@@ -451,6 +457,9 @@ class FaultyTransport:
     def top_names(self) -> tuple[str, ...] | None:
         return None
 
+    def below(self, folder: str) -> Below | None:
+        return None
+
     def free_bytes(self) -> int | None:
         return None
 
@@ -495,7 +504,13 @@ class FaultyTransport:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+    def listing(
+        self,
+        destination: str,
+        *,
+        due: Sequence[FileEntry] = (),
+        control: Control = UNHINDERED,
+    ) -> Mapping[str, RemoteFile]:
         fault = self._call("listing")
         prefix = destination + "/"
         found = {

@@ -75,7 +75,7 @@ def test_a_look_that_began_before_the_first_binding_binds_no_other_root(tmp_path
         admission = take_call(life, "Admit")
         before = lane.binding
         end(life, probe)
-        first = accepted(lane.binding)
+        first = accepted(lane.binding, lane.spelling)
         assert first is not None
         nas.marker_id = "another root"
         now, lane.binding = lane.binding, before
@@ -83,10 +83,10 @@ def test_a_look_that_began_before_the_first_binding_binds_no_other_root(tmp_path
         lane.binding = now
         life.agent.in_loop(life.agent.engine.turn_over)
         life.run_for(60.0)
-        assert (accepted(lane.binding), lane.away is not None) == (first, True)
+        assert (accepted(lane.binding, lane.spelling), lane.away is not None) == (first, True)
         nas.marker_id = first
         life.run_for(HOUR_S)
-        assert (accepted(lane.binding), lane.away) == (first, None)
+        assert (accepted(lane.binding, lane.spelling), lane.away) == (first, None)
         assert record_of(life).state is RunState.VERIFIED
 
 

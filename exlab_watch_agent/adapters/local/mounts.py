@@ -9,6 +9,7 @@ there for a server that has not seen the bytes. Source: inotify(7), proc_pid_mou
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _ELSEWHERE = frozenset({"9p", "ceph", "cifs", "fuse.glusterfs", "glusterfs", "sm
 _WRITES_THROUGH = frozenset({"fuseblk", "fuse.sshfs", "fuse.glusterfs", "fuse.mergerfs", "fuse.bindfs"})
 """File systems in user space that keep no written bytes back; with every `fuse.ceph*`."""
 _DRIVE_REMOTE = 4
+_OPEN_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,51 @@ def mount_of(folder: str) -> Mount:
         return mount_in(text, real_path, device=f"{os.major(device)}:{os.minor(device)}")
     except OSError:
         return Mount("", "")  # macOS has no such file; the canary still judges.
+
+
+def mount_below(root: str, name: str) -> Mount | None:
+    """Return what the folder `name` directly in `root` is a mount of; empty where it is none, or is not there.
+
+    None where that cannot be told. The kernel is asked on which mount the opened folders are, so that bind mounts count, and
+    mounts that others hide do not; opening has an automount come. `source` is as findmnt says it: `/dev/sdb1[/folder]` where only
+    a folder of it is mounted. Raises: OSError where either cannot be opened for another reason than that it is not there.
+    """
+    if not os.path.exists(MOUNTS):
+        return None  # neither macOS nor Windows has it
+    above = os.open(root, _OPEN_FOLDER)
+    try:
+        try:
+            folder = os.open(name, _OPEN_FOLDER | getattr(os, "O_NOFOLLOW", 0), dir_fd=above)
+        except PermissionError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return Mount("", "")
+            raise
+        try:
+            mount_id = _mount_id(folder)
+            return Mount("", "") if mount_id == _mount_id(above) else _mount_with(mount_id)
+        finally:
+            os.close(folder)
+    finally:
+        os.close(above)
+
+
+def _mount_id(descriptor: int) -> str:
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
+        return next((line.split()[1] for line in file if line.startswith("mnt_id:")), "")
+
+
+def _mount_with(mount_id: str) -> Mount | None:
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            fields = left.split(" ")
+            if fields[0] == mount_id:
+                kind, source, *_ = (*right.split(" "), "")
+                inside = _unescaped(fields[3])
+                return Mount(kind, _unescaped(source) + (f"[{inside}]" if inside != "/" else ""))
+    return None  # it went away meanwhile
 
 
 def _is_remote_drive(drive: str) -> bool:

@@ -167,6 +167,17 @@ class DiskRunTree:
             return True
         return True
 
+    def has_data(self, run_path: str) -> bool:
+        try:
+            with run_folder(run_path) as run:
+                return any(name != CACHE_FOLDER for name in run.names())
+        except LinkError:
+            return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+
     def cache_files(self, run_path: str) -> tuple[FileEntry, ...]:
         with _opened(run_path) as run:
             try:

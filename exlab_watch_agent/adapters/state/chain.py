@@ -97,13 +97,13 @@ def anchors_in(folder: Path) -> list[Anchor]:
     with suppress(OSError):
         head = head_of(read_slots(folder))
         if head.seq:
-            found.append(Anchor("the store beside it", TrailPosition(head.seq, head.digest)))
+            found.append(Anchor("the store beside it", TrailPosition(head.seq, head.digest), is_beside=True))
     try:
         position = position_in(layout.heartbeat.read_bytes())
     except OSError:
         position = None
     if position is not None:
-        found.append(Anchor("the heartbeat beside it", position))
+        found.append(Anchor("the heartbeat beside it", position, is_beside=True))
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, assert_never
 
 from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA
-from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.binding import Below, Binding, marker_key, split_key
 from exlab_watch_agent.core.facts import (
     KINDS,
     DestinationBound,
@@ -17,6 +17,7 @@ from exlab_watch_agent.core.facts import (
     FolderNamed,
     MachineAccepted,
     MachineChanged,
+    MountFound,
     ProblemDismissed,
     RootBound,
     TrailAccepted,
@@ -62,6 +63,13 @@ def _note(facts: dict[str, Any], fact: FolderFact | None) -> None:
         case DestinationBound():
             facts.setdefault("markers", {})[fact.root] = fact.marker_id
             facts.setdefault("accepted_by", {})[fact.root] = fact.accepted_by
+            equipment_id, spelling = split_key(fact.root)
+            facts.setdefault("bound", {})[equipment_id] = spelling
+            if fact.reason:  # it takes the place of another one, and what is mounted below it is learned anew
+                facts.get("mounts", {}).pop(fact.root, None)
+        case MountFound():
+            mount = {"type": fact.mount.kind, "source": fact.mount.source}
+            facts.setdefault("mounts", {}).setdefault(fact.root, {})[fact.folder] = mount
         case RootBound():
             facts.setdefault("volumes", {})[fact.equipment_id] = fact.volume
         case TrailFoundBehind():
@@ -114,7 +122,24 @@ def hold_in(facts: Mapping[str, Any], *, trail_doubt: str | None) -> str | None:
     return "; ".join(filter(None, (ELSEWHERE if "found_on" in facts else None, trail_doubt))) or None
 
 
-def binding_in(facts: Mapping[str, Any], root: str) -> Binding | None:
-    """Return a destination root's marker and who accepted it, None before its first use."""
-    marker_id: str | None = facts.get("markers", {}).get(root)
-    return None if marker_id is None else Binding(marker_id, facts.get("accepted_by", {}).get(root, ""))
+def binding_in(facts: Mapping[str, Any], equipment_id: str, spelling: str) -> Binding | None:
+    """Return an equipment's binding, None before the first one.
+
+    `spelling`: of the root that is configured. What an earlier version wrote does not say which of several bindings was the last:
+    then that of this root counts, as it did for that version, or else any.
+    """
+    markers: Mapping[str, str] = facts.get("markers", {})
+    bound: str | None = facts.get("bound", {}).get(equipment_id)
+    if bound is None:
+        spellings = [known for root in markers for owner, known in [split_key(root)] if owner == equipment_id]
+        if not spellings:
+            return None
+        bound = spelling if spelling in spellings else spellings[-1]
+    root = marker_key(equipment_id, bound)
+    return Binding(markers[root], facts.get("accepted_by", {}).get(root, ""), bound)
+
+
+def mounts_in(facts: Mapping[str, Any], equipment_id: str, spelling: str) -> dict[str, Below]:
+    """Return the mounts that are known directly below a destination root: folder → mount."""
+    known: Mapping[str, Mapping[str, str]] = facts.get("mounts", {}).get(marker_key(equipment_id, spelling), {})
+    return {folder: Below(mount["type"], mount["source"]) for folder, mount in known.items()}

@@ -24,7 +24,14 @@ from exlab_watch_agent.adapters.local.durable import fsync_folder, remove_tempor
 from exlab_watch_agent.adapters.local.machine import machine_id
 from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.documents import Documents, Place, json_bytes, move_json, place_json, record_json
-from exlab_watch_agent.adapters.state.folder_facts import binding_in, dismissals_in, hold_in, note_fact, trail_doubt_in
+from exlab_watch_agent.adapters.state.folder_facts import (
+    binding_in,
+    dismissals_in,
+    hold_in,
+    mounts_in,
+    note_fact,
+    trail_doubt_in,
+)
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.lookup import digest_at
 from exlab_watch_agent.adapters.state.recovery import history_of, load
@@ -38,7 +45,7 @@ from exlab_watch_agent.adapters.state.trail import (
     fact_body,
     opening_data,
 )
-from exlab_watch_agent.core.binding import Binding
+from exlab_watch_agent.core.binding import Below, Binding
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.facts import Fact, FolderFact, FolderNamed, MachineAccepted, MachineChanged, TrailAccepted
 from exlab_watch_agent.core.problem import Dismissal
@@ -216,14 +223,17 @@ class RunStore:
         """Return the run's moves, oldest first; reads the run's own lines. Raises: StateFolderError."""
         return history_of(self._folder, self._documents, job_id)
 
-    def binding(self, root: str) -> Binding | None:
-        """Return the marker that was found or placed in this destination root and who accepted it, None before its first use."""
-        return binding_in(self._facts, root)
+    def binding(self, equipment_id: str, spelling: str) -> Binding | None:
+        """Return an equipment's binding, None before the first one; `spelling`: of the root that is configured."""
+        return binding_in(self._facts, equipment_id, spelling)
+
+    def mounts(self, equipment_id: str, spelling: str) -> dict[str, Below]:
+        """Return the mounts that are known directly below this root: folder → mount."""
+        return mounts_in(self._facts, equipment_id, spelling)
 
     def root_volume(self, equipment_id: str) -> str | None:
         """Return the volume on which this equipment's root was last bound, None before the first time."""
-        volumes: dict[str, str] = self._facts.get("volumes", {})
-        return volumes.get(equipment_id)
+        return dict[str, str](self._facts.get("volumes", {})).get(equipment_id)
 
     @property
     def hold(self) -> str | None:

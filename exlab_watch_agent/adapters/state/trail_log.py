@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exlab_watch_agent.adapters.state.segments import find_segments
+from exlab_watch_agent.core.members import block
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import StateFolderError
 
@@ -48,7 +49,7 @@ class Wanted:
         return tuple(needed)
 
     def is_met_by(self, fact: Mapping[str, object]) -> bool:
-        record, data = _mapping(fact.get("record")), _mapping(fact.get("data"))
+        record, data = block(fact, "record"), block(fact, "data")
         return (
             self.job_id in ("", record.get("job_id"), data.get("job_id"))
             and self.equipment_id
@@ -94,10 +95,6 @@ def _fact(line: bytes) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return fact if isinstance(fact, dict) else None
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
 
 
 def _first(root: object) -> object:

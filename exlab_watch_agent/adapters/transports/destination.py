@@ -51,27 +51,28 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
     taken,
 )
 from exlab_watch_agent.adapters.transports.shared.portions import portions
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, conflict_at, standing
 from exlab_watch_agent.core.gate import folded
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.passes import ReadBack
-from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of
+from exlab_watch_agent.core.push_plan import MTIME_TOLERANCE_NS, folders_of, is_behind
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER, is_the_agents, kept_as, says_more
 from exlab_watch_agent.errors import (
     AgentError,
+    CancelledError,
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    ForeignMarkerError,
     MarkerMissingError,
     SourceChangedError,
     TransportError,
 )
-from exlab_watch_agent.ports import NOTHING_ELSE, NOTHING_PLACED, Control, Progress, RemoteFile
+from exlab_watch_agent.ports import NOTHING_ELSE, NOTHING_PLACED, UNHINDERED, Control, Progress, RemoteFile
 
 _CACHE_FILE_BYTES_MAX = 256 * 1024 * 1024
 _PROBE_MTIME_NS = 1_000_000_000 * 10**9
-_UNHINDERED = Control()
 _NOTHING = Listing({})
 
 
@@ -172,6 +173,10 @@ class Destination:
                     f"{far.name} has no room even for a probe file: make room on the NAS."
                 )
 
+    def below(self, folder: str) -> Below | None:
+        with self._reached() as far:
+            return far.below(folder)
+
     def free_bytes(self) -> int | None:
         return self.way.chosen().free_bytes()
 
@@ -195,9 +200,7 @@ class Destination:
         if found is None and expected_marker_id is not None:
             raise MarkerMissingError(cannot_be_used(far, f"the marker {MARKER_FILE} is missing"))
         if expected_marker_id not in (None, found):
-            raise DestinationUnreachableError(
-                cannot_be_used(far, f"the marker {MARKER_FILE} belongs to another destination")
-            )
+            raise ForeignMarkerError(cannot_be_used(far, f"the marker {MARKER_FILE} belongs to another destination"))
         return found
 
     def _marker_id(self, far: FarSide) -> str | None:
@@ -307,14 +310,32 @@ class Destination:
 
     # --- what is there -----------------------------------------------------------------------------------------------
 
-    def listing(self, destination: str) -> Mapping[str, RemoteFile]:
+    def listing(
+        self, destination: str, *, due: Sequence[FileEntry] = (), control: Control = UNHINDERED
+    ) -> Mapping[str, RemoteFile]:
         with self._answering("Cannot list", destination) as far:
-            found = far.list(destination, _UNHINDERED).files
+            found = self._listed(far, destination, due, control).files
         leaving = self._making_room.get(destination)
         if leaving:
             found = {path: file for path, file in found.items() if path not in leaving}
         if not self._keeps_times:
             found = {path: RemoteFile(file.size_bytes, None) for path, file in found.items()}
+        return found
+
+    def _listed(self, far: FarSide, destination: str, due: Sequence[FileEntry], control: Control) -> Listing:
+        """Return what is there; looked at again while the server's listing may lag behind and does not show what is due."""
+        found = far.list(destination, control)
+        if not is_behind(due, {path: file.size_bytes for path, file in found.files.items()}):
+            return found
+        lag = far.lag()
+        until_s = self._clock.monotonic_s() + lag.at_most_s
+        while self._clock.monotonic_s() < until_s:
+            if control.is_cancelled():
+                raise CancelledError("stopped as asked")
+            self._clock.pause(lag.look_every_s)
+            found = far.list(destination, control)
+            if not is_behind(due, {path: file.size_bytes for path, file in found.files.items()}):
+                break
         return found
 
     def read_small(self, destination: str, relative_path: str, *, limit_bytes: int) -> bytes | None:
@@ -459,7 +480,7 @@ class Destination:
         are_apart = len({folded(path) for path in names}) == len(names)
         if are_apart and far.can.tells_taken:
             return
-        arrived = far.list(shipment.folder, shipment.control)
+        arrived = self._listed(far, shipment.folder, shipment.files, shipment.control)
         due = sorted(wanted if are_apart else names)
         for path in due:  # of two names that are one, the one that is gone says more than what the other holds
             if path not in arrived.files and path not in arrived.others and path not in arrived.folders:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from exlab_watch_agent.adapters.transports.shared.own_files import PARTIAL_FOLDER
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.errors import FailureKind, TransportError
@@ -59,6 +59,18 @@ class Listing:
     files: Mapping[str, RemoteFile]
     folders: Collection[str] = ()
     others: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """For how long, in seconds, a server's listing may not show what it has taken in, and how often it is looked at meanwhile."""
+
+    at_most_s: float = 0.0
+    look_every_s: float = 0.5
+
+
+NO_LAG = Lag()
+"""A listing is what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +166,10 @@ class FarSide(Way, Protocol):
         """Return when the root is there; asked where a missing marker does not tell. Most ways have nothing more to ask."""
         return
 
+    def below(self, folder: str) -> Below | None:  # noqa: ARG002
+        """As ports.Transport says; most ways see a server's folders and not what they lie on."""
+        return None
+
     def free_bytes(self) -> int | None:
         """Return the free space of the root, None where it cannot be told."""
         ...
@@ -178,6 +194,10 @@ class FarSide(Way, Protocol):
     def list(self, folder: str, control: Control) -> Listing:
         """Return what is below a run's folder; nothing where it is absent."""
         ...
+
+    def lag(self) -> Lag:
+        """Return for how long a listing may be behind what was pushed; with most ways it never is."""
+        return NO_LAG
 
     def read_own(self, path: str) -> bytes | None:
         """Return a small file of the agent's (OWN_FILE_BYTES_MAX at most), None where there is none.

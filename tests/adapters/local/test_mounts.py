@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
 from exlab_watch_agent.adapters.local.mounts import (
@@ -9,6 +15,7 @@ from exlab_watch_agent.adapters.local.mounts import (
     Mount,
     answers_from_a_cache,
     is_elsewhere,
+    mount_below,
     mount_in,
 )
 
@@ -54,3 +61,57 @@ def test_any_other_folder_is_asked_about_and_may_be_used(kind: str) -> None:
 def test_an_unknown_file_system_in_user_space_may_answer_from_a_cache(kind: str) -> None:
     assert answers_from_a_cache(kind)
     assert not is_elsewhere(kind)
+
+
+# --- a folder that is a mount of its own --------------------------------------------------------------------------------
+
+
+@contextmanager
+def mounted(target: Path, *words: str) -> Iterator[None]:
+    target.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", *words, str(target)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(target)], check=True)
+
+
+def test_a_plain_folder_a_link_a_file_and_nothing_lie_on_the_file_system_of_the_root(tmp_path: Path) -> None:
+    (tmp_path / "root" / "plain").mkdir(parents=True)
+    (tmp_path / "root" / "file").touch()
+    (tmp_path / "root" / "link").symlink_to("/proc")
+    for name in ("plain", "file", "link", "nothing"):
+        assert mount_below(str(tmp_path / "root"), name) == Mount("", "")
+    assert mount_below("/", "proc") == Mount("proc", "proc") or not os.path.ismount("/proc")
+
+
+def test_a_mount_is_known_by_type_and_source_and_also_one_of_a_folder_of_the_same_disk(tmp_path: Path) -> None:
+    root, child = tmp_path / "root", tmp_path / "root" / "a project"
+    with mounted(child, "-t", "tmpfs", "tank/a project"):
+        assert mount_below(str(root), child.name) == Mount("tmpfs", "tank/a project")
+    assert mount_below(str(root), child.name) == Mount("", "")
+    (tmp_path / "elsewhere").mkdir()
+    with mounted(child, "--bind", str(tmp_path / "elsewhere")):
+        found = mount_below(str(root), child.name)
+        assert found is not None
+        assert found.kind
+        assert found.source.endswith("elsewhere]")
+        assert os.stat(child).st_dev == os.stat(root).st_dev, "no device number tells"
+
+
+def test_a_mount_that_the_root_itself_was_mounted_over_is_not_told(tmp_path: Path) -> None:
+    root, child = tmp_path / "root", tmp_path / "root" / "project"
+    with mounted(child, "-t", "tmpfs", "first"), mounted(root, "-t", "tmpfs", "second"):
+        child.mkdir()
+        assert mount_below(str(root), "project") == Mount("", "")
+
+
+def test_a_root_that_is_itself_a_mount_or_reached_by_a_link_has_plain_folders(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (tmp_path / "link").symlink_to(root)
+    with mounted(root, "-t", "tmpfs", "nas"):
+        (root / "project").mkdir()
+        for spelled in (root, tmp_path / "link"):
+            assert mount_below(str(spelled), "project") == Mount("", "")
+    with pytest.raises(FileNotFoundError):
+        mount_below(str(tmp_path / "none"), "project")

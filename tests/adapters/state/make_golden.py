@@ -27,7 +27,6 @@ from typing import Any
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.state.chain import anchors_in, read_chain
-from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import say
 from exlab_watch_agent.adapters.state.layout import TRAIL_NAME, StateLayout
 from exlab_watch_agent.adapters.state.recovery import load
@@ -626,13 +625,14 @@ def expected(story: Story) -> dict[str, Any]:
     assert not loaded.hold
     assert not found.breaks
     lines = [line.fact for line in TrailReader(find_segments(story.folder)).lines()]
-    bindings = {root: binding_in(loaded.facts, root) for root in (OLD_ROOT, *map(root_of, writers.EQUIPMENT))}
+    markers, accepted_by = loaded.facts["markers"], loaded.facts["accepted_by"]
+    bindings = {root: {"marker_id": markers[root], "accepted_by": accepted_by[root]} for root in markers}
     wrong = {job_id: sorted(story.manifests.wrong(job_id)) for job_id in story.records}
     return {
         "written_by": {"version": __version__, "chart": CHART.version, "schema": STORE_SCHEMA},
         "records": {job_id: plain(record) for job_id, record in sorted(story.records.items())},
         "histories": {job_id: plain_history(loaded.history(job_id)) for job_id in sorted(story.records)},
-        "bindings": {root: asdict(binding) for root, binding in bindings.items() if binding is not None},
+        "bindings": bindings,
         "volumes": loaded.facts["volumes"],
         "head": [found.head.seq, found.head.digest],
         "accounted": [[gap.seq, gap.found] for gap in found.accounted],

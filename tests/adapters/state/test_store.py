@@ -368,15 +368,17 @@ def test_what_is_no_move_adds_nothing_to_the_history(folder: Path) -> None:
 
 def test_marker_ids_survive_and_the_latest_counts(folder: Path) -> None:
     with opened(folder) as store:
-        assert store.binding("nas") is None
+        assert store.binding("EQ", "nas") is None
         for marker_id in ("old", "new"):
-            data = {"root": "nas", "marker_id": marker_id, "accepted_by": "asmith"}
+            data = {"root": "EQ nas", "marker_id": marker_id, "accepted_by": "asmith"}
             store.commit([Entry("destination_bound", data=data)], at=NOW)
             store.checkpoint()
-        store.commit([Entry("destination_bound", data={"root": "other", "marker_id": "third"})], at=NOW)
-        assert (store.binding("nas"), store.binding("other")) == (Binding("new", "asmith"), Binding("third", ""))
+        store.commit([Entry("destination_bound", data={"root": "OTHER nas", "marker_id": "third"})], at=NOW)
+        assert store.binding("EQ", "nas") == Binding("new", "asmith", "nas")
+        assert store.binding("OTHER", "nas") == Binding("third", "", "nas")
     with opened(folder) as store:
-        assert (store.binding("nas"), store.binding("other")) == (Binding("new", "asmith"), Binding("third", ""))
+        assert store.binding("EQ", "nas") == Binding("new", "asmith", "nas")
+        assert store.binding("OTHER", "nas") == Binding("third", "", "nas")
 
 
 # --- one agent -------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_a_damaged_slot_is_set_aside_said_so_and_rebuilt(
     assert path.read_bytes() == content
     with opened(folder) as store:
         assert state_of(store) == lived
-        assert store.binding("SCOPE_01 /mnt/nas") == Binding("m-1")
+        assert store.binding("SCOPE_01", "/mnt/nas") == Binding("m-1", spelling="/mnt/nas")
         assert store.notices == (f"{path.name} is damaged; the state was rebuilt from the other one.",)
         assert store.hold is None
     assert kept_as_evidence(folder) == {content}
@@ -491,4 +491,7 @@ def test_a_fact_of_the_facts_survives_the_loss_of_slots(lived: State, folder: Pa
     for name in SLOT_NAMES:
         (folder / name).unlink()
     with opened(folder) as store:
-        assert (store.root_volume("A"), store.binding("SCOPE_01 /mnt/nas")) == ("v1", Binding("m-1"))
+        assert (store.root_volume("A"), store.binding("SCOPE_01", "/mnt/nas")) == (
+            "v1",
+            Binding("m-1", spelling="/mnt/nas"),
+        )

@@ -62,7 +62,7 @@ class AnyLife(RuleBasedStateMachine):
 
     @rule(root=st.sampled_from("ab"), marker_id=st.sampled_from("xyz"))
     def bind(self, root: str, marker_id: str) -> None:
-        self.store.commit([Entry("destination_bound", data={"root": root, "marker_id": marker_id})], at=NOW)
+        self.store.commit([Entry("destination_bound", data={"root": f"{root} nas", "marker_id": marker_id})], at=NOW)
         self.markers[root] = marker_id
 
     @rule()
@@ -116,7 +116,7 @@ class AnyLife(RuleBasedStateMachine):
         assert len(self.store) == len(self.model)
         assert sum(self.store.counts().values()) == len(self.model)
         assert (self.store.hold is not None) == self.is_held
-        assert {root: found.marker_id for root in "ab" if (found := self.store.binding(root))} == self.markers
+        assert {root: found.marker_id for root in "ab" if (found := self.store.binding(root, "nas"))} == self.markers
         for record, _ in self.model.values():
             assert self.store.by_path(record.run_path) == record
             assert self.store.by_identity(record.identity) == (record,)

@@ -263,7 +263,7 @@ def _ports(equipment_id: str) -> Ports:
 
 def ports_with(**given: Any) -> Ports:
     """Return ports that have what is given, and nothing else."""
-    every: dict[str, Any] = {member.name: given.get(member.name) for member in fields(Ports)}
+    every: dict[str, Any] = {member.name: given.get(member.name) for member in fields(Ports)} | {"mounts": {}}
     return Ports(**every)
 
 
@@ -370,8 +370,11 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
         creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
         transport=SimpleNamespace(
             look=lambda _: DestinationLook(is_empty=False, claim=None, identity=None),
+            describe=lambda: NAS,
+            below=nothing,
             require_marker=nothing,
             clear_partials=nothing,
+            listing=lambda *_, **__: {},
             replace=lambda *_, instead, **__: told.update(instead),
             read_small=lambda _, path, **__: told[path],
         ),

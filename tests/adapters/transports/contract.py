@@ -96,6 +96,7 @@ class TransportContract:
 
     NAMES_IT_CANNOT_CARRY: ClassVar[frozenset[str]] = frozenset()
     KEEPS_TIMES: ClassVar[bool] = True
+    LISTS_AT_ONCE: ClassVar[bool] = True
     HOW_READ: ClassVar[HowRead] = HowRead.DOWNLOAD
     """How this way reads two megabytes back, and as the next says, whether past the caches of this PC."""
     IS_PAST_CACHE: ClassVar[bool] = True
@@ -345,6 +346,27 @@ class TransportContract:
         for entry in listed if self.KEEPS_TIMES else ():
             assert abs((there / entry.path).stat().st_mtime_ns - entry.mtime_ns) < 2 * 10**9
         assert sorted(os.listdir(there)) == ["deep", "empty.bin", "large.bin", "many", "one.bin"]
+
+    def test_a_listing_is_believed_at_once_where_it_is_the_truth_and_else_asked_again_until_what_is_due_is_there(
+        self, run: Path, there: Path, transport: Transport
+    ) -> None:
+        due = fill(run, {"a.bin": b"a" * 1000, "deep/b.bin": os.urandom(300_000)})
+        self.copy_the_rest(transport, run, due)
+        listed = transport.listing(RUN, due=due)
+        assert {path: file.size_bytes for path, file in listed.items()} == {e.path: e.size_bytes for e in due}
+        (there / "a.bin").unlink()
+        asked = 0
+
+        def is_cancelled() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > 2
+
+        if self.LISTS_AT_ONCE:
+            assert transport.listing(RUN, due=due, control=Control(is_cancelled=is_cancelled)).keys() == {"deep/b.bin"}
+        else:
+            with pytest.raises(CancelledError):
+                transport.listing(RUN, due=due, control=Control(is_cancelled=is_cancelled))
 
     def test_only_what_is_listed_is_copied(self, run: Path, there: Path, transport: Transport) -> None:
         listed = fill(run, {"a": b"a"})

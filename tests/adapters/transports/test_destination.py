@@ -10,19 +10,21 @@ from typing import Any
 
 import pytest
 
+from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.transports.destination import Destination
-from exlab_watch_agent.adapters.transports.far_side import Exchanged, FarSide
+from exlab_watch_agent.adapters.transports.far_side import NO_LAG, Exchanged, FarSide, Lag, Listing
 from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.errors import (
+    CancelledError,
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
     SourceChangedError,
     TransportError,
 )
-from exlab_watch_agent.ports import Control, Progress
+from exlab_watch_agent.ports import Control, Progress, RemoteFile
 from tests.adapters.transports.contract import CLAIM, FREE, RUN, fill, tree
 
 CLAIM_FILE = ".exlab-wizard/exlab-watch-agent.json"
@@ -236,3 +238,83 @@ def test_a_way_that_is_not_found_is_unreachable_without_a_guess(root: Path) -> N
         assert str(caught.value) == said
     with pytest.raises(TransportError):
         transport.listing(RUN)
+
+
+class Lagging(Recorded):
+    """A folder of this machine whose listing shows what it took in only after some looks."""
+
+    def __init__(self, root: Path, *, looks: int, shows: Callable[[Listing], Listing], lag: Lag) -> None:
+        super().__init__(root)
+        self._looks, self._shows, self._lag = looks, shows, lag
+
+    def lag(self) -> Lag:
+        return self._lag
+
+    def list(self, folder: str, control: Control) -> Listing:
+        found = super().list(folder, control)
+        self._looks -= 1
+        return self._shows(found) if self._looks >= 0 else found
+
+
+class Paused(SystemClock):
+    """Goes on by itself when it is to wait, and notes for how long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_s = 1000.0
+        self.waits: list[float] = []
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+    def pause(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.at_s += seconds
+
+
+def shorter(found: Listing) -> Listing:
+    return Listing({path: RemoteFile(file.size_bytes - 1, file.mtime_ns) for path, file in found.files.items()})
+
+
+def nothing(_: Listing) -> Listing:
+    return Listing({})
+
+
+def longer(found: Listing) -> Listing:
+    return Listing({path: RemoteFile(file.size_bytes + 1, file.mtime_ns) for path, file in found.files.items()})
+
+
+LAG = Lag(at_most_s=8.0, look_every_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("looks", "shows", "lag", "waits", "is_whole"),
+    [
+        (0, shorter, LAG, 0, True),
+        (3, shorter, LAG, 3, True),
+        (3, nothing, LAG, 3, True),
+        (99, shorter, LAG, 16, False),
+        (99, nothing, LAG, 16, False),
+        (99, longer, LAG, 0, False),
+        (99, shorter, NO_LAG, 0, False),
+        (99, nothing, NO_LAG, 0, False),
+    ],
+)
+def test_a_listing_that_may_lag_is_looked_at_again_and_one_that_is_the_truth_is_not(
+    root: Path, run: Path, looks: int, shows: Callable[[Listing], Listing], lag: Lag, waits: int, is_whole: bool
+) -> None:
+    clock, due = Paused(), fill(run, {"a": b"a", "b": b"bb"})
+    transport = Destination(Lagging(root, looks=looks, shows=shows, lag=lag), clock=clock)
+    Destination(Recorded(root)).copy(str(run), due, RUN, control=FREE)
+    found = transport.listing(RUN, due=due)
+    assert clock.waits == [0.5] * waits
+    assert ({path: file.size_bytes for path, file in found.items()} == {"a": 1, "b": 2}) is is_whole
+    assert (transport.listing(RUN), clock.waits[waits:]) == (transport.listing(RUN), []), "nothing is due"
+
+
+def test_a_look_again_ends_when_it_is_cancelled(root: Path, run: Path) -> None:
+    clock, due = Paused(), fill(run, {"a": b"a"})
+    transport = Destination(Lagging(root, looks=99, shows=nothing, lag=LAG), clock=clock)
+    with pytest.raises(CancelledError):
+        transport.listing(RUN, due=due, control=Control(is_cancelled=lambda: len(clock.waits) == 2))
+    assert clock.waits == [0.5] * 2

@@ -25,6 +25,7 @@ from tests.lab.one_run import OneRun, new_run
 from tests.lab.wrapped import Wrapped
 
 BELOW = "PROJ-0042/Runs/Run_2026-04-17T14-32"
+LEAF = BELOW.rpartition("/")[2]
 FILES = {"a.tif": b"a" * 70_000, "raw/b.bin": bytes(range(256)) * 300, "z.txt": b"the last one"}
 CLAIM_FILE = f"{CACHE}/exlab-watch-agent.json"
 MANIFEST = f"{CACHE}/checksums.sha256"
@@ -40,6 +41,22 @@ def held(root: Path) -> dict[str, bytes]:
         for path in root.rglob("*")
         if path.is_file() and own not in path.parents and not path.name.startswith(".exlab-probe")
     }
+
+
+def known_by(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def left_by_exlab_wizard(life: OneRun, copy: Path) -> Path:
+    """Make what ExLab-Wizard leaves of a run: the whole folder, without a claim, with a manifest of its own."""
+    run = Path(life.place.run_path)
+    for path in (path for path in run.rglob("*") if path.is_file()):
+        target = copy / path.relative_to(run)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (copy / MANIFEST).write_bytes(b"by ExLab-Wizard\n")
+    return copy
 
 
 class Meddled(Wrapped):
@@ -201,6 +218,36 @@ class WholeRuns:
         assert held(root) == after
 
     # --- what the proof is worth -------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("left", [LEAF, f"{LEAF}/{LEAF}"])
+    def test_what_exlab_wizard_left_is_completed_where_it_is_and_nothing_of_it_moves(
+        self, life: OneRun, root: Path, left: str
+    ) -> None:
+        copy = left_by_exlab_wizard(life, root / left)
+        (copy / "raw/b.bin").unlink()
+        before = {name: known_by(copy / name) for name in ("a.tif", "z.txt")}
+        assert life.bring_to_rest() is RunState.VERIFIED
+        assert life.moves == ["admitted", "copy_adopted", "put_back", *SEALED]
+        assert life.record.destination == left
+        assert {name: known_by(copy / name) for name in before} == before
+        assert {name: (copy / name).read_bytes() for name in FILES} == FILES
+        assert (copy / CLAIM_FILE).exists()
+        assert not (root / BELOW).exists()
+        (kept,) = (root / ".exlab-superseded" / left).rglob("checksums.sha256")
+        assert kept.read_bytes() == b"by ExLab-Wizard\n"
+
+    @pytest.mark.parametrize("left", [LEAF, f"{LEAF}/{LEAF}"])
+    def test_what_exlab_wizard_left_and_is_not_what_is_here_keeps_every_byte(
+        self, life: OneRun, root: Path, left: str
+    ) -> None:
+        copy = left_by_exlab_wizard(life, root / left)
+        (copy / "raw/b.bin").unlink()
+        (copy / "z.txt").write_bytes(b"the LAST one")
+        before = held(root)
+        assert life.bring_to_rest() is RunState.CONFLICT
+        assert life.record.last_error is not None
+        assert life.record.last_error.kind == "destination_occupied"
+        assert held(root) == before
 
     @pytest.mark.parametrize("lost", [CLAIM_FILE, MANIFEST])
     def test_a_seal_of_which_a_file_is_lost_is_placed_again_without_a_push(

@@ -286,17 +286,15 @@ def _keep_time(where: int | str, mtime_ns: int) -> None:
 def place_new(here: Folder, temporary: str, there: Folder, final: str) -> None:
     """Give a whole file its final name. Raises: FileExistsError when anything has that name; it stays as it is.
 
-    By a rename that replaces nothing, else a hard link, else in a place held by an empty file of ours (`_place_by_holding`).
+    By a hard link, else a rename that replaces nothing, else in a place held by an empty file of ours (`_place_by_holding`).
+    The link comes first: over SMB the server itself refuses one to a name that is taken; whether such a rename may go on, only
+    this PC looks there.
     """
     if os.name == "nt":
         here.move(temporary, there, final)  # never replaces there
         return
     try:
-        try:
-            rename_new(here, temporary, there, final)
-            return
-        except CannotRenameSoError:
-            here.link(temporary, there, final)
+        here.link(temporary, there, final)
     except FileExistsError:
         # A server that did it and lost its answer is asked again by the kernel, and then says that the name exists.
         if not _are_one(here, temporary, there, final):
@@ -304,9 +302,16 @@ def place_new(here: Folder, temporary: str, there: Folder, final: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _place_by_holding(here, temporary, there, final)
+        _place_without_links(here, temporary, there, final)
         return
     here.unlink(temporary)
+
+
+def _place_without_links(here: Folder, temporary: str, there: Folder, final: str) -> None:
+    try:
+        rename_new(here, temporary, there, final)
+    except CannotRenameSoError:
+        _place_by_holding(here, temporary, there, final)
 
 
 def _are_one(here: Folder, temporary: str, there: Folder, final: str) -> bool:

@@ -20,7 +20,7 @@ from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.local.digests import Pulse, sample_descriptor
 from exlab_watch_agent.adapters.local.durable import is_temporary_name, sync_folder, temporary_name
 from exlab_watch_agent.adapters.local.handles import Folder
-from exlab_watch_agent.adapters.local.mounts import answers_from_a_cache, is_elsewhere, mount_of
+from exlab_watch_agent.adapters.local.mounts import answers_from_a_cache, is_elsewhere, mount_below, mount_of
 from exlab_watch_agent.adapters.local.tree import walk
 from exlab_watch_agent.adapters.transports.far_side import (
     Capabilities,
@@ -44,7 +44,7 @@ from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.folders import Folders, require_apart
 from exlab_watch_agent.adapters.transports.mounted.read_back import read_back
 from exlab_watch_agent.adapters.transports.shared.own_files import CREATION_PATH, OWN_FILE_BYTES_MAX, PARTIAL_FOLDER
-from exlab_watch_agent.core.binding import Nature
+from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
 from exlab_watch_agent.core.passes import ReadBack
@@ -132,6 +132,10 @@ class MountedFarSide(FarSide):
             raise DestinationUnreachableError(self.away(error)) from error
         why = f"{mount.kind} is a network file system" if is_elsewhere(mount.kind) else ""
         return Nature(mount.kind or "a file system that cannot be told", mount.source, why)
+
+    def below(self, folder: str) -> Below | None:
+        mount = mount_below(self._root, folder)
+        return None if mount is None else Below(mount.kind, mount.source)
 
     def free_bytes(self) -> int | None:
         try:

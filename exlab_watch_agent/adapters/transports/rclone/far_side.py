@@ -34,10 +34,12 @@ from typing import Any
 from exlab_watch_agent.adapters.children.process import STALL_S, Children
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.transports.far_side import (
+    NO_LAG,
     Capabilities,
     Exchanged,
     FarSide,
     FolderLook,
+    Lag,
     Listing,
     Shipment,
     cannot_be_used,
@@ -79,6 +81,9 @@ from exlab_watch_agent.ports import Control
 
 _OVERWRITING = {"IgnoreExisting": False, "IgnoreTimes": True}
 
+LISTS_AT_ONCE = frozenset({"local"})
+"""Types of remotes whose listing is what is on the disk. Of a server nobody knows what writes behind it, SFTP and SMB included."""
+
 
 class RcloneFarSide(FarSide):
     """Implements FarSide on a remote of an operator's rclone.conf.
@@ -107,6 +112,7 @@ class RcloneFarSide(FarSide):
         daemon = RcloneDaemon(target, children, pace=pace, clock=clock)
         self.name = self._fs = daemon.fs
         self.can = Capabilities(sampled_from_bytes=sampled_bytes_min, settle_s=pace.settle_s)
+        self._lag = Lag(pace.lag_s, pace.lag_look_every_s)
         self.remote = Remote(daemon)
         self._jobs = Jobs(self.remote, stall_s=stall_s, pace=pace, clock=clock)
         self._proof = Proof(self.remote, self._jobs)
@@ -203,6 +209,10 @@ class RcloneFarSide(FarSide):
 
     def list(self, folder: str, control: Control) -> Listing:  # noqa: ARG002
         return Listing(self.remote.files(folder))
+
+    def lag(self) -> Lag:
+        at_once = self.remote.daemon.config.leaf_types <= LISTS_AT_ONCE
+        return NO_LAG if at_once else self._lag
 
     def read_own(self, path: str) -> bytes | None:
         return self.remote.read_own(path)

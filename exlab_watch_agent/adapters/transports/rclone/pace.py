@@ -20,6 +20,9 @@ class Pace:
     `stop_wait_s`: for rclone to stop what it was told to stop; then it is ended.
     `look_every_s`: how often work under way is asked whether it moves and is still wanted.
     `settle_s`: for how long another agent may still write over a marker of ours: nothing is created exclusively.
+    `lag_s`: for how long a server may not list what it has just taken in, or list it as shorter; `lag_look_every_s`: how often it
+    is asked meanwhile. FTP and WebDAV servers that write behind show a file within two seconds; object stores and drives with
+    a listing of their own say nothing better than "soon".
     """
 
     connect_s: float = 15.0
@@ -31,6 +34,8 @@ class Pace:
     stop_wait_s: float = 3.0
     look_every_s: float = 0.1
     settle_s: float = 0.5
+    lag_s: float = 8.0
+    lag_look_every_s: float = 0.5
 
 
 PACE = Pace()

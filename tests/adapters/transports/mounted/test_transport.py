@@ -321,7 +321,7 @@ def test_what_lies_in_memory_alone_has_nothing_below_the_cache(run: Path, tmp_pa
 CRASH_POINTS = [
     (call, nth)
     for call, most in [
-        ("mkdirat", 6), ("sendfile", 3), ("utimensat", 2), ("fsync", 8), ("renameat2", 4), ("unlinkat", 4),
+        ("mkdirat", 6), ("sendfile", 3), ("utimensat", 2), ("fsync", 8), ("linkat", 3), ("unlinkat", 5),
     ]
     for nth in range(1, most + 1)
 ]  # fmt: skip
@@ -523,14 +523,14 @@ def place(path: Path) -> None:
         place_new(folder, "temporary", folder, "final")
 
 
-WAYS = ["renameat2", "hard link", "exclusive creation"]
+WAYS = ["hard link", "renameat2", "exclusive creation"]
 
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """How a final name is taken: what comes before in the list cannot be done here."""
     index = WAYS.index(request.param)
-    if index == 0:
+    if index == 1:
         (tmp_path / "x").touch()
         folder = Folder(str(tmp_path))
         try:
@@ -539,14 +539,26 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
             pytest.skip(str(error))
         (tmp_path / "y").unlink()
     if index > 0:
-        monkeypatch.setattr(renaming, "_renameat2", lambda: None)
-    if index > 1:
 
         def no_link(*_: object, **__: object) -> None:
             raise PermissionError(errno.EPERM, "Operation not permitted")
 
         monkeypatch.setattr(os, "link", no_link)
+    if index > 1:
+        monkeypatch.setattr(renaming, "_renameat2", lambda: None)
     return str(request.param)
+
+
+def test_a_link_comes_before_the_rename_of_which_over_smb_only_this_pc_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a rename, where a link can be made")
+
+    monkeypatch.setattr(renaming, "_rename", fail)
+    (tmp_path / "temporary").write_bytes(b"ours")
+    place(tmp_path)
+    assert tree(tmp_path) == {"final": b"ours"}
 
 
 def in_the_last_moment(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:

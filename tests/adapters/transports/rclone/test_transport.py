@@ -48,6 +48,8 @@ class RcloneContract(WholeRuns, TransportContract):
 
     NAMES_IT_CANNOT_CARRY: ClassVar[frozenset[str]] = CONTROLS
 
+    LISTS_AT_ONCE: ClassVar[bool] = False
+
     @pytest.fixture
     def remote(self) -> RcloneRemote:
         raise NotImplementedError
@@ -198,6 +200,7 @@ ESSENTIAL = {
     "test_a_link_under_a_files_name_is_never_written_through",
     "test_digests_are_those_of_the_bytes_that_are_there_now",
     "test_a_damaged_block_is_found_by_reading_no_more_than_the_sampled_ones",
+    "test_a_listing_is_believed_at_once_where_it_is_the_truth_and_else_asked_again_until_what_is_due_is_there",
     "test_the_cache_folder_is_replaced_file_by_file",
     "test_other_bytes_may_be_placed_instead_of_what_a_file_holds_here",
     "test_small_files_are_read_as_they_are",
@@ -266,6 +269,8 @@ def assert_full_is_no_success(transport: Transport, run: Path, tiny_root: Path) 
 
 
 class TestLocal(RcloneContract):
+    LISTS_AT_ONCE: ClassVar[bool] = True
+
     HOW_READ: ClassVar[HowRead] = HowRead.PAGE_CACHE
     IS_PAST_CACHE: ClassVar[bool] = False
 

@@ -1,0 +1,41 @@
+"""Looks at a root that is to take the place of the bound one, and tells of a proven run whether a copy of it is left anywhere."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from exlab_watch_agent.core.effects import ReplaceDestination, SealedCopy
+from exlab_watch_agent.core.events import BindingRefused, Replaced
+from exlab_watch_agent.core.manifest import ManifestError, parse_manifest
+from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.ports import Ports
+
+
+def replace_destination(effect: ReplaceDestination, ports: Ports) -> Replaced | BindingRefused:
+    """Return the id of the root's marker, placed now where there was none, and which runs have no data here; or why not.
+
+    The marker comes last: whatever cannot be told before leaves the root as it was.
+    """
+    try:
+        ports.require_root()  # of an instrument's disk that is away, every run would seem to have no data here
+        without_data = [run for run in effect.sealed if not ports.tree.has_data(run.run_path)]
+        ports.apartness.require_root(is_first=True)
+        lost = [run for run in without_data if is_missing(run, ports)]
+        marker_id = ports.transport.bind(known_marker_id=None)
+        ports.require_root()
+    except AgentError as error:
+        return BindingRefused(str(error))
+    return Replaced(marker_id, frozenset(run.job_id for run in without_data), frozenset(run.job_id for run in lost))
+
+
+def is_missing(copy: SealedCopy, ports: Ports) -> bool:
+    """Return whether this sealed copy is not there, by the names in its manifest, or by its claim where no manifest is kept.
+
+    That it is whole, only hashes show. Raises: TransportError where it cannot be asked for.
+    """
+    manifest = ports.manifests.load(copy.job_id, digest=copy.manifest_digest)
+    if manifest is not None:
+        with suppress(ManifestError):
+            return not parse_manifest(manifest).keys() <= ports.transport.listing(copy.destination).keys()
+    found = ports.transport.look(copy.destination)
+    return found.claim is None or found.sealed_as != copy.manifest_digest
