@@ -11,34 +11,32 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, keep_beside
+from exlab_watch_agent.acts.copy import keep_beside, put_claim, read_there, require_read_back
+from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.cache_copy import DIGESTED_BYTES_MAX, digest_of, due, form_of, is_of_others, makes_due
 from exlab_watch_agent.core.claim import CLAIM_PATH
+from exlab_watch_agent.core.creation import says_synced
 from exlab_watch_agent.core.effects import CarryCache
 from exlab_watch_agent.core.events import CacheCarried, CacheStays, Unreached
-from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.inventory import CREATION_PATH, FileEntry
+from exlab_watch_agent.core.members import texts
 from exlab_watch_agent.errors import (
     AgentError,
     DestinationUnreachableError,
-    FailureKind,
     TransportError,
 )
 from exlab_watch_agent.ports import Control, Ports
-
-SYNCED = "synced"
 
 
 def carry_cache(effect: CarryCache, ports: Ports, control: Control) -> CacheCarried | CacheStays | Unreached:
     """Bring what is due; safe to repeat. Where nothing is, the destination is not asked."""
     try:
         ports.require_root()
-        signature = ports.tree.cache_signature(
-            effect.run_path
-        )  # before it is read: what changes meanwhile is seen again
+        signature = ports.tree.cache_signature(effect.run_path)  # first: what changes while it is read is seen again
         found = read_cache(effect.run_path, ports)
         if form_of(found.digests) == effect.form:
             return CacheCarried(effect.form, signature)
-        if ports.creations.read(effect.run_path).creation.sync_status != SYNCED:
+        if not says_synced(found.data.get(CREATION_PATH, b"")):
             return CacheStays("its creation.json does not say synced")
         return _bring(effect, found, signature, ports, control)
     except DestinationUnreachableError as error:
@@ -76,12 +74,13 @@ def _bring(
 ) -> CacheCarried | CacheStays:
     transport = ports.transport
     transport.require_marker(expected_marker_id=ports.marker_id())
+    ports.require_mounts(first_folder(effect.destination))
     ports.apartness.require_run(effect.run_path, effect.destination)
     look = transport.look(effect.destination)
     mine = ports.agent.signed(effect.claim)
     if look.claim is None or not look.claim.is_of(mine) or look.sealed_as != effect.manifest_digest:
         return CacheStays("its copy is not sealed as ours any more: the next audit finds out why")
-    told = transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) or b""
+    told = read_there(effect, CLAIM_PATH, ports) or b""
     placed = placed_in(told)
     names = due(found.digests, placed)
     for path in names:
@@ -89,21 +88,18 @@ def _bring(
     wanted = [entry for entry in found.entries if entry.path in names or not makes_due(entry.path)]
     instead = {path: found.data[path] for path in names if path in found.data}
     transport.replace(effect.run_path, wanted, effect.destination, control=control, instead=instead, placed=placed)
-    for path, data in instead.items():
-        if transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
-            raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
-    claim = with_cache(told, found.digests)
-    entry = FileEntry(CLAIM_PATH, len(claim), int(ports.clock.now().timestamp()) * 10**9)
+    require_read_back(effect, instead, ports)
     transport.require_claim(effect.destination, mine)
-    transport.replace(effect.run_path, [entry], effect.destination, control=control, instead={CLAIM_PATH: claim})
+    put_claim(effect, with_cache(told, found.digests), ports, control)
     # In the empty mount point of a share that went away meanwhile all this was written just as well.
     transport.require_marker(expected_marker_id=ports.marker_id())
+    ports.require_mounts()
     return CacheCarried(form_of(found.digests), signature, names)
 
 
 def _keep_of_others(effect: CarryCache, path: str, found: FoundCache, placed: Mapping[str, str], ports: Ports) -> None:
     """Keep what others wrote there in the place of ours. Raises: TransportError where it is too large to be kept."""
-    there = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+    there = read_there(effect, path, ports)
     if there is not None and is_of_others(there, here=found.data.get(path), placed=placed.get(path, "")):
         keep_beside(effect, path, there, ports)
 
@@ -111,10 +107,10 @@ def _keep_of_others(effect: CarryCache, path: str, found: FoundCache, placed: Ma
 def placed_in(claim: bytes) -> dict[str, str]:
     """Return what a claim says that its agent put into the cache folder: path → digest; nothing where it says nothing."""
     try:
-        said = json.loads(claim).get("cache")
-    except (ValueError, AttributeError, RecursionError):
+        members = json.loads(claim)
+    except (ValueError, RecursionError):
         return {}
-    return {str(path): str(digest) for path, digest in said.items()} if isinstance(said, dict) else {}
+    return texts(members, "cache") if isinstance(members, dict) else {}
 
 
 def with_cache(claim: bytes, digests: Mapping[str, str]) -> bytes:
@@ -126,6 +122,7 @@ def with_cache(claim: bytes, digests: Mapping[str, str]) -> bytes:
 def _trouble(error: TransportError, ports: Ports) -> CacheStays | Unreached:
     try:
         ports.transport.require_marker(expected_marker_id=ports.marker_id())
+        ports.require_mounts()
     except DestinationUnreachableError as away:
         return Unreached(str(away), away.wait)
     return CacheStays(str(error))

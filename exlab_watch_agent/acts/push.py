@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from exlab_watch_agent.acts.copy import (
+    adopt,
     copy_says_synced,
     is_our_seal,
     keep_what_differs,
-    may_be_taken_over,
+    may_be_adopted,
     present,
-    take_over,
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.acts.take_over import displace, put_others_aside
@@ -38,9 +38,9 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
         ports.apartness.require_run(effect.run_path, effect.destination)
     mine = ports.agent.signed(effect.claim)
     whose = standing(look_there, mine, is_our_seal=is_our_seal(look_there, ports, effect.manifest_digest))
-    if whose is DestinationStanding.CLAIMED_BY_OTHER_AGENT and may_be_taken_over(effect, look_there, ports):
+    if whose is DestinationStanding.CLAIMED_BY_OTHER_AGENT and may_be_adopted(effect, look_there, ports):
         keep_what_differs(effect, _travelling(effect, ports), ports)
-        take_over(effect, look_there, ports, control)
+        adopt(effect, look_there, ports, control)
         whose = DestinationStanding.OURS
     elif may_be_displaced(whose, consent=effect.takes_over, holding=look_there.holding):
         displace(effect, look_there, inventory, ports, control)

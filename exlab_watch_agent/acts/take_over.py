@@ -9,7 +9,7 @@ itself must make room (core/push_plan.py).
 
 from __future__ import annotations
 
-from exlab_watch_agent.acts.copy import CACHE_READ_BACK_BYTES_MAX, claim_bytes, keep_beside, present
+from exlab_watch_agent.acts.copy import claim_bytes, keep_beside, present, put_claim, read_here, read_there
 from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.effects import Push
 from exlab_watch_agent.core.inventory import (
@@ -17,7 +17,6 @@ from exlab_watch_agent.core.inventory import (
     CREATION_FILE,
     FOLDERS_FILE,
     MANIFEST_FILE,
-    FileEntry,
     Inventory,
 )
 from exlab_watch_agent.core.text import counted
@@ -35,12 +34,10 @@ def displace(effect: Push, found: DestinationLook, inventory: Inventory, ports: 
     _require_room_can_be_made(effect, inventory, ports)
     mine = ports.agent.signed(effect.claim)
     claim = mine if found.claim is None else found.claim.taken_over(mine, sealed_at=found.sealed_at)
-    before = ports.transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+    before = read_there(effect, CLAIM_PATH, ports)
     if before is not None:
         keep_beside(effect, CLAIM_PATH, before, ports)
-    data = claim_bytes(claim, {})
-    entry = FileEntry(CLAIM_PATH, len(data), int(ports.clock.now().timestamp()) * 10**9)
-    ports.transport.replace(effect.run_path, [entry], effect.destination, control=control, instead={CLAIM_PATH: data})
+    put_claim(effect, claim_bytes(claim, {}), ports, control)
 
 
 def put_others_aside(effect: Push, inventory: Inventory, ports: Ports) -> None:
@@ -74,22 +71,17 @@ def _other_cache_files(effect: Push, ports: Ports) -> tuple[list[str], list[str]
         path = f"{CACHE_FOLDER}/{name}"
         if name == CLAIM_FILE:
             continue  # it is ours by now
-        if path not in here or not _is_as_here(effect, path, ports):
+        if path not in here or read_there(effect, path, ports) != read_here(effect, path, ports):
             others.append(name)
         elif name in _SEALED:
             evidence.append(name)
     return others, evidence
 
 
-def _is_as_here(effect: Push, path: str, ports: Ports) -> bool:
-    here = ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
-    return ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) == here
-
-
 def _keep(effect: Push, name: str, ports: Ports) -> None:
     """Keep a copy where nothing can be moved."""
     path = f"{CACHE_FOLDER}/{name}"
-    data = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+    data = read_there(effect, path, ports)
     if data is not None:
         keep_beside(effect, path, data, ports)
 

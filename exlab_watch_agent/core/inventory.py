@@ -21,6 +21,8 @@ INGEST_FILE = "ingest.json"
 CHANGE_LATER = (CREATION_FILE, README_FIELDS_FILE, INGEST_FILE)
 """What ExLab-Wizard and people change in the cache folder of a run that is sealed."""
 FOLDERS_FILE = "folders.txt"
+CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
+MANIFEST_PATH = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
 FOLDERS_PATH = f"{CACHE_FOLDER}/{FOLDERS_FILE}"
 
 

@@ -179,31 +179,29 @@ class Errands:
 
     def _waits_behind(self, effect: Effect) -> Key | None:
         """Return the key of another effect that must end first."""
-        keys: tuple[Key, ...]
+        keys: tuple[Key, ...] = ()
         match effect:
             case Push():
                 # One that was parked while its lane was suspended finds others in its place.
                 pushes = [key for key, running in self._running.items() if slot_of(running.effect) is Slot.PUSH]
                 if len(pushes) >= self._pushes_max:
                     return pushes[0]
-                return key if (key := cache_key(effect.job_id)) in self._running else None
+                keys = (cache_key(effect.job_id),)
             case Seal():
                 # It writes "synced" itself; a status that is still on its way would overwrite it afterwards.
                 key = status_key(effect.job_id)
                 if key in self._running or key in self._waiting:
                     return key
-                return key if (key := cache_key(effect.job_id)) in self._running else None
+                keys = (cache_key(effect.job_id),)
             case CarryCache():
                 # Both may be changing the very files.
-                keys = status_key(effect.job_id), work_key(effect.job_id)
-                return next((key for key in keys if key in self._running), None)
+                keys = (status_key(effect.job_id), work_key(effect.job_id))
             case Inspect():
                 keys = (where_key(effect.place.run_path),)
                 # What is written is known only afterwards, and most often it is our own.
                 if effect.is_about_creation and effect.job_id and self.is_writing(effect.job_id):
                     keys = (*keys, status_key(effect.job_id), work_key(effect.job_id))
-                return next((key for key in keys if key in self._running), None)
-        return None
+        return next((key for key in keys if key in self._running), None)
 
     def _hand_over(self, key: Key, effect: Effect, lane: Lane) -> None:
         running = Running(effect, self._clock.monotonic_s())

@@ -195,8 +195,8 @@ GUARDS = (
     Guard(
         "the seal is read back from the NAS",
         "acts/seal.py",
-        "if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:",
-        "if False:",
+        "    require_read_back(effect, told, ports)\n",
+        "",
     ),
     Guard(
         "what is in the way is moved aside before a push",
@@ -371,8 +371,8 @@ GUARDS = (
     Guard(
         "a seal waits for a status that is on its way",
         "engine/errands.py",
-        "return key if key in self._running or key in self._waiting else None",
-        "return None",
+        "if key in self._running or key in self._waiting:",
+        "if False:",
     ),
     Guard(
         "scans ask whether the completeness signal has come",

@@ -9,7 +9,6 @@ from typing import Any
 
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.transports.shared.own_files import (
-    CREATION_PATH,
     claim_text,
     look_of,
     require_cache_path,
@@ -20,7 +19,14 @@ from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, con
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.heartbeat import FOLDER as HEARTBEATS
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, FileSignature, Inventory
+from exlab_watch_agent.core.inventory import (
+    CACHE_FOLDER,
+    CREATION_FILE,
+    CREATION_PATH,
+    FileEntry,
+    FileSignature,
+    Inventory,
+)
 from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
