@@ -193,6 +193,7 @@ def _proof(
         bytes=inventory.bytes_total,
         remote=there.how,
         past_cache=there.is_past_cache,
+        nas_at=there.nas_at,
     )
 
 
@@ -206,7 +207,7 @@ def _read_back(effect: Verify, paths: Sequence[str], ports: Ports, control: Cont
     is_nothing_readable = bool(reader.unreadable) and found.keys() == reader.unreadable
     if reader.error is not None and is_nothing_readable and not (len(paths) == 1 and reader.reads_its_claim()):
         raise reader.error
-    return ReadBack(found, weakest(reader.ways), reader.is_past_cache)
+    return ReadBack(found, weakest(reader.ways), reader.is_past_cache, reader.nas_at)
 
 
 class _Reader:
@@ -220,6 +221,7 @@ class _Reader:
         self.error: TransportError | None = None
         self.ways: list[HowRead] = []
         self.is_past_cache = True
+        self.nas_at: datetime | None = None
 
     def read(self, paths: Sequence[str]) -> dict[str, str]:
         """Return path → SHA-256, `UNREADABLE` for what cannot be read at the second try either."""
@@ -251,6 +253,7 @@ class _Reader:
         read = self._ports.transport.read_back(self._destination, paths, control=self._control)
         self.ways.append(read.how)
         self.is_past_cache &= read.is_past_cache
+        self.nas_at = read.nas_at
         return dict(read.digests)
 
     def _require_about_the_copy(self, error: TransportError) -> None:

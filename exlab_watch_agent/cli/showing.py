@@ -8,6 +8,7 @@ from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say
 from exlab_watch_agent.core.attention import of_agent, why_lane_waits, why_root_waits, with_flags
+from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.problem import verdict
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth, Snapshot
@@ -105,10 +106,7 @@ def print_run(run: RunInFull) -> None:
     if record is not None:
         _print_record(record)
         for one in record.incidents:
-            healed = (
-                f"right again {time_text(one.healed_at)} by pass {one.healed_by}" if one.is_healed else "not healed"
-            )
-            say(f"  incident     {time_text(one.found_at)}  {one.kind} ({healed}): {printable(one.what)}")
+            say(f"  incident     {time_text(one.found_at)}  {one.kind} ({_end_of(one)}): {printable(one.what)}")
     for way in run.ways_out:
         say(f"  way out      {way}")
     if run.extra.files_total:
@@ -135,6 +133,13 @@ def _passes_text(record: RunRecord) -> str:
     if record.passes:
         text += f" by {record.passes[-1].remote}; {len(proofs_past_cache(record))} past the caches of this PC"
     return text
+
+
+def _end_of(one: Incident) -> str:
+    if not one.is_healed:
+        return "not healed"
+    chosen = f" with other data, as {printable(one.replaced_by)} chose," if one.replaced_by else ""
+    return f"right again {time_text(one.healed_at)}{chosen} by pass {one.healed_by}"
 
 
 def _print_record(record: RunRecord) -> None:

@@ -139,12 +139,13 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case LocalChosen():
             if state is RunState.CONFLICT:
                 reason = event.reason or "the local data win"
-                return Judgement(Trigger.LOCAL_CHOSEN, reason, record.unsealed().cleared(), event.operator)
+                unsealed = record.unsealed(by=event.operator).cleared()
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, unsealed, event.operator)
         case TakenOver():
             if state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind in OF_OTHERS:
                 reason = event.reason or "what others have at the destination makes room"
-                giving_way = replace(record.unsealed().cleared(), takes_over=WHOEVER)
-                return Judgement(Trigger.TAKEN_OVER, reason, giving_way, event.operator)
+                unsealed = replace(record.unsealed(by=event.operator).cleared(), takes_over=WHOEVER)
+                return Judgement(Trigger.TAKEN_OVER, reason, unsealed, event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)

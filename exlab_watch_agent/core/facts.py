@@ -145,13 +145,15 @@ class IncidentFound:
 
 @dataclass(frozen=True, slots=True)
 class IncidentHealed:
-    """The copy is right again, by the pass `healed_by`."""
+    """The copy is right again, by the pass `healed_by`; with other data where an operator chose that (`replaced_by`)."""
 
     kind: ClassVar[str] = "incident_healed"
     incident: Incident
 
     def data(self) -> Data:
-        return {"id": self.incident.id, "incident": self.incident.kind.value, "healed_by": self.incident.healed_by}
+        one = self.incident
+        named = {"id": one.id, "incident": one.kind.value, "healed_by": one.healed_by}
+        return {**named, "replaced_by": one.replaced_by} if one.replaced_by else named
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,9 @@ class Incident:
     """One finding. `id`: `<job>/<turn>` of the comparison that found it, as a pass is called.
 
     `files_total`: how many data files it is about, `files` the first of their POSIX paths, sorted. `what`: in words.
-    `healed_by`: the id of the pass by which the copy was right again; empty as long as `healed_at` is None.
+    `healed_by`: the id of the pass by which the copy was right again; empty as long as `healed_at` is None. `replaced_by`: the
+    operator who let other data take the copy's place meanwhile; then what is right again is another copy, and of what was
+    proven before there is what was moved aside. Empty where nobody did.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Incident:
     files: tuple[str, ...] = ()
     healed_at: datetime | None = None
     healed_by: str = ""
+    replaced_by: str = ""
 
     @property
     def is_healed(self) -> bool:
@@ -76,6 +79,11 @@ def with_incident(known: tuple[Incident, ...], found: Incident) -> tuple[Inciden
         drop = next((one for one in known if one.is_healed), known[0])
         known = tuple(one for one in known if one is not drop)
     return (*known, found)
+
+
+def all_replaced(known: tuple[Incident, ...], *, by: str) -> tuple[Incident, ...]:
+    """Return the incidents once an operator gave up what was proven: those that are not healed end with other data."""
+    return tuple(one if one.is_healed else replace(one, replaced_by=by) for one in known)
 
 
 def all_healed(known: tuple[Incident, ...], *, at: datetime, by: str) -> tuple[Incident, ...]:

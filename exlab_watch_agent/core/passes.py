@@ -67,12 +67,13 @@ class ReadBack:
     """What a destination gave back: POSIX path → SHA-256 (64 lowercase hex) of each file that is there, and how.
 
     `is_past_cache`: whether none of it can have come from this PC's caches, so that what was hashed is what another reader
-    of the NAS would get.
+    of the NAS would get. `nas_at`: the NAS's own clock (aware UTC) when the last of it was read, None where the way has none.
     """
 
     digests: Mapping[str, str]
     how: HowRead
     is_past_cache: bool
+    nas_at: datetime | None = None
 
 
 class LocalSide(StrEnum):

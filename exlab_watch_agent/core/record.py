@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from exlab_watch_agent.core.creation import RunIdentity
-from exlab_watch_agent.core.incidents import Incident, all_healed, with_incident
+from exlab_watch_agent.core.incidents import Incident, all_healed, all_replaced, with_incident
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.machine import advance
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, Pass
@@ -206,11 +206,12 @@ class RunRecord:
         by = self.passes[-1].id if self.passes else ""
         return replace(self, incidents=all_healed(self.incidents, at=at, by=by))
 
-    def unsealed(self) -> RunRecord:
-        """Return the record as before the first seal: an operator gave up what was proven."""
+    def unsealed(self, *, by: str) -> RunRecord:
+        """Return the record as before the first seal: the operator `by` gave up what was proven."""
         return replace(
             self.without_doubtful_place(),
             takes_over="",
+            incidents=all_replaced(self.incidents, by=by),
             sealed_at=None,
             manifest_digest="",
             verify_passes=0,

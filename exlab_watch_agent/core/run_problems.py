@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from exlab_watch_agent.core.gate import Rule
-from exlab_watch_agent.core.incidents import IncidentKind
+from exlab_watch_agent.core.incidents import Incident, IncidentKind
 from exlab_watch_agent.core.notes import DANGLING, EXPIRING, MALFORMED, UNKNOWN_CLASS
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import FAILED, Problem, about, command
@@ -78,8 +78,16 @@ def of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
             found = _problem(record, one.kind.value, f"{what}; it is not healed yet", show)
             yield replace(found, since=one.found_at, detail={"incident": one.id})
         elif at.now - one.healed_at <= REPAIRS_TOLD_FOR:
-            found = _problem(record, "repaired", f"{what}; it was right again on {utc_text(one.healed_at)}", show)
+            found = _problem(record, "repaired", f"{what}; {_end_of(one)}", show)
             yield replace(found, since=one.healed_at, detail={"incident": one.id})
+
+
+def _end_of(one: Incident) -> str:
+    """Return how an incident ended, and when."""
+    assert one.healed_at is not None, "one that ended"
+    if one.replaced_by:
+        return f"{printable(one.replaced_by)} let the local data take its place, which were proven on {utc_text(one.healed_at)}"
+    return f"it was right again on {utc_text(one.healed_at)}"
 
 
 def _problem(

@@ -136,6 +136,7 @@ def incident_json(one: Incident) -> dict[str, Any]:
         "files": [unicode_text(path) for path in one.files],
         "healed_at": time_text(one.healed_at),
         "healed_by": one.healed_by or None,
+        "replaced_by": one.replaced_by or None,
     }
 
 

@@ -484,6 +484,11 @@ def test_damage_is_told_as_a_risk_until_it_is_healed_and_then_as_a_notice_for_a_
     for days, told in ((0, ["repaired"]), (7, ["repaired"]), (8, [])):
         healed = replace(DAMAGE, healed_at=NOW - timedelta(days=days), healed_by="job/9")
         assert [one.code for one in judged(record(RunState.VERIFIED, incidents=(healed,)))] == told
+    replaced = replace(DAMAGE, healed_at=NOW, healed_by="job/9", replaced_by="asmith")
+    (found,) = judged(record(RunState.VERIFIED, incidents=(replaced,)))
+    assert found.sentence.endswith(
+        "; asmith let the local data take its place, which were proven on 2026-04-18T12:00:00Z"
+    )
     twice = (DAMAGE, replace(DAMAGE, id="job/9"))
     assert len(judged(record(RunState.QUEUED, incidents=twice))) == 2, "each incident is one problem"
 

@@ -32,6 +32,7 @@ from exlab_watch_agent.core.events import (
     TakenOver,
     Verified,
 )
+from exlab_watch_agent.core.facts import IncidentHealed
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, Pass, Uptime
@@ -566,6 +567,17 @@ def test_a_seal_that_was_altered_is_an_incident_until_it_is_placed_again() -> No
     assert (after.healed_at, after.healed_by) == (NOW, "job/1")
 
 
+def test_where_an_operator_lets_other_data_take_a_damaged_copy_s_place_its_incident_says_so() -> None:
+    found = step(record("conflict", sealed=True), verified(Agreement.BOTH_DIFFER)).record
+    chosen = step(found, LocalChosen("asmith", "the NAS is right to be replaced")).record
+    assert [(one.replaced_by, one.is_healed) for one in chosen.incidents] == [("asmith", False)], (
+        "it stays open until a seal"
+    )
+    (after,) = step(replace(chosen, state=RunState.SEALING), Sealed(chosen.turn)).record.incidents
+    assert (after.replaced_by, after.healed_at) == ("asmith", NOW)
+    assert IncidentHealed(after).data()["replaced_by"] == "asmith"
+
+
 def test_another_empty_folder_of_the_run_is_a_new_seal_and_no_incident() -> None:
     sealing = step(record("auditing", sealed=True), verified(seal_fault=FOLDERS_FAULT)).record
     assert (sealing.state, sealing.incidents) == (RunState.SEALING, ())
@@ -695,7 +707,10 @@ def test_a_copy_that_was_not_proven_yet_gives_way_to_no_push() -> None:
 def test_after_the_seal_nothing_is_left_to_adopt() -> None:
     sealed = step(record("sealing", sealed=True, **ADOPTING), Sealed(TURN)).record
     assert (sealed.adopts, sealed.adopts_from) == ("", "")
-    assert (record("conflict", **ADOPTING).unsealed().adopts, record("queued", **ADOPTING).afresh().adopts) == ("", "")
+    assert (
+        record("conflict", **ADOPTING).unsealed(by="asmith").adopts,
+        record("queued", **ADOPTING).afresh().adopts,
+    ) == ("", "")
 
 
 def test_a_change_after_the_proof_of_an_adopted_copy_is_a_conflict_and_no_new_start() -> None:
@@ -1156,7 +1171,7 @@ def test_only_a_copy_in_which_nothing_differs_is_taken_for_the_run_s(
     if state == "conflict":
         assert after.last_error is not None
         assert after.last_error.kind == "destination_occupied"
-        assert after.unsealed().destination == "", "its place is looked for anew once an operator has acted"
+        assert after.unsealed(by="asmith").destination == "", "its place is looked for anew once an operator has acted"
 
 
 def test_a_partial_copy_is_completed_and_what_is_there_stays() -> None:

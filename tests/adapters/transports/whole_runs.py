@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -74,6 +74,8 @@ class Meddled(Wrapped):
 class WholeRuns:
     """The hooks are those of the contract: `root`, `there` (the run's folder in it) and `make`."""
 
+    HAS_A_CLOCK: ClassVar[bool] = False
+
     @pytest.fixture
     def equipment(self, tmp_path: Path) -> Path:
         return tmp_path / "home" / "CONFOCAL_01"
@@ -107,6 +109,8 @@ class WholeRuns:
         outcome = life.audit()
         assert isinstance(outcome, Verified)
         assert (outcome.comparison.agreement, outcome.seal_fault) == (Agreement.EQUAL, "")
+        assert outcome.proof is not None
+        assert (outcome.proof.nas_at is not None) == self.HAS_A_CLOCK
 
     # --- who the destination is --------------------------------------------------------------------------------------
 

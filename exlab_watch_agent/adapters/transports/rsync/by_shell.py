@@ -199,7 +199,10 @@ class ShellFarSide(FarSide):
     def read_back(self, folder: str, paths: Sequence[str], control: Control) -> ReadBack:
         found = self._hashing.digests(folder, paths, control)
         is_hashed_there = self.connection.tools().hasher is not None
-        return ReadBack(found, HowRead.SERVER_HASH if is_hashed_there else HowRead.DOWNLOAD, is_past_cache=True)
+        with self._folder(control) as root:
+            nas_at = root.now()
+        how = HowRead.SERVER_HASH if is_hashed_there else HowRead.DOWNLOAD
+        return ReadBack(found, how, is_past_cache=True, nas_at=nas_at)
 
     def hashes_any_size(self) -> bool:
         return self.connection.tools().hasher is not None

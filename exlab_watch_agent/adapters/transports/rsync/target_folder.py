@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 from exlab_watch_agent.adapters.local.durable import temporary_name
 from exlab_watch_agent.adapters.transports.far_side import FolderLook
@@ -125,6 +126,12 @@ class TargetFolder:
         answer = self._ask("Cannot ask for free space", self._enter("") + b"df -Pk . || exit 0")
         found = re.search(rb"\s([0-9]+)\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s[^\n]*\n?$", answer.output)
         return int(found[2]) * 1024 if found and int(found[1]) else None
+
+    def now(self) -> datetime | None:
+        """Return the target's clock (aware UTC, whole seconds), None where it does not say."""
+        answer = self._ask("Cannot ask for the time", b"date -u +%s || exit 0")
+        said = answer.output.strip()
+        return datetime.fromtimestamp(int(said), UTC) if re.fullmatch(rb"[0-9]{1,11}", said) else None
 
     def digests(self, folder: str, paths: Sequence[str], *, silence_s: float | None = None) -> dict[str, str]:
         """Return path → SHA-256 of these regular files; one that cannot be read is left out.

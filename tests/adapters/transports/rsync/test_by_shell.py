@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,6 +46,7 @@ class Contract(WholeRuns, TransportContract):
     """Hooks for one server each."""
 
     HOW_READ: ClassVar[HowRead] = HowRead.SERVER_HASH
+    HAS_A_CLOCK: ClassVar[bool] = True
     server: SshServer
 
     @pytest.fixture(autouse=True)
@@ -361,23 +364,48 @@ def test_the_tools_are_named(tmp_path: Path, make: Callable[..., Destination]) -
     assert "on the target" in note
 
 
-def test_where_nothing_on_the_target_hashes_the_bytes_come_back(tmp_path: Path, run: Path) -> None:
+@contextlib.contextmanager
+def few_tools(tmp_path: Path, **scripts: str) -> Iterator[Destination]:
+    """Yield the way to a server that has the least that is needed, and these scripts."""
     folder = tmp_path / "few"
     folder.mkdir()
-    for name in (*NEEDED, "sh", "rsync", "sync", "touch"):
-        if not (folder / name).exists():
-            (folder / name).symlink_to(program(name))
+    for name in (*NEEDED, "sh", "rsync", "sync"):
+        (folder / name).symlink_to(program(name))
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
     force = f'/usr/bin/env -i PATH={folder} HOME=/tmp /bin/sh -c "$SSH_ORIGINAL_COMMAND"'
     with running_sshd(tmp_path / "few-server", force=force) as server:
         names: dict[str, Any] = {}
         exec(source_of(server, new_root(tmp_path), stream_bytes_max=1234), names)
         transport: Destination = names["transport"]
         try:
-            files = {"a.bin": os.urandom(3_000_000), "empty": b"", "two\nlines": b"odd"}
-            listed = fill(run, files)
-            transport.copy(str(run), listed, RUN, control=FREE)
-            found = transport.read_back(RUN, [*files, "gone"], control=FREE).digests
-            assert found == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-            assert transport.digest_bytes_max() == 1234
+            yield transport
         finally:
             transport.close()
+
+
+def test_where_nothing_on_the_target_hashes_the_bytes_come_back(tmp_path: Path, run: Path) -> None:
+    files = {"a.bin": os.urandom(3_000_000), "empty": b"", "two\nlines": b"odd"}
+    with few_tools(tmp_path) as transport:
+        transport.copy(str(run), fill(run, files), RUN, control=FREE)
+        read = transport.read_back(RUN, [*files, "gone"], control=FREE)
+        assert read.digests == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        assert (read.how, read.nas_at) == (HowRead.DOWNLOAD, None), "it has no clock either"
+        assert transport.digest_bytes_max() == 1234
+
+
+@pytest.mark.parametrize(
+    ("said", "nas_at"),
+    [
+        ("echo 1767225600", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("echo Thu Jan 1 00:00:00 UTC 2026", None),
+        ("exit 1", None),
+    ],
+)
+def test_the_time_of_a_pass_is_that_of_the_server_s_own_clock(
+    tmp_path: Path, run: Path, said: str, nas_at: datetime | None
+) -> None:
+    with few_tools(tmp_path, date=said) as transport:
+        transport.copy(str(run), fill(run, {"a.bin": b"a"}), RUN, control=FREE)
+        assert transport.read_back(RUN, ["a.bin"], control=FREE).nas_at == nas_at
