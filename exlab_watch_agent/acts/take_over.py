@@ -19,6 +19,7 @@ from exlab_watch_agent.core.inventory import (
     MANIFEST_FILE,
     Inventory,
 )
+from exlab_watch_agent.core.places import not_below, place_within
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import DestinationOccupiedError
 from exlab_watch_agent.ports import Control, Ports
@@ -59,7 +60,14 @@ def put_others_aside(effect: Push, inventory: Inventory, ports: Ports) -> None:
 
 
 def _extra(effect: Push, inventory: Inventory, ports: Ports) -> list[str]:
-    return sorted(present(ports, effect.destination).keys() - {entry.path for entry in inventory.files})
+    """Return the data files there that the run does not have, sorted.
+
+    What is in a place within this one is a copy of its own, and may be another run's of this very agent.
+    """
+    within = place_within(effect.destination)
+    is_shared = bool(within) and not ports.transport.look(within).is_empty
+    there = not_below(effect.destination if is_shared else "", present(ports, effect.destination))
+    return sorted(set(there) - {entry.path for entry in inventory.files})
 
 
 def _other_cache_files(effect: Push, ports: Ports) -> tuple[list[str], list[str]]:

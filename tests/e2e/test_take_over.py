@@ -13,6 +13,7 @@ from exlab_watch_agent.core.commands import TakeOver
 from exlab_watch_agent.core.operator import Operator
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.e2e.test_adoption import CLAIM, MANIFEST, age_the_seals, claim_of, data_there, fall_silent
+from tests.e2e.test_left_there import as_exlab_wizard_ends, by_rclone, by_rsync, cut, flip
 from tests.e2e.test_proof import FILES, another_agent, everything, superseded, triggers, zero
 from tests.lab.lab import CACHE, Lab, put, read_creation, run_to_rest
 from tests.lab.wrapped import Wrapped
@@ -279,3 +280,94 @@ def test_a_first_seal_does_not_go_over_the_claim_of_an_agent_that_was_given_the_
     assert kind(first, run) == "claimed_unsealed"
     assert claim_of(first, run)["job_id"] == "other"
     assert read_creation(run)["sync_status"] != "synced"
+
+
+# --- places --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [by_rclone, by_rsync])
+def test_who_takes_over_from_an_agent_that_is_gone_has_that_place_for_its_own(
+    first: Lab, run: Path, tmp_path: Path, copied: Any
+) -> None:
+    copy = copied(run, first.nas / "SCOPE_01")
+    as_exlab_wizard_ends(run)
+    assert first.cli("run", "--once").code == 0
+    first.assert_whole(run, copy)
+    place, before = first.record(run)["destination"], everything(copy)
+    assert place == copy.relative_to(first.nas / "SCOPE_01").as_posix(), "where ExLab-Wizard had left it"
+    other = another_agent(first, tmp_path / "other")
+    shutil.rmtree(first.state)  # nobody has it any more, and its last sign of life is young
+    assert other.cli("run", "--once").code == 3
+    assert kind(other, run) == "claimed_by_other_agent"
+    assert other.cli("resolve", str(run), "--take-over").code == 0
+    record = other.record(run)
+    assert (record["state"], record["destination"], record.get("footing", "own")) == ("verified", place, "own")
+    other.assert_whole(run, copy)
+    assert not other.copy_of(run).exists(), "it is kept where it is, and not copied to the layout's place"
+    assert {name: data for name, data in everything(copy).items() if not name.startswith(CACHE)} == here(run)
+    assert lost(other, before) == []
+    ended = other.cli("run", "--once")
+    assert (ended.code, triggers(other, run)[-1]) == (0, "sealed"), "and it stays so"
+
+
+@pytest.mark.parametrize("copied", [by_rclone, by_rsync])
+def test_what_exlab_wizard_left_needs_no_take_over(first: Lab, run: Path, copied: Any) -> None:
+    copy = copied(run, first.nas / "SCOPE_01")
+    put(copy, {"of somebody else": b"1"})
+    assert first.cli("run", "--once").code == 3
+    assert kind(first, run) == "destination_occupied"
+    (copy / "of somebody else").unlink()
+    inodes = {name: (copy / name).stat().st_ino for name in here(run)}
+    assert first.cli("resolve", str(run), "--take-over").code == 0
+    assert triggers(first, run)[-4:] == ["taken_over", "copy_adopted", "proven", "sealed"], (
+        "by proof, as without a word"
+    )
+    first.assert_whole(run, copy)
+    assert {name: (copy / name).stat().st_ino for name in here(run)} == inodes
+    assert "former" not in claim_of_copy(copy) or claim_of_copy(copy)["former"] == []
+    said = first.cli("resolve", str(run), "--take-over")
+    assert (said.code, said.err) == (1, "The run is verified: there is no conflict to resolve.\n")
+
+
+def claim_of_copy(copy: Path) -> dict[str, Any]:
+    claim: dict[str, Any] = json.loads((copy / CLAIM).read_text())
+    return claim
+
+
+@pytest.mark.parametrize("copied", [by_rclone, by_rsync])
+@pytest.mark.parametrize("harm", [flip, cut])
+def test_what_exlab_wizard_left_and_is_not_what_is_here_makes_room_on_an_operators_word(
+    first: Lab, tmp_path: Path, copied: Any, harm: Any
+) -> None:
+    run = first.new_run(files={"image.tif": bytes(range(256)) * 40, **FILES})
+    copy = copied(run, first.nas / "SCOPE_01")
+    harm(copy / "image.tif")
+    before = everything(copy)
+    inodes = {name: (copy / name).stat().st_ino for name in FILES}
+    assert first.cli("run", "--once").code == 3
+    assert kind(first, run) == "destination_occupied"
+    assert everything(copy) == before
+    assert first.cli("resolve", str(run), "--take-over").code == 0, triggers(first, run)
+    assert first.record(run)["destination"] == copy.relative_to(first.nas / "SCOPE_01").as_posix()
+    first.assert_whole(run, copy)
+    assert {name: (copy / name).stat().st_ino for name in FILES} == inodes, "what was equal stayed"
+    assert lost(first, before) == []
+
+
+def test_a_copy_within_the_folder_that_is_taken_over_is_not_moved(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, layout="flat")
+    one = lab.new_run(files=FILES, project="A")
+    copy = by_rsync(one, lab.nas / "SCOPE_01")
+    assert lab.cli("run", "--once").code == 0
+    lab.assert_whole(one, copy)
+    two = lab.new_run(one.name, files={"other.bin": b"other"}, project="B", created_at="2026-04-18T14:32:00Z")
+    assert lab.cli("run", "--once").code == 3
+    assert kind(lab, two) == "destination_occupied"
+    put(copy.parent, {"of somebody else": b"1"})
+    before = everything(copy)
+    assert lab.cli("resolve", str(two), "--take-over").code == 0
+    lab.assert_whole(one, copy)
+    assert everything(copy) == before
+    assert not (copy.parent / "of somebody else").exists()
+    assert (copy.parent / "other.bin").read_bytes() == b"other"
+    assert lab.record(two)["state"] == "verified"
