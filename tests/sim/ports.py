@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.transports.shared.own_files import (
@@ -116,8 +117,9 @@ class MemoryTree:
 
 
 def cache_look(run: SimRun) -> int:
-    """How a cache folder looks, logs apart."""
-    return hash(tuple((name, signature(file)) for name, file in sorted(run.cache.items()) if not name.endswith(".log")))
+    """How a cache folder looks, logs apart: the same number in every process."""
+    looks = [(name, signature(file)) for name, file in sorted(run.cache.items()) if not name.endswith(".log")]
+    return crc32(repr(looks).encode())
 
 
 class MemoryScanner:
