@@ -13,7 +13,15 @@ from collections.abc import Mapping
 
 from exlab_watch_agent.acts.copy import keep_beside, put_claim, read_there, require_read_back
 from exlab_watch_agent.core.binding import first_folder
-from exlab_watch_agent.core.cache_copy import DIGESTED_BYTES_MAX, digest_of, due, form_of, is_of_others, makes_due
+from exlab_watch_agent.core.cache_copy import (
+    DIGESTED_BYTES_MAX,
+    digest_of,
+    due,
+    form_of,
+    is_log,
+    is_of_others,
+    makes_due,
+)
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.creation import says_synced
 from exlab_watch_agent.core.effects import CarryCache
@@ -85,12 +93,12 @@ def _bring(
     names = due(found.digests, placed)
     for path in names:
         _keep_of_others(effect, path, found, placed, ports)
-    wanted = [entry for entry in found.entries if entry.path in names or not makes_due(entry.path)]
+    wanted = [entry for entry in found.entries if entry.path in names or is_log(entry.path)]
     instead = {path: found.data[path] for path in names if path in found.data}
     transport.replace(effect.run_path, wanted, effect.destination, control=control, instead=instead, placed=placed)
     require_read_back(effect, instead, ports)
     transport.require_claim(effect.destination, mine)
-    put_claim(effect, with_cache(told, found.digests), ports, control)
+    put_claim(effect, with_cache(told, {**placed, **found.digests}), ports, control)
     # In the empty mount point of a share that went away meanwhile all this was written just as well.
     transport.require_marker(expected_marker_id=ports.marker_id())
     ports.require_mounts()

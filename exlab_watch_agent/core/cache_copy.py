@@ -1,6 +1,6 @@
 """Which files of a run's cache folder are due at the NAS after the seal, and whether it has travelled in its present form.
 
-Decided here: what counts (logs go along and make nothing due; the claim is about the copy itself), in which form the folder is,
+Decided here: what counts (logs go along and make nothing due; what tells of the proof is the seal's), in which form the folder is,
 and what of the copy is the agent's own to replace. Not here: when it is brought (engine/caches.py), and how (acts/carry_cache.py).
 """
 
@@ -11,17 +11,23 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from exlab_watch_agent.core.claim import CLAIM_PATH
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFEST_PATH, FileEntry
 
 DIGESTED_BYTES_MAX = 16 * 1024 * 1024
 """Larger files of a cache folder are known by size and time: they travel, and are not read for each look."""
+_THE_SEALS = frozenset({CLAIM_PATH, MANIFEST_PATH, FOLDERS_PATH})
+"""What a seal alone places, after a proof: whatever becomes of them here is no news for the copy."""
+
+
+def is_log(path: str) -> bool:
+    """Return whether this file of the cache folder (relative to the run) is a log, which goes along and makes nothing due."""
+    folder, _, name = path.rpartition("/")
+    return folder == CACHE_FOLDER and fnmatchcase(name, "wizard.*.log")
 
 
 def makes_due(path: str) -> bool:
-    """Return whether a change of this file of the cache folder (relative to the run) has to be brought to the NAS by itself."""
-    folder, _, name = path.rpartition("/")
-    is_log = folder == CACHE_FOLDER and fnmatchcase(name, "wizard.*.log")
-    return path != CLAIM_PATH and not is_log
+    """Return whether a change of this file of the cache folder has to be brought to the NAS by itself."""
+    return path not in _THE_SEALS and not is_log(path)
 
 
 def digest_of(entry: FileEntry, data: bytes | None) -> str:

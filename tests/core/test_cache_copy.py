@@ -25,9 +25,11 @@ FIELDS = ".exlab-wizard/readme_fields.json"
         (".exlab-wizard/wizard.log.json", True),
         (LOG, False),
         (CLAIM, False),
+        (".exlab-wizard/checksums.sha256", False),
+        (".exlab-wizard/folders.txt", False),
     ],
 )
-def test_logs_and_the_claim_make_nothing_due(path: str, expected: bool) -> None:
+def test_logs_and_what_a_seal_places_make_nothing_due(path: str, expected: bool) -> None:
     assert makes_due(path) is expected
 
 

@@ -56,12 +56,22 @@ def is_there(lab: Lab, run: Path) -> bool:
     return all((lab.copy_of(run) / name).read_bytes() == (run / name).read_bytes() for name in names)
 
 
+def placed(lab: Lab, run: Path) -> dict[str, str]:
+    """Return what the claim says that the agent put there; it is written last."""
+    kept: dict[str, str] = claim_of(lab, run)["cache"]
+    return kept
+
+
+def placed_is_there(lab: Lab, run: Path) -> bool:
+    copy, kept = lab.copy_of(run), placed(lab, run)
+    return kept == {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in kept}
+
+
 def claim_says_what_is_there(lab: Lab, run: Path) -> None:
-    copy = lab.copy_of(run)
-    kept = claim_of(lab, run)["cache"]
+    kept = placed(lab, run)
     assert set(kept) >= {f"{CACHE}/creation.json", f"{CACHE}/checksums.sha256"}
     assert not any(name.endswith(".log") or name == CLAIM for name in kept)
-    assert kept == {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in kept}
+    assert placed_is_there(lab, run)
 
 
 def test_the_seal_keeps_in_the_claim_what_it_put_there(lab: Lab, run: Path) -> None:
@@ -75,7 +85,9 @@ def test_an_override_that_is_added_to_a_synced_run_travels_by_its_event(lab: Lab
         add_override(lab, run)
         until(lambda: is_there(lab, run), "the copy has the override")
         (run / FIELDS).write_text('{"sample": "1b"}')
-        until(lambda: is_there(lab, run), "the copy has the fields")
+        until(
+            lambda: is_there(lab, run) and placed_is_there(lab, run), "the copy has the fields, and the claim says so"
+        )
     assert len(read_creation(lab.copy_of(run))["validation_overrides"]) == 1
     assert read_creation(lab.copy_of(run))["sync_status"] == "synced"
     assert as_sealed(lab, run) == before
@@ -195,3 +207,18 @@ def test_a_half_written_creation_json_does_not_travel(lab: Lab, run: Path) -> No
     (run / CACHE / "creation.json").write_text('{"schema_version": "1.8", ')
     lab.cli("run", "--once")
     assert (lab.copy_of(run) / CACHE / "creation.json").read_bytes() == there
+
+
+@pytest.mark.parametrize("name", ["checksums.sha256", "folders.txt"])
+def test_what_only_a_seal_places_is_not_brought_when_it_is_altered_here(lab: Lab, run: Path, name: str) -> None:
+    before = as_sealed(lab, run)
+    there = lab.copy_of(run) / CACHE / name
+    sealed = there.read_bytes() if there.exists() else None
+    (run / CACHE / name).write_text("written by another program after the seal\n")
+    add_override(lab, run)
+    assert lab.cli("run", "--once").code == 0
+    assert is_there(lab, run)
+    assert (there.read_bytes() if there.exists() else None) == sealed
+    assert as_sealed(lab, run) == before
+    claim_says_what_is_there(lab, run)
+    assert superseded(lab) == {}

@@ -296,7 +296,7 @@ def test_who_takes_over_from_an_agent_that_is_gone_has_that_place_for_its_own(
     place, before = first.record(run)["destination"], everything(copy)
     assert place == copy.relative_to(first.nas / "SCOPE_01").as_posix(), "where ExLab-Wizard had left it"
     other = another_agent(first, tmp_path / "other")
-    shutil.rmtree(first.state)  # nobody has it any more, and its last sign of life is young
+    # Nobody has its state folder any more, as far as this one can see, and its last sign of life is young.
     assert other.cli("run", "--once").code == 3
     assert kind(other, run) == "claimed_by_other_agent"
     assert other.cli("resolve", str(run), "--take-over").code == 0
