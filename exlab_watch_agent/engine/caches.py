@@ -45,7 +45,7 @@ class Caches:
         """A scan found that the cache folders of these runs are not as they were when they travelled."""
         for run_path in run_paths:
             record = self._bench.commit.record_at(run_path)
-            if record is not None and self._looks.is_mine(record):
+            if record is not None:
                 self.want(record.job_id)
 
     def want(self, job_id: str) -> None:
@@ -65,7 +65,7 @@ class Caches:
         while lane.caches_due:
             job_id, _ = lane.caches_due.popitem(last=False)
             record = self._bench.commit.record(job_id)
-            if record is not None and _may_travel(record):
+            if record is not None and _may_travel(record) and self._looks.is_mine(record):
                 self._bench.errands.want(
                     CarryCache(job_id, record.run_path, record.equipment_id, "", "", claim_of(record))
                 )

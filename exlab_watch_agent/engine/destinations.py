@@ -250,6 +250,7 @@ class Destinations:
         anew = record.elsewhere()
         if record.is_sealed:
             lane.caches[record.run_path] = anew.cache_signature
+            lane.caches_due.setdefault(record.job_id)
         if anew == self._bench.commit.record(record.job_id):
             return anew
         return self._bench.commit.save(anew, PassesVoided(marker_key(lane.equipment_id, lane.spelling), marker_id))

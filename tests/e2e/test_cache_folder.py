@@ -222,3 +222,20 @@ def test_what_only_a_seal_places_is_not_brought_when_it_is_altered_here(lab: Lab
     assert as_sealed(lab, run) == before
     claim_says_what_is_there(lab, run)
     assert superseded(lab) == {}
+
+
+def test_a_nas_that_was_copied_gets_what_changed_here_since_then(lab: Lab, run: Path) -> None:
+    """It carries the marker, too: under another path it is bound without a question, and nothing counts as brought there."""
+    copied = Path(shutil.copytree(lab.nas, lab.nas.with_name("copied nas")))
+    add_override(lab, run)
+    assert lab.cli("run", "--once").code == 0
+    assert is_there(lab, run)
+    lab.nas = copied
+    lab.settings["equipment"] = [one.to_config(lab) for one in lab.equipment]
+    lab.save_config()
+    assert not is_there(lab, run)
+    assert lab.cli("run", "--once").code == 0
+    assert is_there(lab, run)
+    claim_says_what_is_there(lab, run)
+    assert data_there(lab, run)
+    assert lab.record(run)["state"] == "verified"

@@ -364,7 +364,7 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
     def nothing(*_: Any, **__: Any) -> None:
         pass
 
-    inventory = mock.create_autospec(Inventory, fingerprint=effect.fingerprint, files=())
+    inventory = mock.create_autospec(Inventory, fingerprint=effect.fingerprint, files=(), folders_text=b"")
     ports = ports_with(
         tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: (), cache_signature=lambda _: 7),
         creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
