@@ -41,6 +41,7 @@ class Wait:
 
 
 NAS_UNREACHABLE = Wait()
+DESTINATION_FULL = Wait("destination_full")
 
 
 class AgentError(Exception):
@@ -125,13 +126,15 @@ class CancelledError(AgentError):
 class TransportError(AgentError):
     """A transport could not do what was asked, already classified.
 
-    `detail` keeps the last lines of the tool's own words for the operator.
+    `detail` keeps the last lines of the tool's own words for the operator. `needs_bytes`: of a destination that is full, how
+    much room the push needs, as far as known.
     """
 
-    def __init__(self, kind: FailureKind, message: str, *, detail: str = "") -> None:
+    def __init__(self, kind: FailureKind, message: str, *, detail: str = "", needs_bytes: int = 0) -> None:
         super().__init__(message)
         self.kind = kind
         self.detail = detail
+        self.needs_bytes = needs_bytes
 
 
 class DestinationUnreachableError(AgentError):
@@ -141,6 +144,12 @@ class DestinationUnreachableError(AgentError):
     """
 
     wait = NAS_UNREACHABLE
+
+
+class DestinationFullError(DestinationUnreachableError):
+    """The destination answers, and has no room for what is to be written there: the lane waits until somebody made room."""
+
+    wait = DESTINATION_FULL
 
 
 class DestinationUnboundError(DestinationUnreachableError):

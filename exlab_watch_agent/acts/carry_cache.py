@@ -29,8 +29,10 @@ from exlab_watch_agent.core.events import CacheCarried, CacheStays, Unreached
 from exlab_watch_agent.core.inventory import CREATION_PATH, FileEntry
 from exlab_watch_agent.core.members import texts
 from exlab_watch_agent.errors import (
+    DESTINATION_FULL,
     AgentError,
     DestinationUnreachableError,
+    FailureKind,
     TransportError,
 )
 from exlab_watch_agent.ports import Control, Ports
@@ -133,4 +135,6 @@ def _trouble(error: TransportError, ports: Ports) -> CacheStays | Unreached:
         ports.require_mounts()
     except DestinationUnreachableError as away:
         return Unreached(str(away), away.wait)
+    if error.kind is FailureKind.DESTINATION_FULL:
+        return Unreached(str(error), DESTINATION_FULL)
     return CacheStays(str(error))

@@ -57,6 +57,7 @@ from exlab_watch_agent.core.events import (
     Whereabouts,
 )
 from exlab_watch_agent.errors import (
+    DESTINATION_FULL,
     CancelledError,
     CreationFileError,
     DestinationOccupiedError,
@@ -158,7 +159,8 @@ def work(effect: Work, ports: Ports, control: Control) -> Outcome:
         ports.require_root()
         return outcome
     except DestinationUnreachableError as error:
-        return EffectFailed(effect.turn, FailureKind.NETWORK, str(error), is_destination_away=True, wait=error.wait)
+        kind = FailureKind.DESTINATION_FULL if error.wait == DESTINATION_FULL else FailureKind.NETWORK
+        return EffectFailed(effect.turn, kind, str(error), is_destination_away=True, wait=error.wait)
     except SourceChangedError as error:
         return RunChanged(effect.turn, str(error))
     except RootUnavailableError as error:
@@ -197,5 +199,15 @@ def _transport_trouble(effect: Work, error: TransportError, ports: Ports) -> Out
         ports.require_mounts()
     except DestinationUnreachableError as away:
         return EffectFailed(effect.turn, FailureKind.NETWORK, str(away), error.detail, is_destination_away=True)
+    if error.kind is FailureKind.DESTINATION_FULL and not is_reading:
+        return EffectFailed(
+            effect.turn,
+            error.kind,
+            str(error),
+            error.detail,
+            is_destination_away=True,
+            wait=DESTINATION_FULL,
+            needs_bytes=error.needs_bytes,
+        )
     is_unreadable = isinstance(effect, Verify) and error.kind not in NOT_THE_COPY
     return EffectFailed(effect.turn, error.kind, str(error), error.detail, is_copy_unreadable=is_unreadable)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+from exlab_watch_agent.acts.copy import lacks_room
 from exlab_watch_agent.core import heartbeat
 from exlab_watch_agent.core.binding import (
     Binding,
@@ -22,6 +23,7 @@ from exlab_watch_agent.core.binding import (
 from exlab_watch_agent.core.effects import Bind, PlaceHeartbeat, Probe, SealedCopy
 from exlab_watch_agent.core.events import Answered, BindingRefused, HeartbeatPlaced, Unreached
 from exlab_watch_agent.errors import (
+    DESTINATION_FULL,
     AgentError,
     DestinationUnboundError,
     DestinationUnreachableError,
@@ -134,7 +136,10 @@ def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
     try:
         if effect.is_light:
             return Answered(find_destination(ports), free_bytes=_room(effect, ports))
-        return Answered(ask_destination(ports, is_full=True, is_doubted=True), free_bytes=_room(effect, ports))
+        marker_id = ask_destination(ports, is_full=True, is_doubted=True)
+        if effect.needs_bytes and (no_room := _lacks_room(effect, ports)):
+            return Unreached(no_room, DESTINATION_FULL)
+        return Answered(marker_id, free_bytes=_room(effect, ports))
     except MarkerMissingError as error:
         if not _holds_one_of(effect.copies, ports):
             missing = _missing(error, ports, ports.binding)
@@ -151,6 +156,13 @@ def _room(effect: Probe, ports: Ports) -> int | None:
         with suppress(TransportError, DestinationUnreachableError):
             return ports.transport.free_bytes()
     return None
+
+
+def _lacks_room(effect: Probe, ports: Ports) -> str:
+    """Return in words that the destination has less room than is needed; nothing where that cannot be told."""
+    with suppress(TransportError, DestinationUnreachableError):
+        return lacks_room(ports.transport, effect.needs_bytes)
+    return ""
 
 
 def bind(effect: Bind, ports: Ports) -> Answered | BindingRefused:

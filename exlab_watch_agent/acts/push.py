@@ -7,6 +7,7 @@ from exlab_watch_agent.acts.copy import (
     copy_says_synced,
     is_our_seal,
     keep_what_differs,
+    lacks_room,
     may_be_adopted,
     present,
 )
@@ -75,12 +76,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
     if effect.is_shown:  # that times differ is no reason to move what was found equal
         there = {path: (size_bytes, None) for path, (size_bytes, _) in there.items()}
     plan = plan_push(inventory.files, there, wrong=wrong)
-    free_bytes = transport.free_bytes()
-    if free_bytes is not None and plan.bytes_to_copy > free_bytes:
-        raise TransportError(
-            FailureKind.DESTINATION_FULL,
-            f"{transport.describe()} has {free_bytes} bytes free and the run needs {plan.bytes_to_copy}: make room on the NAS.",
-        )
+    if no_room := lacks_room(ports.transport, plan.bytes_to_copy):
+        raise TransportError(FailureKind.DESTINATION_FULL, no_room, needs_bytes=plan.bytes_to_copy)
     if plan.set_aside:
         transport.require_claim(effect.destination, mine)  # whoever was given it meanwhile has what is there now
         transport.set_aside(effect.destination, plan.set_aside)

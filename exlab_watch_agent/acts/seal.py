@@ -49,12 +49,11 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
         if gone:
             text = f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
             return RunChanged(effect.turn, text)
-    claim = ports.agent.signed(effect.claim)
     # Also before the first seal: an operator may have given the folder to another agent since the push.
     look_there = look_unless_foreign(effect, ports)
     if effect.is_again or effect.adopts or effect.is_left_there:
         _keep_what_was_altered(effect, look_there, ports)
-    claim = _handed_on(look_there, claim)
+    claim = _handed_on(look_there, ports.agent.signed(effect.claim))
     if effect.is_left_there:  # two runs of ours may have been found equal to one copy: the first that claims it has it
         ports.transport.place_claim(effect.destination, claim)
     manifest = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)

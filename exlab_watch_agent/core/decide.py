@@ -139,13 +139,17 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case LocalChosen():
             if state is RunState.CONFLICT:
                 reason = event.reason or "the local data win"
-                unsealed = record.unsealed(by=event.operator).cleared()
-                return Judgement(Trigger.LOCAL_CHOSEN, reason, unsealed, event.operator)
+                anew = record.unsealed(by=event.operator)
+                if record.last_error is not None and record.last_error.kind in OF_OTHERS:
+                    anew = anew.at_place(
+                        ""
+                    )  # what others have there stays theirs: the run may have a place of its own elsewhere
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
         case TakenOver():
             if state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind in OF_OTHERS:
                 reason = event.reason or "what others have at the destination makes room"
-                unsealed = replace(record.unsealed(by=event.operator).cleared(), takes_over=WHOEVER)
-                return Judgement(Trigger.TAKEN_OVER, reason, unsealed, event.operator)
+                anew = replace(record.unsealed(by=event.operator).cleared(), takes_over=WHOEVER)
+                return Judgement(Trigger.TAKEN_OVER, reason, anew, event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)

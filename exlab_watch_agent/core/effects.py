@@ -201,7 +201,7 @@ class Probe:
     """Ask whether the destination is there, and unless `is_light` whether it can be written to.
 
     `serial` tells one from others that hang. `copies`: some that a root without its marker may be known by. `asks_room`: also how
-    much room is free there.
+    much room is free there. `needs_bytes`: one that has less room is full.
     """
 
     equipment_id: str
@@ -209,6 +209,7 @@ class Probe:
     serial: int = 0
     copies: tuple[SealedCopy, ...] = ()
     asks_room: bool = False
+    needs_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,8 +132,8 @@ class RunChanged:
 class EffectFailed:
     """An effect could not come to its end.
 
-    `is_destination_away`: the destination did not answer a probe afterwards, so no attempt is consumed.
-    `wait`: what that wait for the destination is called.
+    `is_destination_away`: the destination did not answer a probe afterwards, or is full, so no attempt is consumed.
+    `wait`: what that wait for the destination is called. `needs_bytes`: of one that is full, how much room is needed at least.
     `is_source_away`: the run folder was not there, moved away or with its whole root; no attempt is consumed either.
     `fingerprint` is set when a local file vanished: what is left, so that the vanishing itself counts as no new change.
     `is_copy_unreadable`: a verify could not read the copy as a whole while the destination answered; the cause is there.
@@ -148,6 +148,7 @@ class EffectFailed:
     is_source_away: bool = False
     fingerprint: str = ""
     wait: Wait = NAS_UNREACHABLE
+    needs_bytes: int = 0
     is_copy_unreadable: bool = False
     conflict: str = ""
 

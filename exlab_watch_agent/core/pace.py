@@ -23,7 +23,7 @@ class Pace:
     """
 
     probe_first_s: float = 5.0
-    probe_max_s: float = 60.0
+    probe_max_s: float = 300.0
     probe_idle_s: float = 300.0
     doubt_first_s: float = 5.0
     doubt_max_s: float = 60.0

@@ -20,7 +20,6 @@ from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import printable, shell_word, utc_text
 from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, ways_out
-from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState
 
 FAILURES_TOLD = 2
@@ -150,11 +149,8 @@ def _is_unproven(record: RunRecord, policy: Policy, at: Moment) -> bool:
 
 
 def _has_failed(record: RunRecord, at: Moment) -> bool:
-    """Whether a failed attempt is told: a full NAS at once, all else once it failed again or nothing follows by itself."""
-    if record.last_error is None:
-        return False
-    is_told_at_once = record.last_error.kind == FailureKind.DESTINATION_FULL or not at.goes_on
-    return record.attempts >= (1 if is_told_at_once else FAILURES_TOLD)
+    """Whether a failed attempt is told: once it failed again, and at once where nothing follows by itself."""
+    return record.last_error is not None and record.attempts >= (FAILURES_TOLD if at.goes_on else 1)
 
 
 def refusal_of(record: RunRecord, snapshot: Snapshot) -> Note:

@@ -34,6 +34,7 @@ from exlab_watch_agent.core.link import (
     LinkLost,
     ProbeAnswered,
     ProbeUnanswered,
+    PushArrived,
     decide_link,
 )
 from exlab_watch_agent.core.record import LastError, RunRecord
@@ -91,7 +92,9 @@ class Destinations:
         )
         room, now = lane.room_there, self._bench.clock.now()
         asks_room = room is None or not timedelta(0) <= now - room.at < SAMPLE_EVERY
-        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial, self.some_copies(lane), asks_room))
+        needs_bytes = lane.away.needs_bytes if lane.away is not None else 0
+        copies = self.some_copies(lane)
+        self._bench.errands.want(Probe(lane.equipment_id, is_light, serial, copies, asks_room, needs_bytes))
 
     def on_probed(self, ended: Ended, effect: Probe, result: Answered | Unreached) -> None:
         lane = self._bench.lanes[effect.equipment_id]
@@ -117,14 +120,19 @@ class Destinations:
         if self.is_asking(lane):
             self._on_link(lane, ProbeUnanswered(self._bench.clock.now(), SILENT, NAS_UNREACHABLE))
 
-    def lost(self, lane: Lane, reason: str, wait: Wait) -> None:
+    def lost(self, lane: Lane, reason: str, wait: Wait, *, needs_bytes: int = 0) -> None:
         """Start nothing of this lane that needs its destination, and ask that again soon; say why, and what helps.
 
         Work that was under way when a probe said what it is knows less than the probe: that stays said.
         """
-        if lane.away is not None and wait == NAS_UNREACHABLE != lane.away.wait:
+        away = lane.away
+        if away is not None and not away.is_full and wait == NAS_UNREACHABLE != away.wait:
             return
-        self._on_link(lane, LinkLost(self._bench.clock.now(), reason, wait))
+        self._on_link(lane, LinkLost(self._bench.clock.now(), reason, wait, needs_bytes))
+
+    def on_pushed(self, lane: Lane) -> None:
+        """All files of a run of this lane have arrived."""
+        self._on_link(lane, PushArrived())
 
     def on_admission(self, lane: Lane, marker_id: str, *, asked_fully_s: float | None) -> bool:
         """The destination answered the look before a push; return whether it is the one that is bound."""
@@ -140,7 +148,7 @@ class Destinations:
         return accepted(lane.binding, lane.spelling) not in (None, marker_id)
 
     def _on_link(self, lane: Lane, event: LinkEvent) -> None:
-        before = lane.away
+        before, might_read = lane.away, lane.may_read
         step = decide_link(lane.link, event, self._bench.pace)
         lane.link = step.link
         if isinstance(event, ProbeAnswered | AdmissionAnswered):
@@ -151,7 +159,11 @@ class Destinations:
         if before is None and lane.away is not None:
             log.warning("%s waits (%s): %s", lane.equipment_id, lane.away.wait.code, lane.away.reason)
         elif before is not None and lane.away is None:
-            log.info("%s: the NAS is back", lane.equipment_id)
+            log.info(
+                "%s: %s", lane.equipment_id, "the NAS is asked for room again" if before.is_full else "the NAS is back"
+            )
+        is_back = before is not None and lane.away is None
+        if is_back or (lane.may_read and not might_read):
             self._bench.errands.on_opened(lane.equipment_id)
 
     def may_say_more(self, question: Probe | Bind) -> bool:

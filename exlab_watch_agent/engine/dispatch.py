@@ -42,6 +42,7 @@ from exlab_watch_agent.core.events import (
     Inspection,
     NothingNew,
     Outcome,
+    Pushed,
     Replaced,
     ScanFailed,
     Scanned,
@@ -190,7 +191,10 @@ class Dispatch:
                 self._bench.commit.then(work)
             return
         if isinstance(outcome, EffectFailed) and outcome.is_destination_away:
-            self._destinations.lost(self._bench.lanes[effect.equipment_id], outcome.message, outcome.wait)
+            lane = self._bench.lanes[effect.equipment_id]
+            self._destinations.lost(lane, outcome.message, outcome.wait, needs_bytes=outcome.needs_bytes)
+        if isinstance(outcome, Pushed):
+            self._destinations.on_pushed(self._bench.lanes[effect.equipment_id])
         if isinstance(outcome, EffectFailed) and outcome.is_source_away:
             self._bench.post(ScanWanted((effect.equipment_id,)))
         if isinstance(outcome, Sealed):

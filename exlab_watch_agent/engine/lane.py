@@ -119,6 +119,11 @@ class Lane:
         """Whether nothing may be started at the destination now: it is away, or about to be replaced."""
         return self.away is not None or self.replacing is not None
 
+    @property
+    def may_read(self) -> bool:
+        """Whether the destination may be read now: also while it is full."""
+        return self.replacing is None and (self.away is None or self.away.is_full)
+
     def ports_now(self) -> Ports:
         """Return the lane's ports with what is known of both sides now."""
         return replace(self.ports, binding=self.binding, mounts=dict(self.mounts), volume=roots.volume_of(self.root))
@@ -126,14 +131,16 @@ class Lane:
     def is_open_for(self, effect: Effect) -> bool:
         """Return whether an effect may start: while the root is not ours, or the NAS away, what needs it waits."""
         match effect:
-            case Push() | Precheck() | Verify() | Seal() | CarryCache():
+            case Push() | Seal() | CarryCache():
                 return self.is_working and self.is_ours and not self.is_held
+            case Precheck() | Verify():
+                return self.is_working and self.is_ours and self.may_read
             case Admit():
                 return self.is_ours and not self.is_held
             case WriteStatus():
                 return self.is_ours
             case PlaceHeartbeat():
-                return not self.is_held
+                return self.may_read
         return True
 
     # --- queues ------------------------------------------------------------------------------------------------------

@@ -321,12 +321,11 @@ class Engine:
         for lane in self.lanes.values():
             if lane.is_ours and lane.backlog:
                 return False
-            if (
-                self._is_working
-                and lane.is_ours
-                and lane.away is None
-                and (lane.queue or lane.audits or lane.caches_due)
-            ):
+            if not (self._is_working and lane.is_ours):
+                continue
+            if (lane.queue or lane.caches_due) and lane.away is None:
+                return False
+            if lane.audits and (lane.away is None or lane.away.is_full):
                 return False
         return not (self._is_working and self._runs.is_settling)
 

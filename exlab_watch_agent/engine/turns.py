@@ -164,7 +164,7 @@ class Turns:
         if any(self._bench.errands.taken(Slot.AUDIT, lane_id) for lane_id in self._bench.lanes):
             return
         for lane in self._bench.lanes.values():
-            if lane.audits and not _is_waiting(lane):
+            if lane.audits and lane.is_ours and lane.may_read:
                 self._audit_next(lane)
                 return
 

@@ -40,6 +40,7 @@ from exlab_watch_agent.core.standing import (
 )
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED
 from exlab_watch_agent.core.week import Happening, Room, Week
+from exlab_watch_agent.errors import DESTINATION_FULL
 from exlab_watch_agent.statechart import RunState
 
 NOW = datetime(2026, 4, 18, 12, 0, 0, tzinfo=UTC)
@@ -80,6 +81,7 @@ def an_orphan() -> Finding:
 
 UNBOUND = LaneView("/nas/A", NOW - HOUR, "it was never used", "destination_unbound", "exlab-watch-agent bind SCOPE_01")
 AWAY = LaneView("/nas/A", NOW - HOUR, "it was never used")
+NO_ROOM = LaneView("/nas/A", NOW - HOUR, "/nas/A has 5 bytes free", DESTINATION_FULL.code, DESTINATION_FULL.command)
 DEGRADED = ObserverView("native", True, roots={"SCOPE_01": RootHealth("native", True, "few watches", "sysctl x")})
 OLD = NOW - 25 * HOUR
 SHOW, RETRY = f"exlab-watch-agent show {RUN}", f"exlab-watch-agent retry {RUN}"
@@ -176,9 +178,9 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
     ),
     (
         "the NAS is full",
-        situation(record(RunState.QUEUED, attempts=1, last_error=FULL)),
-        ("needs_you", "attempt_failed"),
-        RETRY,
+        situation(record(RunState.QUEUED, last_error=FULL), lanes={"SCOPE_01": NO_ROOM}),
+        ("needs_you", "destination_full"),
+        "exlab-watch-agent check",
     ),
     (
         "a seal fails",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.core.claim import NOBODY_KNOWN, WHOEVER, DestinationStanding
+from exlab_watch_agent.core.claim import NOBODY_KNOWN, OF_OTHERS, WHOEVER, DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
@@ -578,6 +578,17 @@ def test_where_an_operator_lets_other_data_take_a_damaged_copy_s_place_its_incid
     assert IncidentHealed(after).data()["replaced_by"] == "asmith"
 
 
+@pytest.mark.parametrize(
+    ("kind", "place"), [*((kind, "") for kind in sorted(OF_OTHERS)), (LOCAL_CHANGED, "CONFOCAL_01/Run_1")]
+)
+def test_a_place_that_others_have_is_given_up_when_the_local_data_win_and_one_of_ours_is_kept(
+    kind: str, place: str
+) -> None:
+    """A run that was moved here after its seal kept its old place, which another agent has taken since: it was stuck there."""
+    before = record("conflict", sealed=True, destination="CONFOCAL_01/Run_1", last_error=LastError(kind, "theirs"))
+    assert step(before, LocalChosen("asmith")).record.destination == place
+
+
 def test_another_empty_folder_of_the_run_is_a_new_seal_and_no_incident() -> None:
     sealing = step(record("auditing", sealed=True), verified(seal_fault=FOLDERS_FAULT)).record
     assert (sealing.state, sealing.incidents) == (RunState.SEALING, ())
@@ -791,7 +802,7 @@ def test_a_difference_that_is_gone_begins_to_count_anew() -> None:
 
 
 @pytest.mark.parametrize("state", WITH_A_PUSH)
-@pytest.mark.parametrize("kind", [FailureKind.NETWORK, FailureKind.UNKNOWN, FailureKind.DESTINATION_FULL])
+@pytest.mark.parametrize("kind", [FailureKind.NETWORK, FailureKind.UNKNOWN])
 def test_what_may_pass_waits_longer_each_time_and_fails_at_the_fifth(state: RunState, kind: FailureKind) -> None:
     waits = []
     run = record(state)

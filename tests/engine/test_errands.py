@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
 
 from exlab_watch_agent.core import link, root
+from exlab_watch_agent.core.binding import Below
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.discovery import RunPlace
-from exlab_watch_agent.core.effects import Effect, Inspect, PlaceHeartbeat, Probe, Push, Scan, Seal, Verify, WriteStatus
+from exlab_watch_agent.core.effects import (
+    Effect,
+    Inspect,
+    PlaceHeartbeat,
+    Precheck,
+    Probe,
+    Push,
+    Scan,
+    Seal,
+    Verify,
+    WriteStatus,
+)
 from exlab_watch_agent.core.events import Answered, HeartbeatPlaced, Pushed, Result
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget
 from exlab_watch_agent.core.reconcile import Known
@@ -23,7 +35,7 @@ from exlab_watch_agent.engine.keys import Slot, key_of, merged, status_key, work
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Ended
 from exlab_watch_agent.engine.timers import TimerKind, Timers
-from exlab_watch_agent.errors import NAS_UNREACHABLE, CancelledError
+from exlab_watch_agent.errors import DESTINATION_FULL, NAS_UNREACHABLE, CancelledError
 from exlab_watch_agent.ports import Control, Ports, Progress
 from tests.sim.world import FakeClock
 
@@ -36,7 +48,9 @@ PUSH = Push(*SUBJECT, claim=CLAIM)
 SEAL = Seal(*SUBJECT, manifest_digest="d", claim=CLAIM, wait_s=0.0)
 STATUS = WriteStatus("job", PLACE.run_path, EQ, "pending")
 LOOK = Inspect(PLACE, "job")
+VERIFY = Verify(*SUBJECT, manifest_digest="", claim=CLAIM)
 AWAY = link.Away(FakeClock().now(), "it is not there", NAS_UNREACHABLE)
+FULL = link.Away(FakeClock().now(), "it has no room", DESTINATION_FULL)
 
 
 class Executors:
@@ -62,6 +76,7 @@ class FewPorts:
 
     equipment: EquipmentPolicy
     binding: None = None
+    mounts: Mapping[str, Below] = field(default_factory=dict)
     volume: str | None = None
 
 
@@ -184,7 +199,7 @@ def test_a_look_about_the_creation_json_waits_until_our_own_write_is_known_and_a
     [
         (PUSH, True, True),
         (SEAL, True, True),
-        (Verify(*SUBJECT, manifest_digest="", claim=CLAIM), True, True),
+        (VERIFY, True, True),
         (STATUS, True, False),
         (Probe(EQ), False, False),
         (Scan(EQ, "/data/SCOPE_01", Known({}, {})), False, False),
@@ -206,6 +221,27 @@ def test_what_needs_the_root_or_the_nas_waits_until_it_is_there(
     desk.start()
     assert len(desk.executors.calls) == 1
     assert desk.end_one().effect == effect
+
+
+@pytest.mark.parametrize(
+    ("effect", "needs_room"),
+    [
+        (PUSH, True),
+        (SEAL, True),
+        (VERIFY, False),
+        (Precheck(*SUBJECT), False),
+        (PlaceHeartbeat(EQ, "lab", b"{}"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_writes_waits_for_room_and_what_reads_does_not(desk: Desk, effect: Effect, needs_room: bool) -> None:
+    desk.lane.link = FULL
+    desk.want(effect)
+    assert len(desk.executors.calls) == (not needs_room)
+    desk.lane.link = link.Answering()
+    desk.errands.on_opened(EQ)
+    desk.start()
+    assert len(desk.executors.calls) == 1
 
 
 def test_what_is_dropped_does_not_start_and_what_runs_is_asked_to_end() -> None:

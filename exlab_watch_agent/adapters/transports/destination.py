@@ -61,6 +61,7 @@ from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER, is_the_agents, kept_a
 from exlab_watch_agent.errors import (
     AgentError,
     CancelledError,
+    DestinationFullError,
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
@@ -169,9 +170,7 @@ class Destination:
         with self._reached() as far:
             far.require_root()
             if not self._exchange_a_nonce(far, while_there) and while_there is not None:
-                raise DestinationUnreachableError(
-                    f"{far.name} has no room even for a probe file: make room on the NAS."
-                )
+                raise DestinationFullError(f"{far.name} has no room even for a probe file: make room on the NAS.")
 
     def below(self, folder: str) -> Below | None:
         with self._reached() as far:

@@ -366,6 +366,7 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
 
     inventory = mock.create_autospec(Inventory, fingerprint=effect.fingerprint, files=(), folders_text=b"")
     ports = ports_with(
+        clock=SimpleNamespace(now=lambda: datetime(2026, 4, 18, 10, tzinfo=UTC)),
         tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: (), cache_signature=lambda _: 7),
         creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
         transport=SimpleNamespace(

@@ -277,7 +277,9 @@ def test_a_full_target_is_destination_full(at: Situation) -> None:
         found = rested(
             lab, run := lab.new_run(files={"a.bin": os.urandom(100_000), "large.bin": os.urandom(3_000_000)})
         )
-        assert (found.state, found.kind, found.attempts) == ("queued", "destination_full", 1), found
+        assert (found.state, found.kind, found.attempts, found.is_waiting) == ("queued", "destination_full", 0, True), (
+            found
+        )
         assert "room" in found.words or "space" in found.words
         (run / "large.bin").write_bytes(b"small now")
 

@@ -33,6 +33,7 @@ from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide
 from exlab_watch_agent.adapters.transports.mounted.throttle import Throttle
 from exlab_watch_agent.core.creation import identity_in
+from exlab_watch_agent.core.events import LocalChosen
 from exlab_watch_agent.core.passes import HowRead
 from exlab_watch_agent.errors import (
     AgentError,
@@ -44,6 +45,7 @@ from exlab_watch_agent.errors import (
     TransportError,
 )
 from exlab_watch_agent.ports import Control
+from exlab_watch_agent.statechart import RunState
 from tests.adapters.transports.contract import (
     CLAIM,
     CREATION,
@@ -56,8 +58,9 @@ from tests.adapters.transports.contract import (
     needs,
     tree,
 )
-from tests.adapters.transports.whole_runs import WholeRuns
+from tests.adapters.transports.whole_runs import CLAIM_FILE, WholeRuns
 from tests.lab.disks import damage, full_disk, loop_disk
+from tests.lab.one_run import OneRun
 from tests.lab.swapping import deep_folder, swapping, write_below
 
 CACHE = f"{RUN}/.exlab-wizard"
@@ -73,6 +76,23 @@ class TestContract(WholeRuns, TransportContract):
             "from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide\n"
             f"transport = Destination(MountedFarSide({str(root)!r}))"
         )
+
+    def test_those_who_held_a_copy_before_us_stay_named_when_the_local_data_win(
+        self, life: OneRun, there: Path
+    ) -> None:
+        """The next seal is a first one again, and used to make the claim anew."""
+        life.bring_to_rest()
+        claim = json.loads((there / CLAIM_FILE).read_text())
+        before = {"state_folder": "b" * 32, "host": "lab-1", "job_id": "theirs", "sealed_at": "2026-04-18T11:00:00Z"}
+        (there / CLAIM_FILE).write_text(json.dumps({**claim, "generation": 2, "former": [before]}))
+        (Path(life.place.run_path) / "a.tif").write_bytes(b"another")
+        life.audit()
+        assert life.record.state is RunState.CONFLICT
+        life.happened(LocalChosen("asmith"))
+        assert life.bring_to_rest() is RunState.VERIFIED
+        after = json.loads((there / CLAIM_FILE).read_text())
+        assert (after["generation"], after["former"]) == (2, [before])
+        assert after["manifest_sha256"] != claim["manifest_sha256"]
 
 
 class TestContractWithoutHardLinksAndSendfile(TestContract):
