@@ -57,6 +57,12 @@ def is_staged_elsewhere(entry: Entry) -> bool:
     return isinstance(entry.content, Mapping) and entry.content.get("sync_mode") == "stage"
 
 
+def ids_staged_elsewhere(entries: Iterable[Entry]) -> frozenset[str]:
+    """Return the ids of those instruments, as they are written."""
+    contents = (entry.content for entry in entries if is_staged_elsewhere(entry))
+    return frozenset(str(content.get("id")) for content in contents if isinstance(content, Mapping))
+
+
 def logging_of(text: ConfigText, passed_over: list[KeyPath]) -> object:
     """Return the block `logging` of ExLab-Wizard's file, without the keys that we do not know."""
     return _known(text.content.get("logging"), LoggingBlock, ("logging",), passed_over)
