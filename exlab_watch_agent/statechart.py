@@ -59,12 +59,15 @@ class Trigger(StrEnum):
     AUDIT_STARTED = "audit_started"
     AUDIT_INTERRUPTED = "audit_interrupted"
     COPY_DAMAGED = "copy_damaged"
+    LOCAL_GONE = "local_gone"
     INTERLOCKS_HELD = "interlocks_held"
     INTERLOCK_BROKEN = "interlock_broken"
     REMOVED = "removed"
     REMOVAL_RESUMED = "removal_resumed"
     AUDITED = "audited"
+    DATA_FOUND = "data_found"
     LOCAL_CHOSEN = "local_chosen"
+    TAKEN_OVER = "taken_over"
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
     RETRIED = "retried"
@@ -204,11 +207,11 @@ class Chart:
     @property
     def sealed_here(self) -> frozenset[RunState]:
         """States in which a run rests whose data are on both sides."""
-        return self.settled & self.auditable
+        return frozenset(state for state in self.settled & self.auditable if not self.states[state].is_final)
 
     @property
     def auditable(self) -> frozenset[RunState]:
-        """Both sides may be compared with the manifest."""
+        """Both sides, or after `cleaned` the copy, may be compared with the manifest."""
         return self.tagged(Tag.AUDITABLE)
 
     @property

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -95,7 +96,7 @@ def _seconds(case: ElementTree.Element) -> float:
 
 
 def _try_the_wheel() -> int:
-    """Build the wheel, install it into a new environment, and run the demo from an empty folder."""
+    """Build the wheel, install it into a new environment, and run the demo and an export from an empty folder."""
     with tempfile.TemporaryDirectory(prefix="exlab-wheel-") as folder:
         home = Path(folder)
         print("+ build the wheel and run its demo", flush=True)
@@ -115,7 +116,18 @@ def _try_the_wheel() -> int:
         ]
         subprocess.run([*pip, str(wheel)], check=True)
         (home / "empty").mkdir()
-        return subprocess.run([str(binaries / "exlab-watch-agent"), "demo"], cwd=home / "empty", check=False).returncode
+        agent = str(binaries / "exlab-watch-agent")
+        demo = subprocess.run([agent, "demo", "--keep", str(home / "demo")], cwd=home / "empty", check=False).returncode
+        return demo or _try_an_export(agent, home)
+
+
+def _try_an_export(agent: str, home: Path) -> int:
+    """Export the demo's period by the installed wheel, which carries the script that checks a trail, and run that script."""
+    export = [agent, "audit", "export", "--config", str(home / "demo" / "config.yaml"), "--format", "json"]
+    said = subprocess.run(export, cwd=home / "empty", capture_output=True, text=True, check=True).stdout
+    script = home / "empty" / "verify_trail.py"
+    script.write_text(json.loads(said)["verify_script"]["text"], encoding="utf-8")
+    return subprocess.run([sys.executable, str(script), str(home / "demo" / "state")], check=False).returncode
 
 
 if __name__ == "__main__":

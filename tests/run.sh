@@ -17,6 +17,7 @@ programs=(
   sha256sum:coreutils strace:strace mount:mount unshare:util-linux ip:iproute2 mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs
   rsync:rsync /usr/bin/python3:python3 ssh:openssh-client ssh-keygen:openssh-client sshd:openssh-server
   smbd:samba smbpasswd:samba-common-bin busybox:busybox mkntfs:ntfs-3g fusermount3:fuse3 git:git
+  chromium:chromium pdftotext:poppler-utils
 )
 
 # Python first: nothing is installed for a Python that is too old.

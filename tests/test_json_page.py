@@ -8,6 +8,9 @@ from pathlib import Path
 
 from exlab_watch_agent.core.problem import TIERS, Problem
 from exlab_watch_agent.report.heartbeat import Heartbeat
+from exlab_watch_agent.report.tally import Bounds, PeriodTally
+from tests.report.reports import dossier
+from tests.report.test_period import period
 
 PAGE = (Path(__file__).parent.parent / "docs" / "json.md").read_text(encoding="utf-8")
 
@@ -56,3 +59,13 @@ def test_the_page_lists_every_member_of_the_heartbeat() -> None:
         last_agent=None,
     )
     assert sorted(first_cells(section("The heartbeat"))) == sorted(beat.to_json())
+
+
+def test_the_page_lists_every_member_of_a_run_s_export() -> None:
+    assert sorted(first_cells(section("`audit export --run --format json`"))) == sorted(dossier().to_json())
+
+
+def test_the_page_lists_every_member_of_a_period_s_summary_and_every_count() -> None:
+    said = period(PeriodTally(Bounds())).to_json()
+    assert sorted(first_cells(section("`audit export --format json`"))) == sorted(said)
+    assert first_cells(section("Counts of a period")) == list(said["total"])

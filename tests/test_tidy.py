@@ -92,6 +92,12 @@ def test_the_chart_in_the_checkout_is_the_one_that_the_wheel_carries() -> None:
     assert yaml.safe_load((ROOT / "statecharts" / "run_sync.yaml").read_text())["chart"] == "run_sync"
 
 
+def test_the_script_that_checks_a_trail_is_one_file_which_the_wheel_carries() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"docs/verify_trail.py" = "exlab_watch_agent/docs/verify_trail.py"' in text
+    assert [name for name in tracked() if name.endswith("verify_trail.py")] == ["docs/verify_trail.py"]
+
+
 def test_no_file_of_the_repository_names_a_place_of_the_machine_it_was_made_on() -> None:
     listed = tracked()
     words = ("/" + "work/", "/" + "root/")
@@ -109,7 +115,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def test_every_module_that_a_page_names_exists(page: Path) -> None:
     names = set(re.findall(r"[\w./-]*\w\.(?:py|sh|md)\b", page.read_text(encoding="utf-8")))
     files = [f"/{file}" for file in tracked()]
-    assert not [name for name in sorted(names) if not any(file.endswith(f"/{name}") for file in files)]
+    assert not [
+        name for name in sorted(names) if not any(file.endswith(f"/{name.removeprefix('../')}") for file in files)
+    ]
 
 
 def test_every_fact_that_a_docstring_cites_is_a_heading() -> None:

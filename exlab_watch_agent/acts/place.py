@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from exlab_watch_agent.acts.copy import holder_is_at_work, is_our_seal
+from exlab_watch_agent.acts.copy import holder_at_work, is_our_seal
 from exlab_watch_agent.core.claim import DestinationLook, DestinationStanding, standing
 from exlab_watch_agent.core.effects import Admit
 from exlab_watch_agent.core.inventory import Inventory
@@ -39,9 +39,11 @@ def find_place(effect: Admit, inventory: Inventory, ports: Ports) -> Found:
             found = Found(place, where, look)
         place = found.destination
         if found.standing is DestinationStanding.CLAIMED_BY_OTHER_AGENT:
-            if found.look.sealed_as and not holder_is_at_work(found.look, ports):
+            at_work = holder_at_work(found.look, ports) if found.look.sealed_as else None
+            if at_work is not None and not at_work.is_so:
                 return replace(found, standing=DestinationStanding.ADOPTABLE)
-        elif effect.is_shown and found.look.claim is None and not found.look.is_empty:
+            return found if at_work is None else replace(found, sign_fault=at_work.fault)
+        if effect.is_shown and found.look.claim is None and not found.look.is_empty:
             return replace(found, standing=DestinationStanding.OURS)
     except TransportError:
         return Found(place, DestinationStanding.UNASKED, _NOTHING_KNOWN)

@@ -22,6 +22,8 @@ from exlab_watch_agent.core.binding import (
 )
 from exlab_watch_agent.core.effects import Bind, PlaceHeartbeat, Probe, SealedCopy
 from exlab_watch_agent.core.events import Answered, BindingRefused, HeartbeatPlaced, Unreached
+from exlab_watch_agent.core.heartbeat import SignOfLife
+from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import (
     DESTINATION_FULL,
     AgentError,
@@ -179,16 +181,28 @@ def place_heartbeat(effect: PlaceHeartbeat, ports: Ports) -> HeartbeatPlaced | U
         ports.transport.require_marker(expected_marker_id=ports.marker_id())
     except DestinationUnreachableError as error:
         return Unreached(str(error), error.wait)
+    anchor: TrailPosition | None = None
     try:
         ask_destination(ports, is_full=True)
-        ports.transport.write_small(_own_path(effect, ports), effect.data)
+        path, sign = _own_place(effect, ports)
+        if sign is not None and sign.state_folder == ports.agent.state_folder:
+            anchor = sign.anchor
+            position = effect.position
+            if position is not None and heartbeat.is_evidence(
+                sign, state_folder=ports.agent.state_folder, position=position, told_to=effect.told_to
+            ):
+                return HeartbeatPlaced(
+                    "the one there is of a later state of this agent: it stays until that is on record", anchor
+                )
+        ports.transport.write_small(path, effect.data)
     except AgentError as error:
-        return HeartbeatPlaced(str(error))
-    return HeartbeatPlaced()
+        return HeartbeatPlaced(str(error), anchor)
+    return HeartbeatPlaced(anchor=anchor)
 
 
-def _own_path(effect: PlaceHeartbeat, ports: Ports) -> str:
-    """Return where the sign of life goes: beside that of another agent of this host, unless that is older than a day."""
+def _own_place(effect: PlaceHeartbeat, ports: Ports) -> tuple[str, SignOfLife | None]:
+    """Return where the sign of life goes, and what is there now: beside that of another agent of this host, unless that is older
+    than a day."""
     first = heartbeat.name_of(effect.host)
     data = ports.transport.read_small(heartbeat.FOLDER, first, limit_bytes=heartbeat.BYTES_MAX)
     sign = None if data is None else heartbeat.sign_in(data)
@@ -197,5 +211,8 @@ def _own_path(effect: PlaceHeartbeat, ports: Ports) -> str:
         and sign.state_folder not in ("", ports.agent.state_folder)
         and ports.clock.now() - sign.at <= heartbeat.SILENT_FOR
     )
-    name = heartbeat.name_beside(effect.host, ports.agent.state_folder) if is_taken else first
-    return f"{heartbeat.FOLDER}/{name}"
+    if is_taken:
+        first = heartbeat.name_beside(effect.host, ports.agent.state_folder)
+        data = ports.transport.read_small(heartbeat.FOLDER, first, limit_bytes=heartbeat.BYTES_MAX)
+        sign = None if data is None else heartbeat.sign_in(data)
+    return f"{heartbeat.FOLDER}/{first}", sign

@@ -8,23 +8,25 @@ from dataclasses import replace
 from datetime import datetime
 
 from exlab_watch_agent.acts.copy import (
-    CACHE_READ_BACK_BYTES_MAX,
     NOT_THE_COPY,
     folders_to_list,
     look_unless_foreign,
     manifest_here,
     manifest_there,
     note_wrong,
+    read_here,
+    read_there,
 )
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
+from exlab_watch_agent.acts.read_back import read_back
 from exlab_watch_agent.acts.replace_destination import is_missing
 from exlab_watch_agent.acts.source import vanished
 from exlab_watch_agent.core.binding import first_folder
-from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationLook
+from exlab_watch_agent.core.claim import DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.effects import SealedCopy, Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.inventory import FOLDERS_PATH, MANIFEST_PATH, Inventory
 from exlab_watch_agent.core.manifest import (
     Agreement,
     ExtraFiles,
@@ -36,18 +38,13 @@ from exlab_watch_agent.core.manifest import (
     parse_manifest,
     read_others_manifest,
 )
-from exlab_watch_agent.core.passes import HowRead, Pass, ReadBack, weakest
+from exlab_watch_agent.core.passes import LocalSide, Pass, ReadBack
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
 from exlab_watch_agent.errors import FailureKind, ManifestLostError, ManifestNotKeptError, TransportError
-from exlab_watch_agent.ports import Control, Ports
-
-UNREADABLE = "unreadable"
-"""The hash of a file that cannot be read; it agrees with no hash."""
-UNREADABLE_FILES_MAX = 200
-"""Each costs some requests to find. Where there are more, the copy as a whole counts as unreadable."""
+from exlab_watch_agent.ports import Control, Ports, RemoteFile
 
 
 def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChanged | EffectFailed:
@@ -57,6 +54,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     written there: the verdict comes first, and the names that are wrong are kept for the push that repairs.
     """
     started_at = ports.clock.now()
+    if effect.local is LocalSide.MANIFEST or _is_gone(effect, ports):
+        return _verify_the_copy_alone(effect, started_at, ports, control)
     if effect.is_audit and not ports.tree.has_data(effect.run_path) and is_missing(_copy_of(effect), ports):
         # Asked for first: without a run folder nothing else can be, and what looks like a failed audit is the loss of a run.
         lost = copy_lost(effect.destination)
@@ -80,15 +79,12 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
             return vanished(effect, f"{counted(len(gone), 'pushed file')} gone here (first: {gone[0]})", ports)
         return RunChanged(effect.turn, "the run changed since it counted as complete")
     wanted = sorted({entry.path for entry in inventory.files} | set(manifest or ()))
-    bytes_max = ports.transport.digest_bytes_max()
-    existing = [path for path in wanted if path in listing]
-    oversize = tuple(p for p in existing if bytes_max is not None and listing[p].size_bytes > bytes_max)
-    asked = sorted(set(existing) - set(oversize))
+    asked, oversize = _to_be_read(wanted, listing, ports)
     try:
         here, there = control.side_by_side(
             control,
             lambda ours: ports.digester.digests(effect.run_path, inventory.files, control=ours),
-            lambda theirs: _read_back(effect, asked, ports, theirs),
+            lambda theirs: read_back(effect.destination, asked, ports, theirs),
         )
     except TransportError as error:
         if (
@@ -137,7 +133,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     return replace(
         found,
         manifest_digest=manifest_digest(text),
-        proof=None if oversize else _proof(effect, inventory, manifest_digest(text), there, started_at, ports),
+        proof=_proof(effect, found, manifest_digest(text), there, started_at, ports),
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
         seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
@@ -146,6 +142,80 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
 
 def _copy_of(effect: Verify) -> SealedCopy:
     return SealedCopy(effect.job_id, effect.destination, effect.manifest_digest)
+
+
+def _to_be_read(
+    wanted: Sequence[str], listing: Mapping[str, RemoteFile], ports: Ports
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return which of the wanted files that are there the NAS is asked for, and which are too large for that."""
+    bytes_max = ports.transport.digest_bytes_max()
+    existing = [path for path in wanted if path in listing]
+    oversize = tuple(path for path in existing if bytes_max is not None and listing[path].size_bytes > bytes_max)
+    return sorted(set(existing) - set(oversize)), oversize
+
+
+def _is_gone(effect: Verify, ports: Ports) -> bool:
+    """Return whether the run's folder, which two scans did not find, is not there now either."""
+    return effect.may_be_gone and not ports.scanner.is_there(effect.run_path)
+
+
+def _verify_the_copy_alone(
+    effect: Verify, started_at: datetime, ports: Ports, control: Control
+) -> Verified | RunChanged:
+    """Hash every file of the manifest at the NAS, where nothing is left here to compare it with. Writes nothing there.
+
+    To the comparison all local files are missing, so that it can never be taken for a proof of both sides.
+    """
+    ports.apartness.require_root()
+    look_there = look_unless_foreign(effect, ports)
+    manifest = _manifest_without_the_run(effect, ports)
+    below = ports.transport.below(first_folder(effect.destination))
+    listing = ports.transport.listing(effect.destination)
+    asked, oversize = _to_be_read(sorted(manifest), listing, ports)
+    there = read_back(effect.destination, asked, ports, control)
+    if effect.may_be_gone and not _is_gone(effect, ports):
+        return RunChanged(effect.turn, "the run folder, which was gone, is there again")
+    remote = {**there.digests, **{path: manifest[path] for path in oversize}}
+    comparison = compare(local={}, manifest=manifest, remote=remote, remote_listing=listing)
+    found = Verified(
+        turn=effect.turn,
+        comparison=comparison,
+        manifest_digest="",
+        fingerprint=effect.fingerprint,
+        files_total=len(manifest),
+        bytes_total=sum(listing[path].size_bytes for path in (*asked, *oversize)),
+        skipped_oversize=oversize,
+        anchor=look_there.anchor_of(ports.agent.signed(effect.claim)),
+        is_by_manifest=True,
+        below=below,
+        local=LocalSide.MANIFEST,
+    )
+    if comparison.agreement is not Agreement.LOCAL_GONE:
+        return found
+    return replace(
+        found,
+        manifest_digest=effect.manifest_digest,
+        proof=_proof(effect, found, effect.manifest_digest, there, started_at, ports),
+        seal_fault=_seal_fault(effect, None, look_there, ports),
+    )
+
+
+def _manifest_without_the_run(effect: Verify, ports: Ports) -> dict[str, str]:
+    """Return the manifest that was sealed: as it is kept here, else as the copy has it, if its digest says that it is the one.
+
+    Then it is kept here again. Raises: ManifestLostError.
+    """
+    kept = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
+    data = kept or manifest_there(effect, ports)
+    if data is None or manifest_digest(data) != effect.manifest_digest:
+        raise ManifestLostError(
+            "the manifest of this run is lost or was changed, in the state folder and on the NAS, and the run is gone here: "
+            "what the NAS has cannot be proven any more.",
+        )
+    if not kept:
+        with suppress(ManifestNotKeptError):
+            ports.manifests.save(effect.job_id, data)
+    return parse_manifest(data)
 
 
 def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
@@ -159,25 +229,25 @@ def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
         ports.manifests.forget_wrong(effect.job_id)
 
 
-def _seal_fault(effect: Verify, inventory: Inventory, look_there: DestinationLook, ports: Ports) -> str:
+def _seal_fault(effect: Verify, inventory: Inventory | None, look_there: DestinationLook, ports: Ports) -> str:
     """Return in words what is wrong with the copy's seal, asked for once its data are known to be right."""
-    folders = folders_to_list(effect.run_path, inventory, ports)
-    read = ports.transport.read_small
+    folders = None if inventory is None else folders_to_list(effect.run_path, inventory, ports)
     found = SealFound(
         is_claimed=look_there.claim is not None,
         claimed_digest=look_there.sealed_as,
         manifest_digest="" if (data := manifest_there(effect, ports)) is None else manifest_digest(data),
         says_synced=look_there.says_synced,
-        lists_folders=folders is None
-        or read(effect.destination, FOLDERS_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) == folders,
+        lists_folders=folders is None or read_there(effect, FOLDERS_PATH, ports) == folders,
     )
     return seal_fault(found, manifest_digest=effect.manifest_digest)
 
 
 def _proof(
-    effect: Verify, inventory: Inventory, proven: str, there: ReadBack, started_at: datetime, ports: Ports
-) -> Pass:
-    """Return what is kept of a comparison in which both sides were equal."""
+    effect: Verify, found: Verified, proven: str, there: ReadBack, started_at: datetime, ports: Ports
+) -> Pass | None:
+    """Return what is kept of a comparison in which both sides, or the NAS and the manifest, agreed; None: not all was read."""
+    if found.skipped_oversize:
+        return None
     uptime = ports.clock.uptime()
     return Pass(
         id=f"{effect.job_id}/{effect.turn}",
@@ -189,79 +259,13 @@ def _proof(
         marker_id=ports.marker_id() or "",
         spelling=ports.transport.describe(),
         manifest_sha256=proven,
-        files=inventory.files_total,
-        bytes=inventory.bytes_total,
+        files=found.files_total,
+        bytes=found.bytes_total,
         remote=there.how,
         past_cache=there.is_past_cache,
         nas_at=there.nas_at,
+        local=found.local,
     )
-
-
-def _read_back(effect: Verify, paths: Sequence[str], ports: Ports, control: Control) -> ReadBack:
-    """Return what the NAS says of these files; `UNREADABLE` for each that it lists and cannot give back.
-
-    Raises: TransportError when it gives back nothing at all, or when its files are not the reason.
-    """
-    reader = _Reader(effect.destination, ports, control)
-    found = reader.read(paths)
-    is_nothing_readable = bool(reader.unreadable) and found.keys() == reader.unreadable
-    if reader.error is not None and is_nothing_readable and not (len(paths) == 1 and reader.reads_its_claim()):
-        raise reader.error
-    return ReadBack(found, weakest(reader.ways), reader.is_past_cache, reader.nas_at)
-
-
-class _Reader:
-    """Reads one copy back, by halves where it must, until it is clear which files cannot be read."""
-
-    def __init__(self, destination: str, ports: Ports, control: Control) -> None:
-        self._destination = destination
-        self._ports = ports
-        self._control = control
-        self.unreadable: set[str] = set()
-        self.error: TransportError | None = None
-        self.ways: list[HowRead] = []
-        self.is_past_cache = True
-        self.nas_at: datetime | None = None
-
-    def read(self, paths: Sequence[str]) -> dict[str, str]:
-        """Return path → SHA-256, `UNREADABLE` for what cannot be read at the second try either."""
-        try:
-            return self._digests(paths)
-        except TransportError as error:
-            self._require_about_the_copy(error)
-        if len(paths) > 1:
-            middle = len(paths) // 2
-            return self.read(paths[:middle]) | self.read(paths[middle:])
-        try:
-            return self._digests(paths)
-        except TransportError as error:
-            self._require_about_the_copy(error)
-            self.unreadable |= set(paths)
-            if len(self.unreadable) > UNREADABLE_FILES_MAX:
-                raise
-            return dict.fromkeys(paths, UNREADABLE)
-
-    def reads_its_claim(self) -> bool:
-        """Return whether the file beside the only data file can be read."""
-        try:
-            read = self._ports.transport.read_small
-            return read(self._destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) is not None
-        except TransportError:
-            return False
-
-    def _digests(self, paths: Sequence[str]) -> dict[str, str]:
-        read = self._ports.transport.read_back(self._destination, paths, control=self._control)
-        self.ways.append(read.how)
-        self.is_past_cache &= read.is_past_cache
-        self.nas_at = read.nas_at
-        return dict(read.digests)
-
-    def _require_about_the_copy(self, error: TransportError) -> None:
-        """Raise the error unless the NAS is there and the reason is what is stored on it."""
-        if error.kind in NOT_THE_COPY:
-            raise error
-        self._ports.transport.require_marker(expected_marker_id=self._ports.marker_id())
-        self.error = error
 
 
 def _manifest_of_the_copy(effect: Verify, ports: Ports) -> dict[str, str] | None:
@@ -291,9 +295,7 @@ def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:
         return None
     data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
     if data is None:
-        data = ports.tree.read_small(
-            effect.run_path, f"{CACHE_FOLDER}/{MANIFEST_FILE}", limit_bytes=CACHE_READ_BACK_BYTES_MAX
-        )
+        data = read_here(effect, MANIFEST_PATH, ports)
         if manifest_digest(data) != effect.manifest_digest:
             raise ManifestLostError(
                 "the manifest of this sealed run is lost or was changed, here and in the state folder: "

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exlab_watch_agent.adapters.state.chain import Chain, anchors_in, position_in, read_chain
+from exlab_watch_agent.adapters.state.chain import Chain, Taker, anchors_in, read_chain
 from exlab_watch_agent.adapters.state.folder_facts import folder_id_in
 from exlab_watch_agent.adapters.state.trail_log import Wanted as Wanted
-from exlab_watch_agent.adapters.state.trail_log import lines_that_match
+from exlab_watch_agent.adapters.state.trail_log import lines_as_written, lines_that_match
 from exlab_watch_agent.app.build import make_transport
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.core import heartbeat
@@ -46,8 +46,11 @@ def verify_folder(folder: Path) -> Audited:
     return _held_against(folder, anchors_in(folder), ())
 
 
-def verify_here(site: Site) -> Audited:
-    """Check the site's own trail, and ask its destinations what they know of it. Raises: StateFolderError."""
+def verify_here(site: Site, taker: Taker | None = None) -> Audited:
+    """Check the site's own trail, and ask its destinations what they know of it. `taker`: is given its lines meanwhile.
+
+    Raises: StateFolderError.
+    """
     anchors, unasked = anchors_in(site.state_dir), []
     sealed: dict[str, list[RunRecord]] = {}
     for record in site.records.values():
@@ -68,12 +71,14 @@ def verify_here(site: Site) -> Audited:
             if transport is not None:
                 transport.close()
     # The anchors come first: an agent that writes meanwhile only makes the trail longer than they know.
-    return _held_against(site.state_dir, anchors, unasked)
+    return _held_against(site.state_dir, anchors, unasked, taker)
 
 
-def _held_against(folder: Path, anchors: Sequence[Anchor], unasked: Sequence[str]) -> Audited:
+def _held_against(
+    folder: Path, anchors: Sequence[Anchor], unasked: Sequence[str], taker: Taker | None = None
+) -> Audited:
     beside = sum(anchor.is_beside for anchor in anchors)
-    return Audited(read_chain(folder, anchors), beside, len(anchors) - beside, tuple(unasked))
+    return Audited(read_chain(folder, anchors, taker=taker), beside, len(anchors) - beside, tuple(unasked))
 
 
 def _anchors_at(
@@ -94,9 +99,8 @@ def _anchors_at(
             else None
         )
         sign = heartbeat.sign_in(data) if data is not None else None
-        position = position_in(data) if data is not None else None
-        if sign is not None and position is not None and sign.state_folder == folder_id != "":
-            found.append(Anchor(f"the heartbeat at {transport.describe()}", position))
+        if sign is not None and sign.anchor is not None and sign.state_folder == folder_id != "":
+            found.append(Anchor(f"the heartbeat at {transport.describe()}", sign.anchor))
     silent = 0
     asked = _spread(sorted(sealed, key=lambda record: str(record.sealed_at)), CLAIMS_MAX)
     for record in asked:
@@ -126,3 +130,8 @@ def _spread(records: Sequence[RunRecord], count_max: int) -> Sequence[RunRecord]
 def search(site: Site, wanted: Wanted) -> Iterator[Mapping[str, object]]:
     """Yield the lines of the site's trail that are wanted, the oldest first. Raises: StateFolderError."""
     return lines_that_match(site.state_dir, wanted)
+
+
+def search_as_written(site: Site, wanted: Wanted) -> Iterator[tuple[bytes, Mapping[str, object]]]:
+    """Yield the same, each line's bytes beside what it says. Raises: StateFolderError."""
+    return lines_as_written(site.state_dir, wanted)

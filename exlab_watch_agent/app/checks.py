@@ -1,14 +1,15 @@
 """What `check` and `bind` find out: is everything there that the agent will need, and what is a destination?
 
 Config, folders, limits of the system, and each destination with a probe file of its own. What is found is said in sentences
-with the next step in them; cli/ prints them.
+with the next step in them; cli/ prints them. Of instruments, their folders and their destinations only what was found is
+this module's; what needs a person of it is core/attention.py's judgement, as everywhere else.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from exlab_watch_agent.acts.probe import ask_standing
 from exlab_watch_agent.adapters.apartness import ProbedApartness
@@ -19,10 +20,11 @@ from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.folder_facts import mounts_in
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
+from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
 from exlab_watch_agent.app.site import Site, operator_here, wizards_config_path
-from exlab_watch_agent.core.attention import NO_EQUIPMENT
+from exlab_watch_agent.core.attention import NO_EQUIPMENT, Situation, of_places
 from exlab_watch_agent.core.binding import (
     BelowChange,
     Binding,
@@ -35,10 +37,20 @@ from exlab_watch_agent.core.binding import (
     must_ask,
 )
 from exlab_watch_agent.core.commands import BindDestination, ReplaceDestination
+from exlab_watch_agent.core.misplaced import MISPLACED
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
-from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.snapshot import FolderProblem, LaneView, Snapshot
+from exlab_watch_agent.core.standing import NeverRan, moment_of
+from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.engine.messages import Answer
-from exlab_watch_agent.errors import AgentError, ForeignMarkerError, MarkerMissingError
+from exlab_watch_agent.errors import (
+    AgentError,
+    DestinationUnreachableError,
+    ForeignMarkerError,
+    MarkerMissingError,
+    Wait,
+)
 from exlab_watch_agent.ports import Transport
 from exlab_watch_agent.report.status import human_bytes
 from exlab_watch_agent.statechart import RunState
@@ -47,8 +59,26 @@ Line = tuple[bool, str]
 """Whether all is well with it, and a sentence."""
 
 
-def check(site: Site) -> list[Line]:
-    """Return what is found, a line each. Raises: ConfigError."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` found. `lines`: of what only it asks for; `problems`: what needs a person, as it is judged everywhere."""
+
+    lines: tuple[Line, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass
+class _Found:
+    """What a fresh look found of the instruments, for the judgement. All by equipment id, but for `misplaced`: by path."""
+
+    roots_away: dict[str, str] = field(default_factory=dict)
+    misplaced: dict[str, FolderProblem] = field(default_factory=dict)
+    destinations_away: dict[str, tuple[str, Wait]] = field(default_factory=dict)
+
+
+def check(site: Site) -> Checked:
+    """Return what is found. Raises: ConfigError."""
+    found = _Found()
     settings = site.settings
     beside = f", with ExLab-Wizard's {settings.wizard_config}" if settings.wizard_config is not None else ""
     lines: list[Line] = [(True, f"config {settings.path}{beside}: {len(site.policy.equipment)} equipment")]
@@ -64,16 +94,57 @@ def check(site: Site) -> list[Line]:
     lines += _check_state_dir(site)
     watches_needed = 1  # the inbox
     for equipment in site.policy.equipment:
-        watches, root_lines = _check_root(equipment)
+        watches, root_lines = _check_root(equipment, site, found)
         watches_needed += watches
         lines += root_lines
-        lines += _check_destination(equipment, site)
+        lines += _check_destination(equipment, site, found)
     is_native = any(equipment.observer is not ObserverMode.POLLING for equipment in site.policy.equipment)
     if is_native:
         lines += judged(watches_needed, len(site.policy.equipment), read_limits())
     if site.policy.cleanup.is_enabled:
         lines.append((True, "nas_cleanup is enabled, but this version never removes local data: runs stay verified"))
-    return lines
+    return Checked(tuple(lines), _judged(site, found))
+
+
+def _judged(site: Site, found: _Found) -> tuple[Problem, ...]:
+    """Return what needs a person of what was found now, and of the folders that an agent or a fresh look knows."""
+    try:
+        known = offline.known_now(site)
+    except AgentError:  # the state folder cannot be read, which is said already
+        known = Snapshot()
+    lanes = {}
+    for equipment in site.policy.equipment:
+        equipment_id = equipment.equipment_id
+        lane = replace(known.lanes.get(equipment_id, LaneView()), waiting_since=None, seen_earlier=None)
+        if (away := found.destinations_away.get(equipment_id)) is not None:
+            since = known.lanes.get(equipment_id, lane).waiting_since or site.now()
+            reason, wait = away
+            lane = replace(
+                lane,
+                waiting_since=since,
+                waiting_reason=reason,
+                waiting_kind=wait.code,
+                waiting_command=wait.command,
+            )
+        lanes[equipment_id] = lane
+    others = {path: folder for path, folder in known.path_problems.items() if folder.code != MISPLACED}
+    snapshot = replace(
+        known,
+        lanes=lanes,
+        roots_away={**known.roots_away, **found.roots_away},
+        path_problems={**others, **found.misplaced},
+    )
+    return of_places(_situation(site, snapshot))
+
+
+def _situation(site: Site, snapshot: Snapshot) -> Situation:
+    try:
+        return offline.situation_of(site, snapshot)
+    except AgentError:  # the state folder cannot be read, which is said already
+        agent = NeverRan()
+        return Situation(
+            moment_of(agent, site.now()), agent, (), snapshot, site.policy, frozenset(site.roots), flags=site.flags
+        )
 
 
 def _check_state_dir(site: Site) -> Iterator[Line]:
@@ -101,13 +172,16 @@ def _check_state_dir(site: Site) -> Iterator[Line]:
         yield True, f"an agent is using it, pid {site.holder.pid or '?'}"
 
 
-def _check_root(equipment: EquipmentPolicy) -> tuple[int, list[Line]]:
+def _check_root(equipment: EquipmentPolicy, site: Site, found: _Found) -> tuple[int, list[Line]]:
     """Return how many folders are to be watched there, and what to say."""
-    root = equipment_root(equipment)
+    root, scanner = equipment_root(equipment), DiskRunScanner()
     try:
-        runs = DiskRunScanner().scan(equipment)
+        runs = scanner.scan(equipment)
     except AgentError as error:
-        return 0, [(False, f"{equipment.equipment_id}: {error}")]
+        found.roots_away[equipment.equipment_id] = str(error)
+        return 0, []
+    misplaced = scanner.misplaced(equipment, runs, site.policy)
+    found.misplaced |= {printable(path): folder for path, folder in misplaced.items()}
     lines: list[Line] = [(True, f"{equipment.equipment_id}: {counted(len(runs), 'run folder')} below {root}")]
     kind = kind_of(root)
     if equipment.observer is ObserverMode.AUTO and is_shared(kind):
@@ -120,7 +194,7 @@ def _check_root(equipment: EquipmentPolicy) -> tuple[int, list[Line]]:
     return watches_for(runs), lines
 
 
-def _check_destination(equipment: EquipmentPolicy, site: Site) -> Iterator[Line]:
+def _check_destination(equipment: EquipmentPolicy, site: Site, found: _Found) -> Iterator[Line]:
     transport = None
     try:
         transport = make_transport(equipment, site.policy)
@@ -129,7 +203,10 @@ def _check_destination(equipment: EquipmentPolicy, site: Site) -> Iterator[Line]
         yield True, f"{equipment.equipment_id}: {_binding(equipment, transport, site)}"
         ProbedApartness(equipment, transport, site.clock, site.policy.equipment).require_root(is_first=True)
         free_bytes = transport.free_bytes()
-    except AgentError as error:
+    except DestinationUnreachableError as error:
+        found.destinations_away[equipment.equipment_id] = str(error), error.wait
+        return
+    except AgentError as error:  # a program that is missing, a platform that does not have the way
         yield False, f"{equipment.equipment_id}: {error}"
         return
     finally:
@@ -251,7 +328,7 @@ def _marker_at(transport: Transport, known: Binding) -> str:
     return "the one that is bound"
 
 
-def replace(site: Site, equipment_id: str, reason: str) -> str:
+def replace_destination(site: Site, equipment_id: str, reason: str) -> str:
     """Have the configured root take the place of the bound one; return what is to be said. Raises: AgentError."""
     command = ReplaceDestination(operator_here(), equipment_id, reason)
     if site.holder is not None:

@@ -1,4 +1,4 @@
-"""Gathers what an auditor is given of a run: from the store, the trail, the run's folder, and what the NAS knows of the trail."""
+"""Gathers what an auditor is given of a run or a period: from the store, the trail, the run's folder, and what the NAS knows."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import json
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.layout import StateLayout
-from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_here
+from exlab_watch_agent.app.auditing import Audited, Wanted, search_as_written, verify_here
+from exlab_watch_agent.app.diary import read_week
 from exlab_watch_agent.app.offline import overrides_of, run_in_full
 from exlab_watch_agent.app.site import Site, operator_here
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.inventory import CREATION_PATH
 from exlab_watch_agent.core.manifest import ManifestError, parse_manifest
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import printable, shell_word
+from exlab_watch_agent.core.text import printable, shell_word, utc_text_exact
 from exlab_watch_agent.errors import AgentError, CreationFileError, RunUnreadableError
-from exlab_watch_agent.report.dossier import ChainSummary, Dossier, FileProof
+from exlab_watch_agent.report.dossier import Dossier, FileProof
+from exlab_watch_agent.report.pages import SCRIPT_NAME, ChainSummary
+from exlab_watch_agent.report.period import Period
+from exlab_watch_agent.report.tally import Bounds, PeriodTally
 from exlab_watch_agent.report.trail import row_of
 from exlab_watch_agent.statechart import CHART
 
@@ -39,24 +46,77 @@ def dossier_of(site: Site, word: str) -> Dossier:
     with suppress(CreationFileError):
         overrides = overrides_of(site, path)
     audited = verify_here(site)
+    lines = list(search_as_written(site, Wanted(job_id=record.job_id)))
     return Dossier(
         made_at=site.now(),
         made_by=str(operator_here()),
         host=socket.gethostname(),
-        program={"exlab-watch-agent": __version__, "chart": CHART.version},
+        program=program_here(),
         record=record,
         run=run,
         creation=_creation_of(path),
         overrides=overrides,
-        rows=[row_of(fact) for fact in search(site, Wanted(job_id=record.job_id))],
+        rows=[row_of(fact) for _, fact in lines],
         files=_files_of(site, record),
         chain=_summary(audited),
+        script=verify_script(),
+        lines=[line for line, _ in lines],
     )
+
+
+def period_of(site: Site, bounds: Bounds) -> Period:
+    """Return what a period was like, by one reading of the trail. Raises: AgentError for an instrument that nobody knows."""
+    known = {record.equipment_id for record in site.records.values()} | site.roots.keys()
+    if bounds.equipment_id and bounds.equipment_id not in known:
+        raise AgentError(
+            f"No instrument is called {printable(bounds.equipment_id)}: those that are known are "
+            f"{', '.join(sorted(known)) or 'none'}."
+        )
+    now = site.now()
+    ends_at = min(now, datetime.fromisoformat(bounds.until)) if bounds.until else now
+    tally = PeriodTally(bounds)
+    audited = verify_here(site, tally)
+    lanes = site.snapshot.lanes if ends_at == now else {}
+    return Period(
+        made_at=now,
+        made_by=str(operator_here()),
+        host=socket.gethostname(),
+        program=program_here(),
+        at=ends_at,
+        tally=tally,
+        ended=[
+            one
+            for one in read_week(site.state_dir).happened
+            if one.code == "outage_ended"
+            and bounds.equipment_id in ("", one.equipment_id)
+            and bounds.since <= utc_text_exact(one.at) < utc_text_exact(ends_at)
+        ],
+        waiting={
+            name: (lane.waiting_since, lane.waiting_reason)
+            for name, lane in lanes.items()
+            if lane.waiting_since is not None and bounds.equipment_id in ("", name)
+        },
+        chain=_summary(audited),
+        script=verify_script(),
+    )
+
+
+def program_here() -> dict[str, str]:
+    """Return what made a report: name → version."""
+    return {"exlab-watch-agent": __version__, "chart": CHART.version}
+
+
+def verify_script() -> str:
+    """Return the program that checks a trail by itself: from the wheel, or from the checkout beside the package."""
+    packaged = resources.files("exlab_watch_agent") / "docs" / SCRIPT_NAME
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "docs" / SCRIPT_NAME).read_text(encoding="utf-8")
 
 
 def _creation_of(run_path: str) -> Mapping[str, Any]:
     try:
-        data = DiskRunTree().read_small(run_path, f"{CACHE_FOLDER}/{CREATION_FILE}", limit_bytes=_CREATION_BYTES_MAX)
+        data = DiskRunTree().read_small(run_path, CREATION_PATH, limit_bytes=_CREATION_BYTES_MAX)
         members = json.loads(data)
     except (AgentError, ValueError, RecursionError):
         return {}

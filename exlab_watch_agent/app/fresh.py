@@ -46,12 +46,13 @@ def look_through(site: Site) -> Snapshot:
         equipment_id = equipment.equipment_id
         of_lane = {path: record for path, record in by_path.items() if record.equipment_id == equipment_id}
         try:
-            found = _scan(site, equipment, of_lane)
+            found, misplaced = _scan(site, equipment, of_lane)
         except RootUnavailableError as error:
             view.roots_away[equipment_id] = str(error)
             if equipment_id in lanes:
                 lanes[equipment_id] = replace(lanes[equipment_id], root_problem=None)
             continue
+        view.path_problems |= {printable(path): folder for path, folder in misplaced.items()}
         view.orphans += [orphan(place) for place in found.orphans.values()]
         missing = {
             of_lane[path].job_id: path for path in found.missing if of_lane[path].state in CHART.gone_when_missing
@@ -102,13 +103,19 @@ class _FolderViews:
                     self.refusals[record.job_id] = said
 
 
-def _scan(site: Site, equipment: EquipmentPolicy, of_lane: Mapping[str, RunRecord]) -> Differences:
-    """Return what is different from the records, by the agent's own rules. Raises: RootUnavailableError."""
+def _scan(
+    site: Site, equipment: EquipmentPolicy, of_lane: Mapping[str, RunRecord]
+) -> tuple[Differences, Mapping[str, FolderProblem]]:
+    """Return by the agent's own rules what is different from the records, and what is where no run can be.
+
+    Raises: RootUnavailableError.
+    """
     scanner = DiskRunScanner()
     volume = scanner.volume(equipment)
     bound = site.loaded.facts.get("volumes", {}).get(equipment.equipment_id)
     known = Known({path: record.creation_signature for path, record in of_lane.items()}, {}, bound)
-    found = differences(known, scanner.scan(equipment))
+    seen = scanner.scan(equipment)
+    found = differences(known, seen)
     doubt = root_doubt(
         root=equipment_root(equipment),
         equipment_id=equipment.equipment_id,
@@ -120,4 +127,4 @@ def _scan(site: Site, equipment: EquipmentPolicy, of_lane: Mapping[str, RunRecor
     )
     if doubt is not None:
         raise RootUnavailableError(doubt)
-    return found
+    return found, scanner.misplaced(equipment, seen, site.policy)

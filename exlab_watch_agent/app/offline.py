@@ -29,6 +29,7 @@ from exlab_watch_agent.core.facts import ProblemDismissed
 from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides, refusal
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
 from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.text import printable, utc_text
@@ -52,6 +53,7 @@ def status(site: Site) -> dict[str, Any]:
         version=__version__,
         paused=site.paused,
         hold=site.hold,
+        read_again=coverage(site.records.values(), policy=site.policy, now=site.now()),
     )
 
 
@@ -108,7 +110,12 @@ def _marked_where_synced(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
 
 def find_problems(site: Site) -> tuple[Problem, ...]:
     """Return what needs a person: from the running agent's live view, or by a fresh look where none runs."""
-    return attention(situation_of(site, site.snapshot if site.holder is not None else look_through(site)))
+    return attention(situation_of(site, known_now(site)))
+
+
+def known_now(site: Site) -> Snapshot:
+    """Return the running agent's live view; where none runs, that of a fresh look."""
+    return site.snapshot if site.holder is not None else look_through(site)
 
 
 def wanted_of(site: Site, words: Sequence[str], asked: Wanted) -> Wanted:

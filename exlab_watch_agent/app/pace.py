@@ -17,8 +17,8 @@ class Pace:
     `live_every_s`: how often at most the live view is written. `attend_every_s`: how often it is judged what needs a person.
     `supervise_every_s`: how often the watching is looked after.
     `inbox_every_s`: how often operators' requests are looked for that made no event. `heartbeat_every_s`,
-    `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers. `config_every_s`: how
-    often a config without an instrument is read again.
+    `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers; `nas_heartbeat_again_s`:
+    how soon again where it could not be left. `config_every_s`: how often a config without an instrument is read again.
     """
 
     engine: engine.Pace = engine.PACE
@@ -32,6 +32,7 @@ class Pace:
     heartbeat_every_s: float = 30.0
     nas_heartbeat_every_s: float = 900.0
     config_every_s: float = 5.0
+    nas_heartbeat_again_s: float = 60.0
 
 
 PACE = Pace()

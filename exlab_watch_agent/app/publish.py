@@ -290,24 +290,32 @@ class Publisher:
             return
         self._beat_at = now
         self._holder_file.say(paused=self._paused)
-        data = self.beat_here()
+        data, pace = self.beat_here(), self._parts.pace
         for lane_id in lanes_that_answer(self._engine.view):
-            if self._on_nas.setdefault(
-                lane_id, Every(self._parts.clock, self._parts.pace.nas_heartbeat_every_s)
-            ).is_time():
+            every = self._on_nas.setdefault(lane_id, Every(self._parts.clock, pace.nas_heartbeat_every_s))
+            is_missing = self._engine.view.lanes[lane_id].lacks_heartbeat
+            every.every_s = pace.nas_heartbeat_again_s if is_missing else pace.nas_heartbeat_every_s
+            if every.is_time():
                 self._engine.place(self._on_nas_of(lane_id, data))
 
     def beat_everywhere(self) -> None:
         """Write the last one here and on each NAS that answers, and return when that is done. The engine has ended by then."""
         data = self.beat_here(is_last=True, is_in_order=True)
         for lane_id in lanes_that_answer(self._engine.view):
-            placed = place_heartbeat(self._on_nas_of(lane_id, data), self._engine.lanes[lane_id].ports_now())
+            ports = self._engine.lanes[lane_id].ports_now()
+            placed = place_heartbeat(self._on_nas_of(lane_id, data), ports)
+            if isinstance(placed, HeartbeatPlaced) and placed.anchor is not None:
+                self._engine.compare_heartbeat(placed.anchor)
+                if placed.problem:  # once what it says is on record, ours takes its place
+                    placed = place_heartbeat(self._on_nas_of(lane_id, data), ports)
             problem = placed.problem if isinstance(placed, HeartbeatPlaced) else placed.message
             if problem:
                 log.warning("the heartbeat could not be placed on the NAS: %s", problem)
 
     def _on_nas_of(self, lane_id: str, data: bytes) -> PlaceHeartbeat:
-        return PlaceHeartbeat(lane_id, self._parts.host, data)
+        store = self._parts.store
+        told_to = store.ahead.seq if store.ahead is not None else 0
+        return PlaceHeartbeat(lane_id, self._parts.host, data, store.position, told_to)
 
 
 def _write_live(path: Path, text: str) -> None:

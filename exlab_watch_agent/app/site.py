@@ -268,6 +268,11 @@ class Site:
             f"No run is called {printable(word) or repr(word)}: `{APP_NAME} status` lists those that are known."
         )
 
+    @staticmethod
+    def is_here(run_path: str) -> bool:
+        """Return whether a run's folder is on the disk, or may be."""
+        return DiskRunScanner().is_there(run_path)
+
     def _paths_on_disk(self) -> list[str]:
         found: list[str] = []
         for equipment in self.policy.equipment:

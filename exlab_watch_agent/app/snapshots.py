@@ -8,6 +8,7 @@ from datetime import datetime
 
 from exlab_watch_agent.core.gate import blocking, orphan, refusal
 from exlab_watch_agent.core.snapshot import (
+    FolderProblem,
     LaneView,
     Note,
     ObserverView,
@@ -75,10 +76,7 @@ def snapshot_of(
         waiting=waiting,
         run_problems=run_problems,
         unreadable=unreadable,
-        path_problems={
-            printable(path): replace(folder, message=printable(folder.message))
-            for path, folder in view.told.folders.items()
-        },
+        path_problems=_folder_problems(view),
         refusals=refusals,
         notes=notes,
         config_changed_at=config_changed_at,
@@ -86,6 +84,16 @@ def snapshot_of(
         orphans=tuple(orphan(place) for lane in view.lanes.values() for place in lane.orphans),
         refused_after_sync=_refused_after_sync(view.told, runs),
     )
+
+
+def _folder_problems(view: EngineView) -> dict[str, FolderProblem]:
+    """Return what looks found of folders that are not a usable run, and scans of those that are where no run can be."""
+    found = [view.told.folders, *(lane.misplaced for lane in view.lanes.values())]
+    return {
+        printable(path): replace(folder, message=printable(folder.message))
+        for folders in found
+        for path, folder in folders.items()
+    }
 
 
 def _refused_after_sync(told: Told, runs: RunsView) -> dict[str, tuple[str, ...]]:

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from exlab_watch_agent.app.site import Site
-from exlab_watch_agent.cli import auditing
+from exlab_watch_agent.cli import auditing, exporting
 from exlab_watch_agent.cli.options import Config, StateDir
 
 audit_app = typer.Typer(
-    help="Check the audit trail, here or in a copied folder, and search it.",
+    help="Check the audit trail, here or in a copied folder, search it, and hand it out.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -38,7 +38,8 @@ def audit_log(
         str | None, typer.Option("--equipment", metavar="E", help="Only lines about this one.")
     ] = None,
     operator: Annotated[
-        str | None, typer.Option("--operator", metavar="O", help="Only what this person did, by login or claimed name.")
+        str | None,
+        typer.Option("--operator", metavar="O", help="Only what this person did, by login or the name given."),
     ] = None,
     kind: Annotated[str | None, typer.Option("--kind", metavar="K", help="Only lines of this kind.")] = None,
     since: Annotated[
@@ -66,13 +67,29 @@ def audit_log(
 
 @audit_app.command("export")
 def audit_export(
-    run: Annotated[str, typer.Option("--run", metavar="RUN", help="The run whose chain of custody is wanted.")],
-    form: Annotated[str, typer.Option("--format", metavar="html|json", help="One HTML file, or JSON.")] = "html",
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="One run's chain of custody; else a period's summary.")
+    ] = None,
+    equipment: Annotated[
+        str | None, typer.Option("--equipment", metavar="E", help="The summary of this instrument alone.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="T", help="2026-04-18, 2026-04-18T09:14:22Z, or 30d, 12h ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="T", help="The same; a day counts whole.")] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="F", help="html, json; of a run also premis, prov, and folders: bagit, rocrate."
+        ),
+    ] = "html",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A new file; else stdout.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A new file or folder; else stdout.")
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
-    """Hand out one run's chain of custody, to be kept and printed."""
-    return auditing.export(Site(config, state_dir), run, form=form, output=output)
+    """Hand out one run's chain of custody, or what a period was like, to be kept and printed."""
+    return exporting.export(
+        Site(config, state_dir), run=run, equipment=equipment, since=since, until=until, form=form, output=output
+    )

@@ -10,18 +10,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folder, verify_here
-from exlab_watch_agent.app.exporting import dossier_of
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.options import span_in
-from exlab_watch_agent.cli.saying import put, say, say_aside, write_new
+from exlab_watch_agent.cli.saying import say, say_aside
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import counted, utc_text_exact
-from exlab_watch_agent.diagram.overlay import way_overlay
-from exlab_watch_agent.diagram.svg import svg_element
-from exlab_watch_agent.diagram.wall import wall_picture
 from exlab_watch_agent.errors import ConfigError, ExitCode
 from exlab_watch_agent.report.trail import COLUMNS, row_of
-from exlab_watch_agent.statechart import CHART
 
 BREAKS_SHOWN_MAX = 5
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -64,29 +59,6 @@ def _verdict(found: Audited) -> str:
     return said
 
 
-FORMATS = ("html", "json")
-
-
-def export(site: Site, run: str, *, form: str, output: Path | None) -> int:
-    """Print or write one run's chain of custody."""
-    site.require_state_dir()
-    if form not in FORMATS:
-        raise ConfigError(f"--format takes {' or '.join(FORMATS)}.")
-    dossier = dossier_of(site, run)
-    if form == "html":
-        way = way_overlay(CHART, dossier.record.run_path, dossier.run.history, site.now())
-        text = dossier.to_html(picture=svg_element(wall_picture(CHART, way)))
-    else:
-        text = json.dumps(dossier.to_json(), indent=2, ensure_ascii=True)
-    if output is None:
-        put(f"{text}\n".encode())
-    else:
-        path = output.expanduser().absolute()
-        write_new(path, text.encode(), taken="exists and is not overwritten: give another -o.")
-        say_aside(f"{path} was written")
-    return ExitCode.FINE
-
-
 def log(
     site: Site,
     *,
@@ -108,8 +80,8 @@ def log(
         equipment_id=equipment or "",
         operator=operator or "",
         kind=kind or "",
-        since=_moment(since, site.now(), "--since"),
-        until=_moment(until, site.now(), "--until", is_end=True),
+        since=moment_of(since, site.now(), "--since"),
+        until=moment_of(until, site.now(), "--until", is_end=True),
     )
     shown = 0
     for fact in search(site, wanted):
@@ -145,7 +117,7 @@ def _csv_line(cells: tuple[str, ...]) -> str:
     return line.getvalue()
 
 
-def _moment(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> str:
+def moment_of(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> str:
     """Return a time as the trail writes it. A day without a time is that whole day here."""
     if not text:
         return ""

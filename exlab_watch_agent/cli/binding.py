@@ -77,7 +77,7 @@ def _replace_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool, reason
         only = f"; {counted(seen.only_there, 'run')} of them with no data here: the old place has the only copy known"
         say(f"  runs     {seen.runs} were proven there{only if seen.only_there else ', and all have their data here'}")
         if is_yes or _is_answered_yes(f"Give up the old place and prove or push all runs of {equipment_id} anew?"):
-            say(checks.replace(site, equipment_id, reason))
+            say(checks.replace_destination(site, equipment_id, reason))
             return ExitCode.FINE
     except AgentError as error:
         say_aside(f"The destination of {equipment_id} was not replaced: {printable(str(error))}")

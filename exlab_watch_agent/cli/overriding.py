@@ -69,7 +69,8 @@ def list_all(site: Site, word: str, *, as_json: bool) -> int:
     for entry, standing in listed:
         what = entry.problem_class or f"revokes {entry.revokes}"
         until = f", until {entry.expires_at}" if entry.expires_at else ""
-        who = f"by {entry.operator} at {entry.recorded_at}{until}"
+        when = f" at {entry.recorded_at}" if entry.recorded_at else ""
+        who = f"by {entry.operator or 'nobody named'}{when}{until}"
         say(printable(f"{standing.value:<9} {entry.id or '(no id yet)'}  {what}  {who}: {entry.reason}"))
     return ExitCode.FINE
 

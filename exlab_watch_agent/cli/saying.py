@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,35 @@ def write_new(path: Path, content: bytes, *, taken: str) -> None:
             file.write(content)
     except OSError as error:
         path.unlink()  # half of it would be taken for the whole
+        raise AgentError(f"{shown} cannot be written: {reason(error)}.") from error
+
+
+def write_new_folder(path: Path, files: Mapping[str, bytes], *, taken: str) -> None:
+    """Write a folder that did not exist. `files`: POSIX path → content, in this order; a path that ends in `/` is an empty folder.
+
+    Where it cannot be finished nothing of it is left. Raises: AgentError.
+    """
+    shown = printable(str(path))
+    made: list[Path] = []
+    try:
+        path.mkdir()
+        made.append(path)
+        for name, content in files.items():
+            target = path / name
+            missing = [folder for folder in (target, *target.parents) if path in folder.parents and not folder.exists()]
+            for folder in reversed(missing if name.endswith("/") else missing[1:]):
+                folder.mkdir()
+                made.append(folder)
+            if not name.endswith("/"):
+                with target.open("xb") as file:
+                    made.append(target)
+                    file.write(content)
+    except OSError as error:
+        for one in reversed(made):
+            with suppress(OSError):  # what cannot be removed either is left, and the sentence below is said
+                one.rmdir() if one.is_dir() else one.unlink()
+        if not made and isinstance(error, FileExistsError):
+            raise AgentError(f"{shown} {taken}") from error
         raise AgentError(f"{shown} cannot be written: {reason(error)}.") from error
 
 

@@ -11,12 +11,14 @@ from exlab_watch_agent.core.attention import of_agent, why_lane_waits, why_root_
 from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.problem import verdict
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth, Snapshot
 from exlab_watch_agent.core.text import age, counted, printable
 from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
     RunInFull,
     counts,
+    coverage_text,
     history_json,
     human_bytes,
     only_here,
@@ -53,6 +55,9 @@ def print_status(site: Site) -> None:
     if snapshot.observer is not None:
         say(_observed(snapshot.observer))
     say(", ".join(f"{count} {state}" for state, count in counts(runs).items()) or "no runs are known")
+    read_again = coverage(runs, policy=site.policy, now=at.now)
+    if text := coverage_text(read_again, days=site.policy.reread_s / 86_400):
+        say(text)
     for record in runs:
         say(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record, snapshot)})")
         if record.state.value not in ("verified", "cleaned"):

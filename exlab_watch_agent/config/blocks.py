@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from exlab_watch_agent.config.values import (
     DAYS,
+    REREAD_DAYS_MAX,
     YEAR_HOURS,
     ClockTime,
     Day,
@@ -209,6 +210,7 @@ class AgentBlock(Block):
     rescan_minutes: Annotated[float, Field(gt=0, le=7 * 1440)] = 15
     observer: Observer = "auto"
     audit_interval_hours: Annotated[float, Field(gt=0, le=YEAR_HOURS)] = 24
+    reread_days: Annotated[float, Field(gt=0, le=REREAD_DAYS_MAX)] = 90
     max_parallel_runs: Annotated[int, Field(ge=1, le=64)] = 2
     retry_schedule: Annotated[list[Duration], Field(min_length=1, max_length=100)] = ["30s", "2m", "8m", "30m", "2h"]
     layout: Literal["mirror", "flat"] = "mirror"

@@ -23,6 +23,7 @@ from exlab_watch_agent.config.text import WIZARD_CONFIG, Document, KeyPath, Prob
 from exlab_watch_agent.config.values import accepted, local_path, seconds
 from exlab_watch_agent.config.wizard import (
     entries_of,
+    ids_staged_elsewhere,
     is_staged_elsewhere,
     is_sync_off,
     logging_of,
@@ -39,7 +40,7 @@ class Settings:
     """A config that was found good.
 
     `wizard_config`: ExLab-Wizard's file that was read with it. `notes` are sentences about what the config says that a person
-    may not expect; they are not errors.
+    may not expect; they are not errors. `staged_elsewhere`: as in Policy.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Settings:
     logging: LoggingBlock
     is_sync_enabled: bool = True
     notes: tuple[str, ...] = ()
+    staged_elsewhere: frozenset[str] = frozenset()
     wizard_config: Path | None = None
 
     @property
@@ -68,9 +70,11 @@ class Settings:
         """Return the same as plain values for the core: seconds, bytes, no files."""
         return Policy(
             equipment=tuple(entry.equipment_policy(self.agent.observer) for entry in self.equipment),
+            staged_elsewhere=self.staged_elsewhere,
             settle_s=self.agent.settle_seconds,
             rescan_s=self.agent.rescan_minutes * 60,
             audit_interval_s=self.agent.audit_interval_hours * 3600,
+            reread_s=self.agent.reread_days * 24 * 3600,
             stale_s=self.agent.stale_hours * 3600,
             unproven_s=self.agent.unproven_hours * 3600,
             disk_s=self.agent.disk_days * 24 * 3600,
@@ -185,6 +189,7 @@ def _checked(main: ConfigText, path: Path) -> Settings:
         is_sync_enabled=is_sync_enabled,
         notes=tuple(notes),
         wizard_config=wizard_config,
+        staged_elsewhere=ids_staged_elsewhere(entries),
     )
 
 

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from exlab_watch_agent.core.inventory import CACHE_FOLDER
 
 YEAR_HOURS = 24 * 366
+REREAD_DAYS_MAX = 3660
 
 
 def refusal(sentence: str) -> PydanticCustomError:

@@ -69,6 +69,12 @@ def with_its_ssh(entry: Entry) -> Entry:
     return replace(entry, content={**content, "transport": {"ssh_config": "user", **transport}})
 
 
+def ids_staged_elsewhere(entries: Iterable[Entry]) -> frozenset[str]:
+    """Return the ids of those instruments, as they are written."""
+    contents = (entry.content for entry in entries if is_staged_elsewhere(entry))
+    return frozenset(str(content.get("id")) for content in contents if isinstance(content, Mapping))
+
+
 def logging_of(text: ConfigText, passed_over: list[KeyPath]) -> object:
     """Return the block `logging` of ExLab-Wizard's file, without the keys that we do not know."""
     return _known(text.content.get("logging"), LoggingBlock, ("logging",), passed_over)

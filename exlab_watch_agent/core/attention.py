@@ -16,12 +16,13 @@ from typing import assert_never
 
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import without_creation
+from exlab_watch_agent.core.misplaced import MISPLACED, UNKNOWN_EQUIPMENT
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import HANGING, PROGRAM, STATE_FULL, Dismissal, Problem, about, command, rank
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.core.run_problems import of_incidents, of_run
-from exlab_watch_agent.core.snapshot import LaneView, Snapshot
+from exlab_watch_agent.core.snapshot import FolderProblem, LaneView, Snapshot
 from exlab_watch_agent.core.standing import Ending, Gone, Hanging, Moment, NeverRan, Standing, Working
 from exlab_watch_agent.core.text import age, counted, printable, utc_text
 from exlab_watch_agent.core.week import KEPT_FOR, Happening, Room, Week, full_in
@@ -93,6 +94,12 @@ def judged(situation: Situation) -> list[Problem]:
     return list({problem.id: problem for problem in reversed(found)}.values())
 
 
+def of_places(situation: Situation) -> tuple[Problem, ...]:
+    """Return the part of it that is about instruments, their folders and their destinations: what `check` asks for."""
+    found = [*_of_equipment(situation), *_of_folders(situation)]
+    return completed({problem.id: problem for problem in reversed(found)}.values(), situation)
+
+
 def completed(found: Iterable[Problem], situation: Situation) -> tuple[Problem, ...]:
     """Return what was judged in order, each with its time and a command that is complete."""
     return tuple(sorted((_complete(problem, situation) for problem in found), key=rank))
@@ -153,12 +160,13 @@ def _of_standing(situation: Situation) -> Iterable[Problem]:
             text = "no agent has worked with this state folder yet, so nothing is copied"
             yield Problem("agent_never_ran", AGENT, text, command("run"))
         case Gone(since, is_in_order):
-            when = f" since {utc_text(since)}" if since is not None else ""
             if is_in_order:
-                text = f"no agent is running{when}: it was stopped in order{_was_doing(situation)}"
+                when = f" at {utc_text(since)}" if since is not None else ""
+                text = f"no agent is running: it was stopped in order{when}{_was_doing(situation)}"
                 yield Problem("agent_stopped", AGENT, text, command("run"), since=since)
                 return
-            text = f"no agent is running{when}: it was not stopped, it was killed or this PC went down{_was_doing(situation)}"
+            silent = f"has given no sign of life since {utc_text(since)}" if since is not None else "was not stopped"
+            text = f"no agent is running: it {silent}, so it was killed or this PC went down{_was_doing(situation)}"
             yield Problem("agent_gone", AGENT, text, command("run"), since=since)
         case _:
             assert_never(agent)
@@ -214,7 +222,7 @@ def why_lane_waits(lane: LaneView, at: Moment) -> str:
     since, reason = utc_text(lane.waiting_since), lane.waiting_reason
     if lane.waiting_kind == NAS_UNREACHABLE.code:
         return printable(f"NAS unreachable since {since}: {reason}{_seen(lane, at)}")
-    return printable(f"{reason} (since {since}){_seen(lane, at)}")
+    return printable(f"{reason.rstrip('.')} (since {since}){_seen(lane, at)}")
 
 
 def why_root_waits(lane: LaneView, at: Moment) -> str:
@@ -265,16 +273,11 @@ def _of_disk(
 def _of_folders(situation: Situation) -> Iterable[Problem]:
     snapshot, at = situation.snapshot, situation.at
     for path, folder in snapshot.path_problems.items():
-        mended = about("sync", path)
-        yield Problem(
-            folder.code,
-            path,
-            printable(folder.message),
-            mended,
-            _equipment_of(path, situation),
-            (path,),
-            detail=folder.detail,
-        )
+        if folder.code == MISPLACED:
+            yield from _of_misplaced(path, folder, situation)
+            continue
+        text, where = printable(folder.message), _equipment_of(path, situation)
+        yield Problem(folder.code, path, text, about("sync", path), where, (path,), detail=folder.detail)
     for path, unreadable in snapshot.unreadable.items():
         if not at.goes_on or unreadable.looks >= UNREADABLE_LOOKS_TOLD:
             text = f"{printable(unreadable.message)} {READ_IT}"
@@ -285,6 +288,15 @@ def _of_folders(situation: Situation) -> Iterable[Problem]:
         text = printable(orphan.rule_detail if known is None else without_creation(known.destination))
         path, where = orphan.run_path, orphan.offending_path.partition("/")[0] or None
         yield Problem("orphan", path, text, about("show", path), where, (path,))
+
+
+def _of_misplaced(path: str, folder: FolderProblem, situation: Situation) -> Iterable[Problem]:
+    """Return what is told of runs that are where none can be; nothing of an instrument that is told of by its known runs."""
+    is_nobody_s, equipment_id = folder.detail.get("kind") == UNKNOWN_EQUIPMENT, folder.detail.get("equipment_id")
+    if is_nobody_s and any(record.equipment_id == equipment_id for record in situation.runs):
+        return
+    helps = CHECK if is_nobody_s else command("scan")
+    yield Problem(folder.code, path, printable(folder.message), helps, equipment_id, folder.runs, detail=folder.detail)
 
 
 def _equipment_of(path: str, situation: Situation) -> str | None:

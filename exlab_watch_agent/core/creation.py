@@ -16,6 +16,7 @@ from exlab_watch_agent.core.inventory import FileSignature
 SCHEMA_MAJOR = 1
 SCHEMA_CURRENT = "1.8"
 EXPERIMENTAL = "experimental"
+RUN_LEVEL = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,12 @@ def identity_in(data: bytes, *, folder_name: str) -> RunIdentity | None:
 def says_synced(data: bytes) -> bool:
     """Return whether the bytes of a copy of a `creation.json` say that its run is synced."""
     return _members_in(data).get("sync_status") == "synced"
+
+
+def level_in(data: bytes) -> str | None:
+    """Return the level in the bytes of a `creation.json`, that of a run where they name none; None where they are no object."""
+    members = _members_in(data)
+    return (_text(members.get("level")) or RUN_LEVEL) if members else None
 
 
 def _members_in(data: bytes) -> Mapping[str, object]:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from exlab_watch_agent.core.claim import OF_OTHERS, Claim, DestinationStanding, conflict_at
+from exlab_watch_agent.core.claim import (
+    OF_OTHERS,
+    WHOEVER,
+    Claim,
+    DestinationStanding,
+    conflict_at,
+    is_meant,
+    may_be_displaced,
+)
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -29,20 +37,21 @@ from exlab_watch_agent.core.events import (
     RunChanged,
     RunVanished,
     Sealed,
+    TakenOver,
     Verified,
 )
 from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
 from exlab_watch_agent.core.incidents import Incident, IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.passes import Pass, Uptime, are_apart, is_apart_from
+from exlab_watch_agent.core.passes import LocalSide, Pass, Uptime, are_apart, is_apart_from
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED
+from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED, LOCAL_MISSING, ONLY_COPY_LOST
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -55,7 +64,8 @@ _NOT_HELD = frozenset({DestinationStanding.FREE, DestinationStanding.OURS, Desti
 NAMES_KEPT_MAX = 20
 HAS_CHANGED = "the run changed since it counted as complete"
 _COPY_DIFFERS = frozenset({Agreement.REMOTE_DIFFERS, Agreement.BOTH_DIFFER})
-_COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT})
+_COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED})
+GONE_HERE = "the run folder is gone here: two scans did not find it"
 UNREADABLE_MAX = 2
 """So often in a row a copy that cannot be read as a whole is looked at, before it counts as damaged."""
 
@@ -115,8 +125,9 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             return _judge_verify(record, event, now=now, policy=policy)
         case Sealed():
             if state is RunState.SEALING:
-                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="").cleared()
-                sealed = sealed.healed(at=now).at_place(record.destination)
+                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over="")
+                sealed = replace(sealed, cache_form=event.cache_form, cache_signature=event.cache_signature)
+                sealed = sealed.cleared().healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -127,20 +138,31 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
                 reason = event.reason or "another try was asked for"
                 return Judgement(Trigger.RETRIED, reason, record.cleared(), event.operator)
         case LocalChosen():
+            reason = event.reason or "the local data win"
+            if is_short(record):  # they win once a comparison has shown that all that was sealed is here again
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, record.returned(now), event.operator)
             if state is RunState.CONFLICT:
-                reason = event.reason or "the local data win"
                 anew = record.unsealed(by=event.operator)
                 if record.last_error is not None and record.last_error.kind in OF_OTHERS:
-                    anew = anew.at_place(
-                        ""
-                    )  # what others have there stays theirs: the run may have a place of its own elsewhere
+                    # What others have there stays theirs: the run may have a place of its own elsewhere.
+                    anew = anew.at_place("")
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
+        case TakenOver():
+            if state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind in OF_OTHERS:
+                reason = event.reason or "what others have at the destination makes room"
+                anew = replace(record.unsealed(by=event.operator).cleared(), takes_over=WHOEVER)
+                return Judgement(Trigger.TAKEN_OVER, reason, anew, event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
         case DestinationReplaced():
             return _judge_replaced(record, event)
         case RunVanished():
+            if state in CHART.sealed_here and record.is_sealed:
+                return Judgement(Trigger.AUDIT_STARTED, GONE_HERE, record.with_local_gone(now))
+            if state is RunState.QUEUED and record.is_sealed:
+                text = f"{GONE_HERE}, and what the NAS has was to be proven or repaired first"
+                return _conflict(record.with_local_gone(now), LastError(LOCAL_MISSING, text))
             if state is RunState.QUEUED:
                 error = LastError(FailureKind.LOCAL_FILE_VANISHED, "the run folder is gone: put it back, then retry")
                 return _after_failure(record, FailureKind.LOCAL_FILE_VANISHED, error, now=now, policy=policy)
@@ -181,6 +203,9 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
             return _start_over(record, HAS_CHANGED)
+        case RunState.CLEANED if event.files_total or record.gone_at is not None:
+            text = "there are data in the run folder again: they are compared with the copy before anything is written"
+            return Judgement(Trigger.DATA_FOUND, text, record.returned(now))
         case RunState.CONFLICT if awaits_holder(record) and event.destination in _NOT_HELD:
             return Judgement(Trigger.CLAIM_LAPSED, "no other agent holds the copy any more", record.cleared())
     return None
@@ -189,7 +214,8 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
 def _judge_queued(
     record: RunRecord, event: Inspected, *, refused: Judgement | None, changed: Judgement | None
 ) -> Judgement | None:
-    if changed is not None or not (event.completeness.is_complete or record.is_sealed):
+    is_back = record.is_sealed and record.gone_at is not None  # what it is now, only a comparison shows
+    if not is_back and (changed is not None or not (event.completeness.is_complete or record.is_sealed)):
         if record.is_sealed:
             return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after the run was sealed"))
         return changed or _start_over(record, event.completeness.reason)
@@ -200,21 +226,37 @@ def _judge_queued(
     where = event.destination
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
+    if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
+        displacing = replace(record.at_place(event.destination_path), takes_over=event.holding).without_wait()
+        text = f"an operator has it taken over ({event.holder or 'no claim says whose it is'})"
+        return Judgement(Trigger.PUSH_STARTED, text, displacing)
     conflict = conflict_at(
-        where, event.destination_path, holder=event.holder, is_sealed=record.is_sealed, detail=event.detail
+        where,
+        event.destination_path,
+        holder=event.holder,
+        is_sealed=record.is_sealed,
+        detail=event.detail,
+        sign_fault=event.sign_fault,
     )
     if conflict is not None:
-        return _conflict(record, LastError(conflict.kind, conflict.message))
+        return _conflict(record, LastError(conflict.kind, conflict.message, conflict.detail))
     bound_for = record.at_place(event.destination_path, _footing(record, where)).without_wait()
     if where is DestinationStanding.LEFT_THERE:
-        text = "a copy of this run without a claim is there: it is proven before it counts as ours"
-        return Judgement(Trigger.COPY_ADOPTED, text, bound_for)
+        # It is proven first. An operator's word is for what does not prove to be this run's, and for nobody who comes meanwhile.
+        left = replace(bound_for, takes_over=event.holding if is_meant(record.takes_over, event.holding) else "")
+        text = "a copy of this run that no agent made is there: it is proven before it counts as ours"
+        return Judgement(Trigger.COPY_ADOPTED, text, left)
+    if record.takes_over == WHOEVER and where is not DestinationStanding.UNASKED:
+        bound_for = replace(bound_for, takes_over="")  # nobody had to give way: the word is used up
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
         if not _is_the_one_it_adopts(record, event):  # else what failed before was to prove this very copy
             adopting = replace(adopting, attempts=0, mismatches=0)
         return Judgement(Trigger.COPY_ADOPTED, text, adopting)
+    if is_back:
+        text = "the run is back: it is compared with what was sealed"
+        return Judgement(Trigger.COPY_ADOPTED, text, _as_seen(bound_for, event))
     return Judgement(Trigger.PUSH_STARTED, "a slot is free and the NAS answers", bound_for)
 
 
@@ -222,7 +264,7 @@ def _footing(record: RunRecord, where: DestinationStanding) -> Footing:
     """Return what the place of a run that is about to be pushed rests on."""
     if where is DestinationStanding.LEFT_THERE:
         return Footing.LEFT_THERE
-    if record.has_place:
+    if record.has_place and record.takes_over != WHOEVER:  # who is to give way is yet to be seen
         return record.footing
     return Footing.OPEN if where is DestinationStanding.UNASKED else Footing.OWN
 
@@ -243,10 +285,20 @@ def awaits_holder(record: RunRecord) -> bool:
     )
 
 
+def is_short(record: RunRecord) -> bool:
+    """Whether a sealed run rests because local data are missing, some or all: what is left must not be called the run."""
+    kind = record.last_error.kind if record.last_error is not None else ""
+    return record.state is RunState.CONFLICT and record.is_sealed and kind in (LOCAL_MISSING, ONLY_COPY_LOST)
+
+
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
     match record.state:
         case RunState.AWAITING_VERIFY:
             return _judge_first_verify(record, event, now=now, policy=policy)
+        case RunState.AUDITING if event.local is LocalSide.MANIFEST:
+            return _judge_gone(record, event, now=now, policy=policy)
+        case RunState.CLEANED if event.local is LocalSide.MANIFEST:
+            return _judge_only_copy(record, event, now=now, policy=policy)
         case RunState.AUDITING:
             return _judge_audit(record, event, now=now, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
@@ -268,6 +320,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
     if record.footing is Footing.LEFT_THERE:
         return _judge_left_there(record, event, found, now=now, policy=policy)
     match event.comparison.agreement:
+        case Agreement.LOCAL_GONE if record.is_sealed:
+            return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
         case Agreement.LOCAL_GONE:
             error = LastError(FailureKind.LOCAL_FILE_VANISHED, found)
             left = event.fingerprint
@@ -278,6 +332,8 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
             return _change_of_a_push(record, found)
         case Agreement.REMOTE_DIFFERS:
             error = LastError(FailureKind.HASH_MISMATCH, found)
+            if record.is_sealed and record.gone_at is not None:  # what is back is whole, so that it may repair the copy
+                record = replace(record.with_incident(_damage(record, event, now=now)), gone_at=None)
             return _after_failure(record, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
         case Agreement.EQUAL:
             return _judge_equal(record, event, found, now=now, policy=policy)
@@ -322,9 +378,12 @@ def _judge_left_there(record: RunRecord, event: Verified, found: str, *, now: da
         case _ if event.comparison.agreement is Agreement.EQUAL or event.skipped_oversize:
             return _judge_equal(record, event, found, now=now, policy=policy)
         case Comparison(agreement=Agreement.REMOTE_DIFFERS, remote_changed=()):
-            shown = record.at_place(record.destination, Footing.SHOWN).without_wait()
+            shown = replace(record.at_place(record.destination, Footing.SHOWN), takes_over="").without_wait()
             return Judgement(Trigger.PUT_BACK, f"what is there is this run's, and is completed: {found}", shown)
-    detail = f"a copy of this run, without a claim, that is not what is here ({found}{event.others_manifest})"
+        case Comparison(agreement=Agreement.REMOTE_DIFFERS) if record.takes_over:
+            text = f"what is there is not what is here, and makes room because an operator said so: {found}"
+            return Judgement(Trigger.PUT_BACK, text, record.at_place(record.destination).without_wait())
+    detail = f"a copy of this run that no agent made, and that is not what is here ({found}{event.others_manifest})"
     conflict = conflict_at(DestinationStanding.OCCUPIED, record.destination, holder="", is_sealed=False, detail=detail)
     assert conflict is not None, "what is occupied is a conflict"
     return _conflict(record, LastError(conflict.kind, conflict.message))
@@ -343,10 +402,56 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         case Agreement.EQUAL:
             error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
             return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
-        case Agreement.LOCAL_DIFFERS | Agreement.LOCAL_GONE | Agreement.BOTH_DIFFER:
+        case Agreement.LOCAL_GONE:
+            return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
+        case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
             return _conflict(record, LastError(LOCAL_CHANGED, found), fingerprint=event.fingerprint)
         case _:
             assert_never(event.comparison.agreement)
+
+
+def _judge_gone(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
+    """The run's folder is gone here, and the copy was compared with the manifest.
+
+    `cleaned` says that the NAS has the only copy, so all of this must be true first: two scans of a root that is there and is ours
+    did not find the folder, nor one that may be it under another name; it was not there before and after the comparison; the
+    claim there is ours; every file of the manifest that the seal proved was read there and is equal. Nothing is removed by it.
+    """
+    if event.comparison.agreement is Agreement.LOCAL_GONE and event.proof is not None:
+        files = counted(event.files_total, "file")
+        text = f"{GONE_HERE}; the NAS has the only copy now, and {'it is' if event.files_total == 1 else 'all are'} right: {files}"
+        return Judgement(Trigger.LOCAL_GONE, text, _looked_at(record, event, event.proof, now=now, policy=policy))
+    if event.comparison.agreement is Agreement.LOCAL_GONE:
+        error = LastError(
+            "verify_skipped_oversize", f"{GONE_HERE}, and some files are too large to be proven by download"
+        )
+        return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
+    text = f"{GONE_HERE}, and the copy on the NAS is not what was sealed: {_words(event.comparison)}"
+    return _conflict(_noticed(record, event, now=now), LastError(ONLY_COPY_LOST, text))
+
+
+def _judge_only_copy(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
+    """The only copy was looked at again: a difference stays visible, for there is nothing here to heal it from."""
+    if event.comparison.agreement is Agreement.LOCAL_GONE and event.proof is not None:
+        looked_at = _looked_at(record, event, event.proof, now=now, policy=policy)
+        return Judgement(Trigger.AUDITED, "every SHA-256 on the NAS is that of the manifest", looked_at)
+    if event.comparison.agreement is Agreement.LOCAL_GONE:
+        error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
+        return Judgement(Trigger.AUDITED, error.message, record.with_error(error))
+    text = f"the only copy is not what was sealed: {_words(event.comparison)}"
+    lost = _noticed(record, event, now=now).with_error(LastError(ONLY_COPY_LOST, text)).with_passes_void()
+    return Judgement(Trigger.AUDITED, text, lost)
+
+
+def _looked_at(record: RunRecord, event: Verified, proof: Pass, *, now: datetime, policy: Policy) -> RunRecord:
+    """Return the record after a copy without its original was found to be what the manifest says."""
+    one_more = _is_one_more(record, proof, policy=policy)
+    whole = record.with_data(record.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
+    after = whole.with_pass(proof, is_one_more=one_more).cleared()
+    if not event.seal_fault:
+        return after.healed(at=now)
+    kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(record)
+    return after.with_incident(incident_of(kind, found_by=found_by, found_at=now, what=event.seal_fault))
 
 
 def _seal_missed(proven: RunRecord, event: Verified, *, now: datetime) -> Judgement:
@@ -391,11 +496,11 @@ def _start_over(record: RunRecord, reason: str) -> Judgement:
 def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement | None:
     """The copy, or what was under way to it, is at a place that was given up: what can be proven or pushed anew is queued.
 
-    Not so where the data are only at the old place, for then there is nothing to push; and not where the local data are not what
-    was sealed, since at the new place the sealed copy may be back, and no push may put it aside before an operator chose.
+    Not so where the data are only at the old place, for then there is nothing to push; and not where the local data are not, or not
+    all, what was sealed, since at the new place the sealed copy may be back, and no push may put it aside before an operator chose.
     """
     reason = f"the destination was replaced: {event.reason}"
-    anew = record.with_passes_void().cleared()
+    anew = record.elsewhere().cleared()
     if not record.is_sealed:
         anew = replace(anew, adopts="", adopts_from="")
     kind = record.last_error.kind if record.last_error is not None else ""
@@ -408,14 +513,14 @@ def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement 
             return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if event.has_data:
             return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
-        case RunState.CONFLICT if event.has_data and kind != LOCAL_CHANGED:
+        case RunState.CONFLICT if event.has_data and kind not in (LOCAL_CHANGED, LOCAL_MISSING):
             return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
     return None
 
 
 def _judge_change(record: RunRecord, message: str) -> Judgement | None:
     if record.state is RunState.AUDITING:
-        return Judgement(Trigger.AUDIT_INTERRUPTED, message, record)
+        return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))
     return _change_of_a_push(record, message) if record.state in CHART.on_a_push else None
 
 
@@ -433,14 +538,26 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
     match record.state:
         case RunState.AUDITING if event.is_copy_unreadable:
             if record.attempts + 1 >= UNREADABLE_MAX:
-                kind, found_by = IncidentKind.COPY_UNREADABLE, _found_by(record)
-                unreadable = incident_of(kind, found_by=found_by, found_at=now, what=event.message)
-                return _damaged(record.with_incident(unreadable), error)
+                found = _unreadable(record, event, now=now)
+                if record.gone_at is not None:  # there is nothing to heal it from
+                    return _conflict(found, LastError(ONLY_COPY_LOST, f"{GONE_HERE}, and {event.message}"))
+                return _damaged(found, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
         case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
             return _conflict(record, LastError(event.conflict, event.message))
         case RunState.AUDITING:
-            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.with_error(error))
+            return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, _unfinished(record, error))
+        case RunState.CLEANED if event.is_copy_unreadable:
+            failed = record.failed(error).with_passes_void()
+            if failed.attempts >= UNREADABLE_MAX:
+                lost = LastError(ONLY_COPY_LOST, f"the only copy cannot be read: {event.message}")
+                failed = _unreadable(failed, event, now=now).with_error(lost)
+            return Judgement(Trigger.AUDITED, event.message, failed)
+        case RunState.CLEANED if event.conflict:
+            claimed = _unfinished(record, LastError(event.conflict, event.message))
+            return Judgement(Trigger.AUDITED, event.message, claimed)
+        case RunState.CLEANED if not (event.is_destination_away or event.is_source_away):
+            return Judgement(Trigger.AUDITED, f"it could not be looked at: {event.message}", _unfinished(record, error))
         case RunState.SEALING:
             failed = record.with_error(error) if event.is_destination_away else record.failed(error)
             wait_s = policy.retry_schedule_s[min(max(failed.attempts, 1), len(policy.retry_schedule_s)) - 1]
@@ -451,6 +568,17 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             left = event.fingerprint
             return _after_failure(record, event.kind, error, now=now, policy=policy, fingerprint=left)
     return None
+
+
+def _unfinished(record: RunRecord, error: LastError) -> RunRecord:
+    """Return the record after a look at a sealed copy that did not end: that it is lost stays said until one does."""
+    is_lost = record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
+    return record if is_lost else record.with_error(error)
+
+
+def _unreadable(record: RunRecord, event: EffectFailed, *, now: datetime) -> RunRecord:
+    kind, found_by = IncidentKind.COPY_UNREADABLE, _found_by(record)
+    return record.with_incident(incident_of(kind, found_by=found_by, found_at=now, what=event.message))
 
 
 def _after_failure(
@@ -472,7 +600,7 @@ def _conflict(record: RunRecord, error: LastError, *, fingerprint: str = "") -> 
     found = record.with_error(error).with_passes_void().without_wait()
     if fingerprint:
         found = replace(found, fingerprint=fingerprint)
-    return Judgement(Trigger.CONFLICT_FOUND, error.message, found)
+    return Judgement(Trigger.CONFLICT_FOUND, error.message, replace(found, takes_over=""))
 
 
 def _as_seen(record: RunRecord, event: Inspected) -> RunRecord:
@@ -488,10 +616,11 @@ def _proven(record: RunRecord, event: Verified, *, policy: Policy) -> RunRecord:
     """Return the record after both sides were found equal. It counts as another pass when it is apart from the last one."""
     assert event.proof is not None, "both sides are equal, and nothing was left out"
     data = record.with_data(event.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
-    is_one_more = (
-        record.verify_passes == 0 or policy.cleanup.age_min_s == 0 or _is_apart_from_the_last(record, event.proof)
-    )
-    return data.with_pass(event.proof, is_one_more=is_one_more).cleared()
+    return data.with_pass(event.proof, is_one_more=_is_one_more(record, event.proof, policy=policy)).cleared()
+
+
+def _is_one_more(record: RunRecord, proof: Pass, *, policy: Policy) -> bool:
+    return record.verify_passes == 0 or policy.cleanup.age_min_s == 0 or _is_apart_from_the_last(record, proof)
 
 
 def _is_apart_from_the_last(record: RunRecord, proof: Pass) -> bool:
@@ -506,7 +635,7 @@ def _is_apart_from_the_last(record: RunRecord, proof: Pass) -> bool:
 def _words(comparison: Comparison) -> str:
     """Return the comparison in one sentence, with the first name of each kind."""
     parts = [
-        f"{len(names)} {what} (first: {names[0]})"
+        f"{counted(len(names), 'file')} {what} (first: {names[0]})"
         for names, what in (
             (comparison.remote_missing, "missing on the NAS"),
             (comparison.remote_changed, "different or unreadable on the NAS"),
@@ -536,7 +665,9 @@ def entry_effects(
     is_sealed_now = before is not None and before.state is RunState.SEALING and record.state is RunState.VERIFIED
     is_seal_undone = before is not None and before.state is RunState.SEALING and record.state is not RunState.SEALING
     has_new_status = before is not None and record.sync_status != before.sync_status
-    if ((has_new_status or is_seal_undone) and not is_sealed_now) or (
+    is_seen = isinstance(event, Inspected) or (isinstance(event, Verified) and event.local is LocalSide.READ)
+    is_nothing_there = record.gone_at is not None and not is_seen
+    if ((has_new_status or is_seal_undone) and not is_sealed_now and not is_nothing_there) or (
         isinstance(event, Inspected) and event.creation.sync_status != record.sync_status
     ):
         effects.append(write_status(record))
@@ -546,7 +677,7 @@ def entry_effects(
 
 def resting_effects(record: RunRecord, event: Event) -> tuple[RunEffect, ...]:
     """Return what an event that moved nothing still asks for: a status that differs, a conflict looked at again."""
-    if isinstance(event, AuditDue) and record.state is RunState.CONFLICT and record.is_sealed:
+    if isinstance(event, AuditDue) and record.state in (RunState.CONFLICT, RunState.CLEANED) and record.is_sealed:
         return (verify_effect(record),)
     if not isinstance(event, Inspected) or record.is_working or event.creation.sync_status == record.sync_status:
         return ()
@@ -576,10 +707,12 @@ def verify_effect(record: RunRecord) -> Verify:
         record.fingerprint,
         manifest_digest=record.sealed_as,
         claim=claim_of(record),
-        is_audit=record.state is RunState.AUDITING,
+        is_audit=record.state in (RunState.AUDITING, RunState.CLEANED),
         adopts=record.adopts,
         adopts_from=record.adopts_from,
         is_left_there=record.footing is Footing.LEFT_THERE,
+        local=LocalSide.MANIFEST if record.state is RunState.CLEANED else LocalSide.READ,
+        may_be_gone=record.gone_at is not None and record.state is RunState.AUDITING,
     )
 
 
@@ -596,6 +729,7 @@ def work_effect(record: RunRecord) -> Work | None:
                 record.is_sealed,
                 adopts=adopts,
                 adopts_from=held_by,
+                takes_over=record.takes_over,
                 manifest_digest=record.sealed_as,
                 is_open=record.footing is Footing.OPEN,
                 is_shown=record.footing is Footing.SHOWN,

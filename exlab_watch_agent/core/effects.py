@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import FileSignature
+from exlab_watch_agent.core.passes import LocalSide
 from exlab_watch_agent.core.reconcile import Known
+from exlab_watch_agent.core.rollback import TrailPosition
 
 # --- the work of a run's working states ---------------------------------------------------------------------------------
 
@@ -37,15 +39,17 @@ class Push(Subject):
     """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours.
 
     `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to, and `adopts_from`
-    the job in its claim; else empty. `manifest_digest`: what this run was sealed as; empty where it was not. `is_open`: the run's
-    place is yet to be decided; what keeps this one from being asked is all that is to be found out. `is_shown`: what is at the
-    destination without a claim was found equal to what is here, and stays as it is.
+    the job in its claim; else empty. `takes_over`: who is to give way on an operator's word (DestinationLook.holding), and what
+    is not the run's goes aside until it is sealed; else empty. `manifest_digest`: what this run was sealed as; empty where it was
+    not. `is_open`: the run's place is yet to be decided; what keeps this one from being asked is all that is to be found out.
+    `is_shown`: what is at the destination without a claim was found equal to what is here, and stays as it is.
     """
 
     claim: Claim
     is_sealed: bool = False
     adopts: str = ""
     adopts_from: str = ""
+    takes_over: str = ""
     manifest_digest: str = ""
     is_open: bool = False
     is_shown: bool = False
@@ -61,7 +65,9 @@ class Verify(Subject):
     """Hash every data file on both sides and compare; `manifest_digest` is empty where there is no manifest yet.
 
     `is_audit`: it is one more pass over a sealed run. `adopts`: the manifest of a sealed copy of another agent that is to be
-    taken over, else empty. `is_left_there`: the copy has no claim, and is ours only if every file of it is what is here.
+    taken over, else empty. `is_left_there`: the copy has no claim, and is ours only if every file of it is what is here. `local`:
+    what there is to compare the destination with; after the removal of the local data the manifest alone. `may_be_gone`: two scans
+    did not find the run's folder, so that where it is gone the manifest will do.
     """
 
     manifest_digest: str
@@ -70,6 +76,8 @@ class Verify(Subject):
     adopts: str = ""
     adopts_from: str = ""
     is_left_there: bool = False
+    local: LocalSide = LocalSide.READ
+    may_be_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +181,7 @@ class Scan:
 
     `cleaned`: paths of runs whose folders need not be there. `unsignalled`: paths of runs of which only the signal is
     asked for. One that is not full only looks for what came, went or was edited; one that is deep has every sealed run looked
-    at, others a share of them.
+    at, others a share of them. `seeks_misplaced`: it also searches for what stands where no run can be.
     """
 
     equipment_id: str
@@ -183,6 +191,7 @@ class Scan:
     unsignalled: tuple[str, ...] = ()
     is_full: bool = True
     is_deep: bool = False
+    seeks_misplaced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,19 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class CarryCache:
+    """Bring what changed in a sealed run's cache folder to its copy. `form`: in which it travelled last (core/cache_copy.py)."""
+
+    job_id: str
+    run_path: str
+    equipment_id: str
+    destination: str
+    manifest_digest: str
+    claim: Claim
+    form: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SealedRun(SealedCopy):
     """The same of a run, with where it is here."""
 
@@ -243,11 +265,29 @@ class ReplaceDestination:
 
 @dataclass(frozen=True, slots=True)
 class PlaceHeartbeat:
-    """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by."""
+    """Leave the agent's sign of life on the NAS. `host`: of this PC, which the file is called by.
+
+    `position`: the last line of the trail that it tells, and `told_to` up to which line an older sign that says otherwise has been
+    told; one that was not is left there.
+    """
 
     equipment_id: str
     host: str
     data: bytes
+    position: TrailPosition | None = None
+    told_to: int = 0
 
 
-Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | ReplaceDestination | PlaceHeartbeat
+Effect = (
+    Work
+    | WriteStatus
+    | Inspect
+    | Admit
+    | AskWhere
+    | Scan
+    | Probe
+    | Bind
+    | ReplaceDestination
+    | CarryCache
+    | PlaceHeartbeat
+)

@@ -16,7 +16,7 @@ from exlab_watch_agent.core.creation import Creation, OverrideEntry, SavedCreati
 from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.manifest import Comparison
-from exlab_watch_agent.core.passes import Pass
+from exlab_watch_agent.core.passes import LocalSide, Pass
 from exlab_watch_agent.core.reconcile import Differences
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.core.snapshot import FolderProblem
@@ -31,8 +31,9 @@ class Inspected:
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
     in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
-    line of our trail it was sealed, `detail` what it holds where more is known. `is_unsignalled`: the signal of a run that is not
-    complete is not there, so nothing else was looked at.
+    line of our trail it was sealed, `holding` who has it and as what (DestinationLook.holding), `detail` what it holds where more
+    is known. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was looked at. `sign_fault`:
+    why the sign of life of the agent that holds the copy may be none, in a sentence, else empty.
     """
 
     creation: Creation
@@ -48,7 +49,9 @@ class Inspected:
     anchor: TrailPosition | None = None
     claimed_manifest: str = ""
     claimed_job: str = ""
+    holding: str = ""
     detail: str = ""
+    sign_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ class Verified:
     as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of
     ExLab-Wizard's says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and
     nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be
-    told.
+    told. `local`: what the destination was compared with; where that was the manifest alone, all local files count as missing, so
+    that nobody takes it for a proof of both sides.
     """
 
     turn: int
@@ -104,17 +108,20 @@ class Verified:
     is_by_manifest: bool = False
     below: Below | None = None
     others_manifest: str = ""
+    local: LocalSide = LocalSide.READ
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """Manifest and `creation.json` were read back from the NAS as they are here.
 
-    `saved`: which local `creation.json` the seal changed into which.
+    `saved`: which local `creation.json` the seal changed into which. `cache_form`, `cache_signature`: as in CacheCarried.
     """
 
     turn: int
     saved: SavedCreation | None = None
+    cache_form: str = ""
+    cache_signature: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,14 @@ class LocalChosen:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """An operator says that what others have at the run's destination is to make room: nothing of it is destroyed."""
+
+    operator: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AuditDue:
     """It is time for another pass, or an operator asked for one."""
 
@@ -176,7 +191,8 @@ class AuditDue:
 
 @dataclass(frozen=True, slots=True)
 class RunVanished:
-    """The run folder is gone while its root is there and was listed whole."""
+    """The run folder is gone: two scans say so, of a root that is there, is ours and was listed whole, and no folder that is new
+    or cannot be read may be this one under another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +205,7 @@ class DestinationReplaced:
 
 
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished | DestinationReplaced
+Event = Inspected | Outcome | RetryRequested | LocalChosen | TakenOver | AuditDue | RunVanished | DestinationReplaced
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------
@@ -265,7 +281,8 @@ class Scanned:
     """What a scan found of the root with the identity `volume`.
 
     `gone`: known paths at which nothing is. `signalled`: runs whose signal has come. `free_bytes`: on the disk of the root, None
-    where that cannot be told.
+    where that cannot be told. `misplaced`: what is to be told of what stands where no run can be, by folder; None where that was
+    not searched for.
     """
 
     volume: str
@@ -273,6 +290,7 @@ class Scanned:
     gone: tuple[str, ...] = ()
     signalled: tuple[str, ...] = ()
     free_bytes: int | None = None
+    misplaced: Mapping[str, FolderProblem] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,10 +354,32 @@ class StatusUnwritten:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheCarried:
+    """A run's cache folder is at the NAS in this form. `signature`: how it looked here (RunTree.cache_signature).
+
+    `paths`: what had to be brought, logs apart.
+    """
+
+    form: str
+    signature: int
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStays:
+    """A run's cache folder could not be brought now, in one sentence."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatPlaced:
-    """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`."""
+    """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`.
+
+    `anchor`: the line of our trail that the one before told, None where there was none of ours."""
 
     problem: str = ""
+    anchor: TrailPosition | None = None
 
 
 Result = (
@@ -354,5 +394,7 @@ Result = (
     | Replaced
     | StatusWritten
     | StatusUnwritten
+    | CacheCarried
+    | CacheStays
     | HeartbeatPlaced
 )

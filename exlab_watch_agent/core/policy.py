@@ -85,12 +85,17 @@ class CleanupPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything that is not about one instrument."""
+    """Everything that is not about one instrument.
+
+    `staged_elsewhere`: ids of those whose runs ExLab-Wizard hands to another computer.
+    """
 
     equipment: tuple[EquipmentPolicy, ...] = ()
+    staged_elsewhere: frozenset[str] = frozenset()
     settle_s: float = 30
     rescan_s: float = 15 * 60
     audit_interval_s: float = 24 * 3600
+    reread_s: float = 90 * 24 * 3600
     stale_s: float = 24 * 3600
     unproven_s: float = 8 * 3600
     disk_s: float = 3 * 24 * 3600

@@ -14,8 +14,9 @@ from enum import StrEnum
 
 from exlab_watch_agent.core.gate import Rule
 from exlab_watch_agent.core.incidents import IncidentKind
+from exlab_watch_agent.core.misplaced import MISPLACED
 from exlab_watch_agent.core.text import counted, shell_word, unicode_text, utc_text
-from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST
+from exlab_watch_agent.core.ways_out import LOCAL_MISSING, ONLY_COPY_LOST
 
 PROGRAM = "exlab-watch-agent"
 ID_LENGTH = 12
@@ -74,6 +75,7 @@ TIERS: Mapping[str, Tier] = {
     "claimed_unsealed": Tier.NEEDS_YOU,
     "differs_from_sealed_copy": Tier.NEEDS_YOU,
     "local_changed_after_sync": Tier.NEEDS_YOU,
+    LOCAL_MISSING: Tier.NEEDS_YOU,
     ONLY_COPY_LOST: Tier.RISK,
     "conflict": Tier.NEEDS_YOU,
     # a folder that is not a usable run
@@ -86,6 +88,7 @@ TIERS: Mapping[str, Tier] = {
     "creation_unwritable": Tier.NEEDS_YOU,
     "creation_json": Tier.NEEDS_YOU,
     "unexpected_level": Tier.NEEDS_YOU,
+    MISPLACED: Tier.NEEDS_YOU,
     "unreadable": Tier.NEEDS_YOU,
     # a run
     **{rule.value: Tier.NOTICE if rule.value in SOFT_RULES else Tier.NEEDS_YOU for rule in Rule},
@@ -104,6 +107,7 @@ TIERS: Mapping[str, Tier] = {
     "override_expiring": Tier.NEEDS_YOU,
     "override_dangling": Tier.NOTICE,
     "repaired": Tier.NOTICE,
+    "removed_by_others": Tier.NOTICE,
     "synced_under_prior_policy": Tier.NOTICE,
 }
 """Every code → its tier. What a later version calls otherwise needs a person here."""

@@ -9,7 +9,7 @@ from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.incidents import Incident, all_healed, all_replaced, with_incident
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.machine import advance
-from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, Pass
+from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, LocalSide, Pass
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
@@ -52,7 +52,11 @@ class RunRecord:
     another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
     it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
     of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until the run's place is
-    decided, and `footing` says what it rests on.
+    decided, and `footing` says what it rests on. `takes_over`: who is to give way at the destination because an operator said so
+    (DestinationLook.holding; WHOEVER until that was seen), until the run is sealed there. `cache_form`: in which form the cache
+    folder travelled last (core/cache_copy.py; empty: not known), and `cache_signature` how it looked then. `gone_at`: when two
+    scans had said that the folder of this sealed run is gone, as long as nothing was proven of it here since; None: it is there,
+    as far as is known.
     """
 
     job_id: str
@@ -87,8 +91,12 @@ class RunRecord:
     passes: tuple[Pass, ...] = ()
     adopts: str = ""
     adopts_from: str = ""
+    takes_over: str = ""
     incidents: tuple[Incident, ...] = ()
+    cache_form: str = ""
+    cache_signature: int = 0
     footing: Footing = Footing.OWN
+    gone_at: datetime | None = None
 
     @property
     def has_place(self) -> bool:
@@ -179,6 +187,7 @@ class RunRecord:
             verified_uptime_s=proof.monotonic_s,
             manifest_digest=proof.manifest_sha256,
             passes=(*self.passes, proof)[-PASSES_KEPT_MAX:],
+            gone_at=None if proof.local is LocalSide.READ else self.gone_at,
         )
 
     def adopted(self, manifest_digest: str, *, at: datetime) -> RunRecord:
@@ -187,6 +196,18 @@ class RunRecord:
 
     def with_passes_void(self) -> RunRecord:
         return replace(self, verify_passes=0, passes=())
+
+    def with_local_gone(self, at: datetime) -> RunRecord:
+        return replace(self, gone_at=at)
+
+    def returned(self, at: datetime) -> RunRecord:
+        """Return the record of a removed run of which there are data again: whatever they are, they are proven anew."""
+        return replace(self, fingerprint="", gone_at=self.gone_at or at).with_passes_void().cleared()
+
+    def elsewhere(self) -> RunRecord:
+        """Return the record once its destination counts as another place than before: what was proven there and brought there, and
+        whom an operator had make room, says nothing of the new one."""
+        return replace(self.with_passes_void(), takes_over="", cache_form="", cache_signature=0)
 
     def with_incident(self, found: Incident) -> RunRecord:
         return replace(self, incidents=with_incident(self.incidents, found))
@@ -200,8 +221,10 @@ class RunRecord:
         """Return the record as before the first seal: the operator `by` gave up what was proven."""
         return replace(
             self.without_doubtful_place(),
+            takes_over="",
             incidents=all_replaced(self.incidents, by=by),
             sealed_at=None,
+            gone_at=None,
             manifest_digest="",
             verify_passes=0,
             passes=(),

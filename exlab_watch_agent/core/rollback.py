@@ -29,24 +29,33 @@ def is_in_trail(seen: TrailPosition, *, head: TrailPosition, digest_here: str | 
     return seen.seq <= head.seq and digest_here in (None, seen.digest)
 
 
+SEALED_AT = "a copy on the NAS was sealed at"
+LEFT_AT = "this agent's heartbeat on the NAS was left at"
+
+
 def found_behind(
-    seen: TrailPosition, *, head: TrailPosition, digest_here: str | None, ahead: TrailPosition | None
+    seen: TrailPosition,
+    *,
+    head: TrailPosition,
+    digest_here: str | None,
+    ahead: TrailPosition | None,
+    where: str = SEALED_AT,
 ) -> str:
     """Return in words what an anchor of our own on the NAS says against the trail here; empty where it says nothing.
 
     `head`: the trail's last line. `digest_here`: of its line with the anchor's number, None where that cannot be read.
-    `ahead`: the furthest anchor that was found to differ before; it was told then.
+    `ahead`: the furthest anchor that was found to differ before; it was told then. `where`: what the anchor is, in words.
     """
     if ahead is not None and seen.seq <= ahead.seq:
         return ""
     if seen.seq > head.seq:
         return (
-            f"a copy on the NAS was sealed at line {seen.seq} of the audit trail, and the trail here ends with line "
+            f"{where} line {seen.seq} of the audit trail, and the trail here ends with line "
             f"{head.seq}: the state folder is an older copy of itself"
         )
     if digest_here not in (None, seen.digest):
         return (
-            f"a copy on the NAS was sealed at another line {seen.seq} of the audit trail than the one here: the state folder "
+            f"{where} another line {seen.seq} of the audit trail than the one here: the state folder "
             "was put back to an older copy, or both copies of it were used"
         )
     return ""

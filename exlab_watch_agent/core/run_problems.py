@@ -18,8 +18,8 @@ from exlab_watch_agent.core.problem import FAILED, Problem, about, command
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
-from exlab_watch_agent.core.text import printable, shell_word, utc_text
-from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, ways_out
+from exlab_watch_agent.core.text import counted, printable, shell_word, utc_text
+from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, LOCAL_MISSING, ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.statechart import CHART, RunState
 
 FAILURES_TOLD = 2
@@ -34,18 +34,22 @@ OF_OVERRIDES = frozenset({MALFORMED, UNKNOWN_CLASS, EXPIRING, DANGLING})
 ONLY_HERE = CHART.on_a_push | {RunState.QUEUED}
 """States of a run that is complete, on its way, and not proven yet."""
 REPAIRS_TOLD_FOR = timedelta(days=7)
+"""Also that somebody removed a run here."""
 _IN_WORDS = {
     IncidentKind.COPY_DAMAGED: "the copy on the NAS was found damaged",
     IncidentKind.COPY_UNREADABLE: "the copy on the NAS could not be read back",
     IncidentKind.SEAL_ALTERED: "the data on the NAS were right, but the seal of the copy was not",
 }
+SAID_BY_LOST = frozenset({IncidentKind.COPY_DAMAGED, IncidentKind.COPY_UNREADABLE})
+"""Incidents that `only_copy_lost` says already, with what they mean where nothing of the run is left here."""
 NO_REASON = LastError("", "no reason is known")
 
 
 def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Iterable[Problem]:
     """Return all that is to be told of a run whose equipment is configured."""
     yield from _of_state(record, snapshot, policy=policy, at=at)
-    yield from of_incidents(record, at)
+    is_lost = record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
+    yield from (found for found in of_incidents(record, at) if not (is_lost and found.code in SAID_BY_LOST))
     if note := snapshot.run_problems.get(record.job_id):
         yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
     if details := snapshot.refused_after_sync.get(record.job_id):
@@ -74,7 +78,7 @@ def of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
         what = f"{_IN_WORDS[one.kind]} on {utc_text(one.found_at)}: {printable(one.what)}"
         show = about("show", record.run_path)
         if one.healed_at is None:
-            found = _problem(record, one.kind.value, f"{what}; it is not healed yet", show)
+            found = _problem(record, one.kind.value, f"{what}; it is not repaired yet", show)
             yield replace(found, since=one.found_at, detail={"incident": one.id})
         elif at.now - one.healed_at <= REPAIRS_TOLD_FOR:
             found = _problem(record, "repaired", f"{what}; {_end_of(one)}", show)
@@ -112,11 +116,15 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
     message = printable(error.message)
     match record.state:
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE | RunState.CLEANED if error.kind == ONLY_COPY_LOST:
-            way = ways_out(error.kind, path)[0]
-            yield _problem(record, error.kind, f"{message}. What can end it: {way.deed}", way.command)
+            # A cleaned run is compared with its copy once it was seen that there are data again, any other when it is asked for.
+            helps = about("sync" if record.state is RunState.CLEANED else "verify", path)
+            text = f"{message}. What can end it: {ways_out(error.kind, path)[0].deed}"
+            yield _problem(record, error.kind, text, helps)
         case RunState.CONFLICT:
-            ways = ways_out(error.kind, path)
-            text = f"{message.rstrip('.')}. What can end it: {ways[0].deed}" if ways else message
+            ways = ways_out(error.kind, path, detail=error.detail)
+            is_since = error.kind in (LOCAL_CHANGED, LOCAL_MISSING)
+            so = f"since it was proven: {message}" if is_since else message
+            text = f"{so.rstrip('.')}. What can end it: {ways[0].deed}" if ways else so
             yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
         case RunState.FAILED:
             yield _problem(record, FAILED, message, about("retry", path), kind=error.kind)
@@ -124,8 +132,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             refusal = refusal_of(record, snapshot)
             yield _problem(record, refusal.code, printable(refusal.sentence), _lets_through(record, refusal))
         case RunState.ACQUIRING if at.now - record.entered_at > timedelta(seconds=policy.stale_s):
-            missing = snapshot.waiting.get(record.job_id, "")
-            text = f"not complete since {utc_text(record.entered_at)}: {missing}".rstrip(": ")
+            missing = snapshot.waiting.get(record.job_id) or "`show` says what is missing"
+            text = f"not complete since {utc_text(record.entered_at)}: {missing}"
             yield _problem(record, "stale", text, show)
         case state if state in CHART.tells_attempts and _has_failed(record, at):
             helps = about("retry", path) if state is RunState.QUEUED else show
@@ -139,6 +147,15 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             since = record.enqueued_at or record.entered_at
             text = f"it has been complete since {utc_text(since)} and is only on this PC: see what it waits for"
             yield replace(_problem(record, "unproven", text, show), since=since)
+        case RunState.CLEANED if record.last_error is not None:
+            text = f"the only copy could not be looked at: {message}"
+            yield _problem(record, "audit_failed", text, about("verify", path), kind=error.kind)
+        case RunState.CLEANED if record.gone_at is not None and at.now - record.gone_at <= REPAIRS_TOLD_FOR:
+            text = (
+                f"somebody removed this run here before {utc_text(record.gone_at)}; the NAS has the only copy, and "
+                f"{counted(record.files_total, 'file')} there {'was' if record.files_total == 1 else 'were'} found right"
+            )
+            yield replace(_problem(record, "removed_by_others", text, show), since=record.gone_at)
         case RunState.VERIFIED if record.last_error is not None:
             text = f"the last verify pass could not be finished: {message}"
             yield _problem(record, "audit_failed", text, about("verify", path), kind=error.kind)
@@ -169,7 +186,7 @@ def _lets_through(record: RunRecord, refusal: Note) -> str:
 
 def failed_attempt(record: RunRecord, at: Moment) -> str:
     """Return which attempt failed, why, and what comes next."""
-    error = (record.last_error or NO_REASON).message
+    error = (record.last_error or NO_REASON).message.rstrip(".")
     due = record.next_attempt_at
     if not at.goes_on:
         when = f", not before {utc_text(due)}" if due is not None and due > at.now else ""

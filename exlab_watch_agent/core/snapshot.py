@@ -14,7 +14,7 @@ from datetime import datetime
 
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule, Tier
 from exlab_watch_agent.core.members import block, each, moment, number, text, texts, time_text
-from exlab_watch_agent.core.text import printable
+from exlab_watch_agent.core.text import printable, unicode_text
 from exlab_watch_agent.errors import NAS_UNREACHABLE
 
 SCAN = "scan"
@@ -190,11 +190,15 @@ class UnreadableView:
 
 @dataclass(frozen=True, slots=True)
 class FolderProblem:
-    """Why a folder is not a usable run. `code`: what it is called; `detail`: what else a program may want to know of it."""
+    """Why a folder is not a usable run. `code`: what it is called; `detail`: what else a program may want to know of it.
+
+    `runs`: paths of the folders below it that it is about; empty where it is about itself.
+    """
 
     message: str
     code: str = "creation_json"
     detail: Mapping[str, str] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +223,8 @@ class Snapshot:
 
     `lanes`: equipment id → view. `progress`, `waiting` (why it does not go on), `run_problems`, `refusals` (why the gate refuses
     it now), `refused_after_sync` (rules that a synced run breaks now) and `notes`: by job id. `unreadable` and `path_problems`
-    (folders that are not a usable run): by path, as it is shown. `first_seen`: id of a problem → since when it has been one.
+    (folders that are not a usable run, or hold some where none can be): by path, as it is shown. `first_seen`: id of a problem →
+    since when it has been one.
     `config_changed_at`: when the config file was saved that the agent has not taken in, None where it has.
     `roots_away`: equipment id → why its folder cannot be looked through; a fresh look's, never written.
     """
@@ -254,6 +259,9 @@ class Snapshot:
             "orphans": [finding.to_json() for finding in self.orphans],
             "refused_after_sync": {job_id: list(details) for job_id, details in self.refused_after_sync.items()},
             "path_codes": {path: {"code": folder.code, **folder.detail} for path, folder in self.path_problems.items()},
+            "path_runs": {
+                path: [*map(unicode_text, folder.runs)] for path, folder in self.path_problems.items() if folder.runs
+            },
             "run_codes": {job_id: note.code for job_id, note in self.run_problems.items()},
             "refusals": {job_id: note.to_json() for job_id, note in self.refusals.items()},
             "notes": {job_id: [note.to_json() for note in notes] for job_id, notes in self.notes.items()},
@@ -303,12 +311,14 @@ def lanes_json(lanes: Mapping[str, LaneView]) -> dict[str, object]:
 
 
 def _folder_problems(left: Mapping[str, object]) -> dict[str, FolderProblem]:
-    codes = block(left, "path_codes")
+    codes, paths = block(left, "path_codes"), block(left, "path_runs")
     found: dict[str, FolderProblem] = {}
     for path, message in texts(left, "path_problems").items():
         detail = texts(codes, path)
         code = detail.pop("code", "") or "creation_json"
-        found[path] = FolderProblem(message, code, detail)
+        below = paths.get(path)
+        runs = tuple(str(one) for one in below) if isinstance(below, list) else ()
+        found[path] = FolderProblem(message, code, detail, runs)
     return found
 
 

@@ -17,7 +17,7 @@ from exlab_watch_agent.core.effects import Effect
 from exlab_watch_agent.core.facts import Fact, IncidentFound, IncidentHealed, TrailFoundBehind, Transition
 from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.core.record import Move, RunRecord
-from exlab_watch_agent.core.rollback import TrailPosition, found_behind
+from exlab_watch_agent.core.rollback import SEALED_AT, TrailPosition, found_behind
 from exlab_watch_agent.engine.messages import Answer, CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
 from exlab_watch_agent.engine.timers import TimerKind, Timers
 from exlab_watch_agent.engine.views import Pause
@@ -93,10 +93,14 @@ class Commit:
         """Put a line into the trail that is about no run."""
         self._entries.append(Entry(fact.kind, operator=operator, data=fact.data()))
 
-    def compare_anchor(self, seen: TrailPosition) -> None:
+    def compare_anchor(self, seen: TrailPosition, *, where: str = SEALED_AT) -> None:
         """Hold deletion where an anchor of our own on the NAS does not fit the trail here."""
         found = found_behind(
-            seen, head=self.store.position, digest_here=self.store.digest_at(seen.seq), ahead=self.store.ahead
+            seen,
+            head=self.store.position,
+            digest_here=self.store.digest_at(seen.seq),
+            ahead=self.store.ahead,
+            where=where,
         )
         if found:
             log.error("Deletion is held: %s.", found)

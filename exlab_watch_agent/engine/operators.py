@@ -20,14 +20,16 @@ from exlab_watch_agent.core.commands import (
     RunCommand,
     ScanRoots,
     Sync,
+    TakeOver,
     VerifyNow,
 )
-from exlab_watch_agent.core.decide import verify_effect
+from exlab_watch_agent.core.decide import is_short, verify_effect
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested
+from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested, TakenOver
 from exlab_watch_agent.core.facts import OperatorCommand, ProblemDismissed
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.ways_out import no_take_over
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
 from exlab_watch_agent.engine.destinations import Destinations
@@ -128,6 +130,8 @@ class Operators:
                 return self._verify(self._named(command), command)
             case Resolve():
                 return self._resolve(self._named(command), command)
+            case TakeOver():
+                return self._take_over(self._named(command), command)
             case _:
                 assert_never(command)
 
@@ -197,25 +201,41 @@ class Operators:
     def _sync(self, record: RunRecord, operator: str) -> str:
         if record.state in (RunState.FAILED, RunState.QUEUED):
             return self._retry(record, operator)
-        if record.state in (RunState.ACQUIRING, RunState.BLOCKED, *CHART.sealed_here):
+        if record.state in (RunState.ACQUIRING, RunState.BLOCKED, RunState.CLEANED, *CHART.sealed_here):
             self._looks.want(record.run_path)
             return f"the run is {record.state} and is looked at now"
         return f"the run is {record.state}"
 
     def _verify(self, record: RunRecord, command: VerifyNow) -> str:
-        if record.state is RunState.CONFLICT and record.is_sealed:
+        if record.state in (RunState.CONFLICT, RunState.CLEANED) and record.is_sealed:
             self._bench.commit.then(verify_effect(record))
-            return "both sides are compared again"
+            is_only_copy = record.state is RunState.CLEANED
+            return "the copy is compared with the manifest" if is_only_copy else "both sides are compared again"
         if record.state not in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
             raise AgentError(f"The run is {record.state}: there is no sealed copy to verify yet.")
         self._runs.decide(record.job_id, AuditDue(str(command.operator), command.reason or "an operator asked for it"))
         return "another verify pass was started"
 
+    def _take_over(self, record: RunRecord, command: TakeOver) -> str:
+        if record.state is not RunState.CONFLICT or record.last_error is None:
+            raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
+        error = record.last_error
+        if refusal := no_take_over(error.kind, record.run_path, detail=error.detail):
+            raise AgentError(refusal)
+        self._runs.decide(record.job_id, TakenOver(str(command.operator), command.reason))
+        return (
+            "the destination is taken over: the run is queued, what is equal there stays, and all else is moved aside there, "
+            "below .exlab-superseded"
+        )
+
     def _resolve(self, record: RunRecord, command: Resolve) -> str:
         if record.state is not RunState.CONFLICT:
             raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
+        must_compare = is_short(record)
         is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
         self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))
+        if must_compare:
+            return "what is here is compared with what was sealed first: only if all of that is here again, it wins"
         if is_others:
             return (
                 "the destination is looked at again: while others have it nothing there is touched, and the run waits"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import PurePath
 from zlib import crc32
 
 from exlab_watch_agent.core.decide import work_effect
@@ -18,9 +19,11 @@ from exlab_watch_agent.core.effects import Scan
 from exlab_watch_agent.core.events import RunVanished, ScanFailed, Scanned
 from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.reconcile import Known
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
 from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.caches import Caches
 from exlab_watch_agent.engine.keys import key_of, work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
@@ -46,7 +49,8 @@ def gone(run_path: str) -> str:
 class Reconciling:
     """The loop's own; only its thread uses it."""
 
-    def __init__(self, bench: Bench, *, looks: Looks, runs: Runs) -> None:
+    def __init__(self, bench: Bench, *, looks: Looks, runs: Runs, caches: Caches) -> None:
+        self._caches = caches
         self._bench = bench
         self._looks = looks
         self._runs = runs
@@ -79,6 +83,9 @@ class Reconciling:
             known=lane.as_known(self._bench.commit.store.root_volume(equipment_id)),
             cleaned=frozenset(self._bench.commit.store.paths_in((RunState.CLEANED,), equipment_id)),
             unsignalled=tuple(sorted(lane.unsignalled)),
+            seeks_misplaced=effect.is_full
+            or not lane.is_ours
+            or bool(lane.misplaced),  # that it was put right is seen soon
             is_full=effect.is_full or not lane.is_ours,  # a root that was not ours is taken up with all that is in it
         )
 
@@ -123,6 +130,8 @@ class Reconciling:
                 lane.room_here = Room(lane.last_scan_at, result.free_bytes)
             self._runs.forget(lane)
         lane.orphans = tuple(found.orphans.values())
+        if result.misplaced is not None:
+            lane.misplaced = result.misplaced
         lane.runs_seen = found.runs_total
         if effect.is_full:
             unsettled = self._bench.commit.store.paths_in(CHART.unsettled, lane.equipment_id)
@@ -135,9 +144,11 @@ class Reconciling:
             if lane.known.get(path, lane.rejected.get(path)) != signature
         ]
         lane.put_first([*changed, *result.signalled])
+        self._caches.found(found.caches)
         # A run that is gone from its place may be the one that is new in another: that is to be known first.
         may_have_moved = any(self._bench.commit.record_at(path) is None for path in changed)
         was_gone, lane.gone = lane.gone, frozenset(result.gone)
+        lane.vanished, lane.asks_twice = frozenset(), False
         for path in result.gone:
             lane.backlog.pop(path, None)
             lane.unsignalled.discard(path)
@@ -180,7 +191,12 @@ class Reconciling:
         that cannot be read may be that place for ever, so only the first scan asks for another one soon.
         """
         record = self._bench.commit.record_at(path)  # none where it was moved in this very pass
-        if record is None or record.state not in CHART.gone_when_missing or not self._looks.is_mine(record):
+        if record is None or not self._looks.is_mine(record):
+            return
+        if record.state in CHART.sealed_here:
+            self._on_sealed_gone(lane, record, is_first=is_first, may_have_moved=may_have_moved)
+            return
+        if record.state not in CHART.gone_when_missing:
             return
         self._runs.say_gone(record, gone(record.run_path))
         if record.state is not RunState.QUEUED or self._bench.errands.is_admitting(record.job_id):
@@ -190,3 +206,24 @@ class Reconciling:
             self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
         elif not may_have_moved:
             self._runs.decide(record.job_id, RunVanished())
+
+    def _on_sealed_gone(self, lane: Lane, record: RunRecord, *, is_first: bool, may_have_moved: bool) -> None:
+        """Have the copy of a sealed run hashed once two scans say that the run is gone, when it is its turn.
+
+        A folder of the same name that is no usable run may be this one, on its way to another place or damaged.
+        """
+        if not is_first:
+            self._note_vanished(lane, record, may_have_moved=may_have_moved)
+            return
+        lane.asks_twice = lane.is_working and lane.may_read
+        due_s = self._bench.in_s(self._bench.pace.second_scan_s)
+        self._bench.timers.set_earlier(TimerKind.SCAN_AGAIN, lane.equipment_id, due_s=due_s)
+
+    def _note_vanished(self, lane: Lane, record: RunRecord, *, may_have_moved: bool) -> None:
+        leaf = PurePath(record.run_path).name
+        unusable = (*lane.rejected, *(orphan.run_path for orphan in lane.orphans), *self._runs.views.now.folders)
+        if may_have_moved or any(PurePath(path).name == leaf for path in unusable):
+            return
+        lane.vanished |= {record.run_path}
+        if record.gone_at is None:  # else its copy was looked at without an end, and is again when that is due
+            lane.audits.setdefault(record.job_id)

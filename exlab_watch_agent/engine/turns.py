@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from exlab_watch_agent.core.decide import awaits_holder, claim_of
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Admit
-from exlab_watch_agent.core.events import AuditDue, Inspection, Unseen, UnseenCode
+from exlab_watch_agent.core.events import AuditDue, Inspection, RunVanished, Unseen, UnseenCode
 from exlab_watch_agent.core.link import must_ask_fully
 from exlab_watch_agent.core.places import Footing, other_places
 from exlab_watch_agent.core.queueing import lanes_to_start
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.reread import is_reread, next_look_in_s
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.keys import Slot
@@ -26,6 +27,7 @@ from exlab_watch_agent.engine.runs import Runs
 from exlab_watch_agent.engine.timers import TimerKind
 from exlab_watch_agent.statechart import CHART, RunState
 
+REREAD_PUT_OFF_S = 300.0
 LOOK_AGAIN_S = 86_400.0
 """A copy that another agent holds is looked at again after so long."""
 
@@ -139,9 +141,13 @@ class Turns:
             return
         if record.verified_at is None:
             return
-        interval_s = self._bench.policy.audit_interval_s
-        due = record.verified_at + timedelta(seconds=interval_s)
-        wait_s = 0.0 if record.verify_passes == 0 else remaining_wait_s(due_at=due, wait_s=interval_s, now=now)
+        interval_s = next_look_in_s(record, self._bench.policy)
+        is_only_copy = record.state is RunState.CLEANED
+        looked_at = max(record.verified_at, record.entered_at) if is_only_copy else record.verified_at
+        due = looked_at + timedelta(seconds=interval_s)
+        # What is wrong with an only copy is on record, and not righter for being looked at again at once.
+        is_due = record.verify_passes == 0 and not is_only_copy
+        wait_s = 0.0 if is_due else remaining_wait_s(due_at=due, wait_s=interval_s, now=now)
         self.audit_in(record.job_id, wait_s)
 
     def audit_in(self, job_id: str, wait_s: float) -> None:
@@ -164,19 +170,36 @@ class Turns:
         if any(self._bench.errands.taken(Slot.AUDIT, lane_id) for lane_id in self._bench.lanes):
             return
         for lane in self._bench.lanes.values():
-            if lane.audits and lane.is_ours and lane.may_read:
-                self._audit_next(lane)
-                return
+            while lane.audits and lane.is_ours and lane.may_read:
+                if self._audit_next(lane):
+                    return
 
-    def _audit_next(self, lane: Lane) -> None:
+    def _audit_next(self, lane: Lane) -> bool:
+        """Start the next audit of the lane; return False where that run is not audited now."""
         job_id, _ = lane.audits.popitem(last=False)
         record = self._bench.commit.record(job_id)
         if record is None or record.state not in CHART.auditable:
-            return
-        after = self._runs.decide(job_id, AuditDue())
+            return False
+        is_vanished = record.run_path in lane.vanished
+        if not is_vanished and is_reread(record, self._bench.policy) and self._is_instrument_at_work(lane):
+            self.audit_in(job_id, REREAD_PUT_OFF_S)
+            return False
+        after = self._runs.decide(job_id, RunVanished() if is_vanished else AuditDue())
         if after is None or after.state is not RunState.AUDITING:
             # a conflict stays where it is: look again later whether the difference is gone
             self.audit_in(job_id, self._bench.policy.audit_interval_s)
+        return True
+
+    def _is_instrument_at_work(self, lane: Lane) -> bool:
+        """Whether a run of the lane is acquired or pushed: what was proven long ago is not read again then.
+
+        A run that has been incomplete for longer than `agent.stale_hours` is told as a problem, and holds up nothing.
+        """
+        store, policy, now = self._bench.commit.store, self._bench.policy, self._bench.clock.now()
+        if lane.queue or store.ids_in(CHART.on_a_push, lane.equipment_id):
+            return True
+        acquired = map(self._bench.commit.record, store.ids_in((RunState.ACQUIRING,), lane.equipment_id))
+        return any(one is not None and abs((now - one.entered_at).total_seconds()) < policy.stale_s for one in acquired)
 
 
 def _is_waiting(lane: Lane) -> bool:

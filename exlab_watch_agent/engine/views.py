@@ -95,7 +95,8 @@ class LaneNow:
 
     `root_problem`: why nothing is concluded from its root; `away`: since when and why its destination cannot be used.
     `has_asked`: whether the destination has shown in this life that it keeps what is written. `is_bound`: whether an
-    accepted destination root is known. `scan_took_s`: how long its last scan took.
+    accepted destination root is known. `scan_took_s`: how long its last scan took. `lacks_heartbeat`: the last sign of life could
+    not be left there.
     """
 
     is_ours: bool
@@ -113,6 +114,8 @@ class LaneNow:
     runs_seen: int
     gone: frozenset[str]
     orphans: tuple[RunPlace, ...]
+    misplaced: Mapping[str, FolderProblem]
+    lacks_heartbeat: bool = False
 
 
 def lane_now(lane: Lane) -> LaneNow:
@@ -133,6 +136,8 @@ def lane_now(lane: Lane) -> LaneNow:
         runs_seen=lane.runs_seen,
         gone=lane.gone,
         orphans=lane.orphans,
+        misplaced=lane.misplaced,
+        lacks_heartbeat=lane.lacks_heartbeat,
     )
 
 

@@ -7,27 +7,20 @@ same content; the HTML needs no script and no network, and prints. Names come fr
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.overrides import OverrideStanding
-from exlab_watch_agent.core.passes import HowRead
+from exlab_watch_agent.core.passes import HowRead, LocalSide
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.text import printable, unicode_text, utc_text
-from exlab_watch_agent.report.status import (
-    RunInFull,
-    human_bytes,
-    proofs_past_cache,
-)
+from exlab_watch_agent.core.text import unicode_text, utc_text
+from exlab_watch_agent.report.pages import ChainSummary, digest_of, page, script_json
+from exlab_watch_agent.report.status import RunInFull, proofs_past_cache
 from exlab_watch_agent.report.trail import TrailRow
 
 DOSSIER_SCHEMA = 1
@@ -51,6 +44,8 @@ HOW_READ = {
     HowRead.PAGE_CACHE: "reading, perhaps from this PC's memory",
 }
 
+COMPARED_WITH = {LocalSide.READ: "the local files", LocalSide.MANIFEST: "the sealed manifest alone"}
+
 
 @dataclass(frozen=True, slots=True)
 class FileProof:
@@ -62,29 +57,12 @@ class FileProof:
 
 
 @dataclass(frozen=True, slots=True)
-class ChainSummary:
-    """What a check of the whole trail said. `known_beside`, `known_outside`: how many positions of it agree that are known in
-    its own folder, and on the NAS. `unasked`: in words, who was not asked. `against`: in words, what is wrong."""
-
-    lines: int
-    last_seq: int
-    last_blake3: str
-    known_beside: int
-    known_outside: int
-    unasked: tuple[str, ...] = ()
-    against: tuple[str, ...] = ()
-
-    @property
-    def is_whole(self) -> bool:
-        return not self.against
-
-
-@dataclass(frozen=True, slots=True)
 class Dossier:
     """All that is told of one run. `creation`: the members of its `creation.json`, empty where it cannot be read.
 
     `rows`: the lines of the trail about it, the oldest first. `files`: what was sealed, by path; empty where it never was.
-    `program`: name → version, of the agent and its chart.
+    `program`: name → version, of the agent and its chart. `script`: the program that checks a trail by itself. `lines`: those of
+    `rows` as they are in the trail, byte for byte, without their line ends.
     """
 
     made_at: datetime
@@ -98,6 +76,8 @@ class Dossier:
     rows: Sequence[TrailRow]
     files: Sequence[FileProof]
     chain: ChainSummary
+    script: str
+    lines: Sequence[bytes] = ()
 
     def content(self) -> dict[str, Any]:
         """Return everything but the digest that names it."""
@@ -136,17 +116,9 @@ class Dossier:
                 {"path": unicode_text(file.path), "sha256": file.sha256, "size_bytes": file.size_bytes}
                 for file in self.files
             ],
-            "chain": {
-                "is_whole": self.chain.is_whole,
-                "lines": self.chain.lines,
-                "last_seq": self.chain.last_seq,
-                "last_blake3": self.chain.last_blake3,
-                "known_beside": self.chain.known_beside,
-                "known_outside": self.chain.known_outside,
-                "unasked": list(self.chain.unasked),
-                "against": list(self.chain.against),
-            },
+            "chain": self.chain.to_json(),
             "not_proven": list(NOT_PROVEN),
+            "verify_script": script_json(self.script),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -158,15 +130,16 @@ class Dossier:
         content = self.content()
         run = content["run"]
         past_cache = {one.id for one in proofs_past_cache(self.record)}
-        return _environment().get_template("dossier.html.j2").render(
-            content=content,
-            digest=digest_of(content),
+        return page(
+            "dossier.html.j2",
+            content,
             run=run,
             leaf=unicode_text(self.record.identity.leaf_name) or run["run_path"],
             passes=run["passes"],
             past_cache=past_cache,
             origin=origin_of(self.creation),
             picture=Markup(picture),  # noqa: S704 - every text in it was escaped by diagram/svg.py
+            compared_with={side.value: words for side, words in COMPARED_WITH.items()},
             how_read={way.value: words for way, words in HOW_READ.items()},
             findings=run["findings"],
             incidents=run["incidents"],
@@ -196,34 +169,3 @@ def origin_of(creation: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("LIMS id", text_at("lims_project", "uid")),
     ]
     return [(label, text) for label, text in found if text]
-
-
-def digest_of(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a dossier's content as canonical JSON: sorted keys, no blanks, ASCII."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("exlab_watch_agent", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    environment.filters["amount"] = human_bytes
-    environment.filters["grouped"] = grouped
-    return environment
-
-
-def _shown(value: object) -> object:
-    """Return what an expression of the template gives, with all that is no plain text in it spelled out."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def grouped(digest: str) -> list[str]:
-    """Return a digest in groups of eight digits, between which a line may be broken."""
-    return [digest[begin : begin + 8] for begin in range(0, len(digest), 8)]

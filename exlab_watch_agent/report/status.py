@@ -19,6 +19,7 @@ from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.passes import Pass, counting
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.reread import Coverage
 from exlab_watch_agent.core.run_problems import failed_attempt, refusal_of
 from exlab_watch_agent.core.snapshot import Snapshot, lanes_json
 from exlab_watch_agent.core.standing import Moment
@@ -31,6 +32,7 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 FINDINGS_SHOWN_MAX = 100
 NOTHING_SEEN = Snapshot()
 NOTHING_EXTRA = ExtraFiles()
+NOTHING_SEALED = Coverage()
 
 
 def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
@@ -74,7 +76,8 @@ class RunInFull:
         """What can end the conflict that the run is in."""
         if self.record is None or self.record.state is not RunState.CONFLICT or self.record.last_error is None:
             return ()
-        return ways_out(self.record.last_error.kind, self.record.run_path)
+        error = self.record.last_error
+        return ways_out(error.kind, self.record.run_path, detail=error.detail)
 
     def to_json(self) -> dict[str, Any]:
         findings = [finding.to_json() for finding in self.findings[:FINDINGS_SHOWN_MAX]]
@@ -156,6 +159,7 @@ def status_json(
     version: str,
     paused: str | None,
     hold: str | None,
+    read_again: Coverage = NOTHING_SEALED,
 ) -> dict[str, Any]:
     """Return what `status --json` prints."""
     runs = sorted(records, key=lambda record: record.run_path)
@@ -166,7 +170,31 @@ def status_json(
         "lanes": lanes_json(snapshot.lanes),
         "observer": snapshot.observer.to_json() if snapshot.observer is not None else None,
         "runs": [run_json(record, snapshot) for record in runs],
+        "coverage": coverage_json(read_again),
     }
+
+
+def coverage_json(found: Coverage) -> dict[str, Any]:
+    """Return how much of what was proven was read again in time, as `status --json` shows it."""
+    return {
+        "runs_sealed": found.runs_sealed,
+        "runs_read": found.runs_read,
+        "bytes_sealed": found.bytes_sealed,
+        "bytes_read": found.bytes_read,
+        "oldest_read_at": time_text(found.oldest_at),
+    }
+
+
+def coverage_text(found: Coverage, *, days: float) -> str:
+    """Return the same in a sentence; empty where nothing was ever sealed."""
+    if not found.runs_sealed:
+        return ""
+    share = f"{human_bytes(found.bytes_read)} of {human_bytes(found.bytes_sealed)}"
+    oldest = f"; nothing is unread since {time_text(found.oldest_at)}" if found.oldest_at is not None else ""
+    return (
+        f"read and found right within {days:g} days: {share}, {found.runs_read} of {counted(found.runs_sealed, 'synced run')}"
+        f"{oldest}"
+    )
 
 
 def counts(records: Iterable[RunRecord]) -> dict[str, int]:
@@ -233,7 +261,7 @@ def _why_queued(record: RunRecord, snapshot: Snapshot, at: Moment) -> str:
     if record.attempts > 0:
         return failed_attempt(record, at)
     error = f": {record.last_error.message}" if record.last_error is not None else ""
-    return f"waiting for {'an agent to run' if at.is_ended else 'a slot'}{error}"
+    return f"waiting for {'an agent to run' if at.is_ended else 'its turn to be pushed'}{error}"
 
 
 def human_bytes(amount: float) -> str:

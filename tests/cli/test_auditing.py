@@ -130,23 +130,3 @@ def test_without_a_state_folder_it_ends_with_2_and_a_folder_without_a_trail_with
     said = command("audit", "verify", str(tmp_path))
     assert said.code == 1
     assert "There is no audit trail in" in said.err
-
-
-def test_a_run_s_chain_of_custody_is_written_once_in_both_forms(lab: Lab, on: Command, tmp_path: Path) -> None:
-    run = lab.new_run()
-    on("run", "--once")
-    said = on("audit", "export", "--run", run.name, "--format", "json").json
-    assert [one["path"] for one in said["files"]] == sorted(one["path"] for one in said["files"])
-    assert said["chain"]["is_whole"]
-    assert said["run"]["verify_passes"] == 1
-    assert {row["kind"] for row in said["trail"]} == {"transition"}
-    report = tmp_path / "custody.html"
-    assert on("audit", "export", "--run", run.name, "-o", str(report)).code == 0
-    page = report.read_text(encoding="utf-8")
-    assert f"The way of {run.name}" in page
-    assert "proven equal on both sides in 1 pass" in page
-    again = on("audit", "export", "--run", run.name, "-o", str(report))
-    assert again.code == 1
-    assert "exists and is not overwritten" in again.err
-    assert on("audit", "export", "--run", run.name, "--format", "pdf").code == 2
-    assert on("audit", "export", "--run", "nobody").code == 1

@@ -223,7 +223,7 @@ def test_check_says_all_that_is_not_well(tmp_path: Path, command: Command) -> No
     shutil.rmtree(lab.nas / "SCOPE_01")
     (lab.local / "SCOPE_02").rmdir()
     said = command("check", "--config", str(lab.config))
-    assert said.code == 1
+    assert said.code == 3
     wrong = [line for line in said.out.splitlines() if line.startswith("NOT ")]
     assert len(wrong) == 2
     assert str(lab.nas / "SCOPE_01") in wrong[0]
@@ -342,7 +342,7 @@ def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -
     said = on("status")
     verdict, quiet, first, helps, rest = said.out.split("\n", 4)
     assert (verdict, quiet) == ("nothing needs a person", "every known run is proven on the NAS")
-    assert re.fullmatch(r"no agent is running since \S+: it was stopped in order", first)
+    assert re.fullmatch(r"no agent is running: it was stopped in order at \S+", first)
     assert helps.startswith("    -> exlab-watch-agent run --config ")
     assert (said.code, rest) == (0, f"1 verified\nverified         {run}  (1 file, 19.5 KiB)\n")
 

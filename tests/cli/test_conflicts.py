@@ -35,11 +35,13 @@ def test_data_of_nobody_known_are_moved_away_and_then_the_run_goes_there(lab: La
     assert on("run", "--once").code == 3
     assert kind(lab, run) == "destination_occupied"
     message = lab.record(run)["last_error"]["message"]
-    assert "holds data that no claim says to be this run's" in message
-    away, rename = ways_out(on, run)
-    assert away.startswith("move what is there away on the NAS")
+    assert "holds data that are not known to be this run's" in message
+    look, rename, away = ways_out(on, run)
+    assert look.startswith("look at what is there")
+    assert look.endswith(f", then: exlab-watch-agent resolve '{run}' --take-over")
     assert rename.startswith("or rename the run's folder here")
-    assert command_of(on) == f"exlab-watch-agent resolve '{run}' --use local"
+    assert away == f"or move what is there away on the NAS, then: exlab-watch-agent resolve '{run}' --use local"
+    assert command_of(on) == f"exlab-watch-agent resolve '{run}' --take-over"
     for words in (["resolve", str(run), "--use", "local"], ["resolve", str(run), "--use", "local"]):
         said = on(*words)
         assert said.code == 1
@@ -120,7 +122,7 @@ def test_a_copy_that_lost_its_claim_and_a_file_at_once_has_a_way_out(lab: Lab, o
     (copy / "a.bin").unlink()
     on("verify", str(run))
     assert kind(lab, run) == "destination_occupied"
-    assert "holds data that no claim says to be this run's" in lab.record(run)["last_error"]["message"]
+    assert "holds data that are not known to be this run's" in lab.record(run)["last_error"]["message"]
     copy.rename(lab.nas / "kept")
     assert on("resolve", str(run), "--use", "local").code == 0
     lab.assert_whole(run)

@@ -21,7 +21,7 @@ Command = Callable[..., Said]
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 EARLIER = r" \(as an agent last saw it, \d+ s ago; no agent is running\)"
-STOPPED = rf"NOTICE  agent: no agent is running since {TIME}: it was stopped in order"
+STOPPED = rf"NOTICE  agent: no agent is running: it was stopped in order at {TIME}"
 CHECK = "exlab-watch-agent check"
 NEXT_STEP = (
     "Let the agent's account read it, close the program that holds it, or shorten the path; then the agent goes on."
@@ -113,7 +113,7 @@ def test_run_once_whose_nas_is_away_says_so_and_ends_with_3_and_so_do_problems_a
     lines = said.out.splitlines()
     assert lines[0] == "1 problem needs you"
     assert_line(r"1 run, .+ is only on this PC, the oldest for \d+ s", lines[1])
-    assert_line(rf"no agent is running since {TIME}: it was stopped in order", lines[2])
+    assert_line(rf"no agent is running: it was stopped in order at {TIME}", lines[2])
     assert_line(rf"SCOPE_01 -> {lab.nas}/SCOPE_01: NAS unreachable since {TIME}: .+{EARLIER}; .*", lines[4])
     assert lines[7].startswith(f"queued           {run}  (")
     assert_line(rf" +NAS unreachable since {TIME}: .+{EARLIER}", lines[8])

@@ -172,6 +172,7 @@ agent:
   settle_seconds: 0
   rescan_minutes: 0.5
   audit_interval_hours: 2
+  reread_days: 30
   max_parallel_runs: 3
   retry_schedule: ["30s", "2m", "1.5h", "1d"]
   layout: flat
@@ -187,6 +188,7 @@ verify: {max_stream_bytes: 5}
         settle_s=0,
         rescan_s=30,
         audit_interval_s=7200,
+        reread_s=30 * 86_400,
         stale_s=3600,
         stall_s=7.5,
         pushes_max=3,

@@ -83,8 +83,19 @@ UNBOUND = LaneView("/nas/A", NOW - HOUR, "it was never used", "destination_unbou
 AWAY = LaneView("/nas/A", NOW - HOUR, "it was never used")
 NO_ROOM = LaneView("/nas/A", NOW - HOUR, "/nas/A has 5 bytes free", DESTINATION_FULL.code, DESTINATION_FULL.command)
 DEGRADED = ObserverView("native", True, roots={"SCOPE_01": RootHealth("native", True, "few watches", "sysctl x")})
+MISPLACED_THERE = FolderProblem(
+    "It is where no run can be.", "misplaced_creation", {"kind": "run_parent", "equipment_id": "SCOPE_01"}, (RUN,)
+)
+OF_NOBODY = FolderProblem(
+    "The config has no such one.",
+    "misplaced_creation",
+    {"kind": "unknown_equipment", "equipment_id": "FLOW_01"},
+    ("/data/FLOW_01/P/Runs/Run_1",),
+)
 OLD = NOW - 25 * HOUR
 SHOW, RETRY = f"exlab-watch-agent show {RUN}", f"exlab-watch-agent retry {RUN}"
+VERIFY = f"exlab-watch-agent verify {RUN}"
+NO_COPY = LastError("only_copy_lost", "the only copy is not what was sealed")
 RULE = Rule.UNRESOLVED_PLACEHOLDER_TOKEN.value
 
 DAMAGE = incident_of(
@@ -142,6 +153,18 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         situation(path_problems={RUN: FolderProblem("It is 3.0.", "schema_major_mismatch", {"found": "3.0"})}),
         ("needs_you", "schema_major_mismatch"),
         f"exlab-watch-agent sync {RUN}",
+    ),
+    (
+        "where no run can be",
+        situation(path_problems={"/data/SCOPE_01/P/runs": MISPLACED_THERE}),
+        ("needs_you", "misplaced_creation"),
+        "exlab-watch-agent scan",
+    ),
+    (
+        "of an instrument that the config lacks",
+        situation(path_problems={"/data/FLOW_01": OF_NOBODY}),
+        ("needs_you", "misplaced_creation"),
+        "exlab-watch-agent check",
     ),
     ("unreadable", situation(unreadable={RUN: UnreadableView("Locked.", 3)}), ("needs_you", "unreadable"), SHOW),
     ("orphan", situation(orphans=(an_orphan(),)), ("notice", "orphan"), SHOW),
@@ -259,6 +282,42 @@ CASES += [
         SHOW,
     ),
     (
+        "files missing here",
+        situation(record(RunState.CONFLICT, last_error=LastError("local_files_missing", "1 file missing here"))),
+        ("needs_you", "local_files_missing"),
+        VERIFY,
+    ),
+    (
+        "an only copy that is not there",
+        situation(record(RunState.CONFLICT, last_error=NO_COPY, incidents=(DAMAGE,))),
+        ("risk", "only_copy_lost"),
+        f"exlab-watch-agent resolve {RUN} --use local",
+    ),
+    (
+        "an only copy that rots",
+        situation(record(RunState.CLEANED, last_error=NO_COPY, incidents=(DAMAGE,))),
+        ("risk", "only_copy_lost"),
+        f"exlab-watch-agent sync {RUN}",
+    ),
+    (
+        "an only copy at a NAS that was replaced",
+        situation(record(RunState.VERIFIED, last_error=NO_COPY)),
+        ("risk", "only_copy_lost"),
+        VERIFY,
+    ),
+    (
+        "an only copy that cannot be looked at",
+        situation(record(RunState.CLEANED, last_error=LOST)),
+        ("needs_you", "audit_failed"),
+        VERIFY,
+    ),
+    (
+        "removed by others",
+        situation(record(RunState.CLEANED, gone_at=NOW - HOUR)),
+        ("notice", "removed_by_others"),
+        SHOW,
+    ),
+    (
         "an outage that ended",
         situation(week=Week((Happening(NOW - HOUR, "outage_ended", "SCOPE_01", "it was away"),))),
         ("notice", "outage_ended"),
@@ -306,13 +365,13 @@ def test_an_agent_that_is_gone_says_since_when_how_and_what_it_was_doing() -> No
     pushing = record(RunState.RUNNING)
     (gone,) = judged(pushing, agent=Gone(NOW - HOUR, is_in_order=False))
     assert gone.sentence == (
-        "no agent is running since 2026-04-18T11:00:00Z: it was not stopped, it was killed or this PC went down; "
+        "no agent is running: it has given no sign of life since 2026-04-18T11:00:00Z, so it was killed or this PC went down; "
         f"it was pushing {RUN}"
     )
     others = [record(RunState.AUDITING, f"{RUN}-{number}") for number in range(3)]
     (gone,) = judged(pushing, *others, agent=Gone(NOW - HOUR, is_in_order=True))
     doing = f"it was pushing {RUN} and proving again {RUN}-0 and at work on 2 more runs"
-    assert gone.sentence.endswith(f": it was stopped in order; {doing}")
+    assert gone.sentence == f"no agent is running: it was stopped in order at 2026-04-18T11:00:00Z; {doing}"
 
 
 def test_an_agent_that_hangs_comes_before_all_else_also_before_data_at_risk() -> None:
@@ -398,8 +457,11 @@ def test_the_command_quotes_a_windows_path_for_windows_and_lets_no_name_run_a_pr
 
 def test_a_conflict_tells_what_can_end_it_and_the_command_can_be_pasted() -> None:
     (found,) = judged(record(RunState.CONFLICT, last_error=LastError("destination_occupied", "it is another's")))
-    assert found.sentence == "it is another's. What can end it: move what is there away on the NAS"
-    assert found.command == f"exlab-watch-agent resolve {RUN} --use local"
+    assert found.sentence == (
+        "it is another's. What can end it: look at what is there (what is equal there stays, all else goes aside there, below "
+        ".exlab-superseded)"
+    )
+    assert found.command == f"exlab-watch-agent resolve {RUN} --take-over"
 
 
 def test_a_run_that_cannot_be_read_is_told_at_the_third_look_while_an_agent_goes_on_and_else_at_once() -> None:
@@ -416,6 +478,8 @@ def test_a_lane_that_waits_names_its_reason_since_when_and_the_runs_that_wait_wi
     assert (away.since, away.runs, away.equipment_id) == (NOW - HOUR, (RUN,), "SCOPE_01")
     (unbound,) = judged(lanes={"SCOPE_01": UNBOUND})
     assert unbound.sentence == "it was never used (since 2026-04-18T11:00:00Z)"
+    (stopped,) = judged(lanes={"SCOPE_01": replace(UNBOUND, waiting_reason=f"{UNBOUND.waiting_reason}.")})
+    assert stopped.sentence == unbound.sentence, "one stop, at the end"
 
 
 def test_what_an_agent_left_behind_is_told_with_its_age() -> None:
@@ -487,7 +551,7 @@ def test_damage_is_told_as_a_risk_until_it_is_healed_and_then_as_a_notice_for_a_
     (found,) = judged(record(RunState.QUEUED, incidents=(DAMAGE,)))
     assert (found.since, found.detail) == (NOW - HOUR, {"incident": "job/7"})
     assert found.sentence == (
-        "the copy on the NAS was found damaged on 2026-04-18T11:00:00Z: a.bin differs; it is not healed yet"
+        "the copy on the NAS was found damaged on 2026-04-18T11:00:00Z: a.bin differs; it is not repaired yet"
     )
     for days, told in ((0, ["repaired"]), (7, ["repaired"]), (8, [])):
         healed = replace(DAMAGE, healed_at=NOW - timedelta(days=days), healed_by="job/9")
@@ -499,6 +563,23 @@ def test_damage_is_told_as_a_risk_until_it_is_healed_and_then_as_a_notice_for_a_
     )
     twice = (DAMAGE, replace(DAMAGE, id="job/9"))
     assert len(judged(record(RunState.QUEUED, incidents=twice))) == 2, "each incident is one problem"
+
+
+def test_that_the_only_copy_is_lost_is_told_once_and_what_was_repaired_before_stays_told() -> None:
+    repaired = replace(DAMAGE, id="job/3", healed_at=NOW - HOUR)
+    lost = record(RunState.CLEANED, last_error=NO_COPY, incidents=(repaired, DAMAGE))
+    assert codes(judged(lost)) == [("risk", "only_copy_lost"), ("notice", "repaired")]
+    altered = replace(DAMAGE, kind=IncidentKind.SEAL_ALTERED)
+    assert len(judged(record(RunState.CLEANED, last_error=NO_COPY, incidents=(altered,)))) == 2, "that is another thing"
+
+
+def test_that_somebody_removed_a_run_is_told_for_a_week() -> None:
+    (told,) = judged(record(RunState.CLEANED, gone_at=NOW - timedelta(days=7), files_total=1))
+    assert told.sentence == (
+        "somebody removed this run here before 2026-04-11T12:00:00Z; the NAS has the only copy, and 1 file there was found right"
+    )
+    assert judged(record(RunState.CLEANED, gone_at=NOW - timedelta(days=7, seconds=1))) == []
+    assert judged(record(RunState.CLEANED)) == [], "the agent itself removed it"
 
 
 def test_three_damages_of_one_instrument_in_a_week_speak_of_a_bad_disk() -> None:
@@ -569,3 +650,17 @@ def test_our_commands_carry_the_flags_that_were_given_and_those_of_others_do_not
 )
 def test_the_verdict_says_in_one_sentence_how_bad_it_is(found: list[Problem], says: str, tier: Tier | None) -> None:
     assert (verdict(found), worst(found)) == (says, tier)
+
+
+# --- what is where no run can be --------------------------------------------------------------------------------------
+
+
+def test_what_is_where_no_run_can_be_names_its_instrument_and_the_runs_that_are_there() -> None:
+    (one,) = judged(path_problems={"/data/SCOPE_01/P/runs": MISPLACED_THERE})
+    assert (one.subject, one.equipment_id, one.runs) == ("/data/SCOPE_01/P/runs", "SCOPE_01", (RUN,))
+    assert one.detail["kind"] == "run_parent"
+
+
+def test_an_instrument_of_which_runs_are_known_is_not_told_twice() -> None:
+    known = replace(record(RunState.VERIFIED, "/data/FLOW_01/P/Runs/Run_1"), equipment_id="FLOW_01")
+    assert codes(judged(known, path_problems={"/data/FLOW_01": OF_NOBODY})) == [("needs_you", "equipment_unknown")]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.core.claim import OF_OTHERS, DestinationStanding
+from exlab_watch_agent.core.claim import NOBODY_KNOWN, OF_OTHERS, WHOEVER, DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
@@ -29,12 +29,13 @@ from exlab_watch_agent.core.events import (
     RunChanged,
     RunVanished,
     Sealed,
+    TakenOver,
     Verified,
 )
 from exlab_watch_agent.core.facts import IncidentHealed
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.manifest import Agreement, Comparison
-from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, Pass, Uptime
+from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, LocalSide, Pass, Uptime
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
@@ -117,6 +118,16 @@ def verified(agreement: Agreement = Agreement.EQUAL, *, turn: int = TURN, **chan
     return replace(made, **changes)
 
 
+def of_the_copy_alone(agreement: Agreement = Agreement.LOCAL_GONE, **changes: Any) -> Verified:
+    """The copy was compared with the manifest, because nothing is left here."""
+    made = verified(agreement, is_by_manifest=True, local=LocalSide.MANIFEST)
+    if agreement is Agreement.LOCAL_GONE:
+        made = replace(
+            made, manifest_digest="m" * 64, proof=replace(proof(), manifest_sha256="m" * 64, local=LocalSide.MANIFEST)
+        )
+    return replace(made, **changes)
+
+
 def proof(uptime: Uptime = UNKNOWN_UPTIME) -> Pass:
     return Pass(
         "job/1", NOW - timedelta(seconds=1), NOW, uptime.boot_id, uptime.seconds, 0.0, "m" * 32, "/mnt/nas", "d" * 64, 2,
@@ -166,6 +177,8 @@ OUTCOMES = [
     Sealed(TURN),
     RunChanged(TURN, "changed"),
     *(verified(agreement) for agreement in Agreement),
+    *(of_the_copy_alone(agreement) for agreement in (Agreement.LOCAL_GONE, Agreement.BOTH_DIFFER)),
+    of_the_copy_alone(Agreement.LOCAL_GONE, proof=None, skipped_oversize=("a.bin",)),
     verified(declared_mismatches=("a.bin",)),
     verified(skipped_oversize=("a.bin",)),
     verified(Agreement.REMOTE_DIFFERS, skipped_oversize=("a.bin",)),
@@ -186,8 +199,11 @@ OTHERS = [
 ]
 EVERY_EVENT = [*INSPECTIONS, *OUTCOMES, *OTHERS]
 EVERY_RECORD = [
-    record(state, sealed=sealed, attempts=attempts, mismatches=mismatches)
-    for state, sealed, (attempts, mismatches) in product(RunState, (False, True), ((0, 0), (1, 1), (4, 0)))
+    *(
+        record(state, sealed=sealed, attempts=attempts, mismatches=mismatches)
+        for state, sealed, (attempts, mismatches) in product(RunState, (False, True), ((0, 0), (1, 1), (4, 0)))
+    ),
+    *(record(state, sealed=True, gone_at=EARLIER, attempts=attempts) for state in RunState for attempts in (0, 1)),
 ]
 
 
@@ -212,8 +228,8 @@ def test_no_event_in_any_state_picks_a_trigger_that_the_chart_does_not_have(stat
 def test_a_working_state_owns_one_effect_of_its_own_turn_and_a_resting_one_none(state: RunState) -> None:
     for before, _, after in every_step(state):
         if after.move is None:
-            # A conflict may be looked at again without a move.
-            assert work(after) == [] or before.state is RunState.CONFLICT
+            # A conflict, and an only copy, may be looked at again without a move.
+            assert work(after) == [] or before.state in (RunState.CONFLICT, RunState.CLEANED)
         elif after.record.is_working:
             (effect,) = work(after)
             assert effect.turn == after.record.turn
@@ -238,7 +254,9 @@ def test_a_pass_is_counted_only_by_an_equal_comparison() -> None:
         after = step(before, event).record
         if after.verify_passes > before.verify_passes or after.verified_at == NOW:
             assert isinstance(event, Verified), (before, event)
-            assert event.comparison.agreement is Agreement.EQUAL
+            is_of_copy = event.local is LocalSide.MANIFEST and event.comparison.agreement is Agreement.LOCAL_GONE
+            assert is_of_copy or event.comparison.agreement is Agreement.EQUAL
+            assert not is_of_copy or after.state is RunState.CLEANED, "that both sides are equal needs both sides"
             assert not event.skipped_oversize
 
 
@@ -344,7 +362,8 @@ LOOKS = [
     ("failed", False, inspected(fingerprint="g"), "changed", "acquiring"),
     ("failed", True, inspected(fingerprint="g"), None, "failed"),
     ("cleaning", True, inspected(fingerprint="g", complete=False), None, "cleaning"),
-    ("cleaned", True, inspected(fingerprint="g", complete=False), None, "cleaned"),
+    ("cleaned", True, replace(inspected(fingerprint="g", complete=False), files_total=0), None, "cleaned"),
+    ("cleaned", True, inspected(fingerprint="g", complete=False), "data_found", "acquiring"),
 ]
 
 
@@ -372,7 +391,8 @@ def test_a_sealed_run_is_never_started_over() -> None:
     for state in RunState:
         for before, event, after in every_step(state):
             if before.is_sealed and before.state is not RunState.ACQUIRING:
-                assert after.record.state is not RunState.ACQUIRING, (before, event)
+                has_come_back = before.state is RunState.CLEANED and isinstance(event, Inspected)
+                assert after.record.state is not RunState.ACQUIRING or has_come_back, (before, event)
 
 
 def test_a_revoked_and_an_expired_override_let_nothing_through() -> None:
@@ -564,6 +584,147 @@ def test_a_seal_that_was_altered_is_an_incident_until_it_is_placed_again() -> No
     ]
     (after,) = step(sealing, Sealed(sealing.turn)).record.incidents
     assert (after.healed_at, after.healed_by) == (NOW, "job/1")
+
+
+# --- a run that somebody removed ----------------------------------------------------------------------------------------
+
+
+def gone(**changes: Any) -> RunRecord:
+    """A sealed run that two scans did not find, while its copy is hashed."""
+    return step(record("verified", sealed=True, **changes), RunVanished()).record
+
+
+def test_a_sealed_run_that_is_gone_is_called_removed_only_after_its_copy_was_proven() -> None:
+    auditing = gone()
+    assert (auditing.state, auditing.gone_at, auditing.verify_passes) == (RunState.AUDITING, NOW, 1)
+    (effect,) = [one for one in entry_effects(auditing) if isinstance(one, Verify)]
+    assert (effect.may_be_gone, effect.local, effect.manifest_digest) == (True, LocalSide.READ, "m" * 64)
+    after = step(auditing, of_the_copy_alone(turn=auditing.turn))
+    assert (after.record.state, after.record.sync_status) == (RunState.CLEANED, "cleaned")
+    assert after.effects == (), "there is no creation.json here to be written"
+    assert after.record.passes[-1].local is LocalSide.MANIFEST
+    assert after.record.incidents == ()
+
+
+@pytest.mark.parametrize(
+    ("event", "state", "kind", "incidents"),
+    [
+        (of_the_copy_alone(Agreement.BOTH_DIFFER), "conflict", "only_copy_lost", ["copy_damaged"]),
+        (of_the_copy_alone(proof=None, skipped_oversize=("a.bin",)), "verified", "verify_skipped_oversize", []),
+        (failed(FailureKind.NETWORK), "verified", "network", []),
+        (failed(FailureKind.UNKNOWN, conflict="claimed_unsealed"), "conflict", "claimed_unsealed", []),
+        (verified(Agreement.LOCAL_GONE), "conflict", "local_files_missing", []),
+    ],
+)
+def test_nothing_less_than_an_equal_copy_makes_a_run_that_is_gone_a_removed_one(
+    event: Event, state: str, kind: str, incidents: list[str]
+) -> None:
+    auditing = gone()
+    assert isinstance(event, Verified | EffectFailed)
+    after = step(auditing, replace(event, turn=auditing.turn)).record
+    assert (after.state.value, after.last_error and after.last_error.kind) == (state, kind)
+    assert [one.kind for one in after.incidents] == incidents
+
+
+def test_a_copy_that_cannot_be_read_twice_and_has_no_original_any_more_is_not_pushed_anew() -> None:
+    auditing = gone(attempts=1)
+    after = step(auditing, failed(FailureKind.UNKNOWN, turn=auditing.turn, is_copy_unreadable=True)).record
+    assert after.state is RunState.CONFLICT
+    assert [one.kind for one in after.incidents] == ["copy_unreadable"]
+
+
+def test_a_run_that_is_there_again_while_its_copy_is_hashed_is_not_gone() -> None:
+    auditing = gone()
+    back = step(auditing, RunChanged(auditing.turn, "it is there again")).record
+    assert (back.state, back.gone_at) == (RunState.VERIFIED, None)
+    proven = step(auditing, verified(turn=auditing.turn)).record
+    assert (proven.state, proven.gone_at) == (RunState.VERIFIED, None)
+
+
+def test_a_run_that_is_gone_while_its_copy_is_to_be_repaired_is_a_conflict_and_no_failed_push() -> None:
+    after = step(record("queued", sealed=True), RunVanished())
+    assert after.record.state is RunState.CONFLICT
+    assert after.record.last_error is not None
+    assert after.record.last_error.kind == "local_files_missing"
+    assert after.effects == ()
+
+
+def test_an_only_copy_is_looked_at_again_and_a_difference_stays_until_it_is_gone() -> None:
+    cleaned = record("cleaned", sealed=True, gone_at=EARLIER)
+    (effect,) = step(cleaned, AuditDue()).effects
+    assert isinstance(effect, Verify)
+    assert (effect.local, effect.may_be_gone, effect.is_audit) == (LocalSide.MANIFEST, False, True)
+    same = step(cleaned, of_the_copy_alone()).record
+    assert (same.state, len(same.passes), same.incidents) == (RunState.CLEANED, 1, ())
+    lost = step(cleaned, of_the_copy_alone(Agreement.BOTH_DIFFER)).record
+    assert (lost.state, lost.verify_passes) == (RunState.CLEANED, 0)
+    assert [(one.kind, one.is_healed) for one in lost.incidents] == [("copy_damaged", False)]
+    still = step(lost, of_the_copy_alone(Agreement.BOTH_DIFFER, turn=lost.turn)).record
+    assert still.incidents == lost.incidents
+    restored = step(lost, of_the_copy_alone(turn=lost.turn)).record
+    assert [one.is_healed for one in restored.incidents] == [True]
+
+
+def test_data_in_a_removed_run_are_compared_with_the_copy_before_anything_is_written() -> None:
+    back = step(record("cleaned", sealed=True, gone_at=EARLIER, passes=(proof(),)), inspected(complete=False)).record
+    assert (back.state, back.is_sealed, back.verify_passes) == (RunState.ACQUIRING, True, 0)
+    queued = step(back, inspected()).record
+    proving = step(queued, inspected(destination=DestinationStanding.OURS)).record
+    assert proving.state is RunState.AWAITING_VERIFY
+    for agreement, state in (
+        (Agreement.EQUAL, RunState.SEALING),
+        (Agreement.LOCAL_DIFFERS, RunState.CONFLICT),
+        (Agreement.BOTH_DIFFER, RunState.CONFLICT),
+        (Agreement.LOCAL_GONE, RunState.CONFLICT),
+        (Agreement.REMOTE_DIFFERS, RunState.QUEUED),
+    ):
+        after = step(proving, verified(agreement, turn=proving.turn)).record
+        assert after.state is state, agreement
+    healing = step(proving, verified(Agreement.REMOTE_DIFFERS, turn=proving.turn)).record
+    assert [one.kind for one in healing.incidents] == ["copy_damaged"]
+    pushing = step(healing, inspected(destination=DestinationStanding.OURS)).record
+    assert pushing.state is RunState.RUNNING
+
+
+@pytest.mark.parametrize("kind", ["local_files_missing", "only_copy_lost"])
+@pytest.mark.parametrize(
+    ("agreement", "state", "last"),
+    [
+        (Agreement.EQUAL, "sealing", None),
+        (Agreement.REMOTE_DIFFERS, "queued", "hash_mismatch"),
+        (Agreement.LOCAL_GONE, "conflict", "local_files_missing"),
+        (Agreement.LOCAL_DIFFERS, "conflict", "local_changed_after_sync"),
+        (Agreement.BOTH_DIFFER, "conflict", "local_changed_after_sync"),
+    ],
+)
+def test_local_data_that_were_missing_win_only_once_a_comparison_has_shown_that_they_are_what_was_sealed(
+    kind: str, agreement: Agreement, state: str, last: str | None
+) -> None:
+    chosen = step(record("conflict", sealed=True, last_error=LastError(kind, "why")), LocalChosen("asmith")).record
+    assert (chosen.state, chosen.is_sealed, chosen.manifest_digest) == (RunState.QUEUED, True, "m" * 64)
+    proving = step(chosen, inspected(fingerprint="g", complete=False, destination=DestinationStanding.OURS)).record
+    assert (proving.state, proving.fingerprint) == (RunState.AWAITING_VERIFY, "g")
+    after = step(proving, verified(agreement, turn=proving.turn, is_by_manifest=True)).record
+    assert (after.state.value, after.last_error and after.last_error.kind) == (state, last)
+    if agreement is Agreement.REMOTE_DIFFERS:
+        assert [one.kind for one in after.incidents] == ["copy_damaged"]
+        pushing = step(after, inspected(fingerprint=after.fingerprint, destination=DestinationStanding.OURS)).record
+        assert pushing.state is RunState.RUNNING
+
+
+@pytest.mark.parametrize("state", ["auditing", "cleaned"])
+def test_that_an_only_copy_is_lost_stays_said_while_it_cannot_be_looked_at(state: str) -> None:
+    lost = record(state, sealed=True, gone_at=EARLIER, last_error=LastError("only_copy_lost", "not there"))
+    for event in (failed(FailureKind.UNKNOWN), failed(FailureKind.NETWORK)):
+        assert step(lost, event).record.last_error == LastError("only_copy_lost", "not there")
+
+
+def test_an_only_copy_that_another_agent_claims_is_told_and_is_no_word_on_its_data() -> None:
+    cleaned = record("cleaned", sealed=True, gone_at=EARLIER)
+    after = step(cleaned, failed(FailureKind.UNKNOWN, conflict="claimed_by_other_agent")).record
+    assert (after.state, after.incidents) == (RunState.CLEANED, ())
+    assert after.last_error is not None
+    assert after.last_error.kind == "claimed_by_other_agent"
 
 
 def test_where_an_operator_lets_other_data_take_a_damaged_copy_s_place_its_incident_says_so() -> None:
@@ -886,6 +1047,106 @@ def test_a_claim_that_a_push_meets_is_a_conflict_and_costs_no_attempt(kind: Fail
     assert after.last_error == LastError(kind, "of another job")
 
 
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_conflict(is_sealed: bool) -> None:
+    held = LastError("claimed_by_other_agent", "held")
+    queued = step(record("conflict", sealed=is_sealed, last_error=held), TakenOver("asmith", "it was stopped"))
+    assert queued.move is not None
+    assert (queued.move.trigger, queued.move.operator, queued.move.reason) == (
+        "taken_over", "asmith", "it was stopped",
+    )  # fmt: skip
+    run = queued.record
+    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, False, WHOEVER)
+    where = DestinationStanding.CLAIMED_BY_OTHER_AGENT
+    seen = replace(inspected(destination=where), holding="b/7/1/m")
+    pushing = step(run, seen)
+    (effect,) = work(pushing)
+    assert isinstance(effect, Push)
+    assert effect.takes_over == pushing.record.takes_over == "b/7/1/m"
+    again = step(pushing.record, failed(turn=pushing.record.turn)).record
+    assert moved(replace(again, attempts=0), seen) == ("push_started", "running"), "a try that failed goes on"
+    back = step(again, replace(seen, holding="b/7/3/")).record
+    assert (back.state, back.takes_over) == (RunState.CONFLICT, "")
+    sealed = step(replace(pushing.record, state=RunState.SEALING), Sealed(pushing.record.turn)).record
+    assert sealed.takes_over == ""
+
+
+@pytest.mark.parametrize("where", [DestinationStanding.FREE, DestinationStanding.OURS])
+def test_a_word_to_take_over_that_nobody_had_to_give_way_to_is_used_up(where: DestinationStanding) -> None:
+    after = step(record("queued", takes_over=WHOEVER), inspected(destination=where))
+    assert (after.record.state, after.record.takes_over) == (RunState.RUNNING, "")
+
+
+HELD_BY_OTHERS = (
+    DestinationStanding.OCCUPIED,
+    DestinationStanding.CLAIMED_UNSEALED,
+    DestinationStanding.CLAIMED_BY_OTHER_AGENT,
+    DestinationStanding.SEALED_UNCLAIMED,
+    DestinationStanding.ADOPTABLE,
+)
+
+
+@pytest.mark.parametrize("before", list(Footing))
+@pytest.mark.parametrize("where", HELD_BY_OTHERS)
+def test_a_place_that_was_taken_over_is_the_run_s_own(where: DestinationStanding, before: Footing) -> None:
+    at: dict[str, Any] = {"destination": "Run_1", "footing": before}
+    if before is Footing.OWN:
+        at = {"destination": ""}
+    seen = replace(inspected(destination=where, destination_path="Run_1"), holding="b/7/1/m")
+    pushing = step(record("queued", takes_over=WHOEVER, **at), seen)
+    assert (pushing.record.state, pushing.record.takes_over) == (RunState.RUNNING, "b/7/1/m")
+    assert (pushing.record.destination, pushing.record.footing) == ("Run_1", Footing.OWN)
+    assert pushing.record.has_place
+    (effect,) = work(pushing)
+    assert isinstance(effect, Push)
+    assert not effect.is_shown, "nobody found equal what was there"
+
+
+def test_a_copy_that_was_left_there_is_proven_before_an_operators_word_takes_anything_over() -> None:
+    seen = replace(LEFT, holding=NOBODY_KNOWN)
+    proving = step(record("queued", destination="", takes_over=WHOEVER), seen)
+    assert (proving.record.state, proving.record.footing) == (RunState.AWAITING_VERIFY, Footing.LEFT_THERE)
+    assert proving.record.takes_over == NOBODY_KNOWN, "the word is for nobody who comes meanwhile"
+    left = record("awaiting_verify", takes_over=NOBODY_KNOWN, **LEFT_THERE)
+    assert step(left, verified()).record.state is RunState.SEALING
+    shown = step(left, replace(verified(), comparison=SOME_MISSING)).record
+    assert (shown.footing, shown.takes_over) == (Footing.SHOWN, ""), (
+        "what is there is the run's: nobody has to give way"
+    )
+    differs = step(left, replace(verified(), comparison=SOME_DIFFER))
+    assert differs.move is not None
+    assert (differs.move.trigger, differs.record.state) == ("put_back", RunState.QUEUED)
+    assert (differs.record.destination, differs.record.footing) == ("Run_1", Footing.OWN)
+    occupied = inspected(destination=DestinationStanding.OCCUPIED, destination_path="Run_1")
+    assert moved(differs.record, replace(occupied, holding=NOBODY_KNOWN)) == ("push_started", "running")
+    assert moved(differs.record, replace(occupied, holding="b/7/1/m")) == ("conflict_found", "conflict")
+    assert moved(left, verified(Agreement.BOTH_DIFFER)) == ("conflict_found", "conflict")
+
+
+def test_a_word_to_take_over_waits_for_a_place_that_could_not_be_asked_and_moves_nobody_unseen() -> None:
+    for destination in ("Run_1", ""):
+        before = record("queued", takes_over=WHOEVER, destination=destination)
+        unasked = step(before, inspected(destination=DestinationStanding.UNASKED))
+        (effect,) = work(unasked)
+        assert isinstance(effect, Push)
+        assert effect.is_open, "who is to give way is yet to be seen"
+        anew = step(unasked.record, RunChanged(unasked.record.turn, "its place is not decided yet")).record
+        assert (anew.state, anew.takes_over) == (RunState.ACQUIRING, WHOEVER)
+
+
+def test_an_operators_word_is_not_for_another_destination() -> None:
+    conflict = record("conflict", takes_over="b/7/1/m", last_error=LastError("claimed_unsealed", "held"))
+    conflict = replace(conflict, cache_form="f", cache_signature=7, verify_passes=1, passes=(proof(),))
+    after = step(conflict, DestinationReplaced("asmith", "the old NAS burned down")).record
+    assert (after.takes_over, after.cache_form, after.cache_signature) == ("", "", 0)
+    assert (after.verify_passes, after.passes) == (0, ())
+
+
+@pytest.mark.parametrize("kind", [LOCAL_CHANGED, "cleanup_stopped"])
+def test_a_copy_of_our_own_is_not_taken_over(kind: str) -> None:
+    assert moved(record("conflict", sealed=True, last_error=LastError(kind, "so")), TakenOver("asmith"))[0] is None
+
+
 def test_an_audit_that_met_a_moving_run_ends_and_is_repeated() -> None:
     before = record("auditing", sealed=True)
     assert moved(before, RunChanged(TURN, "it changed while it was verified")) == ("audit_interrupted", "verified")
@@ -1091,7 +1352,7 @@ def test_where_the_destination_was_replaced_each_state_goes_on_as_the_table_says
 
 
 def test_where_the_destination_was_replaced_local_data_that_differ_from_what_was_sealed_stay_a_conflict() -> None:
-    changed = record(RunState.CONFLICT, sealed=True, last_error=LastError(LOCAL_CHANGED, "1 changed here"))
+    changed = record(RunState.CONFLICT, sealed=True, last_error=LastError(LOCAL_CHANGED, "1 file changed here"))
     assert step(changed, DestinationReplaced("asmith", "the old NAS burned down")).move is None
 
 

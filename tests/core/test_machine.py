@@ -56,8 +56,17 @@ def test_no_working_state_is_a_dead_end(state: RunState) -> None:
     assert reachable([state]) - {state}
 
 
-@pytest.mark.parametrize("state", sorted(set(RunState) - {RunState.CLEANED}))
-def test_every_state_but_cleaned_can_still_become_verified(state: RunState) -> None:
+def test_cleaned_is_entered_only_by_a_removal_of_ours_or_by_a_proof_of_the_copy_after_one_of_others() -> None:
+    sources = {(row.source, row.trigger) for row in CHART.rows if row.dest is RunState.CLEANED}
+    assert sources == {
+        (RunState.CLEANING, Trigger.REMOVED),
+        (RunState.AUDITING, Trigger.LOCAL_GONE),
+        (RunState.CLEANED, Trigger.AUDITED),
+    }
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_every_state_can_still_become_verified(state: RunState) -> None:
     assert RunState.VERIFIED in reachable([state])
 
 
@@ -70,6 +79,7 @@ def test_cleaning_is_never_followed_by_judging_or_pushing_what_is_left() -> None
 def test_only_an_operator_a_proof_or_the_end_of_another_s_claim_leads_out_of_a_conflict() -> None:
     assert {row.trigger for row in CHART.rows if row.source is RunState.CONFLICT} == {
         Trigger.LOCAL_CHOSEN,
+        Trigger.TAKEN_OVER,
         Trigger.DIFFERENCE_GONE,
         Trigger.SEAL_MISSED,
         Trigger.CLAIM_LAPSED,  # to the queue, where the destination is asked before anything is written

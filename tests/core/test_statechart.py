@@ -106,7 +106,7 @@ def test_the_version_is_that_of_the_content_and_changes_with_every_word() -> Non
 # The sets of states that others ask for, written down once more.
 TAGGED = {
     Tag.SETTLED: "verified cleanup_eligible cleaned",
-    Tag.AUDITABLE: "verified cleanup_eligible conflict",
+    Tag.AUDITABLE: "verified cleanup_eligible conflict cleaned",
     Tag.ON_A_PUSH: "running prechecking awaiting_verify sealing",
     Tag.GONE_WHEN_MISSING: "acquiring blocked queued",
     Tag.AT_DESTINATION: "prechecking awaiting_verify sealing verified auditing cleanup_eligible cleaning cleaned conflict",

@@ -96,7 +96,7 @@ def test_a_destination_that_is_the_instruments_own_folder_gets_nothing_and_prove
     (local / "SCOPE_01" / CACHE).mkdir()  # as after any earlier life
     run = lab.new_run(project="PROJ-0042")
     before = data_below(local)
-    assert lab.cli("check").code == 1
+    assert lab.cli("check").code == 3
     assert "the instrument's own folder" in lab.cli("bind", "SCOPE_01", "--yes").err
     assert_untouched(lab, run, before)
     lab.cli("run", "--once", "--quiet")
@@ -279,7 +279,7 @@ def test_another_root_in_the_config_waits_to_be_accepted_by_name(tmp_path: Path,
     assert str(lab.nas / "SCOPE_01") in problem["sentence"]
     said = lab.cli("bind", "SCOPE_01", "--yes")
     assert (said.code, command in said.err) == (1, True)
-    assert lab.cli("check").code == 1
+    assert lab.cli("check").code == 3
     assert list(new.iterdir()) == before
     assert (lab.record(run)["state"], lab.record(later)["state"]) == ("verified", "queued")
     set_destination(lab, type="mounted_path", path=str(lab.nas / "SCOPE_01"))
@@ -386,7 +386,7 @@ def test_a_folder_that_nothing_shows_to_be_elsewhere_gets_nothing_until_it_is_bo
     root = lab.nas / "SCOPE_01"
     run = lab.new_run()
     said = lab.cli("check")
-    assert said.code == 1
+    assert said.code == 3
     assert "exlab-watch-agent bind SCOPE_01" in said.out
     lab.cli("run", "--once", "--quiet")
     assert list(root.rglob("*")) == []

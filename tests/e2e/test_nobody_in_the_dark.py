@@ -28,8 +28,10 @@ def test_an_agent_that_was_killed_is_told_with_what_it_was_doing_until_another_o
     said = lab.cli("problems", "--json")
     (gone,) = of_the_agent(said)
     assert (said.code, gone["code"], gone["tier"], gone["runs"]) == (3, "agent_gone", "needs_you", [])
-    how = f"it was not stopped, it was killed or this PC went down; it was pushing {run}"
-    assert re.fullmatch(rf"no agent is running since {TIME}: {re.escape(how)}", gone["sentence"])
+    how = f"so it was killed or this PC went down; it was pushing {run}"
+    assert re.fullmatch(
+        rf"no agent is running: it has given no sign of life since {TIME}, {re.escape(how)}", gone["sentence"]
+    )
     status = lab.cli("status")
     verdict, quiet, standing = status.out.splitlines()[:3]
     assert verdict == "1 problem needs you"

@@ -17,6 +17,7 @@ from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.core.commands import VerifyNow
 from exlab_watch_agent.core.operator import Operator
+from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.lab.disks import read_only
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
@@ -245,7 +246,7 @@ def test_a_file_that_the_nas_cannot_give_back_is_damage_like_another_hash(lab: L
     alone = [paths for paths in transports[-1].asked if len(paths) == 1]
     assert all(alone.count((name,)) >= 2 for name in names), "each of them was asked for twice, alone"
     (reason,) = reasons_of(lab, run, "copy_damaged")
-    assert f"{len(names)} different or unreadable on the NAS (first: {min(names)})" in reason
+    assert f"{counted(len(names), 'file')} different or unreadable on the NAS (first: {min(names)})" in reason
     assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("verified", 1)
     lab.assert_whole(run)
     assert {Path(path).name for path in superseded(lab)} == {Path(name).name for name in names}
@@ -315,7 +316,7 @@ def test_a_file_that_the_account_may_not_read_on_the_target_is_damage_and_heals(
     victim.chmod(0)
     assert lab.cli("verify", run.name).code == 0
     (reason,) = reasons_of(lab, run, "copy_damaged")
-    assert "1 different or unreadable on the NAS (first: b.bin)" in reason
+    assert "1 file different or unreadable on the NAS (first: b.bin)" in reason
     assert lab.record(run)["state"] == "verified"
     lab.assert_whole(run)
 
@@ -616,6 +617,27 @@ def test_what_a_curator_wrote_into_the_cache_folder_there_is_kept_before_it_is_r
     assert (there / "readme_fields.json").read_bytes() == b'{"from": "the instrument"}'
     kept = {Path(name).name: data for name, data in superseded(lab).items() if "/seal-" in name}
     assert kept == {"readme_fields.json": b'{"from": "a curator"}'}
+
+
+def test_the_heartbeat_on_the_nas_alone_tells_that_the_state_folder_is_an_older_copy(lab: Lab) -> None:
+    proven_twice(lab)
+    older = lab.state.with_name("older")
+    shutil.copytree(lab.state, older)
+    lab.new_run(files=FILES)
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    (left,) = (lab.nas / "SCOPE_01" / ".exlab-watch-agent").glob("*.json")
+    told = json.loads(left.read_bytes())["audit_seq"]
+    shutil.rmtree(lab.state)
+    older.rename(lab.state)
+    lab.cli("run", "--once", "--quiet")
+    (held,) = [
+        fact["data"]
+        for fact in lab.trail()
+        if fact["kind"] == "trail_found_behind" and "heartbeat" in fact["data"]["found"]
+    ]
+    assert held["seq"] == told
+    assert "deletion_on_hold" in problem_kinds(lab)
+    assert json.loads(left.read_bytes())["audit_seq"] != told, "it is left anew once that is on record"
 
 
 # --- a state folder that is not the one that sealed ------------------------------------------------------------------

@@ -3,75 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from html.parser import HTMLParser
+from hashlib import sha256
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
-from exlab_watch_agent.core.creation import OverrideEntry, RunIdentity
-from exlab_watch_agent.core.overrides import OverrideStanding
-from exlab_watch_agent.core.passes import HowRead
-from exlab_watch_agent.core.record import LastError, RunRecord
-from exlab_watch_agent.report.dossier import HOW_READ, ChainSummary, Dossier, FileProof, digest_of, origin_of
-from exlab_watch_agent.report.status import RunInFull
-from exlab_watch_agent.report.trail import TrailRow
+from exlab_watch_agent.core.passes import HowRead, LocalSide, Pass
+from exlab_watch_agent.core.record import LastError
+from exlab_watch_agent.report.dossier import HOW_READ, Dossier, FileProof, origin_of
+from exlab_watch_agent.report.pages import ChainSummary, digest_of
 from exlab_watch_agent.statechart import RunState
-
-NOW = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
-HOSTILE = "<script>alert(1)</script>\"'&\n\u202eevil\x1b[31m"
-RECORD = RunRecord(
-    job_id="a" * 32,
-    run_path="/data/lab/CONFOCAL_01/P/Runs/Run_2026-04-17T14-32",
-    equipment_id="CONFOCAL_01",
-    project="P",
-    run_kind="experimental",
-    identity=RunIdentity("2026-04-17T14:32:00Z", "asmith", "8c7e", "Run_2026-04-17T14-32"),
-    entered_at=NOW,
-    state=RunState.VERIFIED,
-    destination="P/Runs/Run_2026-04-17T14-32",
-    files_total=1,
-    bytes_total=5,
-    manifest_digest="c" * 64,
-    verify_passes=1,
-    verified_at=NOW,
-    sealed_at=NOW,
-)
-
-
-def dossier(record: RunRecord = RECORD, **changed: Any) -> Dossier:
-    given = Dossier(
-        made_at=NOW,
-        made_by="asmith (uid 7)",
-        host="labpc-04",
-        program={"exlab-watch-agent": "1"},
-        record=record,
-        run=RunInFull(record.run_path, "resting", record=record),
-        creation={"created_at": "2026-04-17T14:32:00Z", "created_by": "asmith"},
-        overrides=(),
-        rows=(TrailRow(7, "2026-04-17T14:32:00Z", "transition", "CONFOCAL_01", record.run_path, "", "a -> b: c (d)"),),
-        files=(FileProof("a.tif", "d" * 64, 5),),
-        chain=ChainSummary(29, 29, "e" * 64, 2, 2),
-    )
-    return replace(given, **changed)
-
-
-class Seen(HTMLParser):
-    """Tags with their attributes, and the text between them."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, Mapping[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+from tests.report.reports import NOW, RECORD, SCRIPT, Seen, dossier, hostile_dossier
 
 
 def test_it_says_what_was_proven_and_what_was_not() -> None:
@@ -99,6 +43,24 @@ def test_a_sealed_copy_that_nothing_proves_now_is_not_called_proven() -> None:
     assert "verdict bad" in verdict_of(dossier(chain=broken))
 
 
+def test_an_only_copy_is_not_said_to_be_equal_on_both_sides() -> None:
+    proof = Pass(
+        "job/9", NOW, NOW, "", 0.0, 0.0, "m" * 32, "/mnt/nas", "c" * 64, 1, 5, HowRead.O_DIRECT, past_cache=True
+    )
+    passes = (proof, replace(proof, id="job/11", local=LocalSide.MANIFEST))
+    made = dossier(replace(RECORD, state=RunState.CLEANED, gone_at=NOW, passes=passes))
+    said = verdict_of(made)
+    assert "verdict good" in said
+    assert "the NAS has the only copy, and every SHA-256 of it was that of the sealed manifest at" in said
+    text = Seen(made.to_html()).text
+    assert "both sides in" not in text
+    assert text.index("the local files") < text.index("the sealed manifest alone")
+    lost = replace(
+        RECORD, state=RunState.CLEANED, verify_passes=0, last_error=LastError("only_copy_lost", "it is not there")
+    )
+    assert "nothing proves its copy now: it is not there" in verdict_of(dossier(lost))
+
+
 def test_who_was_not_asked_about_the_trail_is_said() -> None:
     away = ChainSummary(29, 29, "e" * 64, 2, 0, unasked=("CONFOCAL_01: the NAS does not answer",))
     text = Seen(dossier(chain=away).to_html()).text
@@ -111,8 +73,16 @@ def test_it_needs_no_script_and_no_network() -> None:
     seen = Seen(html)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in seen.tags}
     assert not [attributes for _, attributes in seen.tags if {"src", "href"} & attributes.keys()]
-    assert "http" not in html
+    assert "http:" not in html.replace(escape(SCRIPT), "")
+    assert "https:" not in html.replace(escape(SCRIPT), "")
     assert "url(" not in html
+
+
+def test_the_script_that_checks_a_trail_can_be_copied_out_of_both_forms() -> None:
+    given = dossier()
+    assert SCRIPT in Seen(given.to_html()).text
+    said = given.to_json()["verify_script"]
+    assert said == {"name": "verify_trail.py", "sha256": sha256(SCRIPT.encode()).hexdigest(), "text": SCRIPT}
 
 
 def test_both_forms_carry_the_digest_of_the_same_content() -> None:
@@ -125,17 +95,7 @@ def test_both_forms_carry_the_digest_of_the_same_content() -> None:
 
 
 def test_names_are_text_and_nothing_else() -> None:
-    record = replace(RECORD, run_path=f"/data/{HOSTILE}", project=HOSTILE, destination=HOSTILE)
-    entry = OverrideEntry(0, HOSTILE, HOSTILE, None, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-    html = dossier(
-        record,
-        creation={"created_by": HOSTILE, "template": {"name": HOSTILE}, "lims_project": {"short_id": HOSTILE}},
-        overrides=((entry, OverrideStanding.ACTIVE),),
-        rows=(TrailRow(1, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
-        files=(FileProof(HOSTILE, "d" * 64),),
-        chain=ChainSummary(1, 1, "e" * 64, 0, 0, (HOSTILE,), (HOSTILE,)),
-        made_by=HOSTILE,
-    ).to_html()
+    html = hostile_dossier().to_html()
     seen = Seen(html)
     assert "script" not in {tag for tag, _ in seen.tags}
     assert "\u202e" not in html

@@ -49,7 +49,7 @@ def a_full_one() -> Snapshot:
         waiting={"job": "it must be quiet"},
         run_problems={"job": Note("run_gone", "it is gone")},
         unreadable={RUN: UnreadableView("It is locked.", 3)},
-        path_problems={RUN: FolderProblem("It has no time.", "schema_major_mismatch", {"found": "3.0"})},
+        path_problems={RUN: FolderProblem("It has no time.", "schema_major_mismatch", {"found": "3.0"}, (f"{RUN}/x",))},
         orphans=(an_orphan(),),
         refused_after_sync={"job": ("a name", "another name")},
         refusals={"job": Note("case_collision", "two names")},
@@ -62,6 +62,11 @@ def test_what_is_written_is_read_back_as_it_was() -> None:
     document = json.loads(json.dumps(a_full_one().to_json()))
     assert Snapshot.from_json(document) == a_full_one()
     assert Snapshot.from_json(document).to_json() == document
+
+
+def test_names_that_are_no_unicode_can_be_written() -> None:
+    view = Snapshot(path_problems={RUN: FolderProblem("It is wrong.", runs=(f"{RUN}/\udcff",))})
+    assert json.dumps(view.to_json(), ensure_ascii=False).encode()
 
 
 def test_the_keys_of_the_live_view_are_those_that_were_pinned() -> None:

@@ -12,6 +12,7 @@ from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import orphan
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
+from exlab_watch_agent.core.reread import Coverage
 from exlab_watch_agent.core.snapshot import LaneView, ProgressView, Snapshot, UnreadableView
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.report.heartbeat import OldestUnsynced
@@ -21,6 +22,8 @@ from exlab_watch_agent.report.status import (
     UnsyncedRuns,
     bytes_done,
     counts,
+    coverage_json,
+    coverage_text,
     human_bytes,
     run_json,
     sentence,
@@ -127,11 +130,22 @@ def test_status_lists_runs_by_path_and_says_who_runs() -> None:
     shown = status_json(
         runs, Snapshot(lanes={"A": lane}), is_running=True, pid=7, version="0.1.0", paused=None, hold="damage"
     )
-    assert list(shown) == ["schema", "agent", "counts", "lanes", "observer", "runs"]
+    assert list(shown) == ["schema", "agent", "counts", "lanes", "observer", "runs", "coverage"]
     assert shown["agent"] == {"running": True, "pid": 7, "version": "0.1.0", "paused": None, "hold": "damage"}
     assert [run["run_path"] for run in shown["runs"]] == ["/data/a", "/data/b"]
     assert shown["lanes"] == {"A": lane.to_json()}
     assert shown["observer"] is None
+
+
+def test_how_much_was_read_again_is_said_with_the_time_since_when_nothing_is_unread() -> None:
+    at = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
+    found = Coverage(3, 2, 3 * 1024, 2 * 1024, at)
+    assert coverage_text(found, days=90) == (
+        "read and found right within 90 days: 2.0 KiB of 3.0 KiB, 2 of 3 synced runs; nothing is unread since "
+        "2026-04-17T14:32:00Z"
+    )
+    assert coverage_json(found)["oldest_read_at"] == "2026-04-17T14:32:00Z"
+    assert coverage_text(Coverage(), days=90) == ""
 
 
 # --- sentences -------------------------------------------------------------------------------------------------------

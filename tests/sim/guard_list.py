@@ -152,7 +152,7 @@ GUARDS = (
     Guard(
         "a queued run's changes are seen",
         "core/decide.py",
-        "    if changed is not None or not (event.completeness.is_complete or record.is_sealed):",
+        "    if not is_back and (changed is not None or not (event.completeness.is_complete or record.is_sealed)):",
         "    if False:",
     ),
     Guard(
@@ -195,8 +195,8 @@ GUARDS = (
     Guard(
         "the seal is read back from the NAS",
         "acts/seal.py",
-        "if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:",
-        "if False:",
+        "    require_read_back(effect, told, ports)\n",
+        "",
     ),
     Guard(
         "what is in the way is moved aside before a push",
@@ -311,7 +311,7 @@ GUARDS = (
     Guard(
         "a copied folder gets no share in its original's copy",
         "engine/runs.py",
-        "if inspected.destination is not None and self._has_twin_at(record, inspected.destination_path):",
+        "if inspected.destination is not None and self._is_of_another_here(record, inspected):",
         "if False:",
     ),
     Guard(
@@ -353,7 +353,8 @@ GUARDS = (
     Guard(
         "an audit of a moving run is ended",
         "core/decide.py",
-        "    if record.state is RunState.AUDITING:\n        return Judgement(Trigger.AUDIT_INTERRUPTED, message, record)\n",
+        "    if record.state is RunState.AUDITING:\n"
+        "        return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))\n",
         "",
     ),
     Guard(
@@ -371,8 +372,8 @@ GUARDS = (
     Guard(
         "a seal waits for a status that is on its way",
         "engine/errands.py",
-        "return key if key in self._running or key in self._waiting else None",
-        "return None",
+        "if key in self._running or key in self._waiting:",
+        "if False:",
     ),
     Guard(
         "scans ask whether the completeness signal has come",
@@ -462,8 +463,8 @@ GUARDS = (
     Guard(
         "a seal that is undone takes `synced` back at once",
         "core/decide.py",
-        "((has_new_status or is_seal_undone) and not is_sealed_now)",
-        "(has_new_status and not is_sealed_now)",
+        "((has_new_status or is_seal_undone) and not is_sealed_now and not is_nothing_there)",
+        "(has_new_status and not is_sealed_now and not is_nothing_there)",
     ),
     Guard(
         "the kept manifest must have the digest that was proven",
@@ -547,12 +548,12 @@ GUARDS = (
     Guard(
         "adoption: only from an agent that gives no sign of life",
         "acts/place.py",
-        "if found.look.sealed_as and not holder_is_at_work(found.look, ports):",
-        "if found.look.sealed_as:",
+        "            if at_work is not None and not at_work.is_so:",
+        "            if at_work is not None:",
         (
             Edit(
                 "acts/copy.py",
-                "return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)",
+                "return is_the_one_adopted(effect, found) and not holder_at_work(found, ports).is_so",
                 "return is_the_one_adopted(effect, found)",
             ),
         ),
@@ -560,7 +561,7 @@ GUARDS = (
     Guard(
         "... and that has not come back meanwhile",
         "acts/copy.py",
-        "return is_the_one_adopted(effect, found) and not holder_is_at_work(found, ports)",
+        "return is_the_one_adopted(effect, found) and not holder_at_work(found, ports).is_so",
         "return is_the_one_adopted(effect, found)",
     ),
     Guard(
@@ -607,7 +608,7 @@ GUARDS = (
     ),
     Guard(
         "a file that is listed and cannot be read at the second try is damage",
-        "acts/verify.py",
+        "acts/read_back.py",
         "            self.unreadable |= set(paths)\n",
         "            raise\n",
     ),

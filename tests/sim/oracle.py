@@ -14,19 +14,21 @@ from exlab_watch_agent.adapters.transports.shared.own_files import anchor_in, se
 from exlab_watch_agent.core import heartbeat
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim
 from exlab_watch_agent.core.decide import Step
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work
+from exlab_watch_agent.core.effects import CarryCache, Precheck, Push, Seal, Verify, Work
 from exlab_watch_agent.core.events import (
+    CacheCarried,
     CopyWrong,
     EffectFailed,
     Outcome,
     PrecheckPassed,
     Pushed,
+    Result,
     Sealed,
     Verified,
 )
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_PATH, MANIFEST_PATH
 from exlab_watch_agent.core.manifest import Agreement, format_manifest, manifest_digest
-from exlab_watch_agent.core.passes import PASSES_APART_S
+from exlab_watch_agent.core.passes import PASSES_APART_S, LocalSide
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.core.seal import kept_as
@@ -42,7 +44,7 @@ sign_in = lru_cache(maxsize=4096)(heartbeat.sign_in)
 EFFECT_STATES = {
     Push: {RunState.RUNNING},
     Precheck: {RunState.PRECHECKING},
-    Verify: {RunState.AWAITING_VERIFY, RunState.AUDITING, RunState.CONFLICT},
+    Verify: {RunState.AWAITING_VERIFY, RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED},
     Seal: {RunState.SEALING},
 }
 HAVE_A_COPY = frozenset(
@@ -75,7 +77,18 @@ def is_ahead(anchor: TrailPosition, store: RunStore) -> bool:
 def _is_difference(outcome: Outcome | None) -> bool:
     """Whether a comparison found both sides other than proven."""
     return isinstance(outcome, CopyWrong) or (
-        isinstance(outcome, Verified) and outcome.comparison.agreement is not Agreement.EQUAL
+        isinstance(outcome, Verified)
+        and outcome.comparison.agreement is not Agreement.EQUAL
+        and not _is_copy_right(outcome)
+    )
+
+
+def _is_copy_right(outcome: Outcome | None) -> bool:
+    """Whether a comparison without a local side found at the destination all that the manifest names."""
+    return (
+        isinstance(outcome, Verified)
+        and outcome.local is LocalSide.MANIFEST
+        and outcome.comparison.agreement is Agreement.LOCAL_GONE
     )
 
 
@@ -87,10 +100,11 @@ class Window:
     status); `here`: those at any moment of all of it; `equal`: those while both sides were the same, and what they were.
     `fingerprints`: the local ones at any moment of it. `was_changed`: another copy of the NAS was mounted meanwhile.
     `was_silent`: at some moment whoever else claims the copy gave no sign of life. `anchor`: the line of the agent's own
-    trail that was in the claim when it began.
+    trail that was in the claim when it began. `was_gone`: at some moment of it the run's folder was not there, and
+    `was_copy_right`: the copy was what had been sealed.
     """
 
-    effect: Work
+    effect: Work | CarryCache
     nas: Nas
     was_always_away: bool
     began_s: float = 0.0
@@ -101,6 +115,8 @@ class Window:
     was_changed: bool = False
     was_silent: bool = False
     anchor: TrailPosition | None = None
+    was_gone: bool = False
+    was_copy_right: bool = False
 
 
 class Oracle:
@@ -139,7 +155,7 @@ class Oracle:
             raise Violation(f"{effect} was begun before the move that asks for it was durable")
         if record.turn == effect.turn and record.state not in EFFECT_STATES[type(effect)]:
             raise Violation(f"{type(effect).__name__} was begun for a run that is {record.state}")
-        if any(window.effect.job_id == effect.job_id for window in self.windows):
+        if any(window.effect.job_id == effect.job_id and not self._may_meet(window, effect) for window in self.windows):
             raise Violation(f"two effects of one run at the same time: {effect}")
         nas = self._world.nas[effect.equipment_id]
         window = Window(effect, nas, nas.state != "up", self._world.clock.mono_s)
@@ -147,6 +163,33 @@ class Oracle:
         self.windows.append(window)
         self._note_equality(window)
         return window
+
+    @staticmethod
+    def _may_meet(window: Window, effect: Work) -> bool:
+        """What only reads the data may begin while a cache folder is on its way."""
+        return isinstance(window.effect, CarryCache) and isinstance(effect, Precheck | Verify)
+
+    def carrying_begins(self, effect: CarryCache) -> Window:
+        record = self.acknowledged.get(effect.job_id)
+        if record is None or not record.is_sealed:
+            raise Violation(f"a cache folder travels of a run that was never sealed: {effect}")
+        if any(window.effect.job_id == effect.job_id for window in self.windows):
+            raise Violation(f"a cache folder travels while its run is worked on: {effect}")
+        nas = self._world.nas[effect.equipment_id]
+        window = Window(effect, nas, nas.state != "up", self._world.clock.mono_s)
+        self.windows.append(window)
+        self._note_equality(window)
+        return window
+
+    def carrying_ends(self, window: Window, result: Result | None) -> None:
+        effect = window.effect
+        assert isinstance(effect, CarryCache)
+        self._note_equality(window)
+        self.windows.remove(window)
+        if isinstance(result, CacheCarried) and result.form != effect.form:
+            if window.was_always_away:
+                raise Violation(f"a cache folder was brought while the NAS was away: {effect}")
+            self.count("a cache folder travelled")
 
     def world_changes(self) -> None:
         """Called before anything changes: what holds now held at some moment of every effect that is under way."""
@@ -181,6 +224,8 @@ class Oracle:
         if window.nas.state == "up":
             window.was_always_away = False
         run = self._world.runs.get(window.effect.run_path)
+        window.was_gone |= run is None
+        window.was_copy_right = window.was_copy_right or self._copies.is_right(window.nas, window.effect)
         if run is not None:
             window.fingerprints.add(run.inventory().fingerprint)
         window.was_silent = window.was_silent or self._is_silent(window)
@@ -214,6 +259,7 @@ class Oracle:
         if outcome is None:
             return
         effect, job_id = window.effect, window.effect.job_id
+        assert not isinstance(effect, CarryCache), "that ends as no work does"
         is_away = window.nas.state != "up"
         self._outcomes[(job_id, effect.turn)] = outcome
         is_audit = isinstance(effect, Verify) and bool(effect.manifest_digest)
@@ -232,12 +278,23 @@ class Oracle:
                 raise Violation(f"{effect} found both sides equal, and at no moment they were")
             self._copies.prove(job_id, window.nas, effect.destination, outcome.manifest_digest, files or {})
             self._equal_since_s[job_id] = window.began_s
+        elif _is_copy_right(outcome):
+            self._check_only_copy(window)
+            self._equal_since_s[job_id] = window.began_s
         elif is_away and isinstance(outcome, Verified | CopyWrong):
             raise Violation(f"what a NAS that is away does not show was believed to be damage: {outcome}")
         elif is_away and counts_as_attempt(outcome):
             raise Violation(f"the NAS is away, and that counts as an attempt: {outcome}")
         if isinstance(outcome, Sealed):
             self._check_seal(window)
+
+    def _check_only_copy(self, window: Window) -> None:
+        """What is called the only copy is one, and is what was sealed."""
+        assert isinstance(window.effect, Verify)
+        if not window.was_copy_right and not window.was_changed:
+            raise Violation(f"{window.effect} found the copy right, and at no moment it was")
+        if window.effect.local is LocalSide.READ and not window.was_gone:
+            raise Violation(f"{window.effect} took the run for gone, and it was there all the time")
 
     @staticmethod
     def _anchor_at(nas: Nas, effect: Work) -> TrailPosition | None:
@@ -247,6 +304,7 @@ class Oracle:
     def _check_fingerprint(self, window: Window, outcome: Outcome) -> None:
         """Success is about the data that were judged complete, not about whatever stands there now."""
         effect = window.effect
+        assert not isinstance(effect, CarryCache)
         is_about_judged = isinstance(outcome, Pushed | PrecheckPassed | Sealed) or (
             isinstance(outcome, Verified) and isinstance(effect, Verify) and not effect.manifest_digest
         )
@@ -279,7 +337,7 @@ class Oracle:
     def _what_is_not_sealed(window: Window) -> str:
         effect = window.effect
         assert isinstance(effect, Seal)
-        manifest = window.nas.real.get(f"{effect.destination}/{CACHE_FOLDER}/{MANIFEST_FILE}")
+        manifest = window.nas.real.get(f"{effect.destination}/{MANIFEST_PATH}")
         if manifest is None or manifest_digest(manifest.data) != effect.manifest_digest:
             return "the NAS has another manifest"
         return "" if window.nas.creation_status(effect.destination) == "synced" else "the NAS does not say synced"
@@ -316,7 +374,7 @@ class Oracle:
         """The agent is about to write or to move aside a file at a destination."""
         if nas.source is not None:
             raise Violation(f"{path} is written or moved in the instrument's own folder")
-        window = self._window_of((Push, Precheck, Verify, Seal), nas, path)
+        window = self._window_of((Push, Precheck, Verify, Seal, CarryCache), nas, path)
         if window is None:
             raise Violation(f"{path} was written outside the destination of any effect")
         if window.was_always_away and nas.state != "up":
@@ -326,17 +384,24 @@ class Oracle:
         destination = window.effect.destination
         name = path[len(destination) + 1 :]
         self._check_holder(window, nas, path, name)
-        if name == f"{CACHE_FOLDER}/{CREATION_FILE}":
+        effect = window.effect
+        if isinstance(effect, CarryCache) and name == MANIFEST_PATH and manifest_digest(data) != effect.manifest_digest:
+            raise Violation(f"{path} is replaced by a manifest that nobody proved")
+        if name == CREATION_PATH:
             window.seen.clear()
             self._note_equality(window)
-            if status_in(data) == "synced" and not isinstance(window.effect, Seal):
+            if status_in(data) == "synced" and not isinstance(window.effect, Seal | CarryCache):
                 raise Violation("a creation.json that says synced was pushed without a seal")
+            if status_in(data) != "synced" and isinstance(window.effect, CarryCache):
+                raise Violation(f"{path} would stop saying synced, and nothing is wrong with the copy")
             return
         if isinstance(window.effect, Precheck | Verify):
             raise Violation(f"{path} was moved aside by a comparison, before its verdict was on record")
         if name.startswith(CACHE_FOLDER + "/"):
             self._check_kept(window, nas, path, data)
             return
+        if isinstance(window.effect, CarryCache):
+            raise Violation(f"{path} is written with a cache folder, and is none of its files")
         self._check_sealed_copy(window, nas, path, name)
         if isinstance(window.effect, Push) and nas.creation_status(destination) == "synced":
             raise Violation(f"{path} is changed while the creation.json beside it says synced")
@@ -408,6 +473,8 @@ class Oracle:
         if move.trigger == Trigger.PROVEN and after.manifest_digest not in self._copies.proven.get(after.job_id, ()):
             raise Violation("proven, and no comparison found that")
         self._check_seals(Trigger(move.trigger), before, after)
+        if move.trigger == Trigger.LOCAL_GONE and after.identity.created_by not in self._world.taken_from:
+            raise Violation(f"{after.run_path} counts as removed, and nobody removed it")
         self._check_passes(Trigger(move.trigger), after, outcome)
         self._check_start(Trigger(move.trigger), before, after)
         if move.trigger == Trigger.GAVE_UP and after.last_error is not None:
@@ -423,7 +490,7 @@ class Oracle:
                 raise Violation("verified, and the NAS was sealed with another manifest")
             self._copies.seal(after.job_id, nas, after.destination, after.manifest_digest)
             self._unclaimed.discard(after.job_id)
-        elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not is_of_others(before):
+        elif trigger is Trigger.LOCAL_CHOSEN and before.is_sealed and not (after.is_sealed or is_of_others(before)):
             holder = holder_at(nas, before.destination)
             if holder is None or self.is_mine(holder, after.job_id):  # it sealed the copy, or took it over by a proof
                 self._copies.give_up(nas, before.destination)
@@ -431,7 +498,8 @@ class Oracle:
     def _check_passes(self, trigger: Trigger, after: RunRecord, outcome: Outcome | None) -> None:
         """A pass is an equal comparison a minute after the last one; whatever was found different makes an end of all."""
         passes, at_s = self._passes.get(after.job_id, (0, 0.0))
-        if trigger in (Trigger.PROVEN, Trigger.DIFFERENCE_GONE, Trigger.SEAL_MISSED):
+        is_of_copy = trigger in (Trigger.LOCAL_GONE, Trigger.AUDITED) and _is_copy_right(outcome)
+        if trigger in (Trigger.PROVEN, Trigger.DIFFERENCE_GONE, Trigger.SEAL_MISSED) or is_of_copy:
             passes += passes == 0 or self._world.clock.mono_s - at_s >= PASSES_APART_S
             at_s = self._equal_since_s[after.job_id]
         elif trigger is Trigger.CONFLICT_FOUND or _is_difference(outcome):
@@ -527,7 +595,7 @@ def what_is_wrong(nas: Nas, destination: str, run: SimRun) -> list[str]:
     """What keeps the copy from being whole: every byte, the manifest, and both files that must say synced."""
     there = nas.below(destination)
     wrong = [p for p, file in run.files.items() if p not in there or there[p].data != file.data]
-    manifest = nas.real.get(f"{destination}/{CACHE_FOLDER}/{MANIFEST_FILE}")
+    manifest = nas.real.get(f"{destination}/{MANIFEST_PATH}")
     if manifest is None or manifest_digest(manifest.data) != digest_of(run.content):
         wrong.append("the manifest")
     if nas.creation_status(destination) != "synced":

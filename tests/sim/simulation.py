@@ -17,6 +17,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from exlab_watch_agent.adapters.transports.shared.own_files import anchor_in
+from exlab_watch_agent.core.decide import is_short
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, Layout, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
@@ -134,6 +135,7 @@ class Simulation:
             ),
             rescan_s=HOUR_S,
             audit_interval_s=6 * HOUR_S,
+            reread_s=12 * HOUR_S,
             layout=layout or self.random.choice(list(Layout)),
             pushes_max=self.random.choice((1, 2)),
         )
@@ -312,6 +314,7 @@ class Simulation:
                 agent.start()
         self._log("CALM", self.agent)
         self.run_for(20 * HOUR_S)
+        self._put_missing_files_back()
         for command in ("resolve", "retry", "resolve"):  # a sealed run that failed may have changed meanwhile
             for agent in self.agents:
                 for record in sorted(agent.oracle.acknowledged.values(), key=lambda r: r.job_id):
@@ -319,6 +322,20 @@ class Simulation:
                         agent.operate({"command": command, "job_id": record.job_id, "operator": "asmith"})
             self.run_for(14 * HOUR_S)
         self.check_end()
+
+    def _put_missing_files_back(self) -> None:
+        """An operator does what `show` says of files that are missing after the seal, and has both sides compared."""
+        for agent in self.agents:
+            for record in sorted(agent.oracle.acknowledged.values(), key=lambda r: r.job_id):
+                run = agent.world.runs.get(record.run_path)
+                if run is None or not is_short(record):
+                    continue
+                sealed = self.copies.sealed[self.nas[record.equipment_id].name, record.destination]
+                for name, data in sealed.files.items():
+                    if name not in run.files:
+                        agent.world.put(run, name, data)
+                agent.operate({"command": "verify", "job_id": record.job_id, "operator": "asmith"})
+        self.run_for(14 * HOUR_S)
 
     def run_for(self, seconds: float, *, hold: str = "") -> None:
         """Let all agents work undisturbed for so long, from timer to timer. `hold`: calls of this name do not come on."""

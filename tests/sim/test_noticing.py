@@ -42,7 +42,9 @@ class Life(Simulation):
         super().__init__(seed, folder, script="", layout=Layout.MIRROR)
         self._way = way
         self._watcher = Random(f"{seed} {way}")
-        self.agent.policy = replace(self.policy, rescan_s=NEVER_S if way == "events" else 900.0)
+        # Audits that never become re-reads, which would wait for runs that are acquired.
+        cleanup = replace(self.policy.cleanup, verify_passes_min=1000)
+        self.agent.policy = replace(self.policy, rescan_s=NEVER_S if way == "events" else 900.0, cleanup=cleanup)
         self.world.notice = self._notice
 
     def _notice(self, path: str) -> None:

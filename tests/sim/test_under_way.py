@@ -306,3 +306,34 @@ def test_the_instruments_own_folder_is_not_bound_and_ends_no_wait_for_the_destin
         nas.source = None
         life.run_for(150.0)
         assert lane.away is None
+
+
+def test_what_was_proven_is_not_read_again_while_another_run_of_its_equipment_is_acquired(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.agent.engine is not None
+        life.run_for(8 * HOUR_S)
+        job_id = record_of(life).job_id
+        assert life.oracle.acknowledged[job_id].verify_passes == 2
+        runs = life.world.runs
+        while not any(run.equipment_id == "EQ_A" and not life.environment.is_complete(run) for run in runs.values()):
+            life.environment.begin_run()
+        life.run_for(12 * HOUR_S)  # of which the run is due after ten at the latest
+        assert life.oracle.acknowledged[job_id].verify_passes == 2
+        life.run_for(16 * HOUR_S)  # the other one has become stale: it holds up nothing any longer
+        assert life.oracle.acknowledged[job_id].verify_passes > 2
+
+
+def test_a_run_that_was_removed_is_proven_at_the_nas_and_its_only_copy_is_watched(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        assert life.agent.engine is not None
+        life.run_for(HOUR_S)
+        (run,) = life.world.runs.values()
+        nas, destination = life.world.nas["EQ_A"], record_of(life).destination
+        life.environment.remove_run(run)
+        life.run_for(2 * HOUR_S)
+        assert (record_of(life).state, moves_of(life)[-2:]) == (RunState.CLEANED, ["audit_started", "local_gone"])
+        (name,) = [name for name in sorted(run.files) if run.files[name].data][:1]
+        nas.rot(f"{destination}/{name}", run.files[name].data[:-1] + b"~")
+        life.run_for(14 * HOUR_S)
+        assert [(one.kind, one.files) for one in record_of(life).incidents] == [("copy_damaged", (name,))]
+        assert record_of(life).state is RunState.CLEANED

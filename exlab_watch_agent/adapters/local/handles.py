@@ -64,6 +64,14 @@ def is_link(status: os.stat_result) -> bool:
     return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) in _LINK_TAGS
 
 
+def is_real_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether this is a folder with a name that may be a run's or of one above: no link, and not hidden."""
+    if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+        return False
+    # Windows shows a junction as a folder; only its reparse tag tells.
+    return os.name == "posix" or not is_link(entry.stat(follow_symlinks=False))
+
+
 class Folder:
     """One folder that is open. The names in it are handled through its handle; its path is there for messages.
 

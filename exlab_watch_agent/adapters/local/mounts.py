@@ -115,6 +115,27 @@ def mount_below(root: str, name: str) -> Mount | None:
         os.close(above)
 
 
+def shares_in(folder: str) -> frozenset[str]:
+    """Return the names directly in `folder` on which a share is mounted, or will be once it is entered.
+
+    Asks nothing but the list of mounts, so that a share that does not answer is not waited for. Empty where there is no list.
+    """
+    try:
+        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return frozenset()
+    here, found = os.path.realpath(folder), set()
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) >= 5 and right:
+            above, name = os.path.split(_unescaped(fields[4]))
+            if above == here and (right.startswith("autofs ") or is_shared(right.partition(" ")[0])):
+                found.add(name)
+    return frozenset(found)
+
+
 def _mount_id(descriptor: int) -> str:
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
         return next((line.split()[1] for line in file if line.startswith("mnt_id:")), "")

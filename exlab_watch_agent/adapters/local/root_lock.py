@@ -72,7 +72,7 @@ class EquipmentRootLock:
             ) from error
         except OSError as error:
             raise RootUnavailableError(
-                f"{self._root} is not there: mount it or create it; nothing is concluded from it."
+                f"{self._root} is not there: mount it or create it; until then none of its runs counts as gone."
             ) from error
 
     def _cache_folder(self, root: Folder) -> Folder:

@@ -1,5 +1,7 @@
 """Walks the levels of an equipment down to its runs: project, `Runs` or `TestRuns`, leaf, `creation.json`; no deeper.
 
+What stands elsewhere is searched for beside that (strays.py).
+
 What it returns is whole or it raises: a short list would make runs look deleted.
 """
 
@@ -8,10 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePath
 
+from exlab_watch_agent.adapters.local.cache_signature import cache_signature
 from exlab_watch_agent.adapters.local.handles import (
     EQUIPMENT_LEVELS,
     RUN_LEVELS,
@@ -19,12 +22,16 @@ from exlab_watch_agent.adapters.local.handles import (
     LinkError,
     folder_below,
     is_link,
+    is_real_folder,
 )
 from exlab_watch_agent.adapters.local.identity import signature_of
+from exlab_watch_agent.adapters.local.strays import strays_beside, strays_of
 from exlab_watch_agent.core.discovery import RUN_PARENT_FOLDERS, RunPlace
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileSignature
-from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.misplaced import folder_problems
+from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.reconcile import SeenRun
+from exlab_watch_agent.core.snapshot import FolderProblem
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.errors import RootUnavailableError
 
@@ -35,14 +42,15 @@ _UNTOLD = FileSignature(0, 0, 0)
 class DiskRunScanner:
     """Implements ports.RunScanner."""
 
-    def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
+    def scan(self, equipment: EquipmentPolicy, *, with_caches: bool = False) -> tuple[SeenRun, ...]:
         root = equipment_root(equipment)
         seen: list[SeenRun] = []
         for project, name, parent in _run_parents(root):
             above = os.path.join(root, project, name)
             for leaf in _folders_in(parent):
                 place = RunPlace(os.path.join(above, leaf), equipment.equipment_id, project, name, leaf)
-                seen.append(SeenRun(place, _creation_signature(parent, leaf)))
+                cache = _cache_signature(parent, leaf) if with_caches else None
+                seen.append(SeenRun(place, _creation_signature(parent, leaf), cache))
         return tuple(sorted(seen, key=lambda run: run.place.run_path))
 
     def folders(self, equipment: EquipmentPolicy) -> Iterator[str]:
@@ -55,6 +63,12 @@ class DiskRunScanner:
         for project, name, parent in _run_parents(root):
             for leaf in _folders_in(parent):
                 yield os.path.join(root, project, name, leaf)
+
+    def misplaced(
+        self, equipment: EquipmentPolicy, seen: Iterable[SeenRun], policy: Policy
+    ) -> Mapping[str, FolderProblem]:
+        strays = strays_of(equipment, equipment_root(equipment), seen)
+        return folder_problems([*strays, *strays_beside(equipment, policy)])
 
     def volume(self, equipment: EquipmentPolicy) -> str:
         root = equipment_root(equipment)
@@ -155,7 +169,7 @@ def _folders_in(folder: Folder) -> list[str]:
     """Return the names of real folders in one that was opened to be listed, sorted. Raises: RootUnavailableError."""
     try:
         with folder.scan() as entries:
-            return sorted(entry.name for entry in entries if _is_folder(entry))
+            return sorted(entry.name for entry in entries if is_real_folder(entry))
     except OSError as error:
         raise _unavailable(folder.path, error) from error
 
@@ -166,15 +180,13 @@ def _unavailable(path: str, error: OSError) -> RootUnavailableError:
             f"{path} is a link, and links are not followed: let local_root name the folder that it leads to."
         )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return RootUnavailableError(f"{path} is not there: mount it or create it; nothing is concluded from it.")
-    return RootUnavailableError(f"{path} cannot be listed ({reason(error)}); nothing is concluded from it.")
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
-        return False
-    # Windows shows a junction as a folder; only its reparse tag tells.
-    return os.name == "posix" or not is_link(entry.stat(follow_symlinks=False))
+        return RootUnavailableError(
+            f"{path} is not there: mount it or create it; until then none of its runs counts as gone."
+        )
+    return RootUnavailableError(
+        f"{path} cannot be listed ({reason(error)}): let the agent's account read it; until then none of its runs counts "
+        "as gone."
+    )
 
 
 def _creation_signature(parent: Folder, leaf: str) -> FileSignature | None:
@@ -191,3 +203,10 @@ def _creation_signature(parent: Folder, leaf: str) -> FileSignature | None:
     if is_linked:
         return _UNTOLD
     return signature_of(status) if stat.S_ISREG(status.st_mode) else _UNTOLD
+
+
+def _cache_signature(parent: Folder, leaf: str) -> int | None:
+    try:
+        return cache_signature(parent, f"{leaf}/{CACHE_FOLDER}")
+    except OSError:
+        return None  # where it can be read again, a later scan tells

@@ -7,16 +7,17 @@ gone. Not here: which line was changed (segments.py), and what an anchor means (
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import head_of, read_at_rest
 from exlab_watch_agent.adapters.state.segments import Break, TrailHead, TrailReader, find_segments
 from exlab_watch_agent.adapters.state.slots import read_slots
+from exlab_watch_agent.core import heartbeat
 from exlab_watch_agent.core.anchors import Anchor, disagreements
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import StateFolderError
@@ -47,12 +48,21 @@ class Chain:
         return not (self.breaks or self.accounted or self.against)
 
 
-def read_chain(folder: Path, anchors: Sequence[Anchor] = ()) -> Chain:
+class Taker(Protocol):
+    """Wants each line that counts, in order. `begin` comes before each reading: one may be repeated."""
+
+    def begin(self) -> None: ...
+
+    def take(self, fact: Mapping[str, object], /) -> None: ...
+
+
+def read_chain(folder: Path, anchors: Sequence[Anchor] = (), *, taker: Taker | None = None) -> Chain:
     """Read every line, and hold the trail against the anchors; they must have been asked for before.
 
-    Safe while an agent writes there. Raises: StateFolderError when there is none to read.
+    `taker` is given the lines of the same reading. Safe while an agent writes there. Raises: StateFolderError when there is none
+    to read.
     """
-    found = read_at_rest(folder, lambda: _read(folder, anchors), is_whole=lambda chain: chain.is_whole)
+    found = read_at_rest(folder, lambda: _read(folder, anchors, taker), is_whole=lambda chain: chain.is_whole)
     if not found.segments:
         raise StateFolderError(
             f"There is no audit trail in {folder}: name the folder that has audit.jsonl, a state folder or a copy of one."
@@ -60,19 +70,23 @@ def read_chain(folder: Path, anchors: Sequence[Anchor] = ()) -> Chain:
     return found
 
 
-def _read(folder: Path, anchors: Sequence[Anchor]) -> Chain:
+def _read(folder: Path, anchors: Sequence[Anchor], taker: Taker | None) -> Chain:
     wanted = {anchor.position.seq for anchor in anchors}
     digests: dict[int, str] = {}
     began_at = ended_at = ""
     lines = 0
     segments = find_segments(folder)
     reader = TrailReader(segments)
+    if taker is not None:
+        taker.begin()
     for line in reader.lines():
         ended_at = str(line.fact.get("at", ""))
         began_at = began_at or ended_at
         lines += 1
         if line.head.seq in wanted:
             digests[line.head.seq] = line.head.digest
+        if taker is not None:
+            taker.take(line.fact)
     return Chain(
         folder=folder,
         lines=lines,
@@ -99,21 +113,9 @@ def anchors_in(folder: Path) -> list[Anchor]:
         if head.seq:
             found.append(Anchor("the store beside it", TrailPosition(head.seq, head.digest), is_beside=True))
     try:
-        position = position_in(layout.heartbeat.read_bytes())
+        position = heartbeat.anchor_in(layout.heartbeat.read_bytes())
     except OSError:
         position = None
     if position is not None:
         found.append(Anchor("the heartbeat beside it", position, is_beside=True))
     return found
-
-
-def position_in(data: bytes) -> TrailPosition | None:
-    """Return the line of the trail that a heartbeat names, None where it names none."""
-    try:
-        said = json.loads(data)
-        audit = said.get("audit", {})
-        seq, digest = said.get("audit_seq", audit.get("seq")), said.get("audit_blake3", audit.get("blake3"))
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    is_position = isinstance(seq, int) and not isinstance(seq, bool) and isinstance(digest, str) and seq > 0
-    return TrailPosition(seq, digest) if is_position else None

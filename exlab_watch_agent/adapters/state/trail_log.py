@@ -60,9 +60,14 @@ class Wanted:
 
 
 def lines_that_match(folder: Path, wanted: Wanted) -> Iterator[dict[str, object]]:
-    """Yield the facts of all matching lines, the oldest first. What cannot be read is left out: `audit verify` names it.
+    """Yield the facts of all matching lines, the oldest first. Raises: StateFolderError."""
+    return (fact for _, fact in lines_as_written(folder, wanted))
 
-    Raises: StateFolderError.
+
+def lines_as_written(folder: Path, wanted: Wanted) -> Iterator[tuple[bytes, dict[str, object]]]:
+    """Yield all matching lines byte for byte, without their line ends, each with its fact, the oldest first.
+
+    What cannot be read is left out: `audit verify` names it. Raises: StateFolderError.
     """
     needed = wanted.bytes_needed()
     since, until = wanted.since.encode(), wanted.until.encode()
@@ -76,7 +81,7 @@ def lines_that_match(folder: Path, wanted: Wanted) -> Iterator[dict[str, object]
                         continue
                     fact = _fact(line)
                     if fact is not None and wanted.is_met_by(fact):
-                        yield fact
+                        yield line.rstrip(b"\n"), fact
     except OSError as error:
         raise StateFolderError(f"The audit trail in {folder} cannot be read: {reason(error)}.") from error
 

@@ -283,9 +283,9 @@ class FarSide(Way, Protocol):
         ...
 
 
-def cannot_be_used(far: FarSide, why: str) -> str:
-    """Return the sentence for an operator of a root that is not as it was."""
-    return f"The destination {far.name} cannot be used: {why}. {far.likely_cause}"
+def cannot_be_used(far: FarSide, why: str, *, cause: str = "") -> str:
+    """Return the sentence for an operator of a root that is not as it was. `cause`: where another one is likelier than usual."""
+    return f"The destination {far.name} cannot be used: {why}. {cause or far.likely_cause}"
 
 
 def holds_nothing(names: Iterable[str], names_in_cache: Callable[[], Collection[str]]) -> bool:

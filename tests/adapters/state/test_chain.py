@@ -14,7 +14,7 @@ import pytest
 from blake3 import blake3
 
 from exlab_watch_agent.adapters.state import chain as chains
-from exlab_watch_agent.adapters.state.chain import Chain, anchors_in, position_in, read_chain
+from exlab_watch_agent.adapters.state.chain import Chain, anchors_in, read_chain
 from exlab_watch_agent.adapters.state.segments import finished
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.state.trail_log import Wanted, lines_that_match
@@ -158,17 +158,6 @@ def test_a_folder_without_a_trail_is_one_sentence(tmp_path: Path, make: Callable
     make(tmp_path / "state")
     with pytest.raises(StateFolderError, match=r"There is no audit trail in .*: name the folder|cannot be read"):
         read_chain(tmp_path / "state")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"audit": 7}', '{"audit": {"seq": true, "blake3": "x"}}'])
-def test_what_is_no_heartbeat_names_no_line(text: str) -> None:
-    assert position_in(text.encode()) is None
-
-
-def test_both_forms_of_a_heartbeat_name_their_line() -> None:
-    wanted = TrailPosition(7, "ab")
-    assert position_in(b'{"audit": {"seq": 7, "blake3": "ab"}}') == wanted
-    assert position_in(b'{"audit_seq": 7, "audit_blake3": "ab"}') == wanted
 
 
 def test_blake3_of_the_script_is_blake3() -> None:

@@ -148,7 +148,11 @@ _SAYINGS: tuple[tuple[str, FailureKind, str], ...] = (
         _NETWORK,
         "the name {host} is not known to the network: check ssh_target and the name server",
     ),
-    ("Connection refused", _NETWORK, "nothing answers on port {port} of {host}: is its ssh service running?"),
+    (
+        "Connection refused",
+        _NETWORK,
+        "nothing answers on port {port} of {host}: see whether its ssh service is running",
+    ),
     ("No route to host|[Nn]etwork is unreachable|Host is down", _NETWORK, "{host} cannot be reached from here"),
     ("timed out|[Tt]imeout", _NETWORK, "{host} did not answer in time"),
     (

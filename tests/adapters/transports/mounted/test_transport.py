@@ -1073,3 +1073,14 @@ def test_nothing_is_written_where_a_swapped_folder_of_the_destination_leads(
             with contextlib.suppress(AgentError):
                 transport.set_aside(RUN, [entry.path for entry in listed])
     assert os.listdir(tmp_path / "outside") == []
+
+
+def test_a_root_that_refuses_the_account_is_not_said_to_be_unmounted(tmp_path: Path) -> None:
+    far = MountedFarSide(str(tmp_path))
+    refused = far.away(PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "x")))
+    assert refused.endswith(
+        f"cannot be used: Permission denied ('{tmp_path}/x'). Let the agent's account read and write there."
+    )
+    assert far.away(FileNotFoundError(errno.ENOENT, "No such file or directory")).endswith(
+        "The share may not be mounted."
+    )
