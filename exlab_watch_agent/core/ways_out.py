@@ -49,7 +49,7 @@ def ways_out(kind: str, run_path: str) -> tuple[WayOut, ...]:
         return WayOut(restore, "exlab-watch-agent run"), WayOut(f"or {_AWAY}", again)
     if kind == LOCAL_MISSING:
         back = "put the missing files back here as they were, from the copy on the NAS"
-        heal = "or, where the copy is damaged as well, put them back from a backup, so that it is healed from here"
+        heal = "or, where the copy is damaged as well, put them back from a backup, so that it is repaired from here"
         return WayOut(back, f"exlab-watch-agent verify {run}"), WayOut(heal, again)
     if kind == LOCAL_CHANGED:
         back = "put the files back here as they were, from the copy on the NAS"
