@@ -92,6 +92,7 @@ def one_after_the_other(
 
 
 NOTHING_ELSE: Mapping[str, bytes] = MappingProxyType({})
+NOTHING_PLACED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,13 @@ class RunTree(Protocol):
         """Return the regular files of the cache folder that travel to the NAS, paths relative to the run folder."""
         ...
 
+    def cache_signature(self, run_path: str) -> int:
+        """Return how the cache folder looks: another number once a name in it, or one of CHANGE_LATER, was written.
+
+        A line more in a log changes it not. Raises RunUnreadableError.
+        """
+        ...
+
     def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
         """Return at most `limit_bytes` of one regular file. Raises RunUnreadableError."""
         ...
@@ -145,8 +153,8 @@ class RunTree(Protocol):
 class RunScanner(Protocol):
     """Walks the levels of one equipment down to its runs; never into the data."""
 
-    def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
-        """Return every folder in the equipment's Runs and TestRuns folders, sorted by path.
+    def scan(self, equipment: EquipmentPolicy, *, with_caches: bool = False) -> tuple[SeenRun, ...]:
+        """Return every folder in the equipment's Runs and TestRuns folders, sorted by path; on demand how their cache folders look.
 
         Raises: RootUnavailableError when the equipment's folder or any level above the runs cannot be listed: a short
         list would make runs look deleted.
@@ -395,10 +403,12 @@ class Transport(Protocol):
         *,
         control: Control,
         instead: Mapping[str, bytes] = NOTHING_ELSE,
+        placed: Mapping[str, str] = NOTHING_PLACED,
     ) -> None:
         """Copy these small agent-kept files (the cache folder) over what is there, each atomically and durably.
 
-        Of what others wrote there a copy is kept first (`core.seal.says_more`).
+        Of what others wrote there a copy is kept first (`core.seal.says_more`); `placed`: path → SHA-256 of what the agent put
+        there last, of which none is.
         `instead`: path of one of them → the bytes to place in the stead of what the local file holds.
         """
         ...
@@ -416,6 +426,10 @@ class Transport(Protocol):
 
         `path` is relative to the destination root; missing folders are made.
         """
+        ...
+
+    def can_move(self) -> bool:
+        """Whether `set_aside` moves files at once; else each stays until its successor comes, and one without any for ever."""
         ...
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:

@@ -67,6 +67,7 @@ class Trigger(StrEnum):
     AUDITED = "audited"
     DATA_FOUND = "data_found"
     LOCAL_CHOSEN = "local_chosen"
+    TAKEN_OVER = "taken_over"
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
     RETRIED = "retried"

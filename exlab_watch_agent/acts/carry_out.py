@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import assert_never
 
+from exlab_watch_agent.acts.carry_cache import carry_cache
 from exlab_watch_agent.acts.copy import NOT_THE_COPY
 from exlab_watch_agent.acts.inspect import ask_where, inspect
 from exlab_watch_agent.acts.precheck import precheck
@@ -26,6 +27,7 @@ from exlab_watch_agent.core.effects import (
     Admit,
     AskWhere,
     Bind,
+    CarryCache,
     Effect,
     Inspect,
     PlaceHeartbeat,
@@ -41,6 +43,7 @@ from exlab_watch_agent.core.effects import (
 )
 from exlab_watch_agent.core.events import (
     BindingRefused,
+    CacheStays,
     EffectFailed,
     HeartbeatPlaced,
     Outcome,
@@ -99,6 +102,8 @@ def _result(effect: Effect, ports: Ports, control: Control) -> Result:
             return probe(effect, ports)
         case Bind():
             return bind(effect, ports)
+        case CarryCache():
+            return carry_cache(effect, ports, control)
         case ReplaceDestination():
             return replace_destination(effect, ports)
         case PlaceHeartbeat():
@@ -125,6 +130,8 @@ def _stopped_by(defect: Exception, effect: Effect) -> Result:
             return Unreached(f"the probe failed: {defect}")
         case Bind() | ReplaceDestination():
             return BindingRefused(f"the binding failed: {defect}")
+        case CarryCache():
+            return CacheStays(f"an internal error stopped it ({defect!r})")
         case PlaceHeartbeat():
             return HeartbeatPlaced(f"it could not be placed: {defect}")
         case _:

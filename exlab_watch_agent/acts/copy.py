@@ -18,13 +18,12 @@ from exlab_watch_agent.core.claim import (
     conflict_at,
 )
 from exlab_watch_agent.core.creation import says_synced
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify
+from exlab_watch_agent.core.effects import CarryCache, Precheck, Push, Seal, Verify
 from exlab_watch_agent.core.heartbeat import SignOfLife
 from exlab_watch_agent.core.inventory import (
-    CACHE_FOLDER,
-    CREATION_FILE,
+    CREATION_PATH,
     FOLDERS_PATH,
-    MANIFEST_FILE,
+    MANIFEST_PATH,
     FileEntry,
     Inventory,
 )
@@ -35,6 +34,8 @@ from exlab_watch_agent.ports import UNHINDERED, Control, Ports, Transport
 NOT_THE_COPY = frozenset({FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.BINARY_MISSING})
 """Kinds of failure that say nothing of the bytes that are there."""
 CACHE_READ_BACK_BYTES_MAX = 256 * 1024 * 1024
+OfCopy = Push | Verify | Seal | CarryCache
+"""What is about one run's copy, and reads or writes its cache folder."""
 
 
 def present(
@@ -59,6 +60,23 @@ def lacks_room(transport: Transport, needs_bytes: int) -> str:
     return f"{transport.describe()} has {free_bytes} bytes free and the run needs {needs_bytes}: make room on the NAS."
 
 
+def read_there(effect: OfCopy, path: str, ports: Ports) -> bytes | None:
+    """Return a file of the copy's cache folder, None where there is none. `path`: below the run. Raises: TransportError."""
+    return ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+
+
+def read_here(effect: OfCopy, path: str, ports: Ports) -> bytes:
+    """Return a file of the run's own cache folder. Raises: RunUnreadableError."""
+    return ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+
+
+def require_read_back(effect: OfCopy, placed: Mapping[str, bytes], ports: Ports) -> None:
+    """Return when the copy's cache folder has these files as they were placed, path → bytes. Raises: TransportError."""
+    for path, data in placed.items():
+        if read_there(effect, path, ports) != data:
+            raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
+
+
 def note_wrong(effect: Precheck | Verify, paths: Sequence[str], ports: Ports) -> None:
     """Keep the names of files that exist there and are wrong, so that the next push really replaces them."""
     # What a share that has just gone away does not show is not a reason to move anything.
@@ -78,7 +96,7 @@ def look_unless_foreign(effect: Verify | Seal, ports: Ports) -> DestinationLook:
     is_ours = found.claim is None or (
         found.claim.is_of(ports.agent.signed(effect.claim)) and is_our_seal(found, ports, effect.manifest_digest)
     )
-    if not is_ours and not may_be_taken_over(effect, found, ports):
+    if not is_ours and not may_be_adopted(effect, found, ports):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT if found.is_sealed else DestinationStanding.CLAIMED_UNSEALED
         is_of_this_run = found.claim is not None and found.claim.names_same_run(effect.claim)
         if effect.is_left_there and not is_of_this_run:
@@ -111,7 +129,7 @@ def is_the_one_adopted(effect: Push | Verify | Seal, found: DestinationLook) -> 
     )
 
 
-def may_be_taken_over(effect: Push | Verify | Seal, found: DestinationLook, ports: Ports) -> bool:
+def may_be_adopted(effect: Push | Verify | Seal, found: DestinationLook, ports: Ports) -> bool:
     """Return whether the copy is the one that was to be adopted, and whoever claims it has not come back meanwhile."""
     return is_the_one_adopted(effect, found) and not holder_at_work(found, ports).is_so
 
@@ -170,12 +188,23 @@ def _is_at_work(sign: SignOfLife, ports: Ports) -> bool:
     )
 
 
-def claim_bytes(claim: Claim, more: Mapping[str, str | int]) -> bytes:
+def claim_bytes(claim: Claim, more: Mapping[str, str | int | Mapping[str, str]]) -> bytes:
     """Return the content of a claim's file; `more`: what the seal adds."""
     return (json.dumps({"schema": CLAIM_SCHEMA, **asdict(claim), **more}, indent=2) + "\n").encode()
 
 
-def keep_beside(effect: Push | Seal, path: str, data: bytes, ports: Ports) -> None:
+def claim_entry(data: bytes, ports: Ports) -> FileEntry:
+    """Return a claim's file as one that is to be placed: written now."""
+    return FileEntry(CLAIM_PATH, len(data), int(ports.clock.now().timestamp()) * 10**9)
+
+
+def put_claim(effect: Push | CarryCache, data: bytes, ports: Ports, control: Control) -> None:
+    """Put a claim of ours in the place of the one that is there, whole and at once."""
+    entries, instead = [claim_entry(data, ports)], {CLAIM_PATH: data}
+    ports.transport.replace(effect.run_path, entries, effect.destination, control=control, instead=instead)
+
+
+def keep_beside(effect: Push | Seal | CarryCache, path: str, data: bytes, ports: Ports) -> None:
     """Keep a file that was in the copy's cache folder as evidence, below the root and beside the runs."""
     if len(data) >= CACHE_READ_BACK_BYTES_MAX:
         text = f"{path} of {effect.destination} on the NAS is not ours and too large to be kept beside: move it away there."
@@ -188,14 +217,12 @@ def keep_what_differs(effect: Push | Seal, entries: Sequence[FileEntry], ports: 
     for entry in entries:
         if entry.path == CLAIM_PATH:
             continue
-        there = ports.transport.read_small(effect.destination, entry.path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
-        if there is not None and there != ports.tree.read_small(
-            effect.run_path, entry.path, limit_bytes=CACHE_READ_BACK_BYTES_MAX
-        ):
+        there = read_there(effect, entry.path, ports)
+        if there is not None and there != read_here(effect, entry.path, ports):
             keep_beside(effect, entry.path, there, ports)
 
 
-def take_over(effect: Push, look_there: DestinationLook, ports: Ports, control: Control) -> None:
+def adopt(effect: Push, look_there: DestinationLook, ports: Ports, control: Control) -> None:
     """Put our claim in the place of that of an agent that is at work no more, which stays named in it.
 
     To be called when the local data were found equal to the manifest that its copy was sealed with.
@@ -204,22 +231,19 @@ def take_over(effect: Push, look_there: DestinationLook, ports: Ports, control: 
     claim = look_there.claim.taken_over(ports.agent.signed(effect.claim), sealed_at=look_there.sealed_at)
     # It goes on saying what the copy was sealed with, for whoever comes after us.
     data = claim_bytes(claim, {"manifest_sha256": effect.adopts, "sealed_at": look_there.sealed_at})
-    entry = FileEntry(CLAIM_PATH, len(data), int(ports.clock.now().timestamp()) * 10**9)
-    ports.transport.replace(effect.run_path, [entry], effect.destination, control=control, instead={CLAIM_PATH: data})
+    put_claim(effect, data, ports, control)
 
 
 def manifest_there(effect: Verify | Seal, ports: Ports) -> bytes | None:
     """Return the manifest that the copy has, None where it has none."""
-    path = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
-    return ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+    return read_there(effect, MANIFEST_PATH, ports)
 
 
 def manifest_here(effect: Verify | Seal, ports: Ports) -> bytes | None:
     """Return the manifest that the run's own cache folder has, None where it has none."""
-    path = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
-    if not any(entry.path == path for entry in ports.tree.cache_files(effect.run_path)):
+    if not any(entry.path == MANIFEST_PATH for entry in ports.tree.cache_files(effect.run_path)):
         return None
-    return ports.tree.read_small(effect.run_path, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+    return read_here(effect, MANIFEST_PATH, ports)
 
 
 def folders_to_list(run_path: str, inventory: Inventory, ports: Ports) -> bytes | None:
@@ -231,6 +255,4 @@ def folders_to_list(run_path: str, inventory: Inventory, ports: Ports) -> bytes 
 
 def copy_says_synced(effect: Push, ports: Ports) -> bool:
     """Return whether the copy's `creation.json` says that the copy was proven."""
-    path = f"{CACHE_FOLDER}/{CREATION_FILE}"
-    data = ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
-    return says_synced(data or b"")
+    return says_synced(read_there(effect, CREATION_PATH, ports) or b"")

@@ -14,7 +14,7 @@ from exlab_watch_agent.core.creation import Creation
 from exlab_watch_agent.core.effects import Admit, AskWhere, Inspect
 from exlab_watch_agent.core.events import Inspected, Inspection, NothingNew, Seen, Unseen, UnseenCode, Whereabouts
 from exlab_watch_agent.core.gate import README_BYTES_MAX, README_FILE, Finding, evaluate
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, Inventory
+from exlab_watch_agent.core.inventory import CREATION_PATH, Inventory
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.text import shortened
 from exlab_watch_agent.errors import (
@@ -90,7 +90,7 @@ def ask_where(effect: AskWhere, ports: Ports) -> Whereabouts:
 
 def _another_level(run_path: str, level: str) -> str:
     return (
-        f"{run_path}/{CACHE_FOLDER}/{CREATION_FILE} says level {shortened(json.dumps(level), LEVEL_MAX)} where a run is "
+        f"{run_path}/{CREATION_PATH} says level {shortened(json.dumps(level), LEVEL_MAX)} where a run is "
         "expected: each folder in Runs and TestRuns must be one, so nothing here is copied. If it is a run, write "
         f'"level": "{RUN_LEVEL}" there, else move the folder elsewhere.'
     )
@@ -147,6 +147,7 @@ def _with_destination(effect: Admit, inspected: Inspected, inventory: Inventory,
         anchor=found.look.anchor_of(ports.agent.signed(effect.claim)),
         claimed_manifest=found.look.sealed_as,
         claimed_job="" if found.look.claim is None else found.look.claim.job_id,
+        holding=found.look.holding,
         detail=found.detail,
         sign_fault=found.sign_fault,
     )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from exlab_watch_agent.acts.copy import (
+    adopt,
     copy_says_synced,
     is_our_seal,
     keep_what_differs,
     lacks_room,
-    may_be_taken_over,
+    may_be_adopted,
     present,
-    take_over,
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
+from exlab_watch_agent.acts.take_over import displace, put_others_aside
 from exlab_watch_agent.core.binding import first_folder
-from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, standing
+from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, may_be_displaced, standing
 from exlab_watch_agent.core.effects import Push
 from exlab_watch_agent.core.events import Pushed, RunChanged
 from exlab_watch_agent.core.inventory import FileEntry
@@ -38,16 +39,19 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
         ports.apartness.require_run(effect.run_path, effect.destination)
     mine = ports.agent.signed(effect.claim)
     whose = standing(look_there, mine, is_our_seal=is_our_seal(look_there, ports, effect.manifest_digest))
-    if whose is DestinationStanding.CLAIMED_BY_OTHER_AGENT and may_be_taken_over(effect, look_there, ports):
+    if whose is DestinationStanding.CLAIMED_BY_OTHER_AGENT and may_be_adopted(effect, look_there, ports):
         keep_what_differs(effect, _travelling(effect, ports), ports)
-        take_over(effect, look_there, ports, control)
+        adopt(effect, look_there, ports, control)
+        whose = DestinationStanding.OURS
+    elif may_be_displaced(whose, consent=effect.takes_over, holding=look_there.holding):
+        displace(effect, look_there, inventory, ports, control)
         whose = DestinationStanding.OURS
     if effect.is_shown and look_there.claim is None and not look_there.is_empty:
         whose = DestinationStanding.OURS
     conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
     if conflict is not None:
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
-    if look_there.claim is None:
+    if look_there.claim is None:  # where it was taken over, ours is there by now, and is left as it is
         transport.place_claim(effect.destination, mine)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.
     ports.require_mounts(first_folder(effect.destination))
@@ -55,6 +59,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
     transport.require_claim(effect.destination, mine)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
+    if effect.takes_over:
+        put_others_aside(effect, inventory, ports)
     if effect.is_shown:
         keep_what_differs(effect, _travelling(effect, ports), ports)
     if not look_there.is_empty:
@@ -73,6 +79,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
     if no_room := lacks_room(ports.transport, plan.bytes_to_copy):
         raise TransportError(FailureKind.DESTINATION_FULL, no_room, needs_bytes=plan.bytes_to_copy)
     if plan.set_aside:
+        transport.require_claim(effect.destination, mine)  # whoever was given it meanwhile has what is there now
         transport.set_aside(effect.destination, plan.set_aside)
     if wrong:  # before the copy: what takes their names is not to make room once more after a kill
         ports.manifests.forget_wrong(effect.job_id)

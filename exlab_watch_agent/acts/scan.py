@@ -31,7 +31,7 @@ def _compare(effect: Scan, volume: str, ports: Ports) -> tuple[Differences, tupl
 
     Raises: RootUnavailableError when it may not be our root.
     """
-    seen = ports.scanner.scan(ports.equipment)
+    seen = ports.scanner.scan(ports.equipment, with_caches=effect.is_full)
     found = differences(effect.known, seen)
     doubt = root_doubt(
         root=effect.root,

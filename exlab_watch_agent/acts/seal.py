@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
+from exlab_watch_agent.acts.carry_cache import read_cache
 from exlab_watch_agent.acts.copy import (
-    CACHE_READ_BACK_BYTES_MAX,
     claim_bytes,
+    claim_entry,
     folders_to_list,
     keep_beside,
     keep_what_differs,
@@ -12,23 +15,26 @@ from exlab_watch_agent.acts.copy import (
     manifest_here,
     manifest_there,
     present,
+    read_there,
+    require_read_back,
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
+from exlab_watch_agent.core.cache_copy import form_of
 from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, Claim, DestinationLook
 from exlab_watch_agent.core.effects import Seal
 from exlab_watch_agent.core.events import RunChanged, Sealed
 from exlab_watch_agent.core.inventory import (
-    CACHE_FOLDER,
-    CREATION_FILE,
+    CREATION_PATH,
     FOLDERS_FILE,
     FOLDERS_PATH,
     MANIFEST_FILE,
+    MANIFEST_PATH,
     Inventory,
 )
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
 from exlab_watch_agent.core.push_plan import wrong_sizes
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import FailureKind, ManifestLostError, TransportError
+from exlab_watch_agent.errors import ManifestLostError
 from exlab_watch_agent.ports import Control, Ports
 
 
@@ -43,6 +49,7 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
         if gone:
             text = f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
             return RunChanged(effect.turn, text)
+    # Also before the first seal: an operator may have given the folder to another agent since the push.
     look_there = look_unless_foreign(effect, ports)
     if effect.is_again or effect.adopts or effect.is_left_there:
         _keep_what_was_altered(effect, look_there, ports)
@@ -55,35 +62,37 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
     if not effect.is_again:
         _keep_others_manifest(effect, manifest, ports)
     ports.sealer.write(effect.run_path, MANIFEST_FILE, manifest)
-    told_claim = claim_bytes(claim, {"manifest_sha256": effect.manifest_digest, **effect.anchor})
-    ports.sealer.write(effect.run_path, CLAIM_FILE, told_claim)
     folders = folders_to_list(effect.run_path, inventory, ports)
     if folders is not None:
         ports.sealer.write(effect.run_path, FOLDERS_FILE, folders)
+    signature = ports.tree.cache_signature(effect.run_path)  # before it is read: what changes meanwhile is seen again
+    found = read_cache(effect.run_path, ports)
     synced = ports.creations.text_with_status(effect.run_path, "synced")
-    ports.transport.clear_partials(effect.destination)  # a seal that was killed also leaves some
-    cache = ports.tree.cache_files(effect.run_path)
-    if effect.adopts or effect.is_left_there:
-        keep_what_differs(effect, ports.tree.cache_files(effect.run_path), ports)
-    told = {
-        f"{CACHE_FOLDER}/{MANIFEST_FILE}": manifest,
-        CLAIM_PATH: told_claim,
-        f"{CACHE_FOLDER}/{CREATION_FILE}": synced.data,
-    }
+    here = {**found.data, MANIFEST_PATH: manifest, CREATION_PATH: synced.data}
     if folders is not None:
-        told[FOLDERS_PATH] = folders
-    ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead=told)
+        here[FOLDERS_PATH] = folders
+    digests = found.digests | {path: hashlib.sha256(data).hexdigest() for path, data in here.items()}
+    told_claim = claim_bytes(claim, {"manifest_sha256": effect.manifest_digest, **effect.anchor, "cache": digests})
+    ports.sealer.write(effect.run_path, CLAIM_FILE, told_claim)
+    ports.transport.clear_partials(effect.destination)  # a seal that was killed also leaves some
+    cache = (*found.entries, claim_entry(told_claim, ports))
+    if effect.adopts or effect.is_left_there:
+        keep_what_differs(effect, found.entries, ports)
+    told = {path: data for path, data in here.items() if path in _SEAL} | {CLAIM_PATH: told_claim}
+    ports.transport.replace(effect.run_path, cache, effect.destination, control=control, instead={**here, **told})
     # In the empty mount point of a share that went away the seal is read back just as well: so the marker comes first. A share
     # that was away while the seal was written, and is back by now, then has no seal to be read.
     ports.transport.require_marker(expected_marker_id=ports.marker_id())
     ports.require_mounts()
-    for path, data in told.items():
-        if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:
-            raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
+    require_read_back(effect, told, ports)
     unchanged_inventory(effect, ports)
     # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made again.
     saved = ports.creations.put_text(effect.run_path, synced)
-    return Sealed(effect.turn, saved)
+    return Sealed(effect.turn, saved, form_of(digests), signature)
+
+
+_SEAL = frozenset({MANIFEST_PATH, CREATION_PATH, FOLDERS_PATH})
+"""What is read back of what a seal places, beside the claim."""
 
 
 def _handed_on(look_there: DestinationLook, mine: Claim) -> Claim:
@@ -98,9 +107,9 @@ def _keep_what_was_altered(effect: Seal, look_there: DestinationLook, ports: Por
     """Keep beside the runs, as evidence, a manifest or claim there that is not as we left it: the seal replaces both."""
     manifest = manifest_there(effect, ports)
     if manifest is not None and manifest_digest(manifest) != effect.manifest_digest:
-        keep_beside(effect, f"{CACHE_FOLDER}/{MANIFEST_FILE}", manifest, ports)
+        keep_beside(effect, MANIFEST_PATH, manifest, ports)
     if look_there.claim is None:
-        damaged = ports.transport.read_small(effect.destination, CLAIM_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX)
+        damaged = read_there(effect, CLAIM_PATH, ports)
         if damaged is not None:
             keep_beside(effect, CLAIM_PATH, damaged, ports)
 
@@ -111,7 +120,7 @@ def _keep_others_manifest(effect: Seal, manifest: bytes, ports: Ports) -> None:
         return  # a seal of ours has been here since
     here = manifest_here(effect, ports)
     if here is not None and here != manifest:
-        keep_beside(effect, f"{CACHE_FOLDER}/{MANIFEST_FILE}", here, ports)
+        keep_beside(effect, MANIFEST_PATH, here, ports)
 
 
 def _manifest_anew(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> bytes:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from exlab_watch_agent.acts.copy import (
-    CACHE_READ_BACK_BYTES_MAX,
     NOT_THE_COPY,
     folders_to_list,
     look_unless_foreign,
     manifest_here,
     manifest_there,
     note_wrong,
+    read_here,
+    read_there,
 )
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
 from exlab_watch_agent.acts.read_back import read_back
@@ -25,7 +26,7 @@ from exlab_watch_agent.core.claim import DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.effects import SealedCopy, Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, FOLDERS_PATH, MANIFEST_FILE, Inventory
+from exlab_watch_agent.core.inventory import FOLDERS_PATH, MANIFEST_PATH, Inventory
 from exlab_watch_agent.core.manifest import (
     Agreement,
     ExtraFiles,
@@ -231,14 +232,12 @@ def _keep(effect: Verify, text: bytes, ports: Ports) -> None:
 def _seal_fault(effect: Verify, inventory: Inventory | None, look_there: DestinationLook, ports: Ports) -> str:
     """Return in words what is wrong with the copy's seal, asked for once its data are known to be right."""
     folders = None if inventory is None else folders_to_list(effect.run_path, inventory, ports)
-    read = ports.transport.read_small
     found = SealFound(
         is_claimed=look_there.claim is not None,
         claimed_digest=look_there.sealed_as,
         manifest_digest="" if (data := manifest_there(effect, ports)) is None else manifest_digest(data),
         says_synced=look_there.says_synced,
-        lists_folders=folders is None
-        or read(effect.destination, FOLDERS_PATH, limit_bytes=CACHE_READ_BACK_BYTES_MAX) == folders,
+        lists_folders=folders is None or read_there(effect, FOLDERS_PATH, ports) == folders,
     )
     return seal_fault(found, manifest_digest=effect.manifest_digest)
 
@@ -296,9 +295,7 @@ def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:
         return None
     data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
     if data is None:
-        data = ports.tree.read_small(
-            effect.run_path, f"{CACHE_FOLDER}/{MANIFEST_FILE}", limit_bytes=CACHE_READ_BACK_BYTES_MAX
-        )
+        data = read_here(effect, MANIFEST_PATH, ports)
         if manifest_digest(data) != effect.manifest_digest:
             raise ManifestLostError(
                 "the manifest of this sealed run is lost or was changed, here and in the state folder: "

@@ -19,7 +19,7 @@ from exlab_watch_agent.app.auditing import Audited, Wanted, search_as_written, v
 from exlab_watch_agent.app.diary import read_week
 from exlab_watch_agent.app.offline import overrides_of, run_in_full
 from exlab_watch_agent.app.site import Site, operator_here
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.inventory import CREATION_PATH
 from exlab_watch_agent.core.manifest import ManifestError, parse_manifest
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable, shell_word, utc_text_exact
@@ -116,7 +116,7 @@ def verify_script() -> str:
 
 def _creation_of(run_path: str) -> Mapping[str, Any]:
     try:
-        data = DiskRunTree().read_small(run_path, f"{CACHE_FOLDER}/{CREATION_FILE}", limit_bytes=_CREATION_BYTES_MAX)
+        data = DiskRunTree().read_small(run_path, CREATION_PATH, limit_bytes=_CREATION_BYTES_MAX)
         members = json.loads(data)
     except (AgentError, ValueError, RecursionError):
         return {}

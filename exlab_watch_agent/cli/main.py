@@ -18,11 +18,11 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import binding, checking, demo, drawing, needing, overriding, showing, work
+from exlab_watch_agent.cli import binding, checking, demo, drawing, needing, overriding, resolving, showing, work
 from exlab_watch_agent.cli.audit_commands import audit_app
 from exlab_watch_agent.cli.options import Config, Json, Quiet, Run, StateDir
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, VerifyNow
+from exlab_watch_agent.core.commands import VerifyNow
 from exlab_watch_agent.core.problem import Severity
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.diagram.overlay import NOTHING
@@ -278,38 +278,43 @@ def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
 
 @app.command()
 def resolve(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A path, a leaf name that is unique, or a job id.")
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...|EQUIPMENT]", help="Runs, or an equipment: each of its runs in conflict."),
     ] = None,
     use: Annotated[str | None, typer.Option("--use", metavar="local", help="Which side wins: local.")] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="What others have at the destination goes aside there; what is equal stays."),
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every run in conflict.")] = False,
     accept_trail: Annotated[
-        bool, typer.Option("--accept-trail", help="Instead of a RUN: the state as it is now counts, and the hold ends.")
+        bool, typer.Option("--accept-trail", help="Instead of runs: the state as it is now counts, and the hold ends.")
     ] = False,
     accept_machine: Annotated[
-        bool, typer.Option("--accept-machine", help="Instead of a RUN: this machine goes on with the state folder.")
+        bool, typer.Option("--accept-machine", help="Instead of runs: this machine goes on with the state folder.")
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail.")] = "",
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
-    """Resolve a conflict: the local data win; what differs on the NAS is moved aside there, never removed.
+    """Resolve conflicts; `show RUN` says what helps. What must make room on the NAS is moved aside there, never removed.
 
-    Or, with --accept-trail, say that the state that was found after damage is to count; or, with --accept-machine, that a
-    state folder that was moved to this machine is at home here from now on.
+    --use local: the data here win. --take-over: so they do where others hold the destination. Or, with --accept-trail, say that
+    the state that was found after damage is to count; or, with --accept-machine, that a state folder that was moved to this
+    machine is at home here from now on.
     """
     site = Site(config, state_dir)
-    is_about_a_run = run is not None or use is not None
-    if accept_trail + accept_machine + is_about_a_run != 1 or (run is None) != (use is None):
-        raise ConfigError("Name a RUN with --use local, or give --accept-trail or --accept-machine alone.")
-    if accept_machine and not reason.strip():
-        raise ConfigError("--accept-machine needs --reason: why this machine goes on with the state folder.")
-    if accept_machine:
-        return work.accept(site, AcceptMachine(operator_here(), reason))
-    if accept_trail:
-        return work.accept(site, AcceptTrail(operator_here(), reason))
-    if use != "local":
-        raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
-    return work.let_local_win(site, str(run), reason)
+    return resolving.resolve(
+        site,
+        list(runs or ()),
+        use=use,
+        takes_over=take_over,
+        is_for_all=everything,
+        accepts_trail=accept_trail,
+        accepts_machine=accept_machine,
+        reason=reason,
+    )
 
 
 @app.command("diagram")

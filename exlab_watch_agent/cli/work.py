@@ -19,7 +19,6 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.pace import Pace
@@ -27,17 +26,13 @@ from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli.saying import say, say_aside, say_lines_aside
 from exlab_watch_agent.core.attention import NO_EQUIPMENT, with_flags
 from exlab_watch_agent.core.commands import (
-    AcceptMachine,
-    AcceptTrail,
     Command,
     LookAt,
-    Resolve,
     Retry,
     RetryAll,
     ScanRoots,
     Sync,
 )
-from exlab_watch_agent.core.decide import is_short
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.problem import command as command_of
 from exlab_watch_agent.core.record import Move, RunRecord
@@ -190,9 +185,9 @@ def _drive(
     narrator: Narrator,
     *,
     until_rest: bool,
-    command: Command | None = None,
+    commands: Sequence[Command] = (),
 ) -> tuple[Answers, list[Problem]]:
-    """Have the agent work, an operator's command first; return the answers to it, and what needs a person afterwards.
+    """Have the agent work, an operator's commands first; return the answers to them in order, and what needs a person afterwards.
 
     Of problems, those of all that the agent was to look after, and only where it came to rest.
     """
@@ -200,7 +195,7 @@ def _drive(
     with stopping_on_signals(agent.stop):
         agent.open()
         try:
-            if command is not None:
+            for command in commands:
                 agent.ask(command, answers.append)
             with narrator.following(agent):
                 agent.run(until_rest=until_rest)
@@ -236,6 +231,35 @@ def _still_under_way(site: Site, agent: Agent, run_paths: frozenset[str]) -> lis
     ]
 
 
+def act_on_each(site: Site, commands: Mapping[str, Command]) -> int:
+    """Have a command for each of these runs (path → command) obeyed, and print what it did with each; return the exit code."""
+    paths = iter(commands)
+    codes: list[int] = []
+
+    def tell(answer: Mapping[str, object]) -> None:
+        """Answers come in the order of the commands."""
+        is_done = bool(answer["ok"])
+        (say if is_done else say_aside)(f"{printable(next(paths))}: {answer['message']}")
+        codes.append(ExitCode.FINE if is_done else ExitCode.FAILED)
+
+    if site.holder is not None:
+        for command in commands.values():
+            try:
+                tell({"ok": True, "message": site.ask_agent(command)})
+            except AgentError as error:
+                tell({"ok": False, "message": str(error)})
+        return max(codes)
+    narrator = Narrator()
+    agent = _agent_for(site, frozenset(commands), narrator)
+    answers, found = _drive(agent, narrator, until_rest=True, commands=tuple(commands.values()))
+    for answer in answers:
+        tell(answer)
+    if len(answers) < len(commands):
+        raise AgentError("Stopped before all commands took effect; run it again.")
+    found = found or _still_under_way(site, agent, frozenset(commands))
+    return _end(agent, narrator, found, ExitCode.FAILED if ExitCode.FAILED in codes else _done_or_not(found))
+
+
 def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attention: bool = False) -> int:
     """Have an operator's command obeyed; print the answer; return the exit code. Raises: AgentError with the refusal.
 
@@ -247,7 +271,7 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attenti
         return ExitCode.FINE
     narrator = Narrator()
     agent = _agent_for(site, run_paths, narrator)
-    answers, found = _drive(agent, narrator, until_rest=True, command=command)
+    answers, found = _drive(agent, narrator, until_rest=True, commands=(command,))
     if not answers:
         raise AgentError("Stopped before the command took effect; run it again.")
     for answer in answers:
@@ -299,20 +323,6 @@ def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
     return max(codes)
 
 
-def let_local_win(site: Site, word: str, reason: str) -> int:
-    """Have the local data of a run in conflict win; return the exit code. Raises: AgentError, RunNotFoundError."""
-    path, record = known(site, word)
-    if is_short(record) and not site.is_here(path):
-        raise AgentError(f"{printable(path)} is not here, so that there is nothing that could win: put it back first.")
-    return act(site, Resolve(operator_here(), job_id=record.job_id, reason=reason), run_paths=frozenset({path}))
-
-
-def accept(site: Site, command: AcceptTrail | AcceptMachine) -> int:
-    """Have the state as it is counted as true, or this machine as its home; return the exit code. Raises: AgentError."""
-    say(offline.accept(site, command))
-    return ExitCode.FINE
-
-
 def scan(site: Site, accept_root: str | None) -> int:
     """Reconcile now what is known with what is on the disk; without a running agent here, and nothing is pushed."""
     if accept_root is not None and accept_root not in site.roots:
@@ -325,7 +335,7 @@ def scan(site: Site, accept_root: str | None) -> int:
     narrator = Narrator(is_quiet=True)
     scope = Scope(is_watching=False, is_working=False)
     agent = Agent(site.settings, state_dir=site.state, scope=scope, flags=site.flags)
-    _, found = _drive(agent, narrator, until_rest=True, command=command)
+    _, found = _drive(agent, narrator, until_rest=True, commands=(command,))
     for equipment_id, lane in agent.scanned().items():
         if lane.root_problem is not None:
             say(f"{equipment_id} waits: {printable(lane.root_problem)}")
@@ -360,8 +370,8 @@ def sync_run(site: Site, word: str) -> int:
     narrator = Narrator()
     agent = _agent_for(site, frozenset({path}), narrator)
     must_ask = record is not None and record.state in CHART.retryable
-    command = Sync(operator_here(), run_path=path) if must_ask else None
-    _, found = _drive(agent, narrator, until_rest=True, command=command)
+    commands = (Sync(operator_here(), run_path=path),) if must_ask else ()
+    _, found = _drive(agent, narrator, until_rest=True, commands=commands)
     return _say_how_it_ended(site, agent, narrator, path, found)
 
 

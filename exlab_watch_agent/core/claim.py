@@ -13,6 +13,10 @@ CLAIM_FILE = "exlab-watch-agent.json"
 CLAIM_SCHEMA = 2
 FORMER_MAX = 100
 CLAIM_PATH = f"{CACHE_FOLDER}/{CLAIM_FILE}"
+WHOEVER = "whoever"
+"""Who is to give way once an operator has said `--take-over`, until the look that follows sees who it is."""
+NOBODY_KNOWN = "nobody known"
+"""Who holds a folder in which data are without a claim that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,13 @@ class DestinationLook:
     anchor: TrailPosition | None = None
     sealed_at: str = ""
 
+    @property
+    def holding(self) -> str:
+        """Who holds the folder and as what, in one word that is another one after each change of hands or seal."""
+        if self.claim is None:
+            return NOBODY_KNOWN
+        return f"{self.claim.state_folder}/{self.claim.job_id}/{self.claim.generation}/{self.sealed_as}"
+
     def anchor_of(self, mine: Claim) -> TrailPosition | None:
         """Return the anchor where this very agent made the claim, whatever the job: an older copy of its state folder does not know
         all of its jobs. Those of others say nothing of our trail."""
@@ -97,6 +108,7 @@ class DestinationStanding(StrEnum):
     `UNASKED`: the NAS answered and this folder did not; the push asks again, and meets the same error in its own words.
     `SEALED_UNCLAIMED`: a proven copy of this run, and no claim says whose. `ADOPTABLE`: a proven copy of this run by an agent
     that gives no sign of life any more. `LEFT_THERE`: what ExLab-Wizard copied of this run, by name and size, and no claim.
+    `OCCUPIED_HERE`: another run of this very agent has it.
     """
 
     UNASKED = "unasked"
@@ -104,6 +116,7 @@ class DestinationStanding(StrEnum):
     OURS = "ours"
     SEALED_UNCLAIMED = "sealed_unclaimed"
     OCCUPIED = "occupied"
+    OCCUPIED_HERE = "occupied_here"
     CLAIMED_BY_OTHER_AGENT = "claimed_by_other_agent"
     CLAIMED_UNSEALED = "claimed_unsealed"
     ADOPTABLE = "adoptable"
@@ -129,24 +142,64 @@ def standing(look: DestinationLook, mine: Claim, *, is_our_seal: bool = True) ->
     return DestinationStanding.SEALED_UNCLAIMED if look.is_sealed else DestinationStanding.OURS
 
 
+DESTINATION_OCCUPIED = "destination_occupied"
+OF_THIS_AGENT = "of another run of this agent"
 OF_OTHERS = frozenset(
     {"destination_occupied", "claimed_by_other_agent", "claimed_unsealed", "differs_from_sealed_copy"}
 )
-"""Kinds of conflict in which the destination is not ours to write to."""
+"""Kinds of conflict in which the destination is not ours to write to; an operator may have it taken over."""
+
+
+def may_be_displaced(where: DestinationStanding, *, consent: str, holding: str) -> bool:
+    """Return whether what others have at a destination may go aside because an operator said so.
+
+    `consent`: who was to give way, as the record keeps it; `holding`: who is found there now. Consent is to one holder and one
+    state of its copy: who comes after it, or comes back, asks for another word, so that two agents never push each other away.
+    """
+    return where in _HELD_BY_OTHERS and is_meant(consent, holding)
+
+
+def is_meant(consent: str, holding: str) -> bool:
+    """Return whether an operator's word is for whoever is found to hold a destination; both as in `may_be_displaced`."""
+    return bool(consent) and consent in (WHOEVER, holding)
+
+
+_HELD_BY_OTHERS = frozenset(
+    {
+        DestinationStanding.OCCUPIED,
+        DestinationStanding.CLAIMED_UNSEALED,
+        DestinationStanding.CLAIMED_BY_OTHER_AGENT,
+        DestinationStanding.SEALED_UNCLAIMED,
+        DestinationStanding.ADOPTABLE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Why a destination may not be written to: the kind of conflict, and a sentence with what a person can do."""
+    """Why a destination may not be written to: the kind of conflict, and a sentence with what a person can do.
+
+    `detail`: OF_THIS_AGENT where it is another run of this agent that holds it, else empty.
+    """
 
     kind: str
     message: str
+    detail: str = ""
 
 
 _WAY_OUT = (
-    "nothing there was touched. Restore the state folder that it belongs to; or move the folder away on the NAS, then "
-    "give `exlab-watch-agent resolve RUN --use local`; as long as the folder is there, this conflict comes back."
+    "nothing there was touched. Restore the state folder that it belongs to; or stop the other agent, then give "
+    "`exlab-watch-agent resolve RUN --take-over`: what is equal there stays, all else goes aside below .exlab-superseded."
 )
+
+
+def _held_here(destination: str, of_whom: str) -> Conflict:
+    text = (
+        f"{destination} holds another run's data, of this very agent{of_whom}: nothing there was touched, and it is not taken "
+        "over. Rename one of the two run folders here, so that each has a place of its own; then give "
+        "`exlab-watch-agent resolve RUN --use local`."
+    )
+    return Conflict(DESTINATION_OCCUPIED, text, OF_THIS_AGENT)
 
 
 def conflict_at(
@@ -179,10 +232,13 @@ def conflict_at(
         case DestinationStanding.OCCUPIED:
             whose = f"another run's data{of_whom}" if holder else detail or "data that are not known to be this run's"
             text = (
-                f"{destination} holds {whose}: nothing there was touched. Move it away on the NAS, or rename the run's folder "
-                "here; then give `exlab-watch-agent resolve RUN --use local`."
+                f"{destination} holds {whose}: nothing there was touched. Rename the run's folder here; or give "
+                "`exlab-watch-agent resolve RUN --take-over`: what is equal there stays, all else goes aside below "
+                ".exlab-superseded."
             )
-            return Conflict("destination_occupied", text)
+            return Conflict(DESTINATION_OCCUPIED, text)
+        case DestinationStanding.OCCUPIED_HERE:
+            return _held_here(destination, of_whom)
         case DestinationStanding.CLAIMED_UNSEALED:
             text = (
                 f"{destination} was begun for this run by another agent, which has not proven it{of_whom}: {_WAY_OUT}"

@@ -145,7 +145,15 @@ class Resolve(_OfRun):
     reason: str = ""
 
 
-RunCommand = Retry | Sync | VerifyNow | Resolve
+@dataclass(frozen=True, slots=True)
+class TakeOver(_OfRun):
+    """What others have at the destination of a run in conflict makes room for it."""
+
+    name = "take_over"
+    reason: str = ""
+
+
+RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver
 Command = (
     ScanRoots
     | BindDestination
@@ -173,6 +181,7 @@ _BY_NAME: dict[str, type[Command]] = {
         Sync,
         VerifyNow,
         Resolve,
+        TakeOver,
     )
 }
 

@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
-from exlab_watch_agent.core.claim import OF_OTHERS, Claim, DestinationStanding, conflict_at
+from exlab_watch_agent.core.claim import (
+    OF_OTHERS,
+    WHOEVER,
+    Claim,
+    DestinationStanding,
+    conflict_at,
+    is_meant,
+    may_be_displaced,
+)
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -29,6 +37,7 @@ from exlab_watch_agent.core.events import (
     RunChanged,
     RunVanished,
     Sealed,
+    TakenOver,
     Verified,
 )
 from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
@@ -116,8 +125,9 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             return _judge_verify(record, event, now=now, policy=policy)
         case Sealed():
             if state is RunState.SEALING:
-                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="").cleared()
-                sealed = sealed.healed(at=now).at_place(record.destination)
+                sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over="")
+                sealed = replace(sealed, cache_form=event.cache_form, cache_signature=event.cache_signature)
+                sealed = sealed.cleared().healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
             return _judge_change(record, event.message)
@@ -137,6 +147,11 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
                     # What others have there stays theirs: the run may have a place of its own elsewhere.
                     anew = anew.at_place("")
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
+        case TakenOver():
+            if state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind in OF_OTHERS:
+                reason = event.reason or "what others have at the destination makes room"
+                anew = replace(record.unsealed(by=event.operator).cleared(), takes_over=WHOEVER)
+                return Judgement(Trigger.TAKEN_OVER, reason, anew, event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
@@ -211,6 +226,10 @@ def _judge_queued(
     where = event.destination
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
+    if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
+        displacing = replace(record.at_place(event.destination_path), takes_over=event.holding).without_wait()
+        text = f"an operator has it taken over ({event.holder or 'no claim says whose it is'})"
+        return Judgement(Trigger.PUSH_STARTED, text, displacing)
     conflict = conflict_at(
         where,
         event.destination_path,
@@ -220,11 +239,15 @@ def _judge_queued(
         sign_fault=event.sign_fault,
     )
     if conflict is not None:
-        return _conflict(record, LastError(conflict.kind, conflict.message))
+        return _conflict(record, LastError(conflict.kind, conflict.message, conflict.detail))
     bound_for = record.at_place(event.destination_path, _footing(record, where)).without_wait()
     if where is DestinationStanding.LEFT_THERE:
+        # It is proven first. An operator's word is for what does not prove to be this run's, and for nobody who comes meanwhile.
+        left = replace(bound_for, takes_over=event.holding if is_meant(record.takes_over, event.holding) else "")
         text = "a copy of this run that no agent made is there: it is proven before it counts as ours"
-        return Judgement(Trigger.COPY_ADOPTED, text, bound_for)
+        return Judgement(Trigger.COPY_ADOPTED, text, left)
+    if record.takes_over == WHOEVER and where is not DestinationStanding.UNASKED:
+        bound_for = replace(bound_for, takes_over="")  # nobody had to give way: the word is used up
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
         text = f"a sealed copy of this run is there ({event.holder}): it is proven before it counts as ours"
@@ -241,7 +264,7 @@ def _footing(record: RunRecord, where: DestinationStanding) -> Footing:
     """Return what the place of a run that is about to be pushed rests on."""
     if where is DestinationStanding.LEFT_THERE:
         return Footing.LEFT_THERE
-    if record.has_place:
+    if record.has_place and record.takes_over != WHOEVER:  # who is to give way is yet to be seen
         return record.footing
     return Footing.OPEN if where is DestinationStanding.UNASKED else Footing.OWN
 
@@ -355,8 +378,11 @@ def _judge_left_there(record: RunRecord, event: Verified, found: str, *, now: da
         case _ if event.comparison.agreement is Agreement.EQUAL or event.skipped_oversize:
             return _judge_equal(record, event, found, now=now, policy=policy)
         case Comparison(agreement=Agreement.REMOTE_DIFFERS, remote_changed=()):
-            shown = record.at_place(record.destination, Footing.SHOWN).without_wait()
+            shown = replace(record.at_place(record.destination, Footing.SHOWN), takes_over="").without_wait()
             return Judgement(Trigger.PUT_BACK, f"what is there is this run's, and is completed: {found}", shown)
+        case Comparison(agreement=Agreement.REMOTE_DIFFERS) if record.takes_over:
+            text = f"what is there is not what is here, and makes room because an operator said so: {found}"
+            return Judgement(Trigger.PUT_BACK, text, record.at_place(record.destination).without_wait())
     detail = f"a copy of this run that no agent made, and that is not what is here ({found}{event.others_manifest})"
     conflict = conflict_at(DestinationStanding.OCCUPIED, record.destination, holder="", is_sealed=False, detail=detail)
     assert conflict is not None, "what is occupied is a conflict"
@@ -474,7 +500,7 @@ def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement 
     all, what was sealed, since at the new place the sealed copy may be back, and no push may put it aside before an operator chose.
     """
     reason = f"the destination was replaced: {event.reason}"
-    anew = record.with_passes_void().cleared()
+    anew = record.elsewhere().cleared()
     if not record.is_sealed:
         anew = replace(anew, adopts="", adopts_from="")
     kind = record.last_error.kind if record.last_error is not None else ""
@@ -574,7 +600,7 @@ def _conflict(record: RunRecord, error: LastError, *, fingerprint: str = "") -> 
     found = record.with_error(error).with_passes_void().without_wait()
     if fingerprint:
         found = replace(found, fingerprint=fingerprint)
-    return Judgement(Trigger.CONFLICT_FOUND, error.message, found)
+    return Judgement(Trigger.CONFLICT_FOUND, error.message, replace(found, takes_over=""))
 
 
 def _as_seen(record: RunRecord, event: Inspected) -> RunRecord:
@@ -703,6 +729,7 @@ def work_effect(record: RunRecord) -> Work | None:
                 record.is_sealed,
                 adopts=adopts,
                 adopts_from=held_by,
+                takes_over=record.takes_over,
                 manifest_digest=record.sealed_as,
                 is_open=record.footing is Footing.OPEN,
                 is_shown=record.footing is Footing.SHOWN,

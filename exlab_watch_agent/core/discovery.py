@@ -96,6 +96,11 @@ def runs_to_look_at(
     return frozenset(runs), frozenset(rescans)
 
 
+def run_of_cache_file(path: str, *, flavour: type[PurePath] = PurePath) -> str:
+    """Return the run folder of a file that is directly in a cache folder."""
+    return str(flavour(path).parent.parent)
+
+
 def destination_of(place: RunPlace, layout: Layout) -> str:
     """Return the run's POSIX path below the destination root; the run folder appears in it exactly once."""
     return place.leaf if layout is Layout.FLAT else place.relative

@@ -39,15 +39,17 @@ class Push(Subject):
     """Copy what is missing at the destination. `is_sealed`: a sealed copy of this run may be there, and is ours.
 
     `adopts`: the manifest of a sealed copy of another agent, which the local data were found equal to, and `adopts_from`
-    the job in its claim; else empty. `manifest_digest`: what this run was sealed as; empty where it was not. `is_open`: the run's
-    place is yet to be decided; what keeps this one from being asked is all that is to be found out. `is_shown`: what is at the
-    destination without a claim was found equal to what is here, and stays as it is.
+    the job in its claim; else empty. `takes_over`: who is to give way on an operator's word (DestinationLook.holding), and what
+    is not the run's goes aside until it is sealed; else empty. `manifest_digest`: what this run was sealed as; empty where it was
+    not. `is_open`: the run's place is yet to be decided; what keeps this one from being asked is all that is to be found out.
+    `is_shown`: what is at the destination without a claim was found equal to what is here, and stays as it is.
     """
 
     claim: Claim
     is_sealed: bool = False
     adopts: str = ""
     adopts_from: str = ""
+    takes_over: str = ""
     manifest_digest: str = ""
     is_open: bool = False
     is_shown: bool = False
@@ -231,6 +233,19 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class CarryCache:
+    """Bring what changed in a sealed run's cache folder to its copy. `form`: in which it travelled last (core/cache_copy.py)."""
+
+    job_id: str
+    run_path: str
+    equipment_id: str
+    destination: str
+    manifest_digest: str
+    claim: Claim
+    form: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SealedRun(SealedCopy):
     """The same of a run, with where it is here."""
 
@@ -263,4 +278,16 @@ class PlaceHeartbeat:
     told_to: int = 0
 
 
-Effect = Work | WriteStatus | Inspect | Admit | AskWhere | Scan | Probe | Bind | ReplaceDestination | PlaceHeartbeat
+Effect = (
+    Work
+    | WriteStatus
+    | Inspect
+    | Admit
+    | AskWhere
+    | Scan
+    | Probe
+    | Bind
+    | ReplaceDestination
+    | CarryCache
+    | PlaceHeartbeat
+)

@@ -31,9 +31,9 @@ class Inspected:
 
     `destination` is set when the look was made to start a push: the NAS answered and the folder was looked at; `holder` says
     in words who claims it, `claimed_manifest` and `claimed_job` what its claim says was proven and by whom, `anchor` at which
-    line of our trail it was sealed, `detail` what it holds where more is known. `is_unsignalled`: the signal of a run that is not
-    complete is not there, so nothing else was looked at. `sign_fault`: why the sign of life of the agent that holds the copy may
-    be none, in a sentence, else empty.
+    line of our trail it was sealed, `holding` who has it and as what (DestinationLook.holding), `detail` what it holds where more
+    is known. `is_unsignalled`: the signal of a run that is not complete is not there, so nothing else was looked at. `sign_fault`:
+    why the sign of life of the agent that holds the copy may be none, in a sentence, else empty.
     """
 
     creation: Creation
@@ -49,6 +49,7 @@ class Inspected:
     anchor: TrailPosition | None = None
     claimed_manifest: str = ""
     claimed_job: str = ""
+    holding: str = ""
     detail: str = ""
     sign_fault: str = ""
 
@@ -114,11 +115,13 @@ class Verified:
 class Sealed:
     """Manifest and `creation.json` were read back from the NAS as they are here.
 
-    `saved`: which local `creation.json` the seal changed into which.
+    `saved`: which local `creation.json` the seal changed into which. `cache_form`, `cache_signature`: as in CacheCarried.
     """
 
     turn: int
     saved: SavedCreation | None = None
+    cache_form: str = ""
+    cache_signature: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,14 @@ class LocalChosen:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """An operator says that what others have at the run's destination is to make room: nothing of it is destroyed."""
+
+    operator: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AuditDue:
     """It is time for another pass, or an operator asked for one."""
 
@@ -194,7 +205,7 @@ class DestinationReplaced:
 
 
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | AuditDue | RunVanished | DestinationReplaced
+Event = Inspected | Outcome | RetryRequested | LocalChosen | TakenOver | AuditDue | RunVanished | DestinationReplaced
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------
@@ -343,11 +354,29 @@ class StatusUnwritten:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheCarried:
+    """A run's cache folder is at the NAS in this form. `signature`: how it looked here (RunTree.cache_signature).
+
+    `paths`: what had to be brought, logs apart.
+    """
+
+    form: str
+    signature: int
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStays:
+    """A run's cache folder could not be brought now, in one sentence."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatPlaced:
     """The sign of life is on the NAS, or could not be placed there although the NAS may still be read: `problem`.
 
-    `anchor`: the line of our trail that the one before told, None where there was none of ours.
-    """
+    `anchor`: the line of our trail that the one before told, None where there was none of ours."""
 
     problem: str = ""
     anchor: TrailPosition | None = None
@@ -365,5 +394,7 @@ Result = (
     | Replaced
     | StatusWritten
     | StatusUnwritten
+    | CacheCarried
+    | CacheStays
     | HeartbeatPlaced
 )

@@ -157,6 +157,18 @@ class IncidentHealed:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheFolderCarried:
+    """What changed in the run's cache folder is in its copy. `paths`: what was brought; `form`: of the folder then."""
+
+    kind: ClassVar[str] = "cache_carried"
+    form: str
+    paths: tuple[str, ...]
+
+    def data(self) -> Data:
+        return {"form": self.form, "files": self.paths}
+
+
+@dataclass(frozen=True, slots=True)
 class RootBound:
     """A scan found an equipment's folder to be ours, with this identity."""
 
@@ -266,6 +278,7 @@ Fact = (
     | PassesVoided
     | IncidentFound
     | IncidentHealed
+    | CacheFolderCarried
     | RootBound
     | OperatorCommand
     | TrailFoundBehind
@@ -289,6 +302,7 @@ KINDS = frozenset(
                 PassesVoided,
                 IncidentFound,
                 IncidentHealed,
+                CacheFolderCarried,
                 RootBound,
                 OperatorCommand,
                 TrailFoundBehind,

@@ -23,7 +23,7 @@ import yaml
 
 from exlab_watch_agent.core.creation import Creation, OverrideEntry
 from exlab_watch_agent.core.discovery import RunPlace
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, Inventory, OddKind
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, CREATION_PATH, Inventory, OddKind
 from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.text import counted, printable, unicode_text
 
@@ -149,7 +149,7 @@ def evaluate(
 def orphan(place: RunPlace) -> Finding:
     """Return the finding for a run-shaped folder without `creation.json`."""
     detail = (
-        f"The folder {_quoted(place.leaf)} looks like a run but has no {CACHE_FOLDER}/{CREATION_FILE}, so it is not "
+        f"The folder {_quoted(place.leaf)} looks like a run but has no {CREATION_PATH}, so it is not "
         "synced: create the run with ExLab-Wizard, or move the folder elsewhere."
     )
     segments = _segments(place)
@@ -266,7 +266,7 @@ def folded(name: str) -> str:
 def without_creation(destination: str) -> str:
     """Return what is said instead of a sealed run whose `creation.json` is gone: it is synced, and its copy has the file."""
     return (
-        f"The run is synced, but its {CACHE_FOLDER}/{CREATION_FILE} is missing here, so no override or status can be read: put "
+        f"The run is synced, but its {CREATION_PATH} is missing here, so no override or status can be read: put "
         f"it back; the NAS copy has one in {destination}/{CACHE_FOLDER}."
     )
 
@@ -318,8 +318,9 @@ def _creation_findings(run_path: str, creation: Creation) -> Iterator[Finding]:
         f"{CREATION_FILE} has no lims_project, which schema {creation.schema_version} requires: "
         "add it with ExLab-Wizard."
     )
-    path = f"{CACHE_FOLDER}/{CREATION_FILE}"
-    yield _finding(run_path, Rule.MISSING_REQUIRED_FIELD, OffendingKind.FILE_CONTENT, path, "lims_project", detail)
+    yield _finding(
+        run_path, Rule.MISSING_REQUIRED_FIELD, OffendingKind.FILE_CONTENT, CREATION_PATH, "lims_project", detail
+    )
 
 
 def _mismatch_findings(run_path: str, declared_mismatches: Sequence[str]) -> Iterator[Finding]:

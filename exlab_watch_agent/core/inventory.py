@@ -16,7 +16,13 @@ from blake3 import blake3
 CACHE_FOLDER = ".exlab-wizard"
 CREATION_FILE = "creation.json"
 MANIFEST_FILE = "checksums.sha256"
+README_FIELDS_FILE = "readme_fields.json"
+INGEST_FILE = "ingest.json"
+CHANGE_LATER = (CREATION_FILE, README_FIELDS_FILE, INGEST_FILE)
+"""What ExLab-Wizard and people change in the cache folder of a run that is sealed."""
 FOLDERS_FILE = "folders.txt"
+CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
+MANIFEST_PATH = f"{CACHE_FOLDER}/{MANIFEST_FILE}"
 FOLDERS_PATH = f"{CACHE_FOLDER}/{FOLDERS_FILE}"
 
 

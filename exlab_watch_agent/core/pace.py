@@ -18,6 +18,7 @@ class Pace:
     `unreadable_s`: when a run that cannot be read whole is looked at again. `problem_s`: the same for a `creation.json` that
     cannot be used: that it was corrected may make no event.
     `status_s`: when a `creation.json` in which its run's status could not be written is looked at again.
+    `cache_quiet_s`: how long after a file of a sealed run's cache folder was written it is brought to the NAS.
     `room_first_s`, `room_max_s`: when a commit for which there was no room is tried again, at first and at most.
     """
 
@@ -31,6 +32,7 @@ class Pace:
     unreadable_s: float = 5.0
     problem_s: float = 60.0
     status_s: float = 60.0
+    cache_quiet_s: float = 20.0
     room_first_s: float = 1.0
     room_max_s: float = 30.0
 

@@ -101,6 +101,16 @@ def nested_in(flat: str) -> str:
     return f"{flat}/{flat}"
 
 
+def place_within(destination: str) -> str:
+    """Return the place that there may be within this one, empty where there can be none."""
+    return "" if "/" in destination else nested_in(destination)
+
+
+def not_below(folder: str, paths: Iterable[str]) -> list[str]:
+    """Return the paths that are not in a folder which is a place of its own; all of them where its name is empty."""
+    return [path for path in paths if not (folder and path.startswith(f"{folder}/"))]
+
+
 def may_be_left(destination: str) -> bool:
     """Whether ExLab-Wizard may have put a copy there: where the project is no part of the place."""
     parts = destination.split("/")
@@ -113,7 +123,7 @@ def held_at(sizes: Mapping[str, int], there: Mapping[str, int], *, below: str = 
     `below`: a folder there that is a place of its own, which does not count. What a killed rclone or rsync left of a file of the
     run under a name of its own is nobody's data.
     """
-    found = {path: size for path, size in there.items() if not (below and path.startswith(f"{below}/"))}
+    found = {path: there[path] for path in not_below(below, there)}
     others = sorted(path for path in found.keys() - sizes.keys() if not _is_cut_off(path, sizes))
     ours = found.keys() & sizes.keys()
     differing = sorted(path for path in ours if found[path] != sizes[path])

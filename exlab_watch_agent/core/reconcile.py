@@ -7,7 +7,7 @@ are walked (adapters/local/scanner.py) and what follows for a run (engine/reconc
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from exlab_watch_agent.core.discovery import RunPlace, looks_like_run
 from exlab_watch_agent.core.inventory import FileSignature
@@ -16,10 +16,14 @@ from exlab_watch_agent.core.text import counted
 
 @dataclass(frozen=True, slots=True)
 class SeenRun:
-    """A folder in a Runs or TestRuns folder. `creation_signature` is None where it has no `creation.json`."""
+    """A folder in a Runs or TestRuns folder. `creation_signature` is None where it has no `creation.json`.
+
+    `cache_signature`: how its cache folder looks (RunTree.cache_signature), None where that was not asked.
+    """
 
     place: RunPlace
     creation_signature: FileSignature | None
+    cache_signature: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Known:
     `runs`: run path → signature of the `creation.json` that was last read, None when none was since the start.
     `rejected`: the same of folders that are not a usable run. `volume`: identity of the root that was last found to be
     ours, None before the first time. `accepted_volume`: the one that an operator has said to be right; `accepted_by`: the
-    operator who says so of whatever is there now.
+    operator who says so of whatever is there now. `caches`: path of a sealed run → how its cache folder looked when it travelled.
     """
 
     runs: Mapping[str, FileSignature | None]
@@ -37,6 +41,7 @@ class Known:
     volume: str | None = None
     accepted_volume: str | None = None
     accepted_by: str | None = None
+    caches: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Differences:
     """`changed`: path → signature of each `creation.json` that differs from the one last read, unknown runs included.
 
     `missing`: known paths that the scan did not find. `orphans`: run-shaped folders without `creation.json`.
-    `is_any_there`: a known run is at its path.
+    `is_any_there`: a known run is at its path. `caches`: sealed runs whose cache folder does not look as it did.
     """
 
     runs_total: int
@@ -52,6 +57,7 @@ class Differences:
     missing: tuple[str, ...]
     orphans: Mapping[str, RunPlace]
     is_any_there: bool
+    caches: tuple[str, ...] = ()
 
 
 def differences(known: Known, seen: Collection[SeenRun]) -> Differences:
@@ -69,9 +75,11 @@ def differences(known: Known, seen: Collection[SeenRun]) -> Differences:
         is_any_there |= is_known
         if (known.runs[path] if is_known else known.rejected.get(path)) != signature:
             changed[path] = signature
+    looks = {run.place.run_path: run.cache_signature for run in seen if run.cache_signature is not None}
+    caches = tuple(path for path, look in looks.items() if known.caches.get(path, look) != look)
     paths = {run.place.run_path for run in seen}
     missing = tuple(path for path in known.runs if path not in paths)
-    return Differences(len(seen), changed, missing, orphans, is_any_there)
+    return Differences(len(seen), changed, missing, orphans, is_any_there, caches)
 
 
 def root_doubt(

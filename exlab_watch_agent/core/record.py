@@ -52,8 +52,11 @@ class RunRecord:
     another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
     it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
     of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until the run's place is
-    decided, and `footing` says what it rests on. `gone_at`: when two scans had said that the folder of this sealed run is gone, as
-    long as nothing was proven of it here since; None: it is there, as far as is known.
+    decided, and `footing` says what it rests on. `takes_over`: who is to give way at the destination because an operator said so
+    (DestinationLook.holding; WHOEVER until that was seen), until the run is sealed there. `cache_form`: in which form the cache
+    folder travelled last (core/cache_copy.py; empty: not known), and `cache_signature` how it looked then. `gone_at`: when two
+    scans had said that the folder of this sealed run is gone, as long as nothing was proven of it here since; None: it is there,
+    as far as is known.
     """
 
     job_id: str
@@ -88,7 +91,10 @@ class RunRecord:
     passes: tuple[Pass, ...] = ()
     adopts: str = ""
     adopts_from: str = ""
+    takes_over: str = ""
     incidents: tuple[Incident, ...] = ()
+    cache_form: str = ""
+    cache_signature: int = 0
     footing: Footing = Footing.OWN
     gone_at: datetime | None = None
 
@@ -198,6 +204,11 @@ class RunRecord:
         """Return the record of a removed run of which there are data again: whatever they are, they are proven anew."""
         return replace(self, fingerprint="", gone_at=self.gone_at or at).with_passes_void().cleared()
 
+    def elsewhere(self) -> RunRecord:
+        """Return the record once its destination counts as another place than before: what was proven there and brought there, and
+        whom an operator had make room, says nothing of the new one."""
+        return replace(self.with_passes_void(), takes_over="", cache_form="", cache_signature=0)
+
     def with_incident(self, found: Incident) -> RunRecord:
         return replace(self, incidents=with_incident(self.incidents, found))
 
@@ -210,6 +221,7 @@ class RunRecord:
         """Return the record as before the first seal: the operator `by` gave up what was proven."""
         return replace(
             self.without_doubtful_place(),
+            takes_over="",
             incidents=all_replaced(self.incidents, by=by),
             sealed_at=None,
             gone_at=None,

@@ -121,7 +121,7 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             text = f"{message}. What can end it: {ways_out(error.kind, path)[0].deed}"
             yield _problem(record, error.kind, text, helps)
         case RunState.CONFLICT:
-            ways = ways_out(error.kind, path)
+            ways = ways_out(error.kind, path, detail=error.detail)
             so = f"since it was proven: {message}" if error.kind == LOCAL_CHANGED else message
             text = f"{so.rstrip('.')}. What can end it: {ways[0].deed}" if ways else so
             yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)

@@ -249,15 +249,23 @@ class Destinations:
         Of runs in any state: one that is audited or sealed as the agent starts was proven elsewhere just as well. With `folder`
         only of those below that one.
         """
-        root = marker_key(lane.equipment_id, lane.spelling)
         for job_id in self._bench.commit.store.ids_in(tuple(RunState), lane.equipment_id):
             record = self._bench.commit.record(job_id)
             if record is None or (folder and first_folder(record.destination) != folder):
                 continue
-            if record.verify_passes or record.passes:
-                record = self._bench.commit.save(record.with_passes_void(), PassesVoided(root, marker_id))
+            record = self._elsewhere(lane, record, marker_id)
             if record.state in CHART.auditable:
                 self._audit_soon(record)
+
+    def _elsewhere(self, lane: Lane, record: RunRecord, marker_id: str) -> RunRecord:
+        """Return the record, saved, of a run whose destination counts as another place than before."""
+        anew = record.elsewhere()
+        if record.is_sealed:
+            lane.caches[record.run_path] = anew.cache_signature
+            lane.caches_due.setdefault(record.job_id)
+        if anew == self._bench.commit.record(record.job_id):
+            return anew
+        return self._bench.commit.save(anew, PassesVoided(marker_key(lane.equipment_id, lane.spelling), marker_id))
 
     # --- a replaced NAS ----------------------------------------------------------------------------------------------
 
@@ -283,7 +291,9 @@ class Destinations:
             self._end_replacing(lane, replacing, answer(text, is_ok=False))
             return
         errands = self._bench.errands
-        if not lane.is_ours or errands.at_work_in(lane.equipment_id) or errands.taken(Slot.PUSH, lane.equipment_id):
+        if not lane.is_ours or errands.at_work_in(lane.equipment_id):
+            return
+        if errands.taken(Slot.PUSH, lane.equipment_id) or errands.taken(Slot.CACHE, lane.equipment_id):
             return
         lane.replacing = dataclasses.replace(replacing, is_asked=True)
         self._bench.commit.then(StartReplacing(lane.equipment_id, self._sealed_runs(lane)))
@@ -335,11 +345,9 @@ class Destinations:
             record = self._decide(job_id, event)
         if before is None or record is None:
             return False
-        root = marker_key(lane.equipment_id, lane.spelling)
         if job_id in found.lost:
             record = record.with_error(LastError(ONLY_COPY_LOST, copy_lost(record.destination)))
-        if record.verify_passes or record.passes or job_id in found.lost:
-            record = self._bench.commit.save(record.with_passes_void(), PassesVoided(root, found.marker_id))
+        record = self._elsewhere(lane, record, found.marker_id)
         if record.state in CHART.auditable:
             self._audit_soon(record)
         return record.state is RunState.QUEUED and record.turn != before.turn

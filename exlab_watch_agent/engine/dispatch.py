@@ -13,11 +13,12 @@ from typing import assert_never
 
 from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.decide import work_effect
-from exlab_watch_agent.core.discovery import runs_to_look_at
+from exlab_watch_agent.core.discovery import run_of_cache_file, runs_to_look_at
 from exlab_watch_agent.core.effects import (
     Admit,
     AskWhere,
     Bind,
+    CarryCache,
     Effect,
     Inspect,
     PlaceHeartbeat,
@@ -34,6 +35,8 @@ from exlab_watch_agent.core.effects import (
 from exlab_watch_agent.core.events import (
     Answered,
     BindingRefused,
+    CacheCarried,
+    CacheStays,
     EffectFailed,
     HeartbeatPlaced,
     Inspection,
@@ -53,11 +56,12 @@ from exlab_watch_agent.core.events import (
     Verified,
     Whereabouts,
 )
-from exlab_watch_agent.core.inventory import CREATION_FILE
+from exlab_watch_agent.core.inventory import CHANGE_LATER, CREATION_FILE
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.rollback import LEFT_AT
 from exlab_watch_agent.core.snapshot import Note
 from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.caches import Caches
 from exlab_watch_agent.engine.commit import Moved
 from exlab_watch_agent.engine.destinations import ANOTHER_ROOT, Destinations
 from exlab_watch_agent.engine.keys import work_key
@@ -86,6 +90,7 @@ class Dispatch:
         looks: Looks,
         runs: Runs,
         turns: Turns,
+        caches: Caches,
         destinations: Destinations,
         reconciling: Reconciling,
         operators: Operators,
@@ -99,6 +104,7 @@ class Dispatch:
         self._anchor = anchor
         self._runs = runs
         self._turns = turns
+        self._caches = caches
         self._destinations = destinations
         self._reconciling = reconciling
 
@@ -126,6 +132,9 @@ class Dispatch:
         about_creation = [path for path in message.paths if path.endswith(CREATION_FILE)]
         for run_path in runs_to_look_at(about_creation, self._looks.roots)[0]:
             self._looks.want(run_path, is_about_creation=True)
+        for path in message.paths:
+            if path.endswith(CHANGE_LATER):
+                self._caches.noticed(run_of_cache_file(path))
         others = [path for path in message.paths if not path.endswith(CREATION_FILE)]
         run_paths, equipment_ids = runs_to_look_at(others, self._looks.roots)
         for run_path in run_paths:
@@ -155,6 +164,13 @@ class Dispatch:
                 self._destinations.on_replaced(effect, replaced)
             case WriteStatus() as effect, (StatusWritten() | StatusUnwritten()) as written:
                 self._on_status(effect, written)
+            case CarryCache() as effect, (CacheCarried() | CacheStays()) as carried:
+                self._caches.on_carried(effect, carried)
+            case CarryCache() as effect, None:
+                self._caches.want(effect.job_id)
+            case CarryCache() as effect, Unreached() as unreached:
+                self._destinations.lost(self._bench.lanes[effect.equipment_id], unreached.message, unreached.wait)
+                self._caches.want(effect.job_id)
             case PlaceHeartbeat() as effect, Unreached() as unreached:
                 self._bench.lanes[effect.equipment_id].lacks_heartbeat = True
                 self._destinations.lost(self._bench.lanes[effect.equipment_id], unreached.message, unreached.wait)
@@ -186,6 +202,8 @@ class Dispatch:
             self._destinations.on_pushed(self._bench.lanes[effect.equipment_id])
         if isinstance(outcome, EffectFailed) and outcome.is_source_away:
             self._bench.post(ScanWanted((effect.equipment_id,)))
+        if isinstance(outcome, Sealed):
+            self._bench.lanes[effect.equipment_id].caches[record.run_path] = outcome.cache_signature
         if isinstance(outcome, Verified):
             self._destinations.remember_mount(
                 self._bench.lanes[effect.equipment_id], first_folder(effect.destination), outcome.below
@@ -235,6 +253,8 @@ class Dispatch:
                 self._turns.on_ready(key)
             case TimerKind.ERRAND:
                 self._bench.errands.on_time(key)
+            case TimerKind.CACHE:
+                self._caches.want(key)
             case TimerKind.AUDIT:
                 self._turns.on_audit_due(key)
             case TimerKind.ROOM:
@@ -274,6 +294,8 @@ class Dispatch:
                 return self._looks.brief(effect)
             case Scan():
                 return self._reconciling.brief(effect)
+            case CarryCache():
+                return self._caches.brief(effect)
             case Seal():
                 return replace(effect, anchor=self._anchor())
             case WriteStatus():  # it may have waited, and the run have moved on, or its folder have been moved

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from exlab_watch_agent.acts.carry_out import carry_out
 from exlab_watch_agent.core.effects import (
+    CarryCache,
     Effect,
     Inspect,
     Precheck,
@@ -26,7 +27,18 @@ from exlab_watch_agent.core.effects import (
     Verify,
 )
 from exlab_watch_agent.core.events import Result
-from exlab_watch_agent.engine.keys import Key, Slot, admit_key, key_of, merged, slot_of, status_key, where_key, work_key
+from exlab_watch_agent.engine.keys import (
+    Key,
+    Slot,
+    admit_key,
+    cache_key,
+    key_of,
+    merged,
+    slot_of,
+    status_key,
+    where_key,
+    work_key,
+)
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.messages import Ended
 from exlab_watch_agent.engine.timers import TimerKind, Timers
@@ -167,28 +179,35 @@ class Errands:
 
     def _waits_behind(self, effect: Effect) -> Key | None:
         """Return the key of another effect that must end first."""
+        keys: tuple[Key, ...] = ()
         match effect:
             case Push():
                 # One that was parked while its lane was suspended finds others in its place.
                 pushes = [key for key, running in self._running.items() if slot_of(running.effect) is Slot.PUSH]
-                return pushes[0] if len(pushes) >= self._pushes_max else None
+                if len(pushes) >= self._pushes_max:
+                    return pushes[0]
+                keys = (cache_key(effect.job_id),)
             case Seal():
                 # It writes "synced" itself; a status that is still on its way would overwrite it afterwards.
                 key = status_key(effect.job_id)
-                return key if key in self._running or key in self._waiting else None
+                if key in self._running or key in self._waiting:
+                    return key
+                keys = (cache_key(effect.job_id),)
+            case CarryCache():
+                # Both may be changing the very files.
+                keys = (status_key(effect.job_id), work_key(effect.job_id))
             case Inspect():
-                keys: tuple[Key, ...] = (where_key(effect.place.run_path),)
+                keys = (where_key(effect.place.run_path),)
                 # What is written is known only afterwards, and most often it is our own.
                 if effect.is_about_creation and effect.job_id and self.is_writing(effect.job_id):
                     keys = (*keys, status_key(effect.job_id), work_key(effect.job_id))
-                return next((key for key in keys if key in self._running), None)
-        return None
+        return next((key for key in keys if key in self._running), None)
 
     def _hand_over(self, key: Key, effect: Effect, lane: Lane) -> None:
         running = Running(effect, self._clock.monotonic_s())
         self._running[key] = running
         self._taken[slot_of(effect), effect.equipment_id] += 1
-        is_work = isinstance(effect, Push | Precheck | Verify | Seal)
+        is_work = isinstance(effect, Push | Precheck | Verify | Seal | CarryCache)
         executor = (self._workers if is_work else self._readers)[effect.equipment_id]
         executor.submit(self._run, effect, lane, running)
 

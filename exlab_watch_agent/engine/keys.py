@@ -10,6 +10,7 @@ from exlab_watch_agent.core.effects import (
     Admit,
     AskWhere,
     Bind,
+    CarryCache,
     Effect,
     Inspect,
     PlaceHeartbeat,
@@ -33,6 +34,10 @@ def work_key(job_id: str) -> Key:
 
 def admit_key(job_id: str) -> Key:
     return f"admit {job_id}"
+
+
+def cache_key(job_id: str) -> Key:
+    return f"cache {job_id}"
 
 
 def status_key(job_id: str) -> Key:
@@ -60,6 +65,8 @@ def key_of(effect: Effect) -> Key:
             return f"bind {effect.equipment_id} {effect.serial}"
         case ReplaceDestination():
             return f"replace {effect.equipment_id}"
+        case CarryCache():
+            return cache_key(effect.job_id)
         case PlaceHeartbeat():
             return f"heartbeat {effect.equipment_id}"
         case _:
@@ -67,11 +74,12 @@ def key_of(effect: Effect) -> Key:
 
 
 class Slot(StrEnum):
-    """What there is a limited number of: pushes of a lane, audits, looks in the background."""
+    """What there is a limited number of: pushes of a lane, audits, looks in the background, cache folders that are brought."""
 
     PUSH = "push"
     AUDIT = "audit"
     BACKGROUND = "background"
+    CACHE = "cache"
 
 
 def slot_of(effect: Effect) -> Slot | None:
@@ -83,6 +91,8 @@ def slot_of(effect: Effect) -> Slot | None:
             return Slot.AUDIT
         case Inspect() if effect.is_background:
             return Slot.BACKGROUND
+        case CarryCache():
+            return Slot.CACHE
     return None
 
 

@@ -17,6 +17,7 @@ from exlab_watch_agent.core.binding import Below, Binding
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.effects import (
     Admit,
+    CarryCache,
     Effect,
     PlaceHeartbeat,
     Precheck,
@@ -58,8 +59,9 @@ class Lane:
     pushed, and audited, in this order. `known`: run path → signature of the `creation.json` that was last read, None when
     none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
     completeness signal; only a scan or an event for that run checks it again. `backlog`: paths to look at when there is
-    time. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note; `replacing`: one on
-    the destination, for which the lane comes to rest: nothing more is started there. `gone`: paths of known runs that the last
+    time. `caches`: path of a sealed run → how its cache folder looked when it travelled last; `caches_due`: job ids of those that
+    look otherwise. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note; `replacing`: one
+    on the destination, for which the lane comes to rest: nothing more is started there. `gone`: paths of known runs that the last
     scan did not find; `vanished`: those of sealed ones of which two in a row say so, and that are in no other place as far as can
     be told; `asks_twice`: the second scan is still to come. `doubted_since`: since when
     nothing is concluded from the root; `answered_at`: when the destination last answered a question. `room_here`,
@@ -85,6 +87,8 @@ class Lane:
     rejected: dict[str, FileSignature] = field(default_factory=dict)
     unsignalled: set[str] = field(default_factory=set)
     backlog: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    caches: dict[str, int] = field(default_factory=dict)
+    caches_due: OrderedDict[str, None] = field(default_factory=OrderedDict)
     gone: frozenset[str] = frozenset()
     vanished: frozenset[str] = frozenset()
     asks_twice: bool = False
@@ -135,7 +139,7 @@ class Lane:
     def is_open_for(self, effect: Effect) -> bool:
         """Return whether an effect may start: while the root is not ours, or the NAS away, what needs it waits."""
         match effect:
-            case Push() | Seal():
+            case Push() | Seal() | CarryCache():
                 return self.is_working and self.is_ours and not self.is_held
             case Precheck() | Verify():
                 return self.is_working and self.is_ours and self.may_read
@@ -164,7 +168,8 @@ class Lane:
 
     def as_known(self, volume: str | None) -> Known:
         """Return what a scan is to compare with; `volume`: identity under which the root was last bound."""
-        return Known(dict(self.known), dict(self.rejected), volume, self.accepted_volume, self.accepted_by)
+        caches = dict(self.caches)
+        return Known(dict(self.known), dict(self.rejected), volume, self.accepted_volume, self.accepted_by, caches)
 
     def read(self, run_path: str, signature: FileSignature | None) -> None:
         """Take note of the `creation.json` of a run that was read; None: it is to be read once more."""
@@ -176,4 +181,5 @@ class Lane:
     def forget(self, run_path: str) -> None:
         """Forget a path at which the run no longer is."""
         self.known.pop(run_path, None)
+        self.caches.pop(run_path, None)
         self.unsignalled.discard(run_path)

@@ -36,6 +36,7 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.core.rollback import LEFT_AT, TrailPosition
 from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.caches import Caches
 from exlab_watch_agent.engine.commit import Commit, Moved, Reply
 from exlab_watch_agent.engine.destinations import Destinations
 from exlab_watch_agent.engine.dispatch import Anchor, Dispatch
@@ -127,7 +128,8 @@ class Engine:
         bench = Bench(self._commit, self._errands, self._timers, self.lanes, policy, clock, pace, self.post)
         self._looks = Looks(bench, only=None if only is None else set(only))
         self._runs = Runs(bench, looks=self._looks, decide=decide, new_job_id=new_job_id)
-        self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs)
+        self._caches = Caches(bench, looks=self._looks)
+        self._reconciling = Reconciling(bench, looks=self._looks, runs=self._runs, caches=self._caches)
         self._turns = Turns(bench, looks=self._looks, runs=self._runs, reconciling=self._reconciling)
         self._destinations = Destinations(bench, audit_soon=self._turns.audit_soon, decide=self._runs.decide)
         operators = Operators(
@@ -143,6 +145,7 @@ class Engine:
             looks=self._looks,
             runs=self._runs,
             turns=self._turns,
+            caches=self._caches,
             destinations=self._destinations,
             reconciling=self._reconciling,
             operators=operators,
@@ -271,6 +274,7 @@ class Engine:
         if self._is_working:
             self._turns.start_pushes()
             self._turns.start_audit()
+            self._caches.start()
             self._errands.start(self._dispatch.brief)
 
     # --- start and end -----------------------------------------------------------------------------------------------
@@ -287,6 +291,8 @@ class Engine:
                 continue
             # What rests as it was left need not be read again; all else is looked at, a few at a time.
             lane.known[record.run_path] = record.creation_signature
+            if record.is_sealed:
+                lane.caches[record.run_path] = record.cache_signature
             if self._looks.is_mine(record):
                 self._resume(record, now)
             if record.verified_at is not None:
@@ -318,7 +324,9 @@ class Engine:
                 return False
             if not (self._is_working and lane.is_ours):
                 continue
-            if (lane.queue and lane.away is None) or (lane.audits and (lane.away is None or lane.away.is_full)):
+            if (lane.queue or lane.caches_due) and lane.away is None:
+                return False
+            if lane.audits and (lane.away is None or lane.away.is_full):
                 return False
         return not (self._is_working and self._runs.is_settling)
 

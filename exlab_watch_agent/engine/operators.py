@@ -20,14 +20,16 @@ from exlab_watch_agent.core.commands import (
     RunCommand,
     ScanRoots,
     Sync,
+    TakeOver,
     VerifyNow,
 )
 from exlab_watch_agent.core.decide import is_short, verify_effect
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested
+from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested, TakenOver
 from exlab_watch_agent.core.facts import OperatorCommand, ProblemDismissed
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import counted
+from exlab_watch_agent.core.ways_out import no_take_over
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Reply, answer
 from exlab_watch_agent.engine.destinations import Destinations
@@ -128,6 +130,8 @@ class Operators:
                 return self._verify(self._named(command), command)
             case Resolve():
                 return self._resolve(self._named(command), command)
+            case TakeOver():
+                return self._take_over(self._named(command), command)
             case _:
                 assert_never(command)
 
@@ -211,6 +215,18 @@ class Operators:
             raise AgentError(f"The run is {record.state}: there is no sealed copy to verify yet.")
         self._runs.decide(record.job_id, AuditDue(str(command.operator), command.reason or "an operator asked for it"))
         return "another verify pass was started"
+
+    def _take_over(self, record: RunRecord, command: TakeOver) -> str:
+        if record.state is not RunState.CONFLICT or record.last_error is None:
+            raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
+        error = record.last_error
+        if refusal := no_take_over(error.kind, record.run_path, detail=error.detail):
+            raise AgentError(refusal)
+        self._runs.decide(record.job_id, TakenOver(str(command.operator), command.reason))
+        return (
+            "the destination is taken over: the run is queued, what is equal there stays, and all else is moved aside there, "
+            "below .exlab-superseded"
+        )
 
     def _resolve(self, record: RunRecord, command: Resolve) -> str:
         if record.state is not RunState.CONFLICT:

@@ -23,6 +23,7 @@ from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
 from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.bench import Bench
+from exlab_watch_agent.engine.caches import Caches
 from exlab_watch_agent.engine.keys import key_of, work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
@@ -48,7 +49,8 @@ def gone(run_path: str) -> str:
 class Reconciling:
     """The loop's own; only its thread uses it."""
 
-    def __init__(self, bench: Bench, *, looks: Looks, runs: Runs) -> None:
+    def __init__(self, bench: Bench, *, looks: Looks, runs: Runs, caches: Caches) -> None:
+        self._caches = caches
         self._bench = bench
         self._looks = looks
         self._runs = runs
@@ -142,6 +144,7 @@ class Reconciling:
             if lane.known.get(path, lane.rejected.get(path)) != signature
         ]
         lane.put_first([*changed, *result.signalled])
+        self._caches.found(found.caches)
         # A run that is gone from its place may be the one that is new in another: that is to be known first.
         may_have_moved = any(self._bench.commit.record_at(path) is None for path in changed)
         was_gone, lane.gone = lane.gone, frozenset(result.gone)

@@ -87,9 +87,8 @@ class Runs:
         step = self._decide(record, event, now=self._bench.clock.now(), policy=self._bench.policy)
         after = step.record
         if step.move is not None:
-            signature = self._signature_to_keep(after)
-            if signature != after.creation_signature:
-                after = replace(after, creation_signature=signature)
+            cache = self._bench.lanes[after.equipment_id].caches.get(after.run_path, after.cache_signature)
+            after = replace(after, creation_signature=self._signature_to_keep(after), cache_signature=cache)
             self._bench.commit.save(after, Transition(step.move), operator=step.move.operator)
             self._bench.commit.then(Moved(record, after, step.move))
         self._bench.commit.note_incidents(record, after)
@@ -264,8 +263,8 @@ class Runs:
         memory.is_settling = inspected.completeness.is_complete and not completeness.is_complete
         if completeness != inspected.completeness:
             inspected = replace(inspected, completeness=completeness)
-        if inspected.destination is not None and self._has_twin_at(record, inspected.destination_path):
-            inspected = replace(inspected, destination=DestinationStanding.OCCUPIED)
+        if inspected.destination is not None and self._is_of_another_here(record, inspected):
+            inspected = replace(inspected, destination=DestinationStanding.OCCUPIED_HERE)
         self.decide(record.job_id, inspected)
         self._plan_next_look(path, memory, seen, quiet_s)
 
@@ -273,12 +272,13 @@ class Runs:
         """Whether the file is so young that it may change within one tick of its file system's clock: look once more."""
         return abs(self._bench.clock.now().timestamp() - signature.mtime_ns / 1e9) < TICK_S
 
-    def _has_twin_at(self, record: RunRecord, destination: str) -> bool:
-        """Whether another job has this destination: a copied folder claims to be the run that it was copied from."""
-        return any(
-            twin.job_id != record.job_id and (twin.equipment_id, twin.destination) == (record.equipment_id, destination)
-            for twin in self._bench.commit.twins(record.identity)
-        )
+    def _is_of_another_here(self, record: RunRecord, inspected: Inspected) -> bool:
+        """Whether another job has this destination, or claims it: a copied folder claims to be what it was copied from."""
+        if inspected.claimed_job != record.job_id and self._bench.commit.record(inspected.claimed_job) is not None:
+            return True
+        here = (record.equipment_id, inspected.destination_path)
+        twins = self._bench.commit.twins(record.identity)
+        return any(t.job_id != record.job_id and (t.equipment_id, t.destination) == here for t in twins)
 
     def _plan_next_look(self, path: str, memory: Memory, seen: Seen, quiet_s: float) -> None:
         record = self._bench.commit.record_at(path)

@@ -12,6 +12,7 @@ class TimerKind(StrEnum):
     READY = "ready"
     ERRAND = "errand"
     AUDIT = "audit"
+    CACHE = "cache"
     PROBE = "probe"
     SILENCE = "silence"
     SCAN = "scan"

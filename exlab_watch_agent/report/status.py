@@ -76,7 +76,8 @@ class RunInFull:
         """What can end the conflict that the run is in."""
         if self.record is None or self.record.state is not RunState.CONFLICT or self.record.last_error is None:
             return ()
-        return ways_out(self.record.last_error.kind, self.record.run_path)
+        error = self.record.last_error
+        return ways_out(error.kind, self.record.run_path, detail=error.detail)
 
     def to_json(self) -> dict[str, Any]:
         findings = [finding.to_json() for finding in self.findings[:FINDINGS_SHOWN_MAX]]

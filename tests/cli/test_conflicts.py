@@ -36,10 +36,12 @@ def test_data_of_nobody_known_are_moved_away_and_then_the_run_goes_there(lab: La
     assert kind(lab, run) == "destination_occupied"
     message = lab.record(run)["last_error"]["message"]
     assert "holds data that are not known to be this run's" in message
-    away, rename = ways_out(on, run)
-    assert away.startswith("move what is there away on the NAS")
+    look, rename, away = ways_out(on, run)
+    assert look.startswith("look at what is there")
+    assert look.endswith(f", then: exlab-watch-agent resolve '{run}' --take-over")
     assert rename.startswith("or rename the run's folder here")
-    assert command_of(on) == f"exlab-watch-agent resolve '{run}' --use local"
+    assert away == f"or move what is there away on the NAS, then: exlab-watch-agent resolve '{run}' --use local"
+    assert command_of(on) == f"exlab-watch-agent resolve '{run}' --take-over"
     for words in (["resolve", str(run), "--use", "local"], ["resolve", str(run), "--use", "local"]):
         said = on(*words)
         assert said.code == 1

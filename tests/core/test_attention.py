@@ -457,8 +457,11 @@ def test_the_command_quotes_a_windows_path_for_windows_and_lets_no_name_run_a_pr
 
 def test_a_conflict_tells_what_can_end_it_and_the_command_can_be_pasted() -> None:
     (found,) = judged(record(RunState.CONFLICT, last_error=LastError("destination_occupied", "it is another's")))
-    assert found.sentence == "it is another's. What can end it: move what is there away on the NAS"
-    assert found.command == f"exlab-watch-agent resolve {RUN} --use local"
+    assert found.sentence == (
+        "it is another's. What can end it: look at what is there (what is equal there stays, all else goes aside there, below "
+        ".exlab-superseded)"
+    )
+    assert found.command == f"exlab-watch-agent resolve {RUN} --take-over"
 
 
 def test_a_run_that_cannot_be_read_is_told_at_the_third_look_while_an_agent_goes_on_and_else_at_once() -> None:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from exlab_watch_agent.core.claim import (
+    NOBODY_KNOWN,
+    WHOEVER,
     Claim,
     DestinationLook,
     DestinationStanding,
     FormerHolder,
     conflict_at,
+    may_be_displaced,
     standing,
 )
 from exlab_watch_agent.core.creation import RunIdentity
@@ -74,13 +77,14 @@ def test_only_a_folder_that_is_ours_or_may_be_is_gone_on_with(where: S, is_seale
         assert conflict.message.startswith("P/Runs/R ")
         assert "job 7 on labpc-07" in conflict.message
     if conflict is not None:
-        assert "exlab-watch-agent resolve RUN --use local" in conflict.message
+        assert "exlab-watch-agent resolve RUN --" in conflict.message
 
 
 @pytest.mark.parametrize(
     ("where", "kind"),
     [
         (S.OCCUPIED, "destination_occupied"),
+        (S.OCCUPIED_HERE, "destination_occupied"),
         (S.CLAIMED_BY_OTHER_AGENT, "claimed_by_other_agent"),
         (S.SEALED_UNCLAIMED, "claimed_by_other_agent"),
         (S.CLAIMED_UNSEALED, "claimed_unsealed"),
@@ -125,3 +129,16 @@ def test_whoever_takes_a_copy_over_names_all_who_held_it_before() -> None:
     assert third.former == (FormerHolder("a", "one", "job-0", "then"), FormerHolder("b", "two", "job-1", "later"))
     again = replace(MINE, job_id="job-3", state_folder="c", host="renamed")
     assert third.kept_by(again) == replace(again, generation=3, former=third.former)
+
+
+HELD = (S.OCCUPIED, S.CLAIMED_UNSEALED, S.CLAIMED_BY_OTHER_AGENT, S.SEALED_UNCLAIMED, S.ADOPTABLE)
+
+
+@pytest.mark.parametrize("where", list(S))
+def test_an_operators_word_displaces_the_holder_it_was_for_and_nobody_else(where: S) -> None:
+    is_held = where in HELD
+    assert may_be_displaced(where, consent=WHOEVER, holding="b/7/1/") is is_held
+    assert may_be_displaced(where, consent="b/7/1/", holding="b/7/1/") is is_held
+    assert not may_be_displaced(where, consent="", holding="")
+    for came_after in ("b/7/1/sealed", "b/7/3/", "c/7/1/", NOBODY_KNOWN):
+        assert not may_be_displaced(where, consent="b/7/1/", holding=came_after)

@@ -18,6 +18,7 @@ from exlab_watch_agent.core.commands import (
     RetryAll,
     ScanRoots,
     Sync,
+    TakeOver,
     VerifyNow,
     command_of,
 )
@@ -41,6 +42,7 @@ COMMANDS: list[tuple[Command, dict[str, object]]] = [
     (Sync(ASMITH, run_path="/data/a"), {"command": "sync", "run_path": "/data/a"}),
     (VerifyNow(ASMITH, job_id="1f", reason="so"), {"command": "verify", "job_id": "1f", "reason": "so"}),
     (Resolve(ASMITH, job_id="1f", reason="so"), {"command": "resolve", "job_id": "1f", "reason": "so"}),
+    (TakeOver(ASMITH, job_id="1f", reason="so"), {"command": "take_over", "job_id": "1f", "reason": "so"}),
 ]
 
 

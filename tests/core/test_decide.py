@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.core.claim import OF_OTHERS, DestinationStanding
+from exlab_watch_agent.core.claim import NOBODY_KNOWN, OF_OTHERS, WHOEVER, DestinationStanding
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
@@ -29,6 +29,7 @@ from exlab_watch_agent.core.events import (
     RunChanged,
     RunVanished,
     Sealed,
+    TakenOver,
     Verified,
 )
 from exlab_watch_agent.core.facts import IncidentHealed
@@ -1044,6 +1045,106 @@ def test_a_claim_that_a_push_meets_is_a_conflict_and_costs_no_attempt(kind: Fail
     after = step(record("running", attempts=3), failed(message="of another job", conflict=kind)).record
     assert (after.state, after.attempts) == (RunState.CONFLICT, 3)
     assert after.last_error == LastError(kind, "of another job")
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_conflict(is_sealed: bool) -> None:
+    held = LastError("claimed_by_other_agent", "held")
+    queued = step(record("conflict", sealed=is_sealed, last_error=held), TakenOver("asmith", "it was stopped"))
+    assert queued.move is not None
+    assert (queued.move.trigger, queued.move.operator, queued.move.reason) == (
+        "taken_over", "asmith", "it was stopped",
+    )  # fmt: skip
+    run = queued.record
+    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, False, WHOEVER)
+    where = DestinationStanding.CLAIMED_BY_OTHER_AGENT
+    seen = replace(inspected(destination=where), holding="b/7/1/m")
+    pushing = step(run, seen)
+    (effect,) = work(pushing)
+    assert isinstance(effect, Push)
+    assert effect.takes_over == pushing.record.takes_over == "b/7/1/m"
+    again = step(pushing.record, failed(turn=pushing.record.turn)).record
+    assert moved(replace(again, attempts=0), seen) == ("push_started", "running"), "a try that failed goes on"
+    back = step(again, replace(seen, holding="b/7/3/")).record
+    assert (back.state, back.takes_over) == (RunState.CONFLICT, "")
+    sealed = step(replace(pushing.record, state=RunState.SEALING), Sealed(pushing.record.turn)).record
+    assert sealed.takes_over == ""
+
+
+@pytest.mark.parametrize("where", [DestinationStanding.FREE, DestinationStanding.OURS])
+def test_a_word_to_take_over_that_nobody_had_to_give_way_to_is_used_up(where: DestinationStanding) -> None:
+    after = step(record("queued", takes_over=WHOEVER), inspected(destination=where))
+    assert (after.record.state, after.record.takes_over) == (RunState.RUNNING, "")
+
+
+HELD_BY_OTHERS = (
+    DestinationStanding.OCCUPIED,
+    DestinationStanding.CLAIMED_UNSEALED,
+    DestinationStanding.CLAIMED_BY_OTHER_AGENT,
+    DestinationStanding.SEALED_UNCLAIMED,
+    DestinationStanding.ADOPTABLE,
+)
+
+
+@pytest.mark.parametrize("before", list(Footing))
+@pytest.mark.parametrize("where", HELD_BY_OTHERS)
+def test_a_place_that_was_taken_over_is_the_run_s_own(where: DestinationStanding, before: Footing) -> None:
+    at: dict[str, Any] = {"destination": "Run_1", "footing": before}
+    if before is Footing.OWN:
+        at = {"destination": ""}
+    seen = replace(inspected(destination=where, destination_path="Run_1"), holding="b/7/1/m")
+    pushing = step(record("queued", takes_over=WHOEVER, **at), seen)
+    assert (pushing.record.state, pushing.record.takes_over) == (RunState.RUNNING, "b/7/1/m")
+    assert (pushing.record.destination, pushing.record.footing) == ("Run_1", Footing.OWN)
+    assert pushing.record.has_place
+    (effect,) = work(pushing)
+    assert isinstance(effect, Push)
+    assert not effect.is_shown, "nobody found equal what was there"
+
+
+def test_a_copy_that_was_left_there_is_proven_before_an_operators_word_takes_anything_over() -> None:
+    seen = replace(LEFT, holding=NOBODY_KNOWN)
+    proving = step(record("queued", destination="", takes_over=WHOEVER), seen)
+    assert (proving.record.state, proving.record.footing) == (RunState.AWAITING_VERIFY, Footing.LEFT_THERE)
+    assert proving.record.takes_over == NOBODY_KNOWN, "the word is for nobody who comes meanwhile"
+    left = record("awaiting_verify", takes_over=NOBODY_KNOWN, **LEFT_THERE)
+    assert step(left, verified()).record.state is RunState.SEALING
+    shown = step(left, replace(verified(), comparison=SOME_MISSING)).record
+    assert (shown.footing, shown.takes_over) == (Footing.SHOWN, ""), (
+        "what is there is the run's: nobody has to give way"
+    )
+    differs = step(left, replace(verified(), comparison=SOME_DIFFER))
+    assert differs.move is not None
+    assert (differs.move.trigger, differs.record.state) == ("put_back", RunState.QUEUED)
+    assert (differs.record.destination, differs.record.footing) == ("Run_1", Footing.OWN)
+    occupied = inspected(destination=DestinationStanding.OCCUPIED, destination_path="Run_1")
+    assert moved(differs.record, replace(occupied, holding=NOBODY_KNOWN)) == ("push_started", "running")
+    assert moved(differs.record, replace(occupied, holding="b/7/1/m")) == ("conflict_found", "conflict")
+    assert moved(left, verified(Agreement.BOTH_DIFFER)) == ("conflict_found", "conflict")
+
+
+def test_a_word_to_take_over_waits_for_a_place_that_could_not_be_asked_and_moves_nobody_unseen() -> None:
+    for destination in ("Run_1", ""):
+        before = record("queued", takes_over=WHOEVER, destination=destination)
+        unasked = step(before, inspected(destination=DestinationStanding.UNASKED))
+        (effect,) = work(unasked)
+        assert isinstance(effect, Push)
+        assert effect.is_open, "who is to give way is yet to be seen"
+        anew = step(unasked.record, RunChanged(unasked.record.turn, "its place is not decided yet")).record
+        assert (anew.state, anew.takes_over) == (RunState.ACQUIRING, WHOEVER)
+
+
+def test_an_operators_word_is_not_for_another_destination() -> None:
+    conflict = record("conflict", takes_over="b/7/1/m", last_error=LastError("claimed_unsealed", "held"))
+    conflict = replace(conflict, cache_form="f", cache_signature=7, verify_passes=1, passes=(proof(),))
+    after = step(conflict, DestinationReplaced("asmith", "the old NAS burned down")).record
+    assert (after.takes_over, after.cache_form, after.cache_signature) == ("", "", 0)
+    assert (after.verify_passes, after.passes) == (0, ())
+
+
+@pytest.mark.parametrize("kind", [LOCAL_CHANGED, "cleanup_stopped"])
+def test_a_copy_of_our_own_is_not_taken_over(kind: str) -> None:
+    assert moved(record("conflict", sealed=True, last_error=LastError(kind, "so")), TakenOver("asmith"))[0] is None
 
 
 def test_an_audit_that_met_a_moving_run_ends_and_is_repeated() -> None:

@@ -16,8 +16,10 @@ from exlab_watch_agent.core.places import (
     SeenPlace,
     held_at,
     may_be_left,
+    not_below,
     other_places,
     place_of_copy,
+    place_within,
 )
 from exlab_watch_agent.core.policy import Layout
 
@@ -46,6 +48,14 @@ def seen(destination: str, holding: Holding | None = None, **found: Any) -> Seen
 def test_a_copy_may_be_where_either_layout_or_exlab_wizard_puts_it(layout: Layout, others: tuple[str, ...]) -> None:
     assert other_places(PLACE, layout) == others
     assert [may_be_left(path) for path in (MIRROR, FLAT, NESTED)] == [False, True, True]
+
+
+def test_what_is_in_a_place_within_another_is_not_that_one_s() -> None:
+    assert place_within(FLAT) == NESTED
+    assert [place_within(path) for path in (MIRROR, NESTED)] == ["", ""]
+    paths = ["a", f"{LEAF}/a", f"{LEAF}2/a"]
+    assert not_below(LEAF, paths) == ["a", f"{LEAF}2/a"]
+    assert not_below("", paths) == paths
 
 
 IN_MIRROR = [

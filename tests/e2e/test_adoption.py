@@ -141,9 +141,9 @@ def test_where_the_local_data_differ_or_are_less_nothing_there_is_touched(
     assert read_creation(run)["sync_status"] == "failed"
     (problem,) = second.cli("problems", "--json").problems
     assert (problem["code"], problem["tier"]) == ("differs_from_sealed_copy", "needs_you")
-    back, away = second.cli("show", str(run), "--json").json["ways_out"]
+    back, give_way = second.cli("show", str(run), "--json").json["ways_out"]
     assert "put the files back here as they were" in back
-    assert "move what is there away on the NAS" in away
+    assert give_way.endswith(f"resolve '{run}' --take-over")
 
     assert second.cli("resolve", str(run), "--use", "local").code == 1
     assert everything(first.copy_of(run)) == before, "an operator's word alone does not touch it either"

@@ -25,6 +25,7 @@ from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope, make_transport
 from exlab_watch_agent.config.load import Settings, load_settings
+from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.ports import Transport
@@ -389,8 +390,9 @@ def run_to_rest(
     wrapped: Callable[[Any], Any] = lambda transport: transport,
     transport_factory: Callable[[EquipmentPolicy], Transport] | None = None,
     clock: SystemClock | None = None,
+    command: Command | None = None,
 ) -> None:
-    """Do `run --once` in this process, by this clock if one is given.
+    """Do `run --once` in this process, by this clock if one is given, an operator's command first.
 
     Each transport is replaced by what `wrapped` makes of it, or made by the factory.
     """
@@ -402,6 +404,8 @@ def run_to_rest(
     )
     agent.open()
     try:
+        if command is not None:
+            agent.ask(command, lambda _: None)
         agent.run(until_rest=True)
     finally:
         agent.close()

@@ -18,8 +18,8 @@ from exlab_watch_agent.app.build import ports_of
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.decide import RunEffect, claim_of, decide
 from exlab_watch_agent.core.discovery import destination_of, place_of
-from exlab_watch_agent.core.effects import Admit, Inspect, Seal
-from exlab_watch_agent.core.events import AuditDue, Event, Outcome, Seen
+from exlab_watch_agent.core.effects import Admit, CarryCache, Inspect, Seal
+from exlab_watch_agent.core.events import AuditDue, CacheCarried, Event, Outcome, Seen
 from exlab_watch_agent.core.places import Footing, other_places
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
@@ -132,6 +132,23 @@ class OneRun:
         if self.record.is_working:
             self.happened(self._work(self._next[-1]))
         return self.bring_to_rest()
+
+    def carry_cache(self) -> CacheCarried:
+        """Bring what changed in the cache folder of the sealed run to its copy."""
+        record = self.record
+        effect = CarryCache(
+            record.job_id,
+            record.run_path,
+            record.equipment_id,
+            record.destination,
+            record.manifest_digest,
+            claim_of(record),
+            record.cache_form,
+        )
+        carried = carry_out(effect, self.ports, Control())
+        assert isinstance(carried, CacheCarried), carried
+        self.record = replace(record, cache_form=carried.form, cache_signature=carried.signature)
+        return carried
 
     def happened(self, event: Event) -> tuple[RunEffect, ...]:
         step = decide(self.record, event, now=self.clock.now(), policy=self.policy)

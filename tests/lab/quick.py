@@ -26,6 +26,7 @@ QUICK = Pace(
         problem_s=1.0,
         room_first_s=0.2,
         room_max_s=0.5,
+        cache_quiet_s=0.3,
     ),
     watching=watching.Pace(keep_every_s=0.3, poll_every_s=0.5),
     rclone=rclone.Pace(connect_s=2.0, silence_s=5.0, tries_max=1, call_s=10.0, stop_wait_s=0.5),

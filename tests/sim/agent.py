@@ -21,7 +21,18 @@ from exlab_watch_agent.adapters.state.layout import TRAIL_NAME
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.core.commands import command_of
 from exlab_watch_agent.core.decide import Step, decide
-from exlab_watch_agent.core.effects import Admit, Effect, Inspect, PlaceHeartbeat, Precheck, Push, Seal, Verify, Work
+from exlab_watch_agent.core.effects import (
+    Admit,
+    CarryCache,
+    Effect,
+    Inspect,
+    PlaceHeartbeat,
+    Precheck,
+    Push,
+    Seal,
+    Verify,
+    Work,
+)
 from exlab_watch_agent.core.events import Event, Outcome, Result
 from exlab_watch_agent.core.facts import MachineAccepted
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
@@ -297,6 +308,8 @@ class Agent:
         """The real one, watched where it is work or is to start a push."""
         if isinstance(effect, Push | Precheck | Verify | Seal):
             return self._work(effect, ports, control)
+        if isinstance(effect, CarryCache):
+            return self._carry_cache(effect, ports, control)
         if not isinstance(effect, Admit):
             return carry_out(effect, ports, control)
         self.oracle.look_begins(effect.place.run_path)
@@ -316,6 +329,15 @@ class Agent:
         self.oracle.effect_ends(window, outcome)
         self.log(f"end {type(effect).__name__} {effect.run_path[-30:]}: {outcome}"[:300])
         return outcome
+
+    def _carry_cache(self, effect: CarryCache, ports: Ports, control: Control) -> Result:
+        window = self.oracle.carrying_begins(effect)
+        carried = None
+        try:
+            carried = carry_out(effect, ports, control)
+        finally:
+            self.oracle.carrying_ends(window, carried)
+        return carried
 
     def decide(self, record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> Step:
         """The real one, watched."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from exlab_watch_agent.adapters.transports.shared.own_files import claim_in
 from exlab_watch_agent.core.claim import Claim
-from exlab_watch_agent.core.effects import Verify, Work
+from exlab_watch_agent.core.effects import CarryCache, Verify, Work
 from tests.sim.world import Nas, Violation, World
 
 Key = tuple[str, str]
@@ -64,7 +64,7 @@ class Copies:
         """Another copy of it is mounted: what is there now is what was there then, and no agent was told."""
         self._unknown |= {key for key in self._last_proven if key[0] == nas.name}
 
-    def is_right(self, nas: Nas, effect: Work) -> bool:
+    def is_right(self, nas: Nas, effect: Work | CarryCache) -> bool:
         """Whether the copy of this verify is sealed, and is what it was sealed as."""
         sealed = self.sealed.get((nas.name, effect.destination))
         if sealed is None or not isinstance(effect, Verify) or effect.manifest_digest != sealed.digest:

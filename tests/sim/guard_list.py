@@ -195,8 +195,8 @@ GUARDS = (
     Guard(
         "the seal is read back from the NAS",
         "acts/seal.py",
-        "if ports.transport.read_small(effect.destination, path, limit_bytes=CACHE_READ_BACK_BYTES_MAX) != data:",
-        "if False:",
+        "    require_read_back(effect, told, ports)\n",
+        "",
     ),
     Guard(
         "what is in the way is moved aside before a push",
@@ -311,7 +311,7 @@ GUARDS = (
     Guard(
         "a copied folder gets no share in its original's copy",
         "engine/runs.py",
-        "if inspected.destination is not None and self._has_twin_at(record, inspected.destination_path):",
+        "if inspected.destination is not None and self._is_of_another_here(record, inspected):",
         "if False:",
     ),
     Guard(
@@ -372,8 +372,8 @@ GUARDS = (
     Guard(
         "a seal waits for a status that is on its way",
         "engine/errands.py",
-        "return key if key in self._running or key in self._waiting else None",
-        "return None",
+        "if key in self._running or key in self._waiting:",
+        "if False:",
     ),
     Guard(
         "scans ask whether the completeness signal has come",

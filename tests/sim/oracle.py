@@ -14,17 +14,19 @@ from exlab_watch_agent.adapters.transports.shared.own_files import anchor_in, se
 from exlab_watch_agent.core import heartbeat
 from exlab_watch_agent.core.claim import CLAIM_PATH, Claim
 from exlab_watch_agent.core.decide import Step
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work
+from exlab_watch_agent.core.effects import CarryCache, Precheck, Push, Seal, Verify, Work
 from exlab_watch_agent.core.events import (
+    CacheCarried,
     CopyWrong,
     EffectFailed,
     Outcome,
     PrecheckPassed,
     Pushed,
+    Result,
     Sealed,
     Verified,
 )
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, MANIFEST_FILE
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_PATH, MANIFEST_PATH
 from exlab_watch_agent.core.manifest import Agreement, format_manifest, manifest_digest
 from exlab_watch_agent.core.passes import PASSES_APART_S, LocalSide
 from exlab_watch_agent.core.record import RunRecord
@@ -102,7 +104,7 @@ class Window:
     `was_copy_right`: the copy was what had been sealed.
     """
 
-    effect: Work
+    effect: Work | CarryCache
     nas: Nas
     was_always_away: bool
     began_s: float = 0.0
@@ -153,7 +155,7 @@ class Oracle:
             raise Violation(f"{effect} was begun before the move that asks for it was durable")
         if record.turn == effect.turn and record.state not in EFFECT_STATES[type(effect)]:
             raise Violation(f"{type(effect).__name__} was begun for a run that is {record.state}")
-        if any(window.effect.job_id == effect.job_id for window in self.windows):
+        if any(window.effect.job_id == effect.job_id and not self._may_meet(window, effect) for window in self.windows):
             raise Violation(f"two effects of one run at the same time: {effect}")
         nas = self._world.nas[effect.equipment_id]
         window = Window(effect, nas, nas.state != "up", self._world.clock.mono_s)
@@ -161,6 +163,33 @@ class Oracle:
         self.windows.append(window)
         self._note_equality(window)
         return window
+
+    @staticmethod
+    def _may_meet(window: Window, effect: Work) -> bool:
+        """What only reads the data may begin while a cache folder is on its way."""
+        return isinstance(window.effect, CarryCache) and isinstance(effect, Precheck | Verify)
+
+    def carrying_begins(self, effect: CarryCache) -> Window:
+        record = self.acknowledged.get(effect.job_id)
+        if record is None or not record.is_sealed:
+            raise Violation(f"a cache folder travels of a run that was never sealed: {effect}")
+        if any(window.effect.job_id == effect.job_id for window in self.windows):
+            raise Violation(f"a cache folder travels while its run is worked on: {effect}")
+        nas = self._world.nas[effect.equipment_id]
+        window = Window(effect, nas, nas.state != "up", self._world.clock.mono_s)
+        self.windows.append(window)
+        self._note_equality(window)
+        return window
+
+    def carrying_ends(self, window: Window, result: Result | None) -> None:
+        effect = window.effect
+        assert isinstance(effect, CarryCache)
+        self._note_equality(window)
+        self.windows.remove(window)
+        if isinstance(result, CacheCarried) and result.form != effect.form:
+            if window.was_always_away:
+                raise Violation(f"a cache folder was brought while the NAS was away: {effect}")
+            self.count("a cache folder travelled")
 
     def world_changes(self) -> None:
         """Called before anything changes: what holds now held at some moment of every effect that is under way."""
@@ -230,6 +259,7 @@ class Oracle:
         if outcome is None:
             return
         effect, job_id = window.effect, window.effect.job_id
+        assert not isinstance(effect, CarryCache), "that ends as no work does"
         is_away = window.nas.state != "up"
         self._outcomes[(job_id, effect.turn)] = outcome
         is_audit = isinstance(effect, Verify) and bool(effect.manifest_digest)
@@ -274,6 +304,7 @@ class Oracle:
     def _check_fingerprint(self, window: Window, outcome: Outcome) -> None:
         """Success is about the data that were judged complete, not about whatever stands there now."""
         effect = window.effect
+        assert not isinstance(effect, CarryCache)
         is_about_judged = isinstance(outcome, Pushed | PrecheckPassed | Sealed) or (
             isinstance(outcome, Verified) and isinstance(effect, Verify) and not effect.manifest_digest
         )
@@ -306,7 +337,7 @@ class Oracle:
     def _what_is_not_sealed(window: Window) -> str:
         effect = window.effect
         assert isinstance(effect, Seal)
-        manifest = window.nas.real.get(f"{effect.destination}/{CACHE_FOLDER}/{MANIFEST_FILE}")
+        manifest = window.nas.real.get(f"{effect.destination}/{MANIFEST_PATH}")
         if manifest is None or manifest_digest(manifest.data) != effect.manifest_digest:
             return "the NAS has another manifest"
         return "" if window.nas.creation_status(effect.destination) == "synced" else "the NAS does not say synced"
@@ -343,7 +374,7 @@ class Oracle:
         """The agent is about to write or to move aside a file at a destination."""
         if nas.source is not None:
             raise Violation(f"{path} is written or moved in the instrument's own folder")
-        window = self._window_of((Push, Precheck, Verify, Seal), nas, path)
+        window = self._window_of((Push, Precheck, Verify, Seal, CarryCache), nas, path)
         if window is None:
             raise Violation(f"{path} was written outside the destination of any effect")
         if window.was_always_away and nas.state != "up":
@@ -353,17 +384,24 @@ class Oracle:
         destination = window.effect.destination
         name = path[len(destination) + 1 :]
         self._check_holder(window, nas, path, name)
-        if name == f"{CACHE_FOLDER}/{CREATION_FILE}":
+        effect = window.effect
+        if isinstance(effect, CarryCache) and name == MANIFEST_PATH and manifest_digest(data) != effect.manifest_digest:
+            raise Violation(f"{path} is replaced by a manifest that nobody proved")
+        if name == CREATION_PATH:
             window.seen.clear()
             self._note_equality(window)
-            if status_in(data) == "synced" and not isinstance(window.effect, Seal):
+            if status_in(data) == "synced" and not isinstance(window.effect, Seal | CarryCache):
                 raise Violation("a creation.json that says synced was pushed without a seal")
+            if status_in(data) != "synced" and isinstance(window.effect, CarryCache):
+                raise Violation(f"{path} would stop saying synced, and nothing is wrong with the copy")
             return
         if isinstance(window.effect, Precheck | Verify):
             raise Violation(f"{path} was moved aside by a comparison, before its verdict was on record")
         if name.startswith(CACHE_FOLDER + "/"):
             self._check_kept(window, nas, path, data)
             return
+        if isinstance(window.effect, CarryCache):
+            raise Violation(f"{path} is written with a cache folder, and is none of its files")
         self._check_sealed_copy(window, nas, path, name)
         if isinstance(window.effect, Push) and nas.creation_status(destination) == "synced":
             raise Violation(f"{path} is changed while the creation.json beside it says synced")
@@ -557,7 +595,7 @@ def what_is_wrong(nas: Nas, destination: str, run: SimRun) -> list[str]:
     """What keeps the copy from being whole: every byte, the manifest, and both files that must say synced."""
     there = nas.below(destination)
     wrong = [p for p, file in run.files.items() if p not in there or there[p].data != file.data]
-    manifest = nas.real.get(f"{destination}/{CACHE_FOLDER}/{MANIFEST_FILE}")
+    manifest = nas.real.get(f"{destination}/{MANIFEST_PATH}")
     if manifest is None or manifest_digest(manifest.data) != digest_of(run.content):
         wrong.append("the manifest")
     if nas.creation_status(destination) != "synced":

@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.transports.shared.own_files import (
-    CREATION_PATH,
     claim_text,
     look_of,
     require_cache_path,
@@ -20,7 +20,14 @@ from exlab_watch_agent.core.claim import CLAIM_PATH, Claim, DestinationLook, con
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, identity_in
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.heartbeat import FOLDER as HEARTBEATS
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, FileEntry, FileSignature, Inventory
+from exlab_watch_agent.core.inventory import (
+    CACHE_FOLDER,
+    CREATION_FILE,
+    CREATION_PATH,
+    FileEntry,
+    FileSignature,
+    Inventory,
+)
 from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
 from exlab_watch_agent.core.seal import SUPERSEDED_FOLDER
@@ -41,6 +48,7 @@ from exlab_watch_agent.errors import (
 )
 from exlab_watch_agent.ports import (
     NOTHING_ELSE,
+    NOTHING_PLACED,
     UNHINDERED,
     Control,
     CreationFile,
@@ -95,6 +103,10 @@ class MemoryTree:
         cache = run_at(self._world, run_path).cache
         return tuple(entry(f"{CACHE_FOLDER}/{name}", file) for name, file in sorted(cache.items()))
 
+    def cache_signature(self, run_path: str) -> int:
+        self._world.port("cache_signature")
+        return cache_look(run_at(self._world, run_path))
+
     def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
         self._world.port("read_small")
         run = run_at(self._world, run_path)
@@ -105,13 +117,19 @@ class MemoryTree:
         return file.data[:limit_bytes]
 
 
+def cache_look(run: SimRun) -> int:
+    """How a cache folder looks, logs apart: the same number in every process."""
+    looks = [(name, signature(file)) for name, file in sorted(run.cache.items()) if not name.endswith(".log")]
+    return crc32(repr(looks).encode())
+
+
 class MemoryScanner:
     """Implements ports.RunScanner."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
+    def scan(self, equipment: EquipmentPolicy, *, with_caches: bool = False) -> tuple[SeenRun, ...]:
         self._world.port("scan")
         if equipment.equipment_id in self._world.roots_away:
             raise RootUnavailableError(f"{equipment.equipment_id} is not there")
@@ -121,7 +139,8 @@ class MemoryScanner:
             place = place_of(path, roots)
             if place is not None:
                 creation = run.cache.get(CREATION_FILE)
-                seen.append(SeenRun(place, signature(creation) if creation is not None else None))
+                look = cache_look(run) if with_caches else None
+                seen.append(SeenRun(place, signature(creation) if creation is not None else None, look))
         self._world.port("scan done")
         return tuple(seen)
 
@@ -602,6 +621,7 @@ class FaultyTransport:
         *,
         control: Control,
         instead: Mapping[str, bytes] = NOTHING_ELSE,
+        placed: Mapping[str, str] = NOTHING_PLACED,
     ) -> None:
         fault = self._call("replace")
         for wanted in files:
@@ -629,6 +649,9 @@ class FaultyTransport:
             raise Violation(f"{path} is written over")
         self._nas.put(path, NasFile(data, 0))
         self._end(fault)
+
+    def can_move(self) -> bool:
+        return True
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         fault = self._call("set_aside")

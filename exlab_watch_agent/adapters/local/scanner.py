@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePath
 
+from exlab_watch_agent.adapters.local.cache_signature import cache_signature
 from exlab_watch_agent.adapters.local.handles import (
     EQUIPMENT_LEVELS,
     RUN_LEVELS,
@@ -41,14 +42,15 @@ _UNTOLD = FileSignature(0, 0, 0)
 class DiskRunScanner:
     """Implements ports.RunScanner."""
 
-    def scan(self, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
+    def scan(self, equipment: EquipmentPolicy, *, with_caches: bool = False) -> tuple[SeenRun, ...]:
         root = equipment_root(equipment)
         seen: list[SeenRun] = []
         for project, name, parent in _run_parents(root):
             above = os.path.join(root, project, name)
             for leaf in _folders_in(parent):
                 place = RunPlace(os.path.join(above, leaf), equipment.equipment_id, project, name, leaf)
-                seen.append(SeenRun(place, _creation_signature(parent, leaf)))
+                cache = _cache_signature(parent, leaf) if with_caches else None
+                seen.append(SeenRun(place, _creation_signature(parent, leaf), cache))
         return tuple(sorted(seen, key=lambda run: run.place.run_path))
 
     def folders(self, equipment: EquipmentPolicy) -> Iterator[str]:
@@ -201,3 +203,10 @@ def _creation_signature(parent: Folder, leaf: str) -> FileSignature | None:
     if is_linked:
         return _UNTOLD
     return signature_of(status) if stat.S_ISREG(status.st_mode) else _UNTOLD
+
+
+def _cache_signature(parent: Folder, leaf: str) -> int | None:
+    try:
+        return cache_signature(parent, f"{leaf}/{CACHE_FOLDER}")
+    except OSError:
+        return None  # where it can be read again, a later scan tells

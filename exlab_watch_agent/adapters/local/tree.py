@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from exlab_watch_agent.adapters.local.cache_signature import cache_signature
 from exlab_watch_agent.adapters.local.handles import READ_FLAGS, Folder, LinkError, is_link, run_folder
 from exlab_watch_agent.adapters.local.identity import entry_of, identity_of
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry, Inventory, OddEntry, OddKind
@@ -188,6 +189,13 @@ class DiskRunTree:
                 raise RunUnreadableError(_cannot_list(run_path, error)) from error
         travelling = (entry for entry in found.files if not _is_passing(entry.path))
         return tuple(sorted((_below_cache_folder(entry) for entry in travelling), key=_path_of))
+
+    def cache_signature(self, run_path: str) -> int:
+        with _opened(run_path) as run:
+            try:
+                return cache_signature(run, CACHE_FOLDER)
+            except OSError as error:
+                raise RunUnreadableError(_cannot_list(run_path, error)) from error
 
     def read_small(self, run_path: str, relative_path: str, *, limit_bytes: int) -> bytes:
         if not is_inside(relative_path):

@@ -70,7 +70,7 @@ from exlab_watch_agent.errors import (
     SourceChangedError,
     TransportError,
 )
-from exlab_watch_agent.ports import NOTHING_ELSE, UNHINDERED, Control, Progress, RemoteFile
+from exlab_watch_agent.ports import NOTHING_ELSE, NOTHING_PLACED, UNHINDERED, Control, Progress, RemoteFile
 
 _CACHE_FILE_BYTES_MAX = 256 * 1024 * 1024
 _PROBE_MTIME_NS = 1_000_000_000 * 10**9
@@ -508,17 +508,20 @@ class Destination:
         *,
         control: Control,
         instead: Mapping[str, bytes] = NOTHING_ELSE,
+        placed: Mapping[str, str] = NOTHING_PLACED,
     ) -> None:
         with self._answering("Cannot write to", destination) as far, self._leaving_nothing(destination):
             for entry in files:
                 require_cache_path(entry.path)
             for entry in files:
-                self._keep_what_others_wrote(far, source_root, entry.path, destination, instead)
+                self._keep_what_others_wrote(
+                    far, source_root, entry.path, destination, instead, placed.get(entry.path, "")
+                )
             if files:
                 far.replace(source_root, files, destination, control=control, instead=instead)
 
     def _keep_what_others_wrote(
-        self, far: FarSide, source_root: str, path: str, destination: str, instead: Mapping[str, bytes]
+        self, far: FarSide, source_root: str, path: str, destination: str, instead: Mapping[str, bytes], placed: str
     ) -> None:
         """Keep a copy of a file in the cache folder there that is neither the agent's own nor what the agent puts there.
 
@@ -531,12 +534,13 @@ class Destination:
         if there is None:
             return
         here = beginning_to_place(source_root, path, instead, _CACHE_FILE_BYTES_MAX)
-        if not says_more(path, there=there, here=here):
+        digest = hashlib.sha256(there).hexdigest()
+        if digest == placed or not says_more(path, there=there, here=here):
             return
         if len(there) >= _CACHE_FILE_BYTES_MAX:
             text = f"{path} of {destination} at {far.name} is not ours and too large to be kept beside: move it away there."
             raise TransportError(FailureKind.UNKNOWN, text)
-        kept = kept_as(destination, path, hashlib.sha256(there).hexdigest())
+        kept = kept_as(destination, path, digest)
         far.put(kept, there)
         folder, _, name = kept.rpartition("/")
         if far.read_below(folder, name, _CACHE_FILE_BYTES_MAX) != there:
@@ -546,6 +550,9 @@ class Destination:
     def write_small(self, path: str, data: bytes) -> None:
         with self._answering("Cannot write", path) as far:
             far.put(path, data)
+
+    def can_move(self) -> bool:
+        return self.way.chosen().can.moves
 
     def set_aside(self, destination: str, paths: Iterable[str]) -> None:
         with self._answering("Cannot move aside in", destination) as far:

@@ -9,7 +9,7 @@ by looking at the run. What is said here is said alike for every kind of observe
 from __future__ import annotations
 
 from exlab_watch_agent.core.discovery import RUN_PARENT_FOLDERS
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CHANGE_LATER
 
 CANARY_FILE = "watch-agent.canary"
 CANARY = (CACHE_FOLDER, CANARY_FILE)
@@ -37,9 +37,9 @@ def is_watched(parts: Parts) -> bool:
 def subject_of(parts: Parts, *, is_folder: bool) -> Parts | None:
     """Return what an event at `parts` is about, None where it is about nothing of ours.
 
-    That is a folder above the runs, a run folder, its `creation.json`, or the canary. Whatever happens directly in a
-    run folder is about the run, so that a storm of files there has one subject. `is_folder` is asked only above the
-    files of a run; say True where it cannot be told.
+    That is a folder above the runs, a run folder, a file of its cache folder that others change (CHANGE_LATER), or the canary.
+    Whatever happens directly in a run folder is about the run, so that a storm of files there has one subject. `is_folder` is
+    asked only above the files of a run; say True where it cannot be told.
     """
     depth = len(parts)
     if parts == CANARY:
@@ -52,4 +52,8 @@ def subject_of(parts: Parts, *, is_folder: bool) -> Parts | None:
         return None
     if depth == CACHE_LEVEL:
         return parts[:RUN_LEVEL]
-    return parts if parts[RUN_LEVEL:] == (CACHE_FOLDER, CREATION_FILE) else None
+    return (
+        parts
+        if len(parts) == CACHE_LEVEL + 1 and parts[RUN_LEVEL] == CACHE_FOLDER and parts[-1] in CHANGE_LATER
+        else None
+    )

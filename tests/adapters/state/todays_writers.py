@@ -37,6 +37,7 @@ from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.watching import Watching
 from exlab_watch_agent.cli.main import app
 from exlab_watch_agent.config.load import settings_from_mapping
+from exlab_watch_agent.core.claim import DestinationLook
 from exlab_watch_agent.core.commands import command_of
 from exlab_watch_agent.core.decide import claim_of, work_effect
 from exlab_watch_agent.core.discovery import RunPlace
@@ -363,11 +364,13 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
     def nothing(*_: Any, **__: Any) -> None:
         pass
 
-    inventory = mock.create_autospec(Inventory, fingerprint=effect.fingerprint, files=())
+    inventory = mock.create_autospec(Inventory, fingerprint=effect.fingerprint, files=(), folders_text=b"")
     ports = ports_with(
-        tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: ()),
+        clock=SimpleNamespace(now=lambda: datetime(2026, 4, 18, 10, tzinfo=UTC)),
+        tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: (), cache_signature=lambda _: 7),
         creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
         transport=SimpleNamespace(
+            look=lambda _: DestinationLook(is_empty=False, claim=None, identity=None),
             describe=lambda: NAS,
             below=nothing,
             require_marker=nothing,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from exlab_watch_agent.core.events import EffectFailed, Verified
+from exlab_watch_agent.core.events import EffectFailed, TakenOver, Verified
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.manifest import Agreement
 from exlab_watch_agent.errors import DestinationIsSourceError, DestinationUnreachableError
@@ -192,6 +192,35 @@ class WholeRuns:
         assert other.record.last_error.kind == "claimed_unsealed"
         assert held(root) == before
 
+    @pytest.mark.parametrize("is_less", [False, True])
+    def test_what_another_agent_has_there_makes_room_on_an_operator_s_word_and_nothing_is_lost(
+        self, life: OneRun, root: Path, there: Path, equipment: Path, tmp_path: Path, is_less: bool
+    ) -> None:
+        life.bring_to_rest()
+        before = held(root)
+        run = Path(life.place.run_path)
+        (run / "a.tif").write_bytes(b"A" * 70_001)
+        if is_less:
+            (run / "z.txt").unlink()
+        other = self.another(life, equipment, tmp_path)
+        assert other.bring_to_rest() is RunState.CONFLICT
+        assert held(root) == before
+        other.happened(TakenOver("asmith"))
+        state = other.bring_to_rest()
+        assert set(before.values()) <= set(held(root).values())
+        if is_less and not life.ports.transport.can_move():
+            assert state is RunState.CONFLICT
+            assert held(root) == before, "nothing can be moved aside there, and something would have to be"
+            return
+        assert state is RunState.VERIFIED
+        assert (there / "a.tif").read_bytes() == b"A" * 70_001
+        assert (there / "z.txt").exists() is not is_less
+        assert life.record.job_id in (there / CLAIM_FILE).read_text()
+        after = held(root)
+        life.audit()
+        assert life.record.state is RunState.CONFLICT
+        assert held(root) == after
+
     # --- what the proof is worth -------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("left", [LEAF, f"{LEAF}/{LEAF}"])
@@ -236,6 +265,28 @@ class WholeRuns:
         assert life.go_on() is RunState.VERIFIED
         assert (there / lost).is_file()
         assert {name: (there / name).stat() for name in FILES} == data
+
+    def test_what_changes_in_the_cache_folder_after_the_seal_is_brought_and_what_others_wrote_there_is_kept(
+        self, life: OneRun, root: Path, there: Path
+    ) -> None:
+        fields, run = f"{CACHE}/readme_fields.json", Path(life.place.run_path)
+        (run / fields).write_text('{"sample": "1"}')
+        life.bring_to_rest()
+        assert life.carry_cache().paths == ()
+        data = {name: (there / name).stat() for name in FILES}
+        (run / fields).write_text('{"sample": "2"}')
+        assert life.carry_cache().paths == (fields,)
+        assert (there / fields).read_text() == '{"sample": "2"}'
+        assert not [path for path in held(root) if path.startswith(".exlab-superseded")], "it was the agent's own"
+        (there / fields).write_text("of somebody at the NAS")
+        (run / fields).write_text('{"sample": "3"}')
+        assert life.carry_cache().paths == (fields,)
+        assert (there / fields).read_text() == '{"sample": "3"}'
+        assert b"of somebody at the NAS" in held(root).values()
+        assert {name: (there / name).stat() for name in FILES} == data
+        assert life.carry_cache().paths == ()
+        life.audit()
+        assert (life.moves[-1], life.record.verify_passes) in (("proven", 1), ("proven", 2))
 
     def test_a_manifest_that_somebody_altered_is_noticed_and_placed_again(self, life: OneRun, there: Path) -> None:
         life.bring_to_rest()

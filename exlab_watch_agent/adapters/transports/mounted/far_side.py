@@ -43,10 +43,10 @@ from exlab_watch_agent.adapters.transports.mounted.copy import (
 from exlab_watch_agent.adapters.transports.mounted.errors import classified
 from exlab_watch_agent.adapters.transports.mounted.folders import Folders, require_apart
 from exlab_watch_agent.adapters.transports.mounted.read_back import read_back
-from exlab_watch_agent.adapters.transports.shared.own_files import CREATION_PATH, OWN_FILE_BYTES_MAX, PARTIAL_FOLDER
+from exlab_watch_agent.adapters.transports.shared.own_files import OWN_FILE_BYTES_MAX, PARTIAL_FOLDER
 from exlab_watch_agent.core.binding import Below, Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_PATH, FileEntry
 from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.text import reason_with_name
 from exlab_watch_agent.errors import DestinationUnreachableError, TransportError

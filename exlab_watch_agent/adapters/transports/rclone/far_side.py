@@ -64,11 +64,10 @@ from exlab_watch_agent.adapters.transports.rclone.uploads import (
     Uploads,
 )
 from exlab_watch_agent.adapters.transports.shared.local_side import bytes_to_place
-from exlab_watch_agent.adapters.transports.shared.own_files import CREATION_PATH
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.gate import folded
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_PATH, FileEntry
 from exlab_watch_agent.core.passes import ReadBack
 from exlab_watch_agent.core.policy import RcloneTarget
 from exlab_watch_agent.errors import (

@@ -54,7 +54,6 @@ from exlab_watch_agent.adapters.transports.rsync.rsync_folder import (
 from exlab_watch_agent.adapters.transports.rsync.ssh_login import SshLogin
 from exlab_watch_agent.adapters.transports.shared.local_side import bytes_to_place
 from exlab_watch_agent.adapters.transports.shared.own_files import (
-    CREATION_PATH,
     MARKER_FILE,
     OWN_FOLDER,
     PARTIAL_FOLDER,
@@ -62,7 +61,7 @@ from exlab_watch_agent.adapters.transports.shared.own_files import (
 from exlab_watch_agent.adapters.transports.shared.portions import portions
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileEntry
+from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_PATH, FileEntry
 from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.core.push_plan import folders_of

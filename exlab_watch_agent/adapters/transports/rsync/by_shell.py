@@ -48,10 +48,10 @@ from exlab_watch_agent.adapters.transports.rsync.target_folder import (
     data_below,
 )
 from exlab_watch_agent.adapters.transports.shared.local_side import as_it_is, bytes_to_place, require_sources
-from exlab_watch_agent.adapters.transports.shared.own_files import CREATION_PATH, OWN_FILE_BYTES_MAX
+from exlab_watch_agent.adapters.transports.shared.own_files import OWN_FILE_BYTES_MAX
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.claim import CLAIM_PATH
-from exlab_watch_agent.core.inventory import FileEntry
+from exlab_watch_agent.core.inventory import CREATION_PATH, FileEntry
 from exlab_watch_agent.core.passes import HowRead, ReadBack
 from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import (

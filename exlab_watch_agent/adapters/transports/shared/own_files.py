@@ -24,7 +24,7 @@ from typing import Any
 from exlab_watch_agent.adapters.local.tree import is_inside
 from exlab_watch_agent.core.claim import CLAIM_SCHEMA, FORMER_MAX, Claim, DestinationLook, FormerHolder
 from exlab_watch_agent.core.creation import RunIdentity, identity_in, says_synced
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE
+from exlab_watch_agent.core.inventory import CACHE_FOLDER
 from exlab_watch_agent.core.rollback import TrailPosition
 from exlab_watch_agent.errors import FailureKind, TransportError
 
@@ -32,7 +32,6 @@ MARKER_FILE = ".exlab-watch-agent.json"
 PROBE_PREFIX = ".exlab-probe-"
 OWN_FOLDER = ".exlab-watch-agent"
 PARTIAL_FOLDER = ".exlab-partial"
-CREATION_PATH = f"{CACHE_FOLDER}/{CREATION_FILE}"
 OWN_FILE_BYTES_MAX = 1024 * 1024
 SCHEMA = 1
 WORDS_MAX = 300
