@@ -19,7 +19,7 @@ from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import counted, printable, shell_word, utc_text
-from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, ONLY_COPY_LOST, ways_out
+from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, LOCAL_MISSING, ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.statechart import CHART, RunState
 
 FAILURES_TOLD = 2
@@ -122,7 +122,8 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             yield _problem(record, error.kind, text, helps)
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path, detail=error.detail)
-            so = f"since it was proven: {message}" if error.kind == LOCAL_CHANGED else message
+            is_since = error.kind in (LOCAL_CHANGED, LOCAL_MISSING)
+            so = f"since it was proven: {message}" if is_since else message
             text = f"{so.rstrip('.')}. What can end it: {ways[0].deed}" if ways else so
             yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
         case RunState.FAILED:
