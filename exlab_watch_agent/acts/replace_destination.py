@@ -7,8 +7,8 @@ from contextlib import suppress
 from exlab_watch_agent.core.effects import ReplaceDestination, SealedCopy
 from exlab_watch_agent.core.events import BindingRefused, Replaced
 from exlab_watch_agent.core.manifest import ManifestError, parse_manifest
-from exlab_watch_agent.errors import AgentError
-from exlab_watch_agent.ports import Ports
+from exlab_watch_agent.errors import AgentError, SourceChangedError
+from exlab_watch_agent.ports import ManifestStore, Ports, RunTree
 
 
 def replace_destination(effect: ReplaceDestination, ports: Ports) -> Replaced | BindingRefused:
@@ -18,7 +18,7 @@ def replace_destination(effect: ReplaceDestination, ports: Ports) -> Replaced | 
     """
     try:
         ports.require_root()  # of an instrument's disk that is away, every run would seem to have no data here
-        without_data = [run for run in effect.sealed if not ports.tree.has_data(run.run_path)]
+        without_data = [run for run in effect.sealed if is_short_here(run, run.run_path, ports.tree, ports.manifests)]
         ports.apartness.require_root(is_first=True)
         lost = [run for run in without_data if is_missing(run, ports)]
         marker_id = ports.transport.bind(known_marker_id=None)
@@ -26,6 +26,18 @@ def replace_destination(effect: ReplaceDestination, ports: Ports) -> Replaced | 
     except AgentError as error:
         return BindingRefused(str(error))
     return Replaced(marker_id, frozenset(run.job_id for run in without_data), frozenset(run.job_id for run in lost))
+
+
+def is_short_here(copy: SealedCopy, run_path: str, tree: RunTree, manifests: ManifestStore) -> bool:
+    """Return whether not all data files of a sealed run are here, by the names in its manifest; by whether there is anything where
+    no manifest is kept. Raises: RunUnreadableError where the folder is there and cannot be listed."""
+    if not tree.has_data(run_path):
+        return True
+    manifest = manifests.load(copy.job_id, digest=copy.manifest_digest)
+    if manifest is not None:
+        with suppress(ManifestError, SourceChangedError):
+            return not parse_manifest(manifest).keys() <= {entry.path for entry in tree.inventory(run_path).files}
+    return False
 
 
 def is_missing(copy: SealedCopy, ports: Ports) -> bool:

@@ -117,6 +117,9 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
     if effect.is_left_there and comparison.remote_changed:
         return replace(found, others_manifest=_what_others_manifest_says(effect, here, there.digests, ports))
+    if effect.is_left_there and not oversize and comparison.agreement in (Agreement.EQUAL, Agreement.REMOTE_DIFFERS):
+        # Every file there is this run's, as it is here: from now on nobody else may take it for free, or put other data there.
+        ports.transport.place_claim(effect.destination, ports.agent.signed(effect.claim))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
         if effect.adopts and not effect.manifest_digest and manifest is not None:

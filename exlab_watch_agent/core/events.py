@@ -126,10 +126,12 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class RunChanged:
-    """The run is not what was judged complete; noticed while an effect worked on it."""
+    """The run is not what was judged complete; noticed while an effect worked on it. `is_missing_there`: it is whole, and its
+    copy is not any more."""
 
     turn: int
     message: str
+    is_missing_there: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,11 @@ class RunRecord:
         moved = replace(self, run_path=run_path, project=project, turn=self.turn + 1)
         if self.is_sealed:
             return moved
-        return moved.at_place(self.destination, Footing.OPEN) if self.is_working else moved.at_place("")
+        if not self.is_working:
+            return moved.at_place("")
+        # What ExLab-Wizard left is proven by what it holds, wherever the run is here.
+        is_own = self.footing is Footing.OWN
+        return moved.at_place(self.destination, Footing.OPEN if is_own else self.footing)
 
     def at_place(self, destination: str, footing: Footing = Footing.OWN) -> RunRecord:
         """Return the record of a run whose place at the NAS is this one; empty for one that is yet to be decided."""

@@ -197,7 +197,9 @@ class Dispatch:
             return
         if isinstance(outcome, EffectFailed) and outcome.is_destination_away:
             lane = self._bench.lanes[effect.equipment_id]
-            self._destinations.lost(lane, outcome.message, outcome.wait, needs_bytes=outcome.needs_bytes)
+            self._destinations.lost(
+                lane, outcome.message, outcome.wait, needs_bytes=outcome.needs_bytes, needed_by=effect.job_id
+            )
         if isinstance(outcome, Pushed):
             self._destinations.on_pushed(self._bench.lanes[effect.equipment_id])
         if isinstance(outcome, EffectFailed) and outcome.is_source_away:
