@@ -137,9 +137,9 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
     """Run the agent in the foreground; return the exit code."""
     narrator = Narrator(is_quiet=is_quiet)
-    if not is_once and not site.policy.equipment:
+    if not is_once and not site.settings.equipment:
         site = with_equipment(site, narrator, every_s=pace.config_every_s, stop=threading.Event())
-        if not site.policy.equipment:
+        if not site.settings.equipment:
             return ExitCode.FINE  # stopped before there was any
     agent = Agent(
         site.settings,
@@ -165,10 +165,10 @@ def with_equipment(site: Site, narrator: Narrator, *, every_s: float, stop: thre
     narrator.on_notice(f"{NO_EQUIPMENT}; waiting for one")
     told = ""
     with stopping_on_signals(stop.set):
-        while not site.policy.equipment and not stop.wait(every_s):
+        while not site.settings.equipment and not stop.wait(every_s):
             again = Site(site.config, site.state)
             try:
-                if again.policy.equipment:
+                if again.settings.equipment:
                     return again
             except ConfigError as error:
                 if told != str(error):

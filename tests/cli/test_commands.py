@@ -181,7 +181,7 @@ def test_without_any_config_status_still_answers_and_run_says_what_is_missing(tm
     )
     said = command("run")
     assert said.code == 2
-    assert "config.yaml" in said.err
+    assert "exlab-watch-agent.yaml" in said.err
 
 
 def test_init_writes_a_config_that_loads_and_never_overwrites_one(tmp_path: Path, command: Command) -> None:
