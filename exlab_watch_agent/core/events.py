@@ -126,8 +126,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class RunChanged:
-    """The run is not what was judged complete; noticed while an effect worked on it. `is_missing_there`: it is whole, and its
-    copy is not any more."""
+    """The run is not what was judged complete. `is_missing_there`: it is whole here, and its copy is not any more."""
 
     turn: int
     message: str
@@ -357,10 +356,8 @@ class StatusUnwritten:
 
 @dataclass(frozen=True, slots=True)
 class CacheCarried:
-    """A run's cache folder is at the NAS in this form. `signature`: how it looked here (RunTree.cache_signature).
-
-    `paths`: what had to be brought, logs apart.
-    """
+    """A run's cache folder is at the NAS in this form. `signature`: how it looked here (RunTree.cache_signature). `paths`: what had
+    to be brought, logs apart."""
 
     form: str
     signature: int

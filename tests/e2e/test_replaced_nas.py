@@ -190,6 +190,8 @@ def test_a_running_agent_lets_its_work_end_first_and_starts_none_meanwhile(tmp_p
         lab.until_state(second, "running")
         said = lab.cli(*REPLACE, "--yes")  # the same root: restored from a backup, as far as the agent can know
         assert said.code == 0, said.err
+        waits = lab.live()["lanes"]["SCOPE_01"]
+        assert waits["waiting_kind"] == "destination_replacing" or lab.record(second)["state"] != "running"
         until(lambda: lab.record(first)["state"] == "verified" and moves(lab, first, "destination_replaced"), "anew")
         for run in (first, second, third):
             lab.until_state(run, "verified")
