@@ -51,7 +51,7 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
     """
     inventory = unchanged_inventory(effect, ports)
     if not effect.is_again:
-        if _is_old(effect.proven, ports.clock.uptime()):
+        if not effect.is_proven or _is_old(effect.proven, ports.clock.uptime()):
             return RunChanged(effect.turn, "it was proven too long ago to be sealed now: it is proven anew")
         gone = wrong_sizes(inventory.files, present(ports, effect.destination, due=inventory.files, control=control))
         if gone:
@@ -59,6 +59,8 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
             if effect.has_missed:
                 raise TransportError(FailureKind.HASH_MISMATCH, f"once more {text}: something removes files there")
             return RunChanged(effect.turn, text, is_missing_there=True)
+    elif effect.adopts:
+        _require_whole(effect, inventory, ports, control)
     # Also before the first seal: an operator may have given the folder to another agent since the push.
     look_there = look_unless_foreign(effect, ports)
     if effect.is_again or effect.adopts or effect.is_left_there:
@@ -99,6 +101,16 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
     # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made again.
     saved = ports.creations.put_text(effect.run_path, synced)
     return Sealed(effect.turn, saved, form_of(digests), signature)
+
+
+def _require_whole(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> None:
+    """Return when another agent's copy, which was proven, still has all files. Raises: TransportError."""
+    gone = wrong_sizes(inventory.files, present(ports, effect.destination, due=inventory.files, control=control))
+    if gone:
+        text = (
+            f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
+        )
+        raise TransportError(FailureKind.HASH_MISMATCH, text)
 
 
 def _is_old(proven: Uptime, now: Uptime) -> bool:

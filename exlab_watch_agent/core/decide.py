@@ -405,7 +405,9 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         case Agreement.LOCAL_GONE:
             return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
         case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
-            return _conflict(record, LastError(LOCAL_CHANGED, found), fingerprint=event.fingerprint)
+            # What else is new or changed here does not make up for what is missing: the rest must not be called the run.
+            kind = LOCAL_MISSING if event.comparison.local_missing else LOCAL_CHANGED
+            return _conflict(record, LastError(kind, found), fingerprint=event.fingerprint)
         case _:
             assert_never(event.comparison.agreement)
 
@@ -510,7 +512,7 @@ def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement 
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:
             return Judgement(Trigger.PUT_BACK, reason, anew, event.operator)
         case RunState.SEALING:
-            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator or None)
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if event.has_data:
             return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
         case RunState.CONFLICT if event.has_data and kind not in (LOCAL_CHANGED, LOCAL_MISSING):
@@ -758,5 +760,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 is_left_there=record.footing in (Footing.LEFT_THERE, Footing.SHOWN),
                 proven=record.passes[-1].uptime if record.passes else UNKNOWN_UPTIME,
                 has_missed=record.mismatches > 0,
+                is_proven=record.verify_passes > 0,
             )
     return None

@@ -58,6 +58,7 @@ SILENT_PROBES_MAX = 3
 """So many questions without an answer may be left hanging in a dead mount, each on a thread, before no new one is asked."""
 COPIES_ASKED_FOR_MAX = 3
 SILENT = f"it has not answered for {SILENCE_S:g} s"
+COUNTS_AS_ANOTHER = "it counts as another place than before"
 ANOTHER_ROOT = "the root that answered is another than the one that is bound"
 
 
@@ -270,6 +271,8 @@ class Destinations:
             record = self._bench.commit.record(job_id)
             if record is None or (folder and first_folder(record.destination) != folder):
                 continue
+            if record.state is RunState.SEALING:  # what is to be sealed was proven elsewhere, and is proven anew before
+                record = self._decide(job_id, DestinationReplaced("", COUNTS_AS_ANOTHER)) or record
             record = self._elsewhere(lane, record, marker_id)
             if record.state in CHART.auditable:
                 self._audit_soon(record)
