@@ -372,12 +372,12 @@ def test_a_sealed_copy_is_never_taken_over_by_an_agent_that_does_not_know_it(
     said = other.cli("problems", "--json")
     (problem,) = said.problems
     assert (said.code, problem["code"], problem["tier"]) == (3, "claimed_by_other_agent", "needs_you")
-    assert problem["sentence"].startswith(f"{message} What can end it: restore the state folder")
+    assert problem["sentence"].startswith(f"{message} What can end it: stop the agent that holds the copy")
 
     again = other.cli("resolve", str(run), "--use", "local")
     assert again.code == 1
     assert other.record(run)["last_error"] == record["last_error"]
-    assert "this conflict comes back" in message
+    assert "all else goes aside below .exlab-superseded" in message
     assert triggers(other, run)[-3:] == ["conflict_found", "local_chosen", "conflict_found"]
     assert everything(lab.copy_of(run)) == before
     assert superseded(lab) == {}
