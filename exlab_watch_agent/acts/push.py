@@ -23,14 +23,14 @@ from exlab_watch_agent.core.claim import (
     standing,
 )
 from exlab_watch_agent.core.effects import Push
-from exlab_watch_agent.core.events import Pushed, RunChanged
+from exlab_watch_agent.core.events import Pushed
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.push_plan import plan_push
 from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 
-def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
+def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     """Copy what is missing at the destination; safe to repeat.
 
     Writes only below `effect.destination`, and moves aside what is there with a different size or time, or was found wrong
@@ -83,7 +83,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
     if effect.is_shown:  # that times differ is no reason to move what was found equal
         there = {path: (size_bytes, None) for path, (size_bytes, _) in there.items()}
     plan = plan_push(inventory.files, there, wrong=wrong)
-    if no_room := lacks_room(ports.transport, plan.bytes_to_copy):
+    if no_room := lacks_room(transport.describe(), transport.free_bytes(), plan.bytes_to_copy):
         raise TransportError(FailureKind.DESTINATION_FULL, no_room, needs_bytes=plan.bytes_to_copy)
     if plan.set_aside:
         transport.require_claim(effect.destination, mine)  # whoever was given it meanwhile has what is there now

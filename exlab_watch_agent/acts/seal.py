@@ -50,17 +50,14 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
     others wrote there meanwhile.
     """
     inventory = unchanged_inventory(effect, ports)
-    if not effect.is_again:
-        if not effect.is_proven or _is_old(effect.proven, ports.clock.uptime()):
-            return RunChanged(effect.turn, "it was proven too long ago to be sealed now: it is proven anew")
-        gone = wrong_sizes(inventory.files, present(ports, effect.destination, due=inventory.files, control=control))
-        if gone:
-            text = f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
-            if effect.has_missed:
-                raise TransportError(FailureKind.HASH_MISMATCH, f"once more {text}: something removes files there")
-            return RunChanged(effect.turn, text, is_missing_there=True)
-    elif effect.adopts:
-        _require_whole(effect, inventory, ports, control)
+    if not effect.is_again and (not effect.is_proven or _is_old(effect.proven, ports.clock.uptime())):
+        return RunChanged(effect.turn, "it was proven too long ago to be sealed now: it is proven anew")
+    if (not effect.is_again or effect.adopts) and (missing := _missing_there(effect, inventory, ports, control)):
+        if effect.is_again:
+            raise TransportError(FailureKind.HASH_MISMATCH, missing)
+        if effect.has_missed:
+            raise TransportError(FailureKind.HASH_MISMATCH, f"once more {missing}: something removes files there")
+        return RunChanged(effect.turn, missing, is_missing_there=True)
     # Also before the first seal: an operator may have given the folder to another agent since the push.
     look_there = look_unless_foreign(effect, ports)
     if effect.is_again or effect.adopts or effect.is_left_there:
@@ -103,14 +100,12 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
     return Sealed(effect.turn, saved, form_of(digests), signature)
 
 
-def _require_whole(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> None:
-    """Return when another agent's copy, which was proven, still has all files. Raises: TransportError."""
+def _missing_there(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> str:
+    """Return in words what went missing of the copy since it was proven; nothing where it has all files. Raises: TransportError."""
     gone = wrong_sizes(inventory.files, present(ports, effect.destination, due=inventory.files, control=control))
-    if gone:
-        text = (
-            f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
-        )
-        raise TransportError(FailureKind.HASH_MISMATCH, text)
+    if not gone:
+        return ""
+    return f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
 
 
 def _is_old(proven: Uptime, now: Uptime) -> bool:

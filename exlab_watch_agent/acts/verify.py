@@ -87,9 +87,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
             lambda theirs: read_back(effect.destination, asked, ports, theirs),
         )
     except TransportError as error:
-        if (
-            error.kind not in NOT_THE_COPY and not effect.is_left_there
-        ):  # a push that follows must not leave any of it where it is
+        if error.kind not in NOT_THE_COPY and not effect.is_left_there:
+            # A push that follows must not leave any of it where it is.
             note_wrong(effect, asked, ports)
         raise
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.

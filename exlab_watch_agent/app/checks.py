@@ -40,7 +40,7 @@ from exlab_watch_agent.core.binding import (
     must_ask,
 )
 from exlab_watch_agent.core.commands import BindDestination, ReplaceDestination
-from exlab_watch_agent.core.effects import SealedCopy
+from exlab_watch_agent.core.decide import sealed_run_of
 from exlab_watch_agent.core.misplaced import MISPLACED
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.problem import Problem
@@ -317,10 +317,7 @@ def look_at_replacement(site: Site, equipment: EquipmentPolicy) -> Replacement:
     DiskRunScanner().volume(equipment)  # of a folder that is away, no run would seem to have data here
     tree, manifests = DiskRunTree(), FolderManifestStore(StateLayout(site.state_dir).manifests)
     proven = [r for r in site.records.values() if r.equipment_id == equipment.equipment_id and r.is_sealed]
-    copies = {r.job_id: SealedCopy(r.job_id, r.destination, r.manifest_digest) for r in proven}
-    only_there = [
-        r for r in proven if r.state is RunState.CLEANED or is_short_here(copies[r.job_id], r.run_path, tree, manifests)
-    ]
+    only_there = [r for r in proven if r.state is RunState.CLEANED or is_short_here(sealed_run_of(r), tree, manifests)]
     return Replacement(destination, root, marker, known.spelling, len(proven), len(only_there))
 
 

@@ -21,7 +21,7 @@ from exlab_watch_agent.core.claim import (
     is_meant,
     may_be_displaced,
 )
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, SealedRun, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
@@ -616,17 +616,15 @@ def _as_seen(record: RunRecord, event: Inspected) -> RunRecord:
 
 
 def _admitted(record: RunRecord, event: Inspected, now: datetime) -> RunRecord:
-    # What was missing there before a seal is not forgotten because the run was looked at anew: see `RunChanged`.
-    return replace(_as_seen(record, event).cleared(), enqueued_at=now, mismatches=record.mismatches)
+    return replace(_as_seen(record, event).cleared(of_mismatches=False), enqueued_at=now)
 
 
 def _proven(record: RunRecord, event: Verified, *, policy: Policy) -> RunRecord:
     """Return the record after both sides were found equal. It counts as another pass when it is apart from the last one."""
     assert event.proof is not None, "both sides are equal, and nothing was left out"
     data = record.with_data(event.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
-    proven = data.with_pass(event.proof, is_one_more=_is_one_more(record, event.proof, policy=policy)).cleared()
-    # Until the seal it counts that the copy was wrong before: what is missing then again is not pushed over and over.
-    return proven if record.is_sealed else replace(proven, mismatches=record.mismatches)
+    proven = data.with_pass(event.proof, is_one_more=_is_one_more(record, event.proof, policy=policy))
+    return proven.cleared(of_mismatches=record.is_sealed)
 
 
 def _is_one_more(record: RunRecord, proof: Pass, *, policy: Policy) -> bool:
@@ -699,6 +697,11 @@ def resting_effects(record: RunRecord, event: Event) -> tuple[RunEffect, ...]:
 
 def write_status(record: RunRecord) -> WriteStatus:
     return WriteStatus(record.job_id, record.run_path, record.equipment_id, record.sync_status)
+
+
+def sealed_run_of(record: RunRecord) -> SealedRun:
+    """Return a sealed run as those know it who look for its data on both sides."""
+    return SealedRun(record.job_id, record.destination, record.manifest_digest, record.run_path)
 
 
 def claim_of(record: RunRecord) -> Claim:

@@ -198,7 +198,7 @@ class RunVanished:
 
 @dataclass(frozen=True, slots=True)
 class DestinationReplaced:
-    """An operator accepted another place for the copies. `has_data`: the run's data are here, and not only at the old place."""
+    """The copies are at another place now: an operator said so, or (empty) it counts as one. `has_data`: the run's are here."""
 
     operator: str
     reason: str

@@ -24,6 +24,7 @@ from exlab_watch_agent.core.binding import (
     marker_key,
 )
 from exlab_watch_agent.core.commands import ReplaceDestination
+from exlab_watch_agent.core.decide import sealed_run_of
 from exlab_watch_agent.core.effects import Bind, Effect, Probe, SealedCopy, SealedRun
 from exlab_watch_agent.core.effects import ReplaceDestination as StartReplacing
 from exlab_watch_agent.core.events import Answered, BindingRefused, DestinationReplaced, Event, Replaced, Unreached
@@ -320,11 +321,7 @@ class Destinations:
 
     def _sealed_runs(self, lane: Lane) -> tuple[SealedRun, ...]:
         records = map(self._bench.commit.record, self._bench.commit.store.ids_in(tuple(RunState), lane.equipment_id))
-        return tuple(
-            SealedRun(record.job_id, record.destination, record.manifest_digest, record.run_path)
-            for record in records
-            if record is not None and record.is_sealed
-        )
+        return tuple(sealed_run_of(record) for record in records if record is not None and record.is_sealed)
 
     def on_replaced(self, effect: StartReplacing, result: Replaced | BindingRefused) -> None:
         lane = self._bench.lanes[effect.equipment_id]

@@ -85,9 +85,8 @@ class Reconciling:
             known=lane.as_known(self._bench.commit.store.root_volume(equipment_id)),
             cleaned=frozenset(self._bench.commit.store.paths_in((RunState.CLEANED,), equipment_id)),
             unsignalled=tuple(sorted(lane.unsignalled)),
-            seeks_misplaced=effect.is_full
-            or not lane.is_ours
-            or bool(lane.misplaced),  # that it was put right is seen soon
+            # While something is told of, each scan seeks: that it was put right is seen soon.
+            seeks_misplaced=effect.is_full or not lane.is_ours or bool(lane.misplaced),
             is_full=effect.is_full or not lane.is_ours,  # a root that was not ours is taken up with all that is in it
         )
 
