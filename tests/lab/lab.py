@@ -341,13 +341,18 @@ class Lab:
 
 
 class AgentProcess:
-    """One agent process of a lab."""
+    """One agent process of a lab. `is_from_nothing`: it loads its modules itself, as it does outside the tests."""
 
-    def __init__(self, lab: Lab, *, as_user: bool = False) -> None:
+    def __init__(self, lab: Lab, *, as_user: bool = False, is_from_nothing: bool = False) -> None:
         self.lab = lab
         self._output = lab.home / "agent.out"
         with self._output.open("ab") as output, open(os.devnull, "rb") as nothing:
-            self.process = _started(lab, "run", as_user=as_user, files=(nothing, output, output))
+            files = (nothing, output, output)
+            self.process = (
+                prepared.start_anew(lab.argv("run"), cwd=lab.home, files=files)
+                if is_from_nothing
+                else _started(lab, "run", as_user=as_user, files=files)
+            )
 
     def __enter__(self) -> AgentProcess:
         return self
