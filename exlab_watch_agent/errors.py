@@ -42,6 +42,7 @@ class Wait:
 
 NAS_UNREACHABLE = Wait()
 DESTINATION_FULL = Wait("destination_full")
+DESTINATION_REPLACING = Wait("destination_replacing", "exlab-watch-agent status")
 
 
 class AgentError(Exception):

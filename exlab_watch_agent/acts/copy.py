@@ -29,7 +29,7 @@ from exlab_watch_agent.core.inventory import (
 )
 from exlab_watch_agent.core.seal import kept_as
 from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, ManifestNotKeptError, TransportError
-from exlab_watch_agent.ports import UNHINDERED, Control, Ports, Transport
+from exlab_watch_agent.ports import UNHINDERED, Control, Ports
 
 NOT_THE_COPY = frozenset({FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.BINARY_MISSING})
 """Kinds of failure that say nothing of the bytes that are there."""
@@ -49,15 +49,11 @@ def present(
     return {path: (file.size_bytes, file.mtime_ns) for path, file in listing.items()}
 
 
-def lacks_room(transport: Transport, needs_bytes: int) -> str:
-    """Return in one sentence that a destination has less room than this; nothing where it has it or cannot tell.
-
-    Raises: TransportError.
-    """
-    free_bytes = transport.free_bytes()
+def lacks_room(destination: str, free_bytes: int | None, needs_bytes: int) -> str:
+    """Return in one sentence that a destination has less room than this; nothing where it has it or cannot tell (None)."""
     if free_bytes is None or free_bytes >= needs_bytes:
         return ""
-    return f"{transport.describe()} has {free_bytes} bytes free and the run needs {needs_bytes}: make room on the NAS."
+    return f"{destination} has {free_bytes} bytes free and the run needs {needs_bytes}: make room on the NAS."
 
 
 def read_there(effect: OfCopy, path: str, ports: Ports) -> bytes | None:
@@ -72,8 +68,9 @@ def read_here(effect: OfCopy, path: str, ports: Ports) -> bytes:
 
 def require_read_back(effect: OfCopy, placed: Mapping[str, bytes], ports: Ports) -> None:
     """Return when the copy's cache folder has these files as they were placed, path → bytes. Raises: TransportError."""
+    there = ports.transport.read_several(effect.destination, tuple(placed), limit_bytes=CACHE_READ_BACK_BYTES_MAX)
     for path, data in placed.items():
-        if read_there(effect, path, ports) != data:
+        if there.get(path) != data:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from exlab_watch_agent.acts.copy import holder_at_work, is_our_seal
-from exlab_watch_agent.core.claim import DestinationLook, DestinationStanding, standing
+from exlab_watch_agent.core.claim import Claim, DestinationLook, DestinationStanding, standing
 from exlab_watch_agent.core.effects import Admit
 from exlab_watch_agent.core.inventory import Inventory
 from exlab_watch_agent.core.places import Found, Held, SeenPlace, held_at, may_be_left, nested_in, place_of_copy
@@ -43,11 +43,17 @@ def find_place(effect: Admit, inventory: Inventory, ports: Ports) -> Found:
             if at_work is not None and not at_work.is_so:
                 return replace(found, standing=DestinationStanding.ADOPTABLE)
             return found if at_work is None else replace(found, sign_fault=at_work.fault)
-        if effect.is_shown and found.look.claim is None and not found.look.is_empty:
-            return replace(found, standing=DestinationStanding.OURS)
+        if effect.is_shown and _is_unclaimed(found, mine):
+            return replace(found, standing=DestinationStanding.LEFT_THERE)
     except TransportError:
         return Found(place, DestinationStanding.UNASKED, _NOTHING_KNOWN)
     return found
+
+
+def _is_unclaimed(found: Found, mine: Claim) -> bool:
+    """Whether the claim that was placed on a copy is not there any more: then it is proven anew, whatever was shown of it."""
+    look = found.look
+    return look.claim is None and not look.is_empty and look.identity in (None, mine.identity)
 
 
 def _held(place: str, looks: dict[str, DestinationLook], inventory: Inventory, ports: Ports) -> Held | None:

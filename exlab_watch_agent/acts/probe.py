@@ -139,9 +139,10 @@ def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
         if effect.is_light:
             return Answered(find_destination(ports), free_bytes=_room(effect, ports))
         marker_id = ask_destination(ports, is_full=True, is_doubted=True)
-        if effect.needs_bytes and (no_room := _lacks_room(effect, ports)):
+        free_bytes = _room(effect, ports)
+        if no_room := lacks_room(ports.transport.describe(), free_bytes, effect.needs_bytes):
             return Unreached(no_room, DESTINATION_FULL)
-        return Answered(marker_id, free_bytes=_room(effect, ports))
+        return Answered(marker_id, free_bytes=free_bytes if effect.asks_room else None)
     except MarkerMissingError as error:
         if not _holds_one_of(effect.copies, ports):
             missing = _missing(error, ports, ports.binding)
@@ -154,17 +155,10 @@ def probe(effect: Probe, ports: Ports) -> Answered | Unreached:
 
 def _room(effect: Probe, ports: Ports) -> int | None:
     """Return the free bytes there; None where they were not asked for or cannot be told, which is no trouble of it."""
-    if effect.asks_room:
+    if effect.asks_room or effect.needs_bytes:
         with suppress(TransportError, DestinationUnreachableError):
             return ports.transport.free_bytes()
     return None
-
-
-def _lacks_room(effect: Probe, ports: Ports) -> str:
-    """Return in words that the destination has less room than is needed; nothing where that cannot be told."""
-    with suppress(TransportError, DestinationUnreachableError):
-        return lacks_room(ports.transport, effect.needs_bytes)
-    return ""
 
 
 def bind(effect: Bind, ports: Ports) -> Answered | BindingRefused:

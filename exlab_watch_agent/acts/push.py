@@ -14,16 +14,23 @@ from exlab_watch_agent.acts.copy import (
 from exlab_watch_agent.acts.source import unchanged_inventory
 from exlab_watch_agent.acts.take_over import displace, put_others_aside
 from exlab_watch_agent.core.binding import first_folder
-from exlab_watch_agent.core.claim import CLAIM_PATH, DestinationStanding, conflict_at, may_be_displaced, standing
+from exlab_watch_agent.core.claim import (
+    CLAIM_PATH,
+    DestinationLook,
+    DestinationStanding,
+    conflict_at,
+    may_be_displaced,
+    standing,
+)
 from exlab_watch_agent.core.effects import Push
-from exlab_watch_agent.core.events import Pushed, RunChanged
+from exlab_watch_agent.core.events import Pushed
 from exlab_watch_agent.core.inventory import FileEntry
 from exlab_watch_agent.core.push_plan import plan_push
 from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, TransportError
 from exlab_watch_agent.ports import Control, Ports
 
 
-def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
+def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     """Copy what is missing at the destination; safe to repeat.
 
     Writes only below `effect.destination`, and moves aside what is there with a different size or time, or was found wrong
@@ -34,7 +41,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
     inventory = unchanged_inventory(effect, ports)
     look_there = transport.look(effect.destination)
     if effect.is_open:
-        return RunChanged(effect.turn, "its place at the NAS is not decided yet, and is looked for anew")
+        raise _unasked(effect, look_there, ports)
     if not look_there.is_empty:  # the run's own folder has its creation.json
         ports.apartness.require_run(effect.run_path, effect.destination)
     mine = ports.agent.signed(effect.claim)
@@ -46,8 +53,8 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
     elif may_be_displaced(whose, consent=effect.takes_over, holding=look_there.holding):
         displace(effect, look_there, inventory, ports, control)
         whose = DestinationStanding.OURS
-    if effect.is_shown and look_there.claim is None and not look_there.is_empty:
-        whose = DestinationStanding.OURS
+    if effect.is_shown and look_there.identity not in (None, mine.identity):
+        whose = DestinationStanding.OCCUPIED  # ExLab-Wizard knows no claims, and has put another run there since
     conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
     if conflict is not None:
         raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
@@ -76,7 +83,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
     if effect.is_shown:  # that times differ is no reason to move what was found equal
         there = {path: (size_bytes, None) for path, (size_bytes, _) in there.items()}
     plan = plan_push(inventory.files, there, wrong=wrong)
-    if no_room := lacks_room(ports.transport, plan.bytes_to_copy):
+    if no_room := lacks_room(transport.describe(), transport.free_bytes(), plan.bytes_to_copy):
         raise TransportError(FailureKind.DESTINATION_FULL, no_room, needs_bytes=plan.bytes_to_copy)
     if plan.set_aside:
         transport.require_claim(effect.destination, mine)  # whoever was given it meanwhile has what is there now
@@ -85,6 +92,17 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed | RunChanged:
         ports.manifests.forget_wrong(effect.job_id)
     transport.copy(effect.run_path, plan.copy, effect.destination, control=control)
     return Pushed(effect.turn)
+
+
+def _unasked(effect: Push, look_there: DestinationLook, ports: Ports) -> TransportError:
+    """Return that a run's place is not decided yet. Raises: TransportError, with the reason, where it still cannot be asked.
+
+    It is a failure of the push like any other, so that it is waited after it and told.
+    """
+    if look_there.claim is None and not look_there.is_empty:
+        ports.transport.listing(effect.destination)
+    text = f"what is at {effect.destination} could not be asked a moment ago, so the run's place is looked for anew"
+    return TransportError(FailureKind.UNKNOWN, text)
 
 
 def _travelling(effect: Push, ports: Ports) -> tuple[FileEntry, ...]:

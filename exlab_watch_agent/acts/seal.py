@@ -32,23 +32,32 @@ from exlab_watch_agent.core.inventory import (
     Inventory,
 )
 from exlab_watch_agent.core.manifest import format_manifest, manifest_digest
+from exlab_watch_agent.core.passes import Uptime
 from exlab_watch_agent.core.push_plan import wrong_sizes
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import ManifestLostError
+from exlab_watch_agent.errors import FailureKind, ManifestLostError, TransportError
 from exlab_watch_agent.ports import Control, Ports
+
+PROOF_HOLDS_S = 3600.0
+"""For so long a proof counts for a first seal."""
 
 
 def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
     """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here.
 
-    Before the first seal the copy is listed once more: one of which a file went missing since it was proven is pushed anew.
+    Before the first seal the copy is listed once more: one of which a file went missing since it was proven is pushed anew, and
+    where that happens again the seal fails. A proof that is older than PROOF_HOLDS_S is made anew: sizes do not show what
+    others wrote there meanwhile.
     """
     inventory = unchanged_inventory(effect, ports)
-    if not effect.is_again:
-        gone = wrong_sizes(inventory.files, present(ports, effect.destination, due=inventory.files, control=control))
-        if gone:
-            text = f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
-            return RunChanged(effect.turn, text)
+    if not effect.is_again and (not effect.is_proven or _is_old(effect.proven, ports.clock.uptime())):
+        return RunChanged(effect.turn, "it was proven too long ago to be sealed now: it is proven anew")
+    if (not effect.is_again or effect.adopts) and (missing := _missing_there(effect, inventory, ports, control)):
+        if effect.is_again:
+            raise TransportError(FailureKind.HASH_MISMATCH, missing)
+        if effect.has_missed:
+            raise TransportError(FailureKind.HASH_MISMATCH, f"once more {missing}: something removes files there")
+        return RunChanged(effect.turn, missing, is_missing_there=True)
     # Also before the first seal: an operator may have given the folder to another agent since the push.
     look_there = look_unless_foreign(effect, ports)
     if effect.is_again or effect.adopts or effect.is_left_there:
@@ -89,6 +98,21 @@ def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
     # The very text that the NAS has: what another program saved meanwhile is not overwritten, and the seal is made again.
     saved = ports.creations.put_text(effect.run_path, synced)
     return Sealed(effect.turn, saved, form_of(digests), signature)
+
+
+def _missing_there(effect: Seal, inventory: Inventory, ports: Ports, control: Control) -> str:
+    """Return in words what went missing of the copy since it was proven; nothing where it has all files. Raises: TransportError."""
+    gone = wrong_sizes(inventory.files, present(ports, effect.destination, due=inventory.files, control=control))
+    if not gone:
+        return ""
+    return f"{counted(len(gone), 'file')} missing or different in size on the NAS since the proof (first: {gone[0]})"
+
+
+def _is_old(proven: Uptime, now: Uptime) -> bool:
+    """Whether a proof is too old for a first seal; also where the machine was started since. False where nothing tells."""
+    if not proven.boot_id or not now.boot_id:
+        return False
+    return proven.boot_id != now.boot_id or now.seconds - proven.seconds > PROOF_HOLDS_S
 
 
 _SEAL = frozenset({MANIFEST_PATH, CREATION_PATH, FOLDERS_PATH})

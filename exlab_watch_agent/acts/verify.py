@@ -87,9 +87,8 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
             lambda theirs: read_back(effect.destination, asked, ports, theirs),
         )
     except TransportError as error:
-        if (
-            error.kind not in NOT_THE_COPY and not effect.is_left_there
-        ):  # a push that follows must not leave any of it where it is
+        if error.kind not in NOT_THE_COPY and not effect.is_left_there:
+            # A push that follows must not leave any of it where it is.
             note_wrong(effect, asked, ports)
         raise
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
@@ -117,6 +116,9 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         ports.manifests.keep_extra(effect.job_id, ExtraFiles.of(comparison.remote_extra))
     if effect.is_left_there and comparison.remote_changed:
         return replace(found, others_manifest=_what_others_manifest_says(effect, here, there.digests, ports))
+    if effect.is_left_there and not oversize and comparison.agreement in (Agreement.EQUAL, Agreement.REMOTE_DIFFERS):
+        # Every file there is this run's, as it is here: from now on nobody else may take it for free, or put other data there.
+        ports.transport.place_claim(effect.destination, ports.agent.signed(effect.claim))
     if comparison.agreement is Agreement.REMOTE_DIFFERS:
         note_wrong(effect, comparison.remote_changed, ports)
         if effect.adopts and not effect.manifest_digest and manifest is not None:

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from exlab_watch_agent.acts.probe import ask_standing
+from exlab_watch_agent.acts.replace_destination import is_short_here
 from exlab_watch_agent.adapters.apartness import ProbedApartness
+from exlab_watch_agent.adapters.local.cache_folder import FolderManifestStore
 from exlab_watch_agent.adapters.local.mounts import is_shared, kind_of
 from exlab_watch_agent.adapters.local.overlaps import linked_overlaps, misplaced_state_folder
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.folder import require_private
 from exlab_watch_agent.adapters.state.folder_facts import mounts_in
+from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.watching.limits import judged, read_limits, watches_for
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.agent import Agent
@@ -37,6 +40,7 @@ from exlab_watch_agent.core.binding import (
     must_ask,
 )
 from exlab_watch_agent.core.commands import BindDestination, ReplaceDestination
+from exlab_watch_agent.core.decide import sealed_run_of
 from exlab_watch_agent.core.misplaced import MISPLACED
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.problem import Problem
@@ -311,9 +315,9 @@ def look_at_replacement(site: Site, equipment: EquipmentPolicy) -> Replacement:
     finally:
         transport.close()
     DiskRunScanner().volume(equipment)  # of a folder that is away, no run would seem to have data here
-    tree = DiskRunTree()
+    tree, manifests = DiskRunTree(), FolderManifestStore(StateLayout(site.state_dir).manifests)
     proven = [r for r in site.records.values() if r.equipment_id == equipment.equipment_id and r.is_sealed]
-    only_there = [r for r in proven if r.state is RunState.CLEANED or not tree.has_data(r.run_path)]
+    only_there = [r for r in proven if r.state is RunState.CLEANED or is_short_here(sealed_run_of(r), tree, manifests)]
     return Replacement(destination, root, marker, known.spelling, len(proven), len(only_there))
 
 

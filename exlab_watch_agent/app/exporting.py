@@ -7,8 +7,6 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent import __version__
@@ -18,6 +16,7 @@ from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.app.auditing import Audited, Wanted, search_as_written, verify_here
 from exlab_watch_agent.app.diary import read_week
 from exlab_watch_agent.app.offline import overrides_of, run_in_full
+from exlab_watch_agent.app.shipped import shipped_text
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.inventory import CREATION_PATH
 from exlab_watch_agent.core.manifest import ManifestError, parse_manifest
@@ -107,11 +106,8 @@ def program_here() -> dict[str, str]:
 
 
 def verify_script() -> str:
-    """Return the program that checks a trail by itself: from the wheel, or from the checkout beside the package."""
-    packaged = resources.files("exlab_watch_agent") / "docs" / SCRIPT_NAME
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "docs" / SCRIPT_NAME).read_text(encoding="utf-8")
+    """Return the program that checks a trail by itself."""
+    return shipped_text("docs", SCRIPT_NAME)
 
 
 def _creation_of(run_path: str) -> Mapping[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from exlab_watch_agent.adapters.local.durable import write_atomically
+from exlab_watch_agent.app.shipped import shipped_text
 from exlab_watch_agent.config.load import config_text
 from exlab_watch_agent.config.sources import ConfigText
 from exlab_watch_agent.config.text import read_text
@@ -92,8 +92,5 @@ def _write_new(path: Path, text: str) -> None:
 
 
 def example_config() -> str:
-    """Return the commented example: from the wheel, or from the checkout beside the package."""
-    packaged = resources.files("exlab_watch_agent") / "config" / "config.example.yaml"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "config" / "config.example.yaml").read_text(encoding="utf-8")
+    """Return the commented example."""
+    return shipped_text("config", "config.example.yaml")

@@ -74,7 +74,7 @@ def _replace_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool, reason
         _print_what_is_there(equipment_id, seen.destination, seen.root)
         say(f"  marker   {seen.marker}")
         say(f"  takes the place of {printable(seen.former)}")
-        only = f"; {counted(seen.only_there, 'run')} of them with no data here: the old place has the only copy known"
+        only = f"; {counted(seen.only_there, 'run')} of them not whole here: the old place has the only copy known"
         say(f"  runs     {seen.runs} were proven there{only if seen.only_there else ', and all have their data here'}")
         if is_yes or _is_answered_yes(f"Give up the old place and prove or push all runs of {equipment_id} anew?"):
             say(checks.replace_destination(site, equipment_id, reason))

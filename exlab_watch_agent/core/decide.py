@@ -21,7 +21,7 @@ from exlab_watch_agent.core.claim import (
     is_meant,
     may_be_displaced,
 )
-from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, SealedRun, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
     CopyWrong,
@@ -44,7 +44,7 @@ from exlab_watch_agent.core.gate import blocking, explain, mark_overrides
 from exlab_watch_agent.core.incidents import Incident, IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.overrides import active_classes
-from exlab_watch_agent.core.passes import LocalSide, Pass, Uptime, are_apart, is_apart_from
+from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, LocalSide, Pass, Uptime, are_apart, is_apart_from
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.record import LastError, Move, RunRecord
@@ -130,7 +130,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
                 sealed = sealed.cleared().healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
-            return _judge_change(record, event.message)
+            return _judge_change(record, event.message, is_missing_there=event.is_missing_there)
         case EffectFailed():
             return _judge_failure(record, event, now=now, policy=policy)
         case RetryRequested():
@@ -405,7 +405,9 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         case Agreement.LOCAL_GONE:
             return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
         case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
-            return _conflict(record, LastError(LOCAL_CHANGED, found), fingerprint=event.fingerprint)
+            # What else is new or changed here does not make up for what is missing: the rest must not be called the run.
+            kind = LOCAL_MISSING if event.comparison.local_missing else LOCAL_CHANGED
+            return _conflict(record, LastError(kind, found), fingerprint=event.fingerprint)
         case _:
             assert_never(event.comparison.agreement)
 
@@ -502,7 +504,7 @@ def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement 
     reason = f"the destination was replaced: {event.reason}"
     anew = record.elsewhere().cleared()
     if not record.is_sealed:
-        anew = replace(anew, adopts="", adopts_from="")
+        anew = replace(anew.without_doubtful_place(), adopts="", adopts_from="")
     kind = record.last_error.kind if record.last_error is not None else ""
     match record.state:
         case RunState.AUDITING:
@@ -510,7 +512,7 @@ def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement 
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:
             return Judgement(Trigger.PUT_BACK, reason, anew, event.operator)
         case RunState.SEALING:
-            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
+            return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator or None)
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if event.has_data:
             return Judgement(Trigger.DESTINATION_REPLACED, reason, anew, event.operator)
         case RunState.CONFLICT if event.has_data and kind not in (LOCAL_CHANGED, LOCAL_MISSING):
@@ -518,10 +520,15 @@ def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement 
     return None
 
 
-def _judge_change(record: RunRecord, message: str) -> Judgement | None:
+def _judge_change(record: RunRecord, message: str, *, is_missing_there: bool = False) -> Judgement | None:
     if record.state is RunState.AUDITING:
         return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))
-    return _change_of_a_push(record, message) if record.state in CHART.on_a_push else None
+    if record.state not in CHART.on_a_push:
+        return None
+    found = _change_of_a_push(record, message)
+    if not is_missing_there:
+        return found
+    return replace(found, record=replace(found.record, mismatches=record.mismatches + 1))
 
 
 def _change_of_a_push(record: RunRecord, message: str) -> Judgement:
@@ -609,14 +616,15 @@ def _as_seen(record: RunRecord, event: Inspected) -> RunRecord:
 
 
 def _admitted(record: RunRecord, event: Inspected, now: datetime) -> RunRecord:
-    return replace(_as_seen(record, event), enqueued_at=now).cleared()
+    return replace(_as_seen(record, event).cleared(of_mismatches=False), enqueued_at=now)
 
 
 def _proven(record: RunRecord, event: Verified, *, policy: Policy) -> RunRecord:
     """Return the record after both sides were found equal. It counts as another pass when it is apart from the last one."""
     assert event.proof is not None, "both sides are equal, and nothing was left out"
     data = record.with_data(event.fingerprint, files_total=event.files_total, bytes_total=event.bytes_total)
-    return data.with_pass(event.proof, is_one_more=_is_one_more(record, event.proof, policy=policy)).cleared()
+    proven = data.with_pass(event.proof, is_one_more=_is_one_more(record, event.proof, policy=policy))
+    return proven.cleared(of_mismatches=record.is_sealed)
 
 
 def _is_one_more(record: RunRecord, proof: Pass, *, policy: Policy) -> bool:
@@ -691,6 +699,11 @@ def write_status(record: RunRecord) -> WriteStatus:
     return WriteStatus(record.job_id, record.run_path, record.equipment_id, record.sync_status)
 
 
+def sealed_run_of(record: RunRecord) -> SealedRun:
+    """Return a sealed run as those know it who look for its data on both sides."""
+    return SealedRun(record.job_id, record.destination, record.manifest_digest, record.run_path)
+
+
 def claim_of(record: RunRecord) -> Claim:
     """Return what says at the destination whose folder it is."""
     run = "/".join(record.run_path.replace("\\", "/").rsplit("/", 3)[1:])
@@ -748,5 +761,8 @@ def work_effect(record: RunRecord) -> Work | None:
                 adopts=record.adopts,
                 adopts_from=record.adopts_from,
                 is_left_there=record.footing in (Footing.LEFT_THERE, Footing.SHOWN),
+                proven=record.passes[-1].uptime if record.passes else UNKNOWN_UPTIME,
+                has_missed=record.mismatches > 0,
+                is_proven=record.verify_passes > 0,
             )
     return None

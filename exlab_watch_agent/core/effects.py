@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from exlab_watch_agent.core.claim import Claim
 from exlab_watch_agent.core.discovery import RunPlace
 from exlab_watch_agent.core.inventory import FileSignature
-from exlab_watch_agent.core.passes import LocalSide
+from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, LocalSide, Uptime
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.rollback import TrailPosition
 
@@ -86,7 +86,9 @@ class Seal(Subject):
 
     `wait_s`: not before that long. `is_again`: the run was sealed before. `adopts`: as in Verify. `anchor`: what the claim is
     to say besides whose it is, above all the trail's head. `is_left_there`: what was there
-    without a claim was found equal to what is here, and what is in its cache folder is kept as evidence.
+    without a claim was found equal to what is here, and what is in its cache folder is kept as evidence. `proven`: the machine's
+    uptime when the proof ended. `has_missed`: a file of the copy was missing before a seal already. `is_proven`: a pass
+    counts; without one nothing is sealed for the first time.
     """
 
     manifest_digest: str
@@ -96,6 +98,9 @@ class Seal(Subject):
     adopts: str = ""
     adopts_from: str = ""
     is_left_there: bool = False
+    proven: Uptime = UNKNOWN_UPTIME
+    has_missed: bool = False
+    is_proven: bool = True
     anchor: Mapping[str, str | int] = field(default_factory=dict)
 
 

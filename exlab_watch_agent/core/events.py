@@ -126,10 +126,11 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class RunChanged:
-    """The run is not what was judged complete; noticed while an effect worked on it."""
+    """The run is not what was judged complete. `is_missing_there`: it is whole here, and its copy is not any more."""
 
     turn: int
     message: str
+    is_missing_there: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class RunVanished:
 
 @dataclass(frozen=True, slots=True)
 class DestinationReplaced:
-    """An operator accepted another place for the copies. `has_data`: the run's data are here, and not only at the old place."""
+    """The copies are at another place now: an operator said so, or (empty) it counts as one. `has_data`: the run's are here."""
 
     operator: str
     reason: str
@@ -355,10 +356,8 @@ class StatusUnwritten:
 
 @dataclass(frozen=True, slots=True)
 class CacheCarried:
-    """A run's cache folder is at the NAS in this form. `signature`: how it looked here (RunTree.cache_signature).
-
-    `paths`: what had to be brought, logs apart.
-    """
+    """A run's cache folder is at the NAS in this form. `signature`: how it looked here (RunTree.cache_signature). `paths`: what had
+    to be brought, logs apart."""
 
     form: str
     signature: int

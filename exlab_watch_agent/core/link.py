@@ -43,7 +43,7 @@ class Answering:
 class Away:
     """It cannot be used: since when, why in words, what that wait is called; it is asked again every `probe_wait_s`.
 
-    `needs_bytes`: of one that is full, how much room is needed at least, as far as known.
+    `needs_bytes`: of one that is full, how much room is needed at least, as far as known, and `needed_by` for which job.
     """
 
     since: datetime
@@ -51,6 +51,7 @@ class Away:
     wait: Wait
     probe_wait_s: float = PACE.probe_first_s
     needs_bytes: int = 0
+    needed_by: str = ""
 
     @property
     def is_full(self) -> bool:
@@ -62,12 +63,13 @@ Link = Unasked | Answering | Away
 
 @dataclass(frozen=True, slots=True)
 class LinkLost:
-    """Work met that the destination cannot be used, or it was silent for too long. `needs_bytes`: as in `Away`."""
+    """Work met that the destination cannot be used, or it was silent for too long. `needs_bytes`, `needed_by`: as in `Away`."""
 
     at: datetime
     reason: str
     wait: Wait
     needs_bytes: int = 0
+    needed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,13 @@ def _after_loss(link: Link, event: LinkLost, pace: Pace) -> LinkStep:
         if is_full and not link.is_full:  # work that was under way knows less than who asked last
             return LinkStep(link)
         if is_full is link.is_full:
-            return LinkStep(replace(link, reason=event.reason, wait=event.wait, needs_bytes=event.needs_bytes))
+            told = replace(link, reason=event.reason, wait=event.wait)
+            return LinkStep(replace(told, needs_bytes=event.needs_bytes, needed_by=event.needed_by))
     wait_s = pace.probe_first_s
     if is_full and isinstance(link, Answering) and link.full_wait_s:
         wait_s = min(pace.probe_max_s, link.full_wait_s * 2)
-    return LinkStep(Away(event.at, event.reason, event.wait, wait_s, event.needs_bytes), wait_s)
+    away = Away(event.at, event.reason, event.wait, wait_s, event.needs_bytes, event.needed_by)
+    return LinkStep(away, wait_s)
 
 
 def _answering(link: Link, asked_fully_s: float | None) -> Answering:

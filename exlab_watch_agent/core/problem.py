@@ -59,6 +59,7 @@ TIERS: Mapping[str, Tier] = {
     # an instrument, its folder and its destination
     "nas_unreachable": Tier.NEEDS_YOU,
     "destination_full": Tier.NEEDS_YOU,
+    "destination_replacing": Tier.NOTICE,
     "destination_unbound": Tier.NEEDS_YOU,
     "marker_gone": Tier.NEEDS_YOU,
     "destination_is_source": Tier.NEEDS_YOU,

@@ -135,7 +135,11 @@ class RunRecord:
         moved = replace(self, run_path=run_path, project=project, turn=self.turn + 1)
         if self.is_sealed:
             return moved
-        return moved.at_place(self.destination, Footing.OPEN) if self.is_working else moved.at_place("")
+        if not self.is_working:
+            return moved.at_place("")
+        # What ExLab-Wizard left is proven by what it holds, wherever the run is here.
+        is_own = self.footing is Footing.OWN
+        return moved.at_place(self.destination, Footing.OPEN if is_own else self.footing)
 
     def at_place(self, destination: str, footing: Footing = Footing.OWN) -> RunRecord:
         """Return the record of a run whose place at the NAS is this one; empty for one that is yet to be decided."""
@@ -163,9 +167,13 @@ class RunRecord:
             ).with_passes_void()
         return replace(self, attempts=self.attempts + 1, last_error=error)
 
-    def cleared(self) -> RunRecord:
-        """Return the record as one without failures behind it and without a wait."""
-        return replace(self, attempts=0, mismatches=0, last_error=None, next_attempt_at=None, wait_s=0.0)
+    def cleared(self, *, of_mismatches: bool = True) -> RunRecord:
+        """Return the record as one without failures behind it and without a wait.
+
+        Until it is sealed, a run whose copy was wrong remembers that: what is wrong then again is not pushed over and over.
+        """
+        mismatches = 0 if of_mismatches else self.mismatches
+        return replace(self, attempts=0, mismatches=mismatches, last_error=None, next_attempt_at=None, wait_s=0.0)
 
     def afresh(self) -> RunRecord:
         """Return the record of a run that must be complete and quiet again: it has other data, of which nothing is proven."""

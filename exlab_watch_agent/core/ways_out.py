@@ -59,7 +59,7 @@ def ways_out(kind: str, run_path: str, *, detail: str = "") -> tuple[WayOut, ...
         return stop, WayOut(restore, "exlab-watch-agent run"), WayOut(f"or {_AWAY}", again)
     if kind == LOCAL_MISSING:
         missing = "put the missing files back here as they were, from the copy on the NAS"
-        heal = "or, where the copy is damaged as well, put them back from a backup, so that it is healed from here"
+        heal = "or, where the copy is damaged as well, put them back from a backup, so that it is repaired from here"
         return WayOut(missing, f"exlab-watch-agent verify {run}"), WayOut(heal, again)
     if kind == LOCAL_CHANGED:
         keep = "or keep what is here now: what differs on the NAS is moved aside there, what is only there stays"

@@ -24,6 +24,7 @@ from exlab_watch_agent.core.binding import (
     marker_key,
 )
 from exlab_watch_agent.core.commands import ReplaceDestination
+from exlab_watch_agent.core.decide import sealed_run_of
 from exlab_watch_agent.core.effects import Bind, Effect, Probe, SealedCopy, SealedRun
 from exlab_watch_agent.core.effects import ReplaceDestination as StartReplacing
 from exlab_watch_agent.core.events import Answered, BindingRefused, DestinationReplaced, Event, Replaced, Unreached
@@ -58,6 +59,7 @@ SILENT_PROBES_MAX = 3
 """So many questions without an answer may be left hanging in a dead mount, each on a thread, before no new one is asked."""
 COPIES_ASKED_FOR_MAX = 3
 SILENT = f"it has not answered for {SILENCE_S:g} s"
+COUNTS_AS_ANOTHER = "it counts as another place than before"
 ANOTHER_ROOT = "the root that answered is another than the one that is bound"
 
 
@@ -92,9 +94,17 @@ class Destinations:
         )
         room, now = lane.room_there, self._bench.clock.now()
         asks_room = room is None or not timedelta(0) <= now - room.at < SAMPLE_EVERY
-        needs_bytes = lane.away.needs_bytes if lane.away is not None else 0
+        needs_bytes = self._room_needed(lane)
         copies = self.some_copies(lane)
         self._bench.errands.want(Probe(lane.equipment_id, is_light, serial, copies, asks_room, needs_bytes))
+
+    def _room_needed(self, lane: Lane) -> int:
+        """Return how much room a full destination must have, in bytes: no more than the run needs now, 0 where it is gone."""
+        if lane.away is None or not lane.away.needs_bytes:
+            return 0
+        record = self._bench.commit.record(lane.away.needed_by)
+        is_waiting = record is not None and record.state is RunState.QUEUED
+        return min(lane.away.needs_bytes, record.bytes_total) if record is not None and is_waiting else 0
 
     def on_probed(self, ended: Ended, effect: Probe, result: Answered | Unreached) -> None:
         lane = self._bench.lanes[effect.equipment_id]
@@ -120,7 +130,7 @@ class Destinations:
         if self.is_asking(lane):
             self._on_link(lane, ProbeUnanswered(self._bench.clock.now(), SILENT, NAS_UNREACHABLE))
 
-    def lost(self, lane: Lane, reason: str, wait: Wait, *, needs_bytes: int = 0) -> None:
+    def lost(self, lane: Lane, reason: str, wait: Wait, *, needs_bytes: int = 0, needed_by: str = "") -> None:
         """Start nothing of this lane that needs its destination, and ask that again soon; say why, and what helps.
 
         Work that was under way when a probe said what it is knows less than the probe: that stays said.
@@ -128,7 +138,7 @@ class Destinations:
         away = lane.away
         if away is not None and not away.is_full and wait == NAS_UNREACHABLE != away.wait:
             return
-        self._on_link(lane, LinkLost(self._bench.clock.now(), reason, wait, needs_bytes))
+        self._on_link(lane, LinkLost(self._bench.clock.now(), reason, wait, needs_bytes, needed_by))
 
     def on_pushed(self, lane: Lane) -> None:
         """All files of a run of this lane have arrived."""
@@ -220,10 +230,19 @@ class Destinations:
             return
         before = lane.binding
         is_known = before is not None and before.marker_id == marker_id
+        if before is not None and is_known and before.spelling != lane.spelling:
+            self._carry_mounts(lane, before.spelling)
         if before is None or not is_known or before.spelling != lane.spelling:
             self._void_passes(lane, marker_id)
         accepted_by = operator or (before.accepted_by if before is not None and is_known else "") or BY_ITSELF
         self._bind_to(lane, Binding(marker_id, accepted_by, lane.spelling), operator=operator)
+
+    def _carry_mounts(self, lane: Lane, spelling: str) -> None:
+        """Go on knowing what lay below the root where it is reached by another spelling now: it is the same NAS."""
+        for folder, below in self._bench.commit.store.mounts(lane.equipment_id, spelling).items():
+            if folder not in lane.mounts:
+                lane.mounts[folder] = below
+                self._bench.commit.note(MountFound(marker_key(lane.equipment_id, lane.spelling), folder, below))
 
     def _bind_to(
         self, lane: Lane, binding: Binding, *, operator: str | None, replaces: str = "", reason: str = ""
@@ -253,6 +272,8 @@ class Destinations:
             record = self._bench.commit.record(job_id)
             if record is None or (folder and first_folder(record.destination) != folder):
                 continue
+            if record.state is RunState.SEALING:  # what is to be sealed was proven elsewhere, and is proven anew before
+                record = self._decide(job_id, DestinationReplaced("", COUNTS_AS_ANOTHER)) or record
             record = self._elsewhere(lane, record, marker_id)
             if record.state in CHART.auditable:
                 self._audit_soon(record)
@@ -278,7 +299,7 @@ class Destinations:
                 f"A run of {lane.equipment_id} is being cleaned up on the word of the place that is to be given up: let that "
                 "end, then give the command again."
             )
-        lane.replacing = Replacing(str(command.operator), command.reason, reply)
+        lane.replacing = Replacing(str(command.operator), command.reason, reply, self._bench.clock.now())
         self.replace_at_rest(lane)
 
     def replace_at_rest(self, lane: Lane) -> None:
@@ -300,11 +321,7 @@ class Destinations:
 
     def _sealed_runs(self, lane: Lane) -> tuple[SealedRun, ...]:
         records = map(self._bench.commit.record, self._bench.commit.store.ids_in(tuple(RunState), lane.equipment_id))
-        return tuple(
-            SealedRun(record.job_id, record.destination, record.manifest_digest, record.run_path)
-            for record in records
-            if record is not None and record.is_sealed
-        )
+        return tuple(sealed_run_of(record) for record in records if record is not None and record.is_sealed)
 
     def on_replaced(self, effect: StartReplacing, result: Replaced | BindingRefused) -> None:
         lane = self._bench.lanes[effect.equipment_id]

@@ -195,21 +195,21 @@ class Dispatch:
             ):
                 self._bench.commit.then(work)
             return
-        if isinstance(outcome, EffectFailed) and outcome.is_destination_away:
-            lane = self._bench.lanes[effect.equipment_id]
-            self._destinations.lost(lane, outcome.message, outcome.wait, needs_bytes=outcome.needs_bytes)
-        if isinstance(outcome, Pushed):
-            self._destinations.on_pushed(self._bench.lanes[effect.equipment_id])
-        if isinstance(outcome, EffectFailed) and outcome.is_source_away:
-            self._bench.post(ScanWanted((effect.equipment_id,)))
-        if isinstance(outcome, Sealed):
-            self._bench.lanes[effect.equipment_id].caches[record.run_path] = outcome.cache_signature
-        if isinstance(outcome, Verified):
-            self._destinations.remember_mount(
-                self._bench.lanes[effect.equipment_id], first_folder(effect.destination), outcome.below
-            )
-        if isinstance(outcome, Sealed) and outcome.saved is not None:
-            self._runs.wrote(record, outcome.saved)
+        lane = self._bench.lanes[effect.equipment_id]
+        match outcome:
+            case EffectFailed() if outcome.is_destination_away:
+                needs, job_id = outcome.needs_bytes, effect.job_id
+                self._destinations.lost(lane, outcome.message, outcome.wait, needs_bytes=needs, needed_by=job_id)
+            case EffectFailed() if outcome.is_source_away:
+                self._bench.post(ScanWanted((effect.equipment_id,)))
+            case Pushed():
+                self._destinations.on_pushed(lane)
+            case Verified():
+                self._destinations.remember_mount(lane, first_folder(effect.destination), outcome.below)
+            case Sealed():
+                lane.caches[record.run_path] = outcome.cache_signature
+                if outcome.saved is not None:
+                    self._runs.wrote(record, outcome.saved)
         self._runs.decide(effect.job_id, outcome)
 
     def _on_admitted(self, ended: Ended, effect: Admit, result: Inspection) -> None:

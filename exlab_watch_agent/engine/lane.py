@@ -33,6 +33,7 @@ from exlab_watch_agent.core.root import Doubted, Ours, Root
 from exlab_watch_agent.core.snapshot import FolderProblem
 from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.messages import Answer
+from exlab_watch_agent.errors import DESTINATION_REPLACING
 from exlab_watch_agent.ports import Ports
 
 
@@ -46,7 +47,16 @@ class Replacing:
     operator: str
     reason: str
     reply: Callable[[Answer], None]
+    since: datetime
     is_asked: bool = False
+
+    def as_wait(self) -> Away:
+        """Return what is told of it until it has been carried out."""
+        text = (
+            f"its destination is being replaced, as {self.operator} asked: nothing is started until the work under way has ended. "
+            "Should that hang, end the agent, start it again and give the command once more"
+        )
+        return Away(self.since, text, DESTINATION_REPLACING)
 
 
 @dataclass
@@ -123,9 +133,14 @@ class Lane:
         return self.link if isinstance(self.link, Away) else None
 
     @property
+    def waits(self) -> Away | None:
+        """Since when and why nothing is started at the destination; None where something may be."""
+        return self.away or (self.replacing.as_wait() if self.replacing is not None else None)
+
+    @property
     def is_held(self) -> bool:
         """Whether nothing may be started at the destination now: it is away, or about to be replaced."""
-        return self.away is not None or self.replacing is not None
+        return self.waits is not None
 
     @property
     def may_read(self) -> bool:

@@ -88,7 +88,8 @@ class Looks:
         lane = self._bench.lanes[effect.equipment_id]
         if not lane.is_ours:
             self.was_readable(path)
-            return None  # the scan that follows when the root is ours finds it
+            lane.put_first([path])  # the scan that finds the root to be ours may have passed it already
+            return None
         pace = self._paces.get(path, Pace())
         if self._bench.clock.monotonic_s() < pace.not_before_s and not effect.is_about_creation:
             self._bench.timers.set_earlier(TimerKind.LOOK, path, due_s=pace.not_before_s)

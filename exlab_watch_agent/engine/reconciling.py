@@ -37,7 +37,9 @@ log = logging.getLogger(__name__)
 SCAN_DUTY = 4
 """Scans that events ask for take at most one part in this many of the time: folders may come by the thousand."""
 LOOK_AT_SEALED_S = 86_400.0
-"""Within so long every sealed run is looked at by scans alone."""
+"""Within so long every sealed run is looked at by the scans of an agent that always runs."""
+_SHARES_ON_EACH_DAY = 37
+"""By so many shares the scans of an hour are further on the next day: a prime, so that all come round."""
 NOTHING_KNOWN = Known({}, {})
 
 
@@ -83,9 +85,8 @@ class Reconciling:
             known=lane.as_known(self._bench.commit.store.root_volume(equipment_id)),
             cleaned=frozenset(self._bench.commit.store.paths_in((RunState.CLEANED,), equipment_id)),
             unsignalled=tuple(sorted(lane.unsignalled)),
-            seeks_misplaced=effect.is_full
-            or not lane.is_ours
-            or bool(lane.misplaced),  # that it was put right is seen soon
+            # While something is told of, each scan seeks: that it was put right is seen soon.
+            seeks_misplaced=effect.is_full or not lane.is_ours or bool(lane.misplaced),
             is_full=effect.is_full or not lane.is_ours,  # a root that was not ours is taken up with all that is in it
         )
 
@@ -157,7 +158,7 @@ class Reconciling:
     def _sealed_to_look_at(self, lane: Lane, *, is_all: bool) -> Iterable[str]:
         """Return the sealed runs that this scan looks at: data that come into one are an event only directly in its folder.
 
-        Their files may be many, so each scan takes its share: every sealed run is looked at about once a day.
+        Their files may be many, so each scan takes its share: an agent that always runs looks at each about once a day.
         """
         sealed = self._bench.commit.store.paths_in(CHART.sealed_here, lane.equipment_id)
         if self._looks.only is not None:  # it was started for these runs
@@ -166,8 +167,9 @@ class Reconciling:
             return sealed
         shares = max(1, int(LOOK_AT_SEALED_S // self._bench.policy.rescan_s))
         scans = int(self._bench.clock.now().timestamp() // self._bench.policy.rescan_s)
-        # One share on each day's end, so that an agent that runs once a day, at the same time, gets to all of them, too.
-        turn = (scans + scans // shares) % shares
+        # Far on with each day, so that an agent that runs at the same hours of each day gets to all of them, too: by eight hours a
+        # day in five days, by one scan a day in as many days as there are shares.
+        turn = (scans + _SHARES_ON_EACH_DAY * (scans // shares)) % shares
         return [path for path in sealed if crc32(path.encode("utf-8", "surrogateescape")) % shares == turn]
 
     def _bind(self, lane: Lane, volume: str, operator: str | None) -> None:

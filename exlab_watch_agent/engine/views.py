@@ -123,7 +123,7 @@ def lane_now(lane: Lane) -> LaneNow:
     return LaneNow(
         is_ours=lane.is_ours,
         root_problem=lane.root_problem,
-        away=lane.away,
+        away=lane.waits,
         has_asked=isinstance(link, Answering) and link.asked_fully_s is not None,
         is_bound=accepted(lane.binding, lane.spelling) is not None,
         scan_took_s=lane.scan_took_s,

@@ -190,7 +190,7 @@ def coverage_text(found: Coverage, *, days: float) -> str:
     if not found.runs_sealed:
         return ""
     share = f"{human_bytes(found.bytes_read)} of {human_bytes(found.bytes_sealed)}"
-    oldest = f"; nothing is unread since {time_text(found.oldest_at)}" if found.oldest_at is not None else ""
+    oldest = f"; every byte was read at {time_text(found.oldest_at)} or later" if found.oldest_at is not None else ""
     return (
         f"read and found right within {days:g} days: {share}, {found.runs_read} of {counted(found.runs_sealed, 'synced run')}"
         f"{oldest}"

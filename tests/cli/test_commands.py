@@ -344,7 +344,12 @@ def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -
     assert (verdict, quiet) == ("nothing needs a person", "every known run is proven on the NAS")
     assert re.fullmatch(r"no agent is running: it was stopped in order at \S+", first)
     assert helps.startswith("    -> exlab-watch-agent run --config ")
-    assert (said.code, rest) == (0, f"1 verified\nverified         {run}  (1 file, 19.5 KiB)\n")
+    counts, read, line = rest.split("\n", 2)
+    assert (said.code, counts, line) == (0, "1 verified", f"verified         {run}  (1 file, 19.5 KiB)\n")
+    assert re.fullmatch(
+        r"read and found right within 90 days: 19.5 KiB of 19.5 KiB, 1 of 1 synced run; every byte was read at \S+ or later",
+        read,
+    )
 
 
 def test_problems_are_listed_worst_first_each_once_with_its_command(lab: Lab, on: Command) -> None:

@@ -41,7 +41,7 @@ def test_a_file_as_exlab_wizard_saves_it_is_checked_bound_and_used(lab: Lab, com
     before = wizards.read_bytes()
     flags = ("--config", str(wizards), "--state-dir", str(lab.home / "s"))
     said = command("check", *flags)
-    assert (said.code, said.err) == (1, "")
+    assert (said.code, said.err) == (3, "")
     assert f"ok  config {wizards}: 1 equipment" in said.out
     assert "exlab-watch-agent bind SCOPE_01" in said.out
     assert command("bind", "--all", "--yes", *flags).code == 0

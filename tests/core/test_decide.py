@@ -417,7 +417,9 @@ def test_admission_keeps_what_was_seen_and_begins_to_count_anew() -> None:
     before = record("acquiring", fingerprint="", attempts=3, mismatches=1, last_error=LastError("network", "x"))
     after = step(before, inspected()).record
     assert (after.fingerprint, after.files_total, after.bytes_total, after.enqueued_at) == ("f", 2, 10, NOW)
-    assert (after.attempts, after.mismatches, after.last_error) == (0, 0, None)
+    assert (after.attempts, after.mismatches, after.last_error) == (0, 1, None), (
+        "what was wrong with its copy counts until the seal"
+    )
 
 
 def test_a_refusal_names_the_worst_finding() -> None:

@@ -163,3 +163,23 @@ def test_a_mount_that_rightly_became_a_folder_is_accepted_as_a_replaced_nas_is(t
         assert lab.cli("bind", "SCOPE_01", *words, "--yes").code == 0
         assert lab.cli("run", "--once", "--quiet").code == 0
         lab.assert_whole(run)
+
+
+def test_another_spelling_of_the_same_root_does_not_forget_what_was_mounted_below_it(tmp_path: Path) -> None:
+    """The new place shows the NAS without its child: runs were called damaged, and pushed into the folder that it hides."""
+    lab = Lab(tmp_path)
+    with a_child(tmp_path, lab):
+        run = lab.new_run()
+        assert lab.cli("run", "--once", "--quiet").code == 0
+        other = tmp_path / "new mountpoint"
+        mount(lab.nas / "SCOPE_01", other)
+        try:
+            lab.settings["equipment"][0]["transport"]["path"] = str(other)
+            lab.save_config()
+            said = lab.cli("run", "--once")
+            assert said.code == 3
+            assert PROJECT in said.err
+            assert files_in(other / PROJECT) == []
+            assert not lab.record(run).get("incidents")
+        finally:
+            unmount(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,16 @@ def test_without_a_running_agent_a_full_nas_is_told_too(tmp_path: Path, disk: Pa
     assert lab.cli("run", "--once").code == 0
     assert lab.record(run)["state"] == "verified"
     assert told(lab.cli("problems", "--json").problems) == []
+
+
+def test_a_lane_does_not_stay_full_for_a_run_that_is_gone(tmp_path: Path, disk: Path) -> None:
+    """It used to ask for the room of the run that was removed until the agent was started anew."""
+    lab = Lab(tmp_path, is_quick=True)
+    with lab.running():
+        waiting = lab.new_run(files=large())
+        lab.until_lane_waits("SCOPE_01")
+        small = lab.new_run(files=SMALL)
+        lab.until_state(small, "queued")
+        shutil.rmtree(waiting)
+        lab.until_state(small, "verified")
+    assert disk.is_dir()

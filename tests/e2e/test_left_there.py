@@ -16,7 +16,9 @@ import pytest
 
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.e2e.test_proof import everything, superseded, triggers
-from tests.lab.lab import CACHE, Lab, hashes, put, read_creation, run_to_rest, save_in_place, until
+from tests.lab.disks import full_disk
+from tests.lab.lab import CACHE, Lab, creation_of, hashes, put, read_creation, run_to_rest, save_in_place, until
+from tests.lab.servers import done, program
 from tests.lab.wrapped import Wrapped
 
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -310,4 +312,59 @@ def test_a_place_that_could_not_be_looked_at_is_not_passed_over(tmp_path: Path, 
     lab.assert_whole(run, copy)
     assert not lab.copy_of(run).exists()
     assert triggers(lab, run)[-3:] == ["copy_adopted", "proven", "sealed"]
-    assert triggers(lab, run)[2:4] == ["push_started", "changed" if times == 1 else "put_back"]
+    assert triggers(lab, run)[2:4] == ["push_started", "put_back"]
+
+
+@pytest.mark.timeout(120)
+def test_a_place_that_cannot_be_listed_is_a_failed_attempt_and_no_endless_loop(tmp_path: Path) -> None:
+    """rsync keeps the rights of folders: one that only its owner may list made a hundred moves a second, untold."""
+    lab = Lab(tmp_path)
+    run = lab.new_run(LEAF, FILES)
+    flat = lab.nas / "SCOPE_01" / LEAF
+    put(flat, {"image.tif": FILES["image.tif"], "private/x": b"1"})
+    (flat / "private").chmod(0)
+    try:
+        said = lab.cli("run", "--once", as_user=True)
+        record = lab.record(run)
+        assert (said.code, record["state"], record["attempts"]) == (3, "failed", 1)
+        assert "ermission" in record["last_error"]["message"] + record["last_error"]["detail"]
+        assert triggers(lab, run)[-2:] == ["push_started", "gave_up"]
+    finally:
+        (flat / "private").chmod(0o755)
+
+
+def test_what_was_shown_to_be_a_part_of_the_run_is_claimed_and_another_run_that_is_put_there_is_not_moved(
+    tmp_path: Path,
+) -> None:
+    """Between the proof and the push the NAS was full, and ExLab-Wizard put another run of that leaf there."""
+    with full_disk(tmp_path / "nas" / "SCOPE_01", size="3m") as nas:
+        lab = Lab(tmp_path)
+        run = lab.new_run(LEAF, {"a.bin": os.urandom(1_000_000), "b.bin": os.urandom(2_500_000)})
+        copy = nas / LEAF
+        put(copy, {"a.bin": (run / "a.bin").read_bytes()})
+        assert lab.cli("run", "--once", "--quiet").code == 3
+        assert lab.record(run)["last_error"]["kind"] == "destination_full"
+        assert (copy / CACHE / "exlab-watch-agent.json").is_file(), "nobody else takes it meanwhile"
+        done(program("mount"), "-o", "remount,size=20m", nas)
+        theirs = {
+            "a.bin": os.urandom(700_000),
+            f"{CACHE}/creation.json": json.dumps(creation_of(run, created_by="other")).encode(),
+        }
+        put(copy, theirs)
+        assert lab.cli("run", "--once", "--quiet").code == 3
+        assert lab.record(run)["last_error"]["kind"] == "destination_occupied"
+        assert {name: (copy / name).read_bytes() for name in theirs} == theirs
+
+
+def test_what_was_shown_at_one_nas_is_proven_anew_at_the_one_that_takes_its_place(tmp_path: Path) -> None:
+    root = tmp_path / "nas" / "SCOPE_01"
+    with full_disk(root, size="3m"):
+        lab = Lab(tmp_path)
+        run = lab.new_run(LEAF, {"a.bin": os.urandom(1_000_000), "b.bin": os.urandom(2_500_000)})
+        put(root / LEAF, {"a.bin": (run / "a.bin").read_bytes()})
+        assert lab.cli("run", "--once", "--quiet").code == 3
+    theirs = {"a.bin": os.urandom(700_000), "report.docx": b"a stranger's"}
+    put(root / LEAF, theirs)
+    assert lab.cli("bind", "SCOPE_01", "--replace", "--reason", "the old one was full", "--yes").code == 0
+    lab.cli("run", "--once", "--quiet")
+    assert {name: (root / LEAF / name).read_bytes() for name in theirs} == theirs, "theirs stay where they are"

@@ -83,7 +83,7 @@ def test_an_only_copy_that_rots_is_found_and_stays_visible(lab: Lab) -> None:
 
 def test_a_run_that_comes_back_is_proven_and_synced_again(lab: Lab) -> None:
     run = synced(lab)
-    elsewhere = run.parent.parent / "away"
+    elsewhere = lab.home / "away"
     shutil.move(run, elsewhere)
     once(lab)
     assert lab.record(run)["state"] == "cleaned"
@@ -97,7 +97,7 @@ def test_a_run_that_comes_back_is_proven_and_synced_again(lab: Lab) -> None:
 
 def test_a_run_that_comes_back_with_other_bytes_is_a_conflict_and_its_copy_stays(lab: Lab) -> None:
     run = synced(lab)
-    elsewhere = run.parent.parent / "away"
+    elsewhere = lab.home / "away"
     shutil.move(run, elsewhere)
     once(lab)
     shutil.move(elsewhere, run)
@@ -146,7 +146,7 @@ def test_of_a_folder_that_is_empty_or_not_there_nothing_is_concluded(lab: Lab) -
 @pytest.mark.parametrize("rots", ["before it is removed", "afterwards"])
 def test_a_lost_only_copy_is_made_whole_by_the_command_that_is_told_once_the_data_are_back(lab: Lab, rots: str) -> None:
     run = synced(lab)
-    elsewhere, rotten = run.parent.parent / "away", lab.copy_of(run) / "a.bin"
+    elsewhere, rotten = lab.home / "away", lab.copy_of(run) / "a.bin"
     if rots == "before it is removed":
         rotten.write_bytes(bytes(5000))
         shutil.move(run, elsewhere)
@@ -169,4 +169,16 @@ def test_a_lost_only_copy_is_made_whole_by_the_command_that_is_told_once_the_dat
     assert lab.record(run)["state"] == "verified"
     assert told(lab) == [("notice", "repaired")]
     lab.assert_whole(run)
+    assert (lab.copy_of(run) / "a.bin").read_bytes() == FILES["a.bin"]
+
+
+def test_a_file_that_is_new_here_does_not_make_up_for_one_that_is_missing(lab: Lab) -> None:
+    """A `Thumbs.db` made a conflict of another kind of it, in which the rest could be called the run."""
+    run = synced(lab)
+    (run / "a.bin").unlink()
+    (run / "Thumbs.db").write_bytes(b"x")
+    lab.cli("verify", run.name)
+    assert lab.record(run)["last_error"]["kind"] == "local_files_missing"
+    lab.cli("resolve", run.name, "--use", "local")
+    assert lab.record(run)["state"] == "conflict"
     assert (lab.copy_of(run) / "a.bin").read_bytes() == FILES["a.bin"]

@@ -18,7 +18,7 @@ from exlab_watch_agent.config.load import load_settings
 from exlab_watch_agent.core.commands import VerifyNow
 from exlab_watch_agent.core.operator import Operator
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import FailureKind, TransportError
+from exlab_watch_agent.errors import DestinationUnreachableError, FailureKind, TransportError
 from tests.lab.disks import read_only
 from tests.lab.lab import CACHE, Equipment, Lab, put, read_creation, run_to_rest, until
 from tests.lab.servers import SshServer
@@ -368,16 +368,16 @@ def test_a_sealed_copy_is_never_taken_over_by_an_agent_that_does_not_know_it(
     assert job_id in message
     assert os.uname().nodename in message
     assert "Restore the state folder" in message
-    assert "resolve RUN --use local" in message
+    assert "resolve RUN --take-over" in message
     said = other.cli("problems", "--json")
     (problem,) = said.problems
     assert (said.code, problem["code"], problem["tier"]) == (3, "claimed_by_other_agent", "needs_you")
-    assert problem["sentence"].startswith(f"{message} What can end it: restore the state folder")
+    assert problem["sentence"].startswith(f"{message} What can end it: stop the agent that holds the copy")
 
     again = other.cli("resolve", str(run), "--use", "local")
     assert again.code == 1
     assert other.record(run)["last_error"] == record["last_error"]
-    assert "this conflict comes back" in message
+    assert "all else goes aside below .exlab-superseded" in message
     assert triggers(other, run)[-3:] == ["conflict_found", "local_chosen", "conflict_found"]
     assert everything(lab.copy_of(run)) == before
     assert superseded(lab) == {}
@@ -665,4 +665,32 @@ def test_a_state_folder_that_was_put_back_to_an_older_copy_holds_deletion_until_
     assert lab.cli("resolve", "--accept-trail", "--reason", "the backup is what we have").code == 0
     assert lab.cli("verify", run.name).code == 0
     assert lab.cli("problems").code == 0
+    lab.assert_whole(run)
+
+
+class GoesAtTheSeal(Wrapped):
+    """A NAS that goes away in the moment in which the seal is written."""
+
+    def replace(self, source_root: str, files: Any, destination: str, *, control: Any, instead: Any) -> None:
+        if any(path.endswith("checksums.sha256") for path in instead):
+            raise DestinationUnreachableError("the NAS went away")
+        self._inner.replace(source_root, files, destination, control=control, instead=instead)
+
+
+def test_a_run_that_waits_for_its_seal_is_proven_anew_where_its_destination_counts_as_another(tmp_path: Path) -> None:
+    """Its passes were void, and it was sealed all the same: over a file that had rotted, which nobody had hashed there."""
+    lab = Lab(tmp_path, retry_schedule=["1s"] * 2)
+    run = lab.new_run(files={"a.bin": b"a" * 9000, "b.bin": b"b"})
+    run_to_rest(lab, wrapped=GoesAtTheSeal)
+    assert lab.record(run)["state"] == "sealing"
+    lab.nas.rename(tmp_path / "mounted elsewhere")
+    lab.nas = tmp_path / "mounted elsewhere"
+    lab.settings["equipment"] = [one.to_config(lab) for one in lab.equipment]
+    lab.save_config()
+    rotten = lab.copy_of(run) / "a.bin"
+    status = rotten.stat()
+    rotten.write_bytes(bytes(9000))
+    os.utime(rotten, ns=(status.st_atime_ns, status.st_mtime_ns))
+    until(lambda: lab.cli("run", "--once", "--quiet") and lab.record(run)["state"] == "verified", "it is sealed")
+    assert rotten.read_bytes() == b"a" * 9000
     lab.assert_whole(run)

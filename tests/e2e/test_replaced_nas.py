@@ -146,7 +146,7 @@ def test_a_run_whose_only_copy_was_at_the_old_place_is_told_as_a_risk_where_it_i
     else:
         (run / "image.tif").unlink()
     said = lab.cli(*REPLACE, "--yes")
-    assert "1 run of them with no data here" in said.out
+    assert "1 run of them not whole here" in said.out
     assert lab.record(run)["state"] == "verified", "nothing is there that could be pushed"
     assert lab.record(run)["verify_passes"] == 0
     lost = [one for one in lab.cli("problems", "--json").problems if one["code"] == "only_copy_lost"]
@@ -190,6 +190,8 @@ def test_a_running_agent_lets_its_work_end_first_and_starts_none_meanwhile(tmp_p
         lab.until_state(second, "running")
         said = lab.cli(*REPLACE, "--yes")  # the same root: restored from a backup, as far as the agent can know
         assert said.code == 0, said.err
+        waits = lab.live()["lanes"]["SCOPE_01"]
+        assert waits["waiting_kind"] == "destination_replacing" or lab.record(second)["state"] != "running"
         until(lambda: lab.record(first)["state"] == "verified" and moves(lab, first, "destination_replaced"), "anew")
         for run in (first, second, third):
             lab.until_state(run, "verified")
@@ -254,4 +256,19 @@ def test_the_cache_folder_alone_is_no_data(tmp_path: Path) -> None:
     assert (run / CACHE).is_dir()
     (run / "image.tif").unlink()
     said = lab.cli(*REPLACE, feed="n\n")
-    assert "1 run of them with no data here" in said.out
+    assert "1 run of them not whole here" in said.out
+
+
+def test_a_run_of_which_a_part_is_gone_here_has_its_only_whole_copy_at_the_old_place(tmp_path: Path) -> None:
+    """A file that is left, or an empty folder, used to count as its data: the last copy was given up without a word."""
+    lab = Lab(tmp_path)
+    run = lab.new_run(files={"a/big.tif": b"A" * 5000, "b/big.tif": b"B" * 5000})
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    (run / "a/big.tif").unlink()
+    replace_nas(lab)
+    said = lab.cli(*REPLACE, "--yes")
+    assert "1 run of them not whole here" in said.out
+    found = lab.cli("problems", "--json")
+    assert found.code == 4
+    assert "only_copy_lost" in [one["code"] for one in found.problems]
+    assert not lab.copy_of(run).exists()

@@ -20,6 +20,7 @@ from exlab_watch_agent.core.decide import RunEffect, claim_of, decide
 from exlab_watch_agent.core.discovery import destination_of, place_of
 from exlab_watch_agent.core.effects import Admit, CarryCache, Inspect, Seal
 from exlab_watch_agent.core.events import AuditDue, CacheCarried, Event, Outcome, Seen
+from exlab_watch_agent.core.passes import Uptime
 from exlab_watch_agent.core.places import Footing, other_places
 from exlab_watch_agent.core.policy import CompletenessSignal, EquipmentPolicy, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
@@ -32,11 +33,16 @@ STEPS_MAX = 40
 
 
 class AheadClock(SystemClock):
-    """The machine's clock, so many days ahead."""
+    """The machine's clock, so many days ahead; `up_longer_s`: for how much longer it has been up."""
 
     def __init__(self, days: float) -> None:
         super().__init__()
         self._ahead = timedelta(days=days)
+        self.up_longer_s = 0.0
+
+    def uptime(self) -> Uptime:
+        up = super().uptime()
+        return Uptime(up.boot_id or "boot", up.seconds + self.up_longer_s)
 
     def now(self) -> datetime:
         return super().now() + self._ahead
@@ -84,6 +90,7 @@ class OneRun:
         assert place is not None
         self.place = place
         self.moves: list[str] = []
+        self._next: tuple[RunEffect, ...] = ()
         self.record = self._discovered()
 
     def bind(self) -> None:
@@ -105,19 +112,21 @@ class OneRun:
             discovered_at=now,
         )
 
-    def bring_to_rest(self) -> RunState:
-        """Go on until the run rests, and return its state. What makes it wait for the destination is raised."""
-        effects: tuple[RunEffect, ...] = ()
+    def bring_to_rest(self, *, but_stop_in: RunState | None = None) -> RunState:
+        """Go on until the run rests, or is about to do the work of a state, and return its state.
+
+        What makes it wait for the destination is raised.
+        """
         for _ in range(STEPS_MAX):
-            if self.record.state is RunState.ACQUIRING:
-                effects = self.happened(self._look(Inspect(self.place)))
-            elif self.record.state is RunState.QUEUED:
-                effects = self.happened(self._look(self._admit()))
-            elif not self.record.is_working:
+            if self.record.state is but_stop_in or not self.record.is_working:
+                if self.record.state is RunState.ACQUIRING:
+                    self._next = self.happened(self._look(Inspect(self.place)))
+                    continue
+                if self.record.state is RunState.QUEUED:
+                    self._next = self.happened(self._look(self._admit()))
+                    continue
                 return self.record.state
-            else:
-                outcome = self._work(effects[-1])
-                effects = self.happened(outcome)
+            self.work()
         raise AssertionError(f"it does not come to rest: {self.moves}")
 
     def audit(self) -> Outcome:
@@ -127,10 +136,16 @@ class OneRun:
         self._next = self.happened(outcome)
         return outcome
 
+    def work(self) -> Outcome:
+        """Do the work of the state in which the run is, and decide what it means."""
+        outcome = self._work(self._next[-1])
+        self._next = self.happened(outcome)
+        return outcome
+
     def go_on(self) -> RunState:
         """Carry on with what the last audit led to, until the run rests."""
         if self.record.is_working:
-            self.happened(self._work(self._next[-1]))
+            self.work()
         return self.bring_to_rest()
 
     def carry_cache(self) -> CacheCarried:

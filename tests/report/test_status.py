@@ -137,12 +137,12 @@ def test_status_lists_runs_by_path_and_says_who_runs() -> None:
     assert shown["observer"] is None
 
 
-def test_how_much_was_read_again_is_said_with_the_time_since_when_nothing_is_unread() -> None:
+def test_how_much_was_read_again_is_said_with_the_time_since_when_every_byte_was_read() -> None:
     at = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
     found = Coverage(3, 2, 3 * 1024, 2 * 1024, at)
     assert coverage_text(found, days=90) == (
-        "read and found right within 90 days: 2.0 KiB of 3.0 KiB, 2 of 3 synced runs; nothing is unread since "
-        "2026-04-17T14:32:00Z"
+        "read and found right within 90 days: 2.0 KiB of 3.0 KiB, 2 of 3 synced runs; every byte was read at "
+        "2026-04-17T14:32:00Z or later"
     )
     assert coverage_json(found)["oldest_read_at"] == "2026-04-17T14:32:00Z"
     assert coverage_text(Coverage(), days=90) == ""

@@ -43,6 +43,7 @@ class Copies:
         self._nas = {held.name: held for held in nas.values()}
         self.proven: dict[str, set[str]] = {}
         self.sealed: dict[Key, SealedCopy] = {}
+        self._sealed_as: dict[tuple[str, str, str], Files] = {}
         self._last_proven: dict[Key, Files] = {}
         self._unknown: set[Key] = set()
 
@@ -55,6 +56,7 @@ class Copies:
     def seal(self, job_id: str, nas: Nas, destination: str, digest: str) -> None:
         key = nas.name, destination
         self.sealed[key] = SealedCopy(job_id, digest, self._last_proven[key])
+        self._sealed_as[*key, digest] = self._last_proven[key]
 
     def give_up(self, nas: Nas, destination: str) -> None:
         """An operator said that the copy which was sealed there counts no more."""
@@ -65,12 +67,15 @@ class Copies:
         self._unknown |= {key for key in self._last_proven if key[0] == nas.name}
 
     def is_right(self, nas: Nas, effect: Work | CarryCache) -> bool:
-        """Whether the copy of this verify is sealed, and is what it was sealed as."""
-        sealed = self.sealed.get((nas.name, effect.destination))
-        if sealed is None or not isinstance(effect, Verify) or effect.manifest_digest != sealed.digest:
+        """Whether the copy of this verify was sealed as that expects, by whomever, and is that now.
+
+        A twin of the agent may have given it up meanwhile: what is there is what it was all the same.
+        """
+        if not isinstance(effect, Verify):
             return False
+        files = self._sealed_as.get((nas.name, effect.destination, effect.manifest_digest))
         real = nas.below(effect.destination)
-        return all(path in real and real[path].data == data for path, data in sealed.files.items())
+        return files is not None and all(path in real and real[path].data == data for path, data in files.items())
 
     def is_unknown(self, nas: Nas, destination: str) -> bool:
         return (nas.name, destination) in self._unknown

@@ -12,7 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MOUNTS = "/proc/self/mountinfo"
 WINDOWS_SHARE = "a network drive"
@@ -78,8 +80,7 @@ def mount_of(folder: str) -> Mount:
         drive = os.path.splitdrive(os.path.abspath(folder))[0]
         return Mount(WINDOWS_SHARE if _is_remote_drive(drive) else "", drive)
     try:
-        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
+        text = _mountinfo()
         real_path = os.path.realpath(folder)
         device = os.stat(real_path).st_dev
         return mount_in(text, real_path, device=f"{os.major(device)}:{os.minor(device)}")
@@ -121,19 +122,12 @@ def shares_in(folder: str) -> frozenset[str]:
     Asks nothing but the list of mounts, so that a share that does not answer is not waited for. Empty where there is no list.
     """
     try:
-        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        lines = list(_lines_in(_mountinfo()))
     except OSError:
         return frozenset()
-    here, found = os.path.realpath(folder), set()
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
-        if len(fields) >= 5 and right:
-            above, name = os.path.split(_unescaped(fields[4]))
-            if above == here and (right.startswith("autofs ") or is_shared(right.partition(" ")[0])):
-                found.add(name)
-    return frozenset(found)
+    here = os.path.realpath(folder)
+    shares = [line.point for line in lines if line.kind == "autofs" or is_shared(line.kind)]
+    return frozenset(name for above, name in map(os.path.split, shares) if above == here)
 
 
 def _mount_id(descriptor: int) -> str:
@@ -142,15 +136,10 @@ def _mount_id(descriptor: int) -> str:
 
 
 def _mount_with(mount_id: str) -> Mount | None:
-    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            left, _, right = line.partition(" - ")
-            fields = left.split(" ")
-            if fields[0] == mount_id:
-                kind, source, *_ = (*right.split(" "), "")
-                inside = _unescaped(fields[3])
-                return Mount(kind, _unescaped(source) + (f"[{inside}]" if inside != "/" else ""))
-    return None  # it went away meanwhile
+    line = next((line for line in _lines_in(_mountinfo()) if line.mount_id == mount_id), None)
+    if line is None:
+        return None  # it went away meanwhile
+    return Mount(line.kind, line.source + (f"[{line.inside}]" if line.inside != "/" else ""))
 
 
 def _is_remote_drive(drive: str) -> bool:
@@ -167,19 +156,41 @@ def mount_in(mountinfo: str, real_path: str, *, device: str = "") -> Mount:
     later mount further up may hide. (Some file systems, such as btrfs, have numbers of their own for folders.)
     """
     best, found = (False, -1), Mount("", "")
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
-        if len(fields) < 5 or not right:
-            continue
-        point = _unescaped(fields[4])
-        inside = real_path == point or real_path.startswith(point.rstrip("/") + "/")
+    for line in _lines_in(mountinfo):
+        is_inside = real_path == line.point or real_path.startswith(line.point.rstrip("/") + "/")
         # Of two mounts on one point the later one is on top.
-        rank = (fields[2] == device, len(point))
-        if inside and rank >= best:
-            kind, source, *_ = (*right.split(" "), "")
-            best, found = rank, Mount(kind, _unescaped(source))
+        rank = (line.device == device, len(line.point))
+        if is_inside and rank >= best:
+            best, found = rank, Mount(line.kind, line.source)
     return found
+
+
+class _Line(NamedTuple):
+    """One mount, as a line of a mountinfo file tells it. `inside`: which folder of its file system is mounted at `point`."""
+
+    mount_id: str
+    device: str
+    inside: str
+    point: str
+    kind: str
+    source: str
+
+
+def _mountinfo() -> str:
+    """Raises: OSError, as neither macOS nor Windows has it."""
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _lines_in(mountinfo: str) -> Iterator[_Line]:
+    """Yield the mounts of a mountinfo file, in its order. Source: proc_pid_mountinfo(5)."""
+    for text in mountinfo.split("\n"):
+        left, _, right = text.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) >= 5 and right:
+            kind, source, *_ = (*right.split(" "), "")
+            mount_id, _, device, inside, point = fields[:5]
+            yield _Line(mount_id, device, _unescaped(inside), _unescaped(point), kind, _unescaped(source))
 
 
 def _unescaped(field: str) -> str:

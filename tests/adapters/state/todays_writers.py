@@ -46,6 +46,7 @@ from exlab_watch_agent.core.events import Sealed
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileSignature, Inventory
 from exlab_watch_agent.core.link import Away
+from exlab_watch_agent.core.passes import UNKNOWN_UPTIME
 from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted
@@ -366,7 +367,7 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
 
     inventory = mock.create_autospec(Inventory, fingerprint=effect.fingerprint, files=(), folders_text=b"")
     ports = ports_with(
-        clock=SimpleNamespace(now=lambda: datetime(2026, 4, 18, 10, tzinfo=UTC)),
+        clock=SimpleNamespace(now=lambda: datetime(2026, 4, 18, 10, tzinfo=UTC), uptime=lambda: UNKNOWN_UPTIME),
         tree=SimpleNamespace(inventory=lambda _: inventory, cache_files=lambda _: (), cache_signature=lambda _: 7),
         creations=SimpleNamespace(text_with_status=lambda *_: text, put_text=lambda *_: SavedCreation(before, after)),
         transport=SimpleNamespace(

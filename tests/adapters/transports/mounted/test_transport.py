@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from exlab_watch_agent.acts.seal import PROOF_HOLDS_S
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local import page_cache, renaming
 from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
@@ -58,7 +59,7 @@ from tests.adapters.transports.contract import (
     needs,
     tree,
 )
-from tests.adapters.transports.whole_runs import CLAIM_FILE, WholeRuns
+from tests.adapters.transports.whole_runs import CLAIM_FILE, FILES, WholeRuns
 from tests.lab.disks import damage, full_disk, loop_disk
 from tests.lab.one_run import OneRun
 from tests.lab.swapping import deep_folder, swapping, write_below
@@ -76,6 +77,29 @@ class TestContract(WholeRuns, TransportContract):
             "from exlab_watch_agent.adapters.transports.mounted.far_side import MountedFarSide\n"
             f"transport = Destination(MountedFarSide({str(root)!r}))"
         )
+
+    def test_a_proof_of_long_ago_is_made_anew_before_a_first_seal(self, life: OneRun, there: Path) -> None:
+        """While the seal waited, somebody wrote other bytes of the same size there: that was sealed, and called synced."""
+        life.bring_to_rest(but_stop_in=RunState.SEALING)
+        (there / "a.tif").write_bytes(b"x" * len(FILES["a.tif"]))
+        life.clock.up_longer_s = PROOF_HOLDS_S + 1
+        life.work()
+        assert (life.moves[-1], life.record.state) == ("changed", RunState.ACQUIRING)
+        assert life.bring_to_rest() is RunState.VERIFIED
+        assert {name: (there / name).read_bytes() for name in FILES} == FILES
+
+    def test_a_copy_of_which_files_go_again_and_again_is_pushed_once_more_and_then_told(
+        self, life: OneRun, there: Path
+    ) -> None:
+        """It was pushed for ever, without an attempt counted."""
+        for move in ("changed", "seal_failed"):
+            life.bring_to_rest(but_stop_in=RunState.SEALING)
+            (there / "a.tif").unlink()
+            life.work()
+            assert life.moves[-1] == move
+        assert (life.record.state, life.record.attempts) == (RunState.SEALING, 1)
+        assert life.record.last_error is not None
+        assert life.record.last_error.kind == "hash_mismatch"
 
     def test_those_who_held_a_copy_before_us_stay_named_when_the_local_data_win(
         self, life: OneRun, there: Path
