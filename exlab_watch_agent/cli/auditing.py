@@ -26,7 +26,7 @@ def verify(site: Site, folder: Path | None) -> int:
     """Say whether every line chains, and whether all who know a line of the trail know the same one."""
     if folder is None:
         site.require_state_dir()
-    found = verify_here(site) if folder is None else verify_folder(folder.expanduser().absolute())
+    found = verify_here(site) if folder is None else verify_folder(folder)
     chain = found.chain
     say(
         f"{chain.folder}: {counted(chain.lines, 'line')} in {counted(chain.segments, 'segment')}, from {chain.began_at[:19]}Z to "

@@ -20,7 +20,7 @@ from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
 from exlab_watch_agent.cli import binding, checking, demo, drawing, needing, overriding, resolving, showing, work
 from exlab_watch_agent.cli.audit_commands import audit_app
-from exlab_watch_agent.cli.options import Config, Json, Quiet, Run, StateDir
+from exlab_watch_agent.cli.options import RUN_HELP, Config, Json, Quiet, Run, StateDir, given_path
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
 from exlab_watch_agent.core.commands import VerifyNow
 from exlab_watch_agent.core.problem import Severity
@@ -33,7 +33,7 @@ app = typer.Typer(
     name="exlab-watch-agent",
     help="Watches instrument run folders, pushes each run to the NAS and proves with SHA-256 that every byte arrived.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -107,16 +107,27 @@ def _options(
 
 @app.command("demo")
 def demo_command(
+    context: typer.Context,
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="DIR", help="Build it in this new folder, and leave it there.")
+        Path | None,
+        typer.Option(
+            "--keep", metavar="DIR", parser=given_path, help="Build it in this new folder, and leave it there."
+        ),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
     """Build a sample instrument and a NAS folder, live through several runs, and tell the story."""
-    if config is not None or state_dir is not None:
+    typed = {"config": config, "state_dir": state_dir}
+    if any(value is not None and _is_typed(context, name) for name, value in typed.items()):
         raise ConfigError("demo brings its own config and state folder: leave out --config and --state-dir.")
     return demo.tell(keep)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was given by this command's words, and not by a variable."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()
@@ -124,7 +135,10 @@ def init(
     wizards: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="CONFIG", help="ExLab-Wizard's config.yaml, which is then read with it as it is."
+            "--from",
+            metavar="CONFIG",
+            parser=given_path,
+            help="ExLab-Wizard's config.yaml, which is then read with it as it is.",
         ),
     ] = None,
     config: Config = None,
@@ -235,7 +249,11 @@ def problems(
     reason: Annotated[str, typer.Option("--reason", help="With dismiss: why; goes into the audit trail.")] = "",
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="T", help="With dismiss: 2026-10-18T09:14:22Z, or 30d; else for good."),
+        typer.Option(
+            "--until",
+            metavar="T",
+            help="With dismiss: 2026-10-18 (its end, in this PC's time zone), 2026-10-18T09:14:22Z, or 30d; else for good.",
+        ),
     ] = None,
     as_json: Json = False,
     config: Config = None,
@@ -328,7 +346,8 @@ def diagram_command(
         str | None, typer.Option("--run", metavar="RUN", help="The way that this run took, with times and counts.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="Write this new file, instead of printing it.")
+        Path | None,
+        typer.Option("-o", metavar="FILE", parser=given_path, help="Write this new file, instead of printing it."),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
@@ -361,7 +380,11 @@ def override_add(
     operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
     expires: Annotated[
         str | None,
-        typer.Option("--expires", metavar="T", help="2026-10-18T09:14:22Z, or 30d, 12h from now; else never."),
+        typer.Option(
+            "--expires",
+            metavar="T",
+            help="2026-10-18 (the end of that day in this PC's time zone), 2026-10-18T09:14:22Z, or 30d, 12h from now; else never.",
+        ),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
@@ -385,6 +408,13 @@ def override_revoke(
 
 
 @override_app.command("list")
-def override_list(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
-    """List a run's overrides, and which of them count now."""
+def override_list(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help=f"{RUN_HELP} Without one, all runs that are known.")
+    ] = None,
+    as_json: Json = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """List overrides: of what, by whom, why, until when, and which of them count now."""
     return overriding.list_all(_to_read(config, state_dir), run, as_json=as_json)
