@@ -54,7 +54,7 @@ def dossier_of(site: Site, word: str) -> Dossier:
         record=record,
         run=run,
         creation=_creation_of(path),
-        overrides=overrides,
+        overrides=[(one.entry, one.standing) for one in overrides],
         rows=[row_of(fact) for _, fact in lines],
         files=_files_of(site, record),
         chain=_summary(audited),

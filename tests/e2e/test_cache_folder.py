@@ -13,11 +13,10 @@ import pytest
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.e2e.test_adoption import CLAIM, claim_of, data_there
 from tests.e2e.test_proof import FILES, superseded, triggers
-from tests.lab.lab import CACHE, AgentProcess, Lab, read_creation, run_to_rest, until
+from tests.lab.lab import CACHE, AgentProcess, Lab, override, read_creation, run_to_rest, save_by_rename, until
 from tests.lab.wrapped import Wrapped
 
 FIELDS = f"{CACHE}/readme_fields.json"
-OVERRIDE = ["--class", "reserved_filesystem_name", "--reason", "the instrument names it so"]
 
 
 @pytest.fixture
@@ -47,7 +46,9 @@ def as_sealed(lab: Lab, run: Path) -> tuple[Any, ...]:
 
 
 def add_override(lab: Lab, run: Path) -> None:
-    assert lab.cli("override", "add", str(run), *OVERRIDE).code == 0
+    document = read_creation(run)
+    document["validation_overrides"] = [override("reserved_filesystem_name")]
+    save_by_rename(run, document)
 
 
 def is_there(lab: Lab, run: Path) -> bool:
