@@ -30,6 +30,8 @@ class ExitCode(IntEnum):
     USAGE = 2
     NEEDS_ATTENTION = 3
     AT_RISK = 4
+    INTERRUPTED = 130
+    """By Ctrl-C, as a shell says it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -379,6 +379,7 @@ class Agent:
             for line in self._publisher.news_in_time():
                 self._notify(line)
         self._publisher.publish_in_time()
+        self._publisher.log_progress_in_time()
         if self._watching is not None and self._supervise.is_time():
             self._watching.supervise()
         self._publisher.beat_in_time()

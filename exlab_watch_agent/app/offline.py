@@ -37,26 +37,39 @@ from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.text import printable, unicode_text, utc_text
 from exlab_watch_agent.engine.operators import AT_HOME, DISMISSED, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.report.choice import Choice
 from exlab_watch_agent.report.problems import Wanted
 from exlab_watch_agent.report.status import RunInFull, sentence, status_json
 from exlab_watch_agent.statechart import RunState
 
+EVERYTHING = Choice(is_all=True)
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def status(site: Site) -> dict[str, Any]:
-    """Return what `status --json` prints."""
+def status(site: Site, choice: Choice = EVERYTHING) -> dict[str, Any]:
+    """Return what `status --json` prints of the runs that are asked for."""
     holder = site.holder
+    named = choice.named(site.records.values())
+    lanes = {name: lane for name, lane in site.snapshot.lanes.items() if choice.takes_lane(name, named)}
     return status_json(
-        site.records.values(),
-        site.snapshot,
+        named,
+        replace(site.snapshot, lanes=lanes),
         is_running=holder is not None,
         pid=holder.pid if holder is not None else None,
         version=__version__,
         paused=site.paused,
         hold=site.hold,
-        read_again=coverage(site.records.values(), policy=site.policy, now=site.now()),
+        read_again=coverage(named, policy=site.policy, now=site.now()),
+        listed=choice.listed(named),
     )
+
+
+def choice_of(site: Site, words: Sequence[str], choice: Choice) -> Choice:
+    """Return the choice, of what these words name: runs and instruments. Raises: RunNotFoundError."""
+    known = {record.equipment_id for record in site.records.values()} | site.roots.keys()
+    runs = frozenset(site.find_run(word)[0] for word in words if word not in known)
+    return replace(choice, runs=runs, equipment=frozenset(known.intersection(words)))
 
 
 def run_in_full(site: Site, word: str) -> RunInFull:

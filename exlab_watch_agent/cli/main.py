@@ -18,16 +18,41 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import binding, checking, demo, drawing, needing, overriding, resolving, showing, work
+from exlab_watch_agent.cli import (
+    binding,
+    checking,
+    demo,
+    drawing,
+    following,
+    needing,
+    overriding,
+    resolving,
+    showing,
+    top,
+    work,
+)
 from exlab_watch_agent.cli.audit_commands import audit_app
-from exlab_watch_agent.cli.options import RUN_HELP, Config, Json, Quiet, Run, StateDir, given_path
-from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
+from exlab_watch_agent.cli.auditing import past_moment_of
+from exlab_watch_agent.cli.options import RUN_HELP, Config, Json, Quiet, Run, StateDir, Words, given_path
+from exlab_watch_agent.cli.saying import (
+    NobodyReadsError,
+    finish,
+    let_go,
+    prepare,
+    say,
+    say_aside,
+    say_csv,
+    say_json,
+    say_lines_aside,
+)
 from exlab_watch_agent.core.commands import VerifyNow
 from exlab_watch_agent.core.problem import Severity
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.diagram.overlay import NOTHING
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
+from exlab_watch_agent.report.choice import Choice, csv_rows
 from exlab_watch_agent.report.problems import Wanted
+from exlab_watch_agent.statechart import RunState
 
 app = typer.Typer(
     name="exlab-watch-agent",
@@ -51,24 +76,33 @@ def main(pace: Pace = PACE) -> None:
 
     `pace`: of the agent that `run` starts.
     """
+    prepare()
     try:
         code = app(prog_name="exlab-watch-agent", standalone_mode=False, obj=pace)
+        finish()
     except typer.Exit as error:
-        code = error.exit_code
+        code = _interrupted() if isinstance(error.__cause__, KeyboardInterrupt) else error.exit_code
     except typer.Abort:
         code = ExitCode.FAILED
+    except KeyboardInterrupt:
+        code = _interrupted()
     except ConfigError as error:
         say_lines_aside(str(error))  # All mistakes of a config, a line each.
         code = ExitCode.USAGE
     except AgentError as error:
         say_aside(str(error))
         code = ExitCode.FAILED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nothing more can be said to it
+    except (NobodyReadsError, BrokenPipeError):
+        let_go()
         code = ExitCode.FINE
     except Exception as error:  # noqa: BLE001 - the last border before the user
         code = _unexpected(error)
     sys.exit(int(code or 0))
+
+
+def _interrupted() -> int:
+    say_aside("Stopped.")
+    return ExitCode.INTERRUPTED
 
 
 def _unexpected(error: Exception) -> int:
@@ -213,14 +247,76 @@ def scan(
 
 
 @app.command()
-def status(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
-    """Say what is where."""
+def status(
+    words: Words = None,
+    states: Annotated[
+        list[RunState] | None, typer.Option("--state", metavar="S", help="In this state; may be given again.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="T",
+            help="Whose state changed since 2026-04-18 (on this PC's clock), 2026-04-18T09:14:22Z, or 30d, 12h ago.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many, those that changed last.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also the runs that are at their goal.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the runs as CSV.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Say in one sentence how it is, what each instrument does, and which runs are not at their goal.
+
+    Where some are asked for, these runs whatever their state. --csv and --json have all that are asked for.
+    """
+    if as_csv and as_json:
+        raise ConfigError("Give --csv or --json, not both.")
     site = _to_read(config, state_dir)
+    choice = Choice(
+        states=frozenset(states or ()),
+        since=past_moment_of(since, site.now(), "--since"),
+        limit=limit,
+        is_all=everything or as_csv or as_json,
+    )
+    choice = offline.choice_of(site, words or (), choice)
     if as_json:
-        say_json(offline.status(site))
+        say_json(offline.status(site, choice))
+    elif as_csv:
+        for row in csv_rows(choice.listed(choice.named(site.records.values())), site.snapshot):
+            say_csv(row)
     else:
-        showing.print_status(site)
+        showing.print_status(site, choice)
     return ExitCode.FINE
+
+
+@app.command("top")
+def top_command(words: Words = None, config: Config = None, state_dir: StateDir = None) -> int:
+    """Show how it is, live, until q or Ctrl-C: what is under way, how fast, how long still, and the limit in force."""
+    _to_read(config, state_dir)
+    return top.top(lambda: Site(config, state_dir), lambda site: offline.choice_of(site, words or (), Choice()))
+
+
+@app.command("log")
+def log_command(
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN|EQUIPMENT]",
+            help="A run's own log, or the agent's lines about an instrument; without it, all of the agent's log.",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="The last lines, and those that come, until Ctrl-C.")
+    ] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Print what was logged; times are UTC."""
+    return following.log(_to_read(config, state_dir), word, is_followed=follow)
 
 
 @app.command()

@@ -71,6 +71,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def human_bytes(amount: float) -> str:
+    """Return an amount in the largest unit in which it is at least 1."""
+    unit = 0
+    while amount >= 1024 and unit < len(UNITS) - 1:
+        amount /= 1024
+        unit += 1
+    return f"{amount:.0f} {UNITS[unit]}" if unit == 0 else f"{amount:.1f} {UNITS[unit]}"
+
+
 def age(seconds: float) -> str:
     """Return `40 s`, `12 min`, `30 h` or `9 days`: in the largest unit of which there are at least two."""
     whole = max(0, int(seconds))

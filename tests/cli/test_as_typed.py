@@ -101,7 +101,10 @@ def test_h_is_help(command: Command, words: list[str]) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_can_complete_the_commands(shell: str) -> None:
     program = [sys.executable, "-m", "exlab_watch_agent"]
-    shown = subprocess.run([*program, "--show-completion", shell], capture_output=True, text=True, check=True).stdout
+    # Without this it asks which shell it was started from, which a test may not have been.
+    named = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    words = [*program, "--show-completion", shell]
+    shown = subprocess.run(words, capture_output=True, text=True, env=named, check=True).stdout
     assert "exlab-watch-agent" in shown
     asked = {
         "_EXLAB_WATCH_AGENT_COMPLETE": f"complete_{shell}",

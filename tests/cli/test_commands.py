@@ -30,6 +30,8 @@ COMMANDS = [
     ["run"],
     ["scan"],
     ["status"],
+    ["top"],
+    ["log"],
     ["show"],
     ["problems"],
     ["sync"],
@@ -47,7 +49,7 @@ COMMANDS = [
 STATUS_KEYS = [
     "job_id", "run_path", "equipment_id", "project", "run_kind", "state", "sync_status", "attempts", "next_attempt_at",
     "last_error", "verify_passes", "verified_at", "enqueued_at", "destination", "files_total", "bytes_total",
-    "bytes_done",
+    "bytes_done", "progress",
 ]  # fmt: skip
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 README = Path(__file__).parents[2] / "README.md"
@@ -283,6 +285,7 @@ def test_status_json_has_the_promised_shape(lab: Lab, on: Command) -> None:
         "files_total": 1,
         "bytes_total": 20_000,
         "bytes_done": 20_000,
+        "progress": None,
     }
     assert TIME.fullmatch(whole["verified_at"])
     assert TIME.fullmatch(whole["enqueued_at"])
@@ -339,7 +342,7 @@ def test_show_explains_a_run_that_nobody_has_taken_up_yet(tmp_path: Path, comman
 def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -> None:
     run = lab.new_run()
     on("run", "--once")
-    said = on("status")
+    said = on("status", "--all")
     verdict, quiet, first, helps, rest = said.out.split("\n", 4)
     assert (verdict, quiet) == ("nothing needs a person", "every known run is proven on the NAS")
     assert re.fullmatch(r"no agent is running: it was stopped in order at \S+", first)
@@ -457,7 +460,7 @@ def test_names_with_spaces_quotes_dashes_and_other_scripts_work(lab: Lab, on: Co
     assert on("sync", str(run)).code == 0
     lab.assert_whole(run)
     assert on("show", run.name, "--json").json["project"] == project
-    assert f"verified         {run}" in on("status").out
+    assert f"verified         {run}" in on("status", "--all").out
 
 
 def test_a_name_that_is_not_unicode_is_shown_and_never_breaks_the_output(lab: Lab, on: Command) -> None:
