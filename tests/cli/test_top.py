@@ -41,13 +41,17 @@ def test_without_a_terminal_it_is_one_screen(lab: Lab, on: Command) -> None:
 class Screen:
     """What a program shows on a terminal of 60 columns."""
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], *, has_stderr: bool) -> None:
         self._master, self._slave = pty.openpty()
         fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
         self._before = termios.tcgetattr(self._slave)
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(WIDTH), "LINES": str(HEIGHT)}
         self.process = subprocess.Popen(
-            argv, stdin=self._slave, stdout=self._slave, stderr=subprocess.PIPE, env=environment
+            argv,
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave if has_stderr else subprocess.PIPE,
+            env=environment,
         )
         self._said = ""
 
@@ -66,15 +70,15 @@ class Screen:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
         os.close(self._master)
         os.close(self._slave)
 
 
 @contextmanager
-def screen(lab: Lab, *words: str) -> Iterator[Screen]:
-    shown = Screen([sys.executable, *lab.argv(*words)])
+def screen(lab: Lab, *words: str, has_stderr: bool = False) -> Iterator[Screen]:
+    shown = Screen([sys.executable, *lab.argv(*words)], has_stderr=has_stderr)
     try:
         yield shown
     finally:
@@ -116,6 +120,22 @@ def test_a_push_is_shown_with_all_of_its_parts_and_nothing_wraps(lab: Lab, on: C
         assert (progress["doing"], progress["bytes_total"]) == ("push", 20_000_000)
         assert progress["limit_bytes_per_s"] == 1024 * 1024
         assert re.search(r"\n +push: .+ left, limit 1.0 MiB/s\n", on("status").out)
+
+
+def test_run_shows_on_a_terminal_what_is_under_way_in_one_line_each(lab: Lab) -> None:
+    lab.settings["equipment"][0]["transport"]["bandwidth"] = {"upload_mbps": 8}
+    lab.save_config()
+    run = lab.new_run(files={"a.bin": os.urandom(20_000_000)})
+    with screen(lab, "run", "--once", has_stderr=True) as shown:
+        until(lambda: f"{run.name} push: 3" in shown.read(), "the push is shown")
+        shown.process.send_signal(signal.SIGINT)
+        until(lambda: shown.read() and shown.process.poll() is not None, "it ends")
+        assert shown.process.returncode == 130
+        text = STEERING.sub("\n", shown.read()).replace("\r", "\n")
+    pushes = [line.rstrip() for line in text.split("\n") if " push: " in line]
+    assert pushes
+    assert max(map(len, pushes)) <= WIDTH
+    assert "Stopped; the next agent that runs goes on with" in text
 
 
 def test_parts_are_spread_over_lines() -> None:
