@@ -34,7 +34,7 @@ from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import Note, Snapshot
-from exlab_watch_agent.core.text import printable, unicode_text, utc_text
+from exlab_watch_agent.core.text import printable, shell_word, unicode_text, utc_text
 from exlab_watch_agent.engine.operators import AT_HOME, DISMISSED, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.report.choice import Choice
@@ -85,7 +85,7 @@ def run_in_full(site: Site, word: str) -> RunInFull:
         findings = mark_overrides(result.inspected.findings, result.creation.overrides, now=at.now)
         why = result.inspected.completeness.reason
     if record is None:
-        why = why or "it has not been taken up yet: `exlab-watch-agent run` or `sync` does that"
+        why = why or f"it has not been taken up yet: {site.command('sync', shell_word(path))} does that"
         return RunInFull(path, printable(why), findings=findings)
     waits = why or site.snapshot.waiting.get(record.job_id) or _must_be_quiet(site)
     refused = refusal(findings)
@@ -295,7 +295,8 @@ def revoke_override(site: Site, run_path: str, override_id: str, *, operator: st
     standing = next((one.standing for one in listed if one.entry.id == override_id and one.entry.revokes is None), None)
     if standing is None:
         raise AgentError(
-            f"{printable(run_path)} has no override {printable(override_id)}: `exlab-watch-agent override list` shows them."
+            f"{printable(run_path)} has no override {printable(override_id)}: "
+            f"{site.command('override', 'list', shell_word(run_path))} shows them."
         )
     if standing is OverrideStanding.REVOKED:
         raise AgentError(f"The override {override_id} is revoked already.")

@@ -93,6 +93,10 @@ class Site:
         given = (("--config", self.config), ("--state-dir", self.state))
         return " ".join(f"{name} {shell_word(str(path))}" for name, path in given if path is not None)
 
+    def command(self, *words: str) -> str:
+        """Return a command of ours for a sentence, complete with its flags. `words`: those from outside as `shell_word`s."""
+        return f"`{' '.join((APP_NAME, *words, self.flags)).rstrip()}`"
+
     # --- the config --------------------------------------------------------------------------------------------------
 
     @property
@@ -268,7 +272,7 @@ class Site:
                 f"{printable(path)} is not a run of a configured equipment. A run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
             )
         raise RunNotFoundError(
-            f"No run is called {printable(word) or repr(word)}: `{APP_NAME} status` lists those that are known."
+            f"No run is called {printable(word) or repr(word)}: {self.command('status', '--all')} lists those that are known."
         )
 
     def _named(self, word: str, paths: Iterable[str]) -> list[str]:

@@ -246,9 +246,7 @@ def known(site: Site, word: str) -> tuple[str, RunRecord]:
     """Return path and record of a run that is known. Raises: AgentError, RunNotFoundError."""
     path, record = site.find_run(word)
     if record is None:
-        raise AgentError(
-            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
-        )
+        raise AgentError(f"{printable(path)} is not known yet: {site.command('sync', shell_word(path))} looks at it.")
     return path, record
 
 

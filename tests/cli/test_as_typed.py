@@ -57,6 +57,15 @@ def test_a_command_that_is_printed_works_in_a_shell_without_the_variables(
     assert command(*pasted[1:]).code == 0
 
 
+def test_a_command_in_a_sentence_carries_the_flags_as_well(lab: Lab, home: Path, command: Command) -> None:
+    run = lab.new_run()
+    flags = ["--config", "../config.yaml", "--state-dir", "~/st 2"]
+    shown = f"--config {lab.config} --state-dir '{home}/st 2'`"
+    assert f"`exlab-watch-agent status --all {shown} lists" in one_line(command("show", "Run_1999", *flags).err)
+    assert f"`exlab-watch-agent sync '{run}' {shown} looks" in one_line(command("verify", run.name, *flags).err)
+    assert f"`exlab-watch-agent sync '{run}' {shown} does that" in command("show", run.name, *flags).out
+
+
 @pytest.mark.parametrize("given", ["~/st 2", "../st 2", "./../st 2"])
 def test_a_path_means_the_same_to_every_command(lab: Lab, home: Path, command: Command, given: str) -> None:
     flags = [f"--config={given.replace('st 2', 'config.yaml')}", f"--state-dir={given}"]
