@@ -80,8 +80,10 @@ def main(pace: Pace = PACE) -> None:
     try:
         code = app(prog_name="exlab-watch-agent", standalone_mode=False, obj=pace)
         finish()
+        if code == ExitCode.INTERRUPTED:  # what the library makes of Ctrl-C; who says more of it ends by itself
+            code = _interrupted()
     except typer.Exit as error:
-        code = _interrupted() if isinstance(error.__cause__, KeyboardInterrupt) else error.exit_code
+        code = error.exit_code
     except typer.Abort:
         code = ExitCode.FAILED
     except KeyboardInterrupt:

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-import typer
-
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.pace import Pace
@@ -125,7 +123,7 @@ def _drive(
 ) -> tuple[Answers, list[Problem]]:
     """Have the agent work, an operator's commands first; return the answers to them in order, and what needs a person afterwards.
 
-    Of problems, those of all that the agent was to look after, and only where it came to rest. Raises: Exit where Ctrl-C ended it.
+    Of problems, those of all that the agent was to look after, and only where it came to rest. Raises: SystemExit where Ctrl-C ended it.
     """
     answers: Answers = []
     with stopping_on_signals(agent.stop) as stopped:
@@ -141,7 +139,7 @@ def _drive(
     if stopped.by_ctrl_c:
         narrator.on_notice(_what_goes_on(agent))
         leave_now(agent, ExitCode.INTERRUPTED)
-        raise typer.Exit(ExitCode.INTERRUPTED)
+        raise SystemExit(ExitCode.INTERRUPTED)
     return answers, found
 
 
