@@ -123,7 +123,7 @@ def _drive(
 ) -> tuple[Answers, list[Problem]]:
     """Have the agent work, an operator's commands first; return the answers to them in order, and what needs a person afterwards.
 
-    Of problems, those of all that the agent was to look after, and only where it came to rest. Raises: SystemExit where Ctrl-C ended it.
+    Of problems, those of all that the agent was to look after, and only where it came to rest. Raises: SystemExit after Ctrl-C.
     """
     answers: Answers = []
     with stopping_on_signals(agent.stop) as stopped:
