@@ -54,6 +54,9 @@ from exlab_watch_agent.report.choice import Choice, csv_rows
 from exlab_watch_agent.report.problems import Wanted
 from exlab_watch_agent.statechart import RunState
 
+STATES = ", ".join(RunState)
+RULES = ", ".join(overriding.HARD)
+
 app = typer.Typer(
     name="exlab-watch-agent",
     help="Watches instrument run folders, pushes each run to the NAS and proves with SHA-256 that every byte arrived.",
@@ -252,7 +255,8 @@ def scan(
 def status(
     words: Words = None,
     states: Annotated[
-        list[RunState] | None, typer.Option("--state", metavar="S", help="In this state; may be given again.")
+        list[RunState] | None,
+        typer.Option("--state", metavar="S", help=f"In this state; may be given again: {STATES}."),
     ] = None,
     since: Annotated[
         str | None,
@@ -307,7 +311,7 @@ def log_command(
     word: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN|EQUIPMENT]",
+            metavar="RUN|EQUIPMENT",
             help="A run's own log, or the agent's lines about an instrument; without it, all of the agent's log.",
         ),
     ] = None,
@@ -473,7 +477,14 @@ def _to_read(config: Path | None, state_dir: Path | None) -> Site:
 @override_app.command("add")
 def override_add(
     run: Run,
-    problem_class: Annotated[str, typer.Option("--class", metavar="CLASS", help="The gate rule to override.")],
+    problem_class: Annotated[
+        str,
+        typer.Option(
+            "--class",
+            metavar="CLASS",
+            help=f"The rule to override: {RULES}.",
+        ),
+    ],
     reason: Annotated[str, typer.Option("--reason", help="Why; recorded in creation.json and in the audit trail.")],
     operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
     expires: Annotated[
@@ -508,7 +519,7 @@ def override_revoke(
 @override_app.command("list")
 def override_list(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help=f"{RUN_HELP} Without one, all runs that are known.")
+        str | None, typer.Argument(metavar="RUN", help=f"{RUN_HELP} Without one, all runs that are known.")
     ] = None,
     as_json: Json = False,
     config: Config = None,

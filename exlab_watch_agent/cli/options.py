@@ -56,7 +56,7 @@ StateDir = Annotated[
 Run = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RUN|EQUIPMENT...]", help=f"Of these only. {RUN_HELP} An instrument's id is given whole."),
+    typer.Argument(metavar="RUN|EQUIPMENT", help=f"Of these only. {RUN_HELP} An instrument's id is given whole."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while it works.")]

@@ -16,6 +16,7 @@ from exlab_watch_agent.core.overrides import OverrideStanding, parse_time
 from exlab_watch_agent.core.text import counted, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 
+HARD = tuple(rule.value for rule in Rule if rule.tier is Tier.HARD)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -46,7 +47,7 @@ def _require_class(problem_class: str, path: str, findings: tuple[Finding, ...] 
         own = f"those that {printable(path)} breaks: {', '.join(classes)}"
     else:
         own = f"{printable(path)} breaks none"
-    if problem_class not in {rule.value for rule in Rule if rule.tier is Tier.HARD}:
+    if problem_class not in HARD:
         raise ConfigError(f"{shown} is not a rule that blocks a run; {own}.")
     if not isinstance(findings, str) and problem_class not in {one.rule.value for one in findings}:
         raise AgentError(f"The run has nothing that {shown} is about, so nothing was added; {own}.")
