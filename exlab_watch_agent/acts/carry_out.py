@@ -167,7 +167,7 @@ def work(effect: Work, ports: Ports, control: Control) -> Outcome:
         # A run folder that is not there was moved, removed, or its root is away: the next look and the scan tell which.
         return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), is_source_away=True)
     except DestinationOccupiedError as error:
-        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), conflict=error.kind)
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), conflict=error.kind, holding=error.holding)
     except (RunUnreadableError, CreationFileError, ManifestNotKeptError, ManifestLostError) as error:
         return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
     except TransportError as error:

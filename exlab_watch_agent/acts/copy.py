@@ -99,7 +99,7 @@ def look_unless_foreign(effect: Verify | Seal, ports: Ports) -> DestinationLook:
             where = DestinationStanding.OCCUPIED  # two runs were found equal to it, and the other one has it
         conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
         assert conflict is not None, "a foreign claim is one"
-        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+        raise DestinationOccupiedError(conflict.message, kind=conflict.kind, holding=found.holding)
     return found
 
 

@@ -14,9 +14,10 @@ from typing import assert_never
 
 from exlab_watch_agent.core.claim import (
     OF_OTHERS,
-    WHOEVER,
     Claim,
     DestinationStanding,
+    as_last_seen,
+    awaits_look,
     conflict_at,
     is_meant,
     may_be_displaced,
@@ -150,7 +151,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case TakenOver():
             if state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind in OF_OTHERS:
                 reason = event.reason or "what others have at the destination makes room"
-                anew = replace(record.unsealed(by=event.operator).cleared(), takes_over=WHOEVER)
+                anew = replace(record.unsealed(by=event.operator).cleared(), takes_over=as_last_seen(record.held_by))
                 return Judgement(Trigger.TAKEN_OVER, reason, anew, event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
@@ -224,6 +225,8 @@ def _judge_queued(
     if event.destination is None:
         return None
     where = event.destination
+    if where is not DestinationStanding.UNASKED:
+        record = replace(record, held_by=event.holding)
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
     if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
@@ -239,14 +242,16 @@ def _judge_queued(
         sign_fault=event.sign_fault,
     )
     if conflict is not None:
-        return _conflict(record, LastError(conflict.kind, conflict.message, conflict.detail))
+        # Whoever came since the operator's word was not told of when it was given.
+        since = "it is not held by the one that was to give way: " if record.takes_over else ""
+        return _conflict(record, LastError(conflict.kind, f"{since}{conflict.message}", conflict.detail))
     bound_for = record.at_place(event.destination_path, _footing(record, where)).without_wait()
     if where is DestinationStanding.LEFT_THERE:
         # It is proven first. An operator's word is for what does not prove to be this run's, and for nobody who comes meanwhile.
         left = replace(bound_for, takes_over=event.holding if is_meant(record.takes_over, event.holding) else "")
         text = "a copy of this run that no agent made is there: it is proven before it counts as ours"
         return Judgement(Trigger.COPY_ADOPTED, text, left)
-    if record.takes_over == WHOEVER and where is not DestinationStanding.UNASKED:
+    if awaits_look(record.takes_over) and where is not DestinationStanding.UNASKED:
         bound_for = replace(bound_for, takes_over="")  # nobody had to give way: the word is used up
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
@@ -264,7 +269,7 @@ def _footing(record: RunRecord, where: DestinationStanding) -> Footing:
     """Return what the place of a run that is about to be pushed rests on."""
     if where is DestinationStanding.LEFT_THERE:
         return Footing.LEFT_THERE
-    if record.has_place and record.takes_over != WHOEVER:  # who is to give way is yet to be seen
+    if record.has_place and not awaits_look(record.takes_over):  # who is to give way is yet to be seen
         return record.footing
     return Footing.OPEN if where is DestinationStanding.UNASKED else Footing.OWN
 
@@ -551,7 +556,8 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
                 return _damaged(found, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
         case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
-            return _conflict(record, LastError(event.conflict, event.message))
+            held = replace(record, held_by=event.holding or record.held_by)
+            return _conflict(held, LastError(event.conflict, event.message))
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, _unfinished(record, error))
         case RunState.CLEANED if event.is_copy_unreadable:

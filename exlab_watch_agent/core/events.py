@@ -142,7 +142,8 @@ class EffectFailed:
     `is_source_away`: the run folder was not there, moved away or with its whole root; no attempt is consumed either.
     `fingerprint` is set when a local file vanished: what is left, so that the vanishing itself counts as no new change.
     `is_copy_unreadable`: a verify could not read the copy as a whole while the destination answered; the cause is there.
-    `conflict`: the destination is claimed by others, and this is the kind of conflict.
+    `conflict`: the destination is claimed by others, and this is the kind of conflict; `holding`: by whom (as in
+    DestinationLook; empty where that is not known).
     """
 
     turn: int
@@ -156,6 +157,7 @@ class EffectFailed:
     needs_bytes: int = 0
     is_copy_unreadable: bool = False
     conflict: str = ""
+    holding: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,10 @@ class RunRecord:
     it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
     of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until the run's place is
     decided, and `footing` says what it rests on. `takes_over`: who is to give way at the destination because an operator said so
-    (DestinationLook.holding; WHOEVER until that was seen), until the run is sealed there. `cache_form`: in which form the cache
+    (as_last_seen of `held_by` until that was found there, then DestinationLook.holding), until the run is sealed there. `cache_form`: in which form the cache
     folder travelled last (core/cache_copy.py; empty: not known), and `cache_signature` how it looked then. `gone_at`: when two
     scans had said that the folder of this sealed run is gone, as long as nothing was proven of it here since; None: it is there,
-    as far as is known.
+    as far as is known. `held_by`: who held the destination when that was last seen (DestinationLook.holding; empty: not known).
     """
 
     job_id: str
@@ -97,6 +97,7 @@ class RunRecord:
     cache_signature: int = 0
     footing: Footing = Footing.OWN
     gone_at: datetime | None = None
+    held_by: str = ""
 
     @property
     def has_place(self) -> bool:
@@ -215,7 +216,7 @@ class RunRecord:
     def elsewhere(self) -> RunRecord:
         """Return the record once its destination counts as another place than before: what was proven there and brought there, and
         whom an operator had make room, says nothing of the new one."""
-        return replace(self.with_passes_void(), takes_over="", cache_form="", cache_signature=0)
+        return replace(self.with_passes_void(), takes_over="", held_by="", cache_form="", cache_signature=0)
 
     def with_incident(self, found: Incident) -> RunRecord:
         return replace(self, incidents=with_incident(self.incidents, found))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.core.claim import NOBODY_KNOWN, OF_OTHERS, WHOEVER, DestinationStanding
+from exlab_watch_agent.core.claim import NOBODY_KNOWN, OF_OTHERS, DestinationStanding, as_last_seen
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
@@ -1052,13 +1052,15 @@ def test_a_claim_that_a_push_meets_is_a_conflict_and_costs_no_attempt(kind: Fail
 @pytest.mark.parametrize("is_sealed", [False, True])
 def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_conflict(is_sealed: bool) -> None:
     held = LastError("claimed_by_other_agent", "held")
-    queued = step(record("conflict", sealed=is_sealed, last_error=held), TakenOver("asmith", "it was stopped"))
+    queued = step(
+        record("conflict", sealed=is_sealed, last_error=held, held_by="b/7/1/l"), TakenOver("asmith", "it was stopped")
+    )
     assert queued.move is not None
     assert (queued.move.trigger, queued.move.operator, queued.move.reason) == (
         "taken_over", "asmith", "it was stopped",
     )  # fmt: skip
     run = queued.record
-    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, False, WHOEVER)
+    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, False, as_last_seen("b/7/1/l"))
     where = DestinationStanding.CLAIMED_BY_OTHER_AGENT
     seen = replace(inspected(destination=where), holding="b/7/1/m")
     pushing = step(run, seen)
@@ -1073,9 +1075,33 @@ def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_confl
     assert sealed.takes_over == ""
 
 
+@pytest.mark.parametrize("said_of", ["b/7/1/m", NOBODY_KNOWN, "", "as an earlier version wrote it"])
+@pytest.mark.parametrize("found", ["c/9/2/n", "b/8/1/m"])
+def test_a_word_that_waited_for_the_nas_is_not_for_who_came_meanwhile(said_of: str, found: str) -> None:
+    takes_over = "whoever" if said_of.startswith("as an") else as_last_seen(said_of)
+    seen = inspected(destination=DestinationStanding.CLAIMED_BY_OTHER_AGENT)
+    after = step(record("queued", takes_over=takes_over), replace(seen, holding=found)).record
+    assert (after.state, after.takes_over, after.held_by) == (RunState.CONFLICT, "", found)
+    assert after.last_error is not None
+    assert (after.last_error.kind, "not held by the one" in after.last_error.message) == (
+        "claimed_by_other_agent",
+        True,
+    )
+    again = step(step(after, TakenOver("asmith")).record, replace(seen, holding=found))
+    assert (again.record.state, again.record.takes_over) == (RunState.RUNNING, found)
+
+
+def test_who_holds_a_copy_is_known_from_every_look_that_a_conflict_comes_of() -> None:
+    told = failed(conflict="claimed_by_other_agent", holding="b/7/1/m")
+    for state in ("running", "auditing", "sealing"):
+        assert step(record(state, sealed=state == "auditing", held_by="a"), told).record.held_by == "b/7/1/m"
+    unknown = step(record("running", held_by="a"), failed(conflict="claimed_by_other_agent"))
+    assert unknown.record.held_by == "a"
+
+
 @pytest.mark.parametrize("where", [DestinationStanding.FREE, DestinationStanding.OURS])
 def test_a_word_to_take_over_that_nobody_had_to_give_way_to_is_used_up(where: DestinationStanding) -> None:
-    after = step(record("queued", takes_over=WHOEVER), inspected(destination=where))
+    after = step(record("queued", takes_over=as_last_seen("b/7/1/m")), inspected(destination=where))
     assert (after.record.state, after.record.takes_over) == (RunState.RUNNING, "")
 
 
@@ -1095,7 +1121,7 @@ def test_a_place_that_was_taken_over_is_the_run_s_own(where: DestinationStanding
     if before is Footing.OWN:
         at = {"destination": ""}
     seen = replace(inspected(destination=where, destination_path="Run_1"), holding="b/7/1/m")
-    pushing = step(record("queued", takes_over=WHOEVER, **at), seen)
+    pushing = step(record("queued", takes_over=as_last_seen("b/7/1/m"), **at), seen)
     assert (pushing.record.state, pushing.record.takes_over) == (RunState.RUNNING, "b/7/1/m")
     assert (pushing.record.destination, pushing.record.footing) == ("Run_1", Footing.OWN)
     assert pushing.record.has_place
@@ -1106,7 +1132,7 @@ def test_a_place_that_was_taken_over_is_the_run_s_own(where: DestinationStanding
 
 def test_a_copy_that_was_left_there_is_proven_before_an_operators_word_takes_anything_over() -> None:
     seen = replace(LEFT, holding=NOBODY_KNOWN)
-    proving = step(record("queued", destination="", takes_over=WHOEVER), seen)
+    proving = step(record("queued", destination="", takes_over=as_last_seen("")), seen)
     assert (proving.record.state, proving.record.footing) == (RunState.AWAITING_VERIFY, Footing.LEFT_THERE)
     assert proving.record.takes_over == NOBODY_KNOWN, "the word is for nobody who comes meanwhile"
     left = record("awaiting_verify", takes_over=NOBODY_KNOWN, **LEFT_THERE)
@@ -1127,13 +1153,13 @@ def test_a_copy_that_was_left_there_is_proven_before_an_operators_word_takes_any
 
 def test_a_word_to_take_over_waits_for_a_place_that_could_not_be_asked_and_moves_nobody_unseen() -> None:
     for destination in ("Run_1", ""):
-        before = record("queued", takes_over=WHOEVER, destination=destination)
+        before = record("queued", takes_over=as_last_seen("b/7/1/m"), destination=destination)
         unasked = step(before, inspected(destination=DestinationStanding.UNASKED))
         (effect,) = work(unasked)
         assert isinstance(effect, Push)
         assert effect.is_open, "who is to give way is yet to be seen"
         anew = step(unasked.record, RunChanged(unasked.record.turn, "its place is not decided yet")).record
-        assert (anew.state, anew.takes_over) == (RunState.ACQUIRING, WHOEVER)
+        assert (anew.state, anew.takes_over) == (RunState.ACQUIRING, as_last_seen("b/7/1/m"))
 
 
 def test_an_operators_word_is_not_for_another_destination() -> None:

@@ -185,6 +185,33 @@ def test_two_agents_with_one_copied_run_folder_stop_and_neither_moves_a_file_of_
     assert "a.bin" in everything(copied)
 
 
+def test_a_word_that_waits_for_a_nas_that_is_away_is_not_for_who_came_meanwhile(
+    first: Lab, run: Path, tmp_path: Path
+) -> None:
+    assert first.cli("run", "--once").code == 0
+    other = another_agent(first, tmp_path / "other")
+    (run / "a.bin").write_bytes(b"measured anew")
+    assert other.cli("run", "--once").code == 3
+    assert kind(other, run) == "claimed_by_other_agent"
+    away = first.nas.with_name("away")
+    first.nas.rename(away)
+    other.cli("resolve", str(run), "--take-over")
+    assert other.record(run)["state"] == "queued"
+    away.rename(first.nas)
+    claim = claim_of(first, run) | {"job_id": "third", "state_folder": "f" * 32, "generation": 2}
+    (first.copy_of(run) / CLAIM).write_text(json.dumps(claim))
+    before = everything(first.copy_of(run))
+    assert other.cli("run", "--once").code == 3
+    assert kind(other, run) == "claimed_by_other_agent"
+    assert everything(first.copy_of(run)) == before, "nobody said that this one is to give way"
+    assert superseded(first) == {}
+    (problem,) = other.cli("problems", "--json").problems
+    assert "not held by the one that was to give way" in problem["sentence"]
+    assert other.cli("resolve", str(run), "--take-over").code == 0
+    other.assert_whole(run)
+    assert [one["job_id"] for one in claim_of(other, run)["former"]] == ["third"]
+
+
 def test_what_was_claimed_and_never_sealed_is_taken_over(first: Lab, run: Path, tmp_path: Path) -> None:
     assert first.cli("run", "--once").code == 0
     claim = claim_of(first, run)
