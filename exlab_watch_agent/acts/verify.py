@@ -14,8 +14,8 @@ from exlab_watch_agent.acts.copy import (
     manifest_here,
     manifest_there,
     note_wrong,
-    read_here,
     read_there,
+    sealed_manifest,
 )
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
 from exlab_watch_agent.acts.read_back import read_back
@@ -26,7 +26,7 @@ from exlab_watch_agent.core.claim import DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.effects import SealedCopy, Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
-from exlab_watch_agent.core.inventory import FOLDERS_PATH, MANIFEST_PATH, Inventory
+from exlab_watch_agent.core.inventory import FOLDERS_PATH, Inventory
 from exlab_watch_agent.core.manifest import (
     Agreement,
     ExtraFiles,
@@ -60,7 +60,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         # Asked for first: without a run folder nothing else can be, and what looks like a failed audit is the loss of a run.
         lost = copy_lost(effect.destination)
         return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, lost, conflict=ONLY_COPY_LOST)
-    manifest = _sealed_manifest(effect, ports)
+    manifest = sealed_manifest(effect, ports) if effect.manifest_digest else None
     look_there = None
     if effect.manifest_digest or effect.adopts or effect.is_left_there:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
@@ -290,20 +290,6 @@ def _what_others_manifest_says(effect: Verify, here: Mapping[str, str], there: M
     if differing and all(manifest.get(path) == there[path] for path in differing):
         return "; ExLab-Wizard's manifest speaks for what is there"
     return ""
-
-
-def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:
-    if not effect.manifest_digest:
-        return None
-    data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
-    if data is None:
-        data = read_here(effect, MANIFEST_PATH, ports)
-        if manifest_digest(data) != effect.manifest_digest:
-            raise ManifestLostError(
-                "the manifest of this sealed run is lost or was changed, here and in the state folder: "
-                "restore .exlab-wizard/checksums.sha256 from the NAS copy.",
-            )
-    return parse_manifest(data)
 
 
 def _declared_mismatches(here: dict[str, str], inventory: Inventory, ports: Ports, run_path: str) -> tuple[str, ...]:

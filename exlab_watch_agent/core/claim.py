@@ -145,6 +145,7 @@ def standing(look: DestinationLook, mine: Claim, *, is_our_seal: bool = True) ->
 
 DESTINATION_OCCUPIED = "destination_occupied"
 OF_THIS_AGENT = "of another run of this agent"
+HELD_BY_OTHERS = "and others hold the copy"
 OF_OTHERS = frozenset(
     {"destination_occupied", "claimed_by_other_agent", "claimed_unsealed", "differs_from_sealed_copy"}
 )

@@ -52,7 +52,7 @@ from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED, LOCAL_MISSING, ONLY_COPY_LOST
+from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED, LOCAL_MISSING, ONLY_COPY_LOST, may_be_taken_over
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -149,10 +149,12 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
                     anew = anew.at_place("")
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
         case TakenOver():
-            if state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind in OF_OTHERS:
+            if is_held_by_others(record):
                 reason = event.reason or "what others have at the destination makes room"
-                anew = replace(record.unsealed(by=event.operator).cleared(), takes_over=as_last_seen(record.held_by))
-                return Judgement(Trigger.TAKEN_OVER, reason, anew, event.operator)
+                # What was proven here before is given up by nobody's word about others: the data are held against it first.
+                anew = record.returned(now) if record.is_sealed else record.unsealed(by=event.operator).cleared()
+                meant = replace(anew, takes_over=as_last_seen(record.held_by))
+                return Judgement(Trigger.TAKEN_OVER, reason, meant, event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
@@ -230,7 +232,10 @@ def _judge_queued(
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
     if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
-        displacing = replace(record.at_place(event.destination_path), takes_over=event.holding).without_wait()
+        displacing = _as_seen(
+            record.at_place(event.destination_path), event
+        )  # the push asks whether that is what was sealed
+        displacing = replace(displacing, takes_over=event.holding, gone_at=None).without_wait()
         text = f"an operator has it taken over ({event.holder or 'no claim says whose it is'})"
         return Judgement(Trigger.PUSH_STARTED, text, displacing)
     conflict = conflict_at(
@@ -287,6 +292,14 @@ def awaits_holder(record: RunRecord) -> bool:
         and not record.is_sealed
         and error is not None
         and error.kind == DestinationStanding.CLAIMED_BY_OTHER_AGENT
+    )
+
+
+def is_held_by_others(record: RunRecord) -> bool:
+    """Whether a run rests because others hold its destination, who may give way on an operator's word."""
+    error = record.last_error
+    return (
+        record.state is RunState.CONFLICT and error is not None and may_be_taken_over(error.kind, detail=error.detail)
     )
 
 
@@ -557,7 +570,7 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
         case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
             held = replace(record, held_by=event.holding or record.held_by)
-            return _conflict(held, LastError(event.conflict, event.message))
+            return _conflict(held, LastError(event.conflict, event.message, event.detail))
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, _unfinished(record, error))
         case RunState.CLEANED if event.is_copy_unreadable:

@@ -39,24 +39,24 @@ class Move:
 class RunRecord:
     """One run. Times are aware UTC.
 
-    `turn` counts moves; an outcome of an older turn is stale. `fingerprint` is that of the inventory last judged
-    complete or last proven. `attempts` counts failures since the last success or operator's word, `mismatches` those in
-    which the copy was wrong. `next_attempt_at` and `wait_s` say together when a backoff ends, also after the clock
-    jumped. `manifest_digest` names the manifest that the verifier wrote; `sealed_at` is set by the first seal and
-    cleared only by an operator. `verify_passes` counts passes since anything was last found different; `verified_at` is
-    the latest, `verified_uptime_s` after the boot `verified_boot_id` (empty: not known). `passes` are the latest of them, the
-    oldest first, as far as they were made since then by a version that kept them. `declared_mismatches` are files
-    whose hash differs from the one that the instrument gave; `overrides_seen` counts the entries of
-    `validation_overrides` that the audit trail knows of. `creation_signature` is that of the `creation.json` of a run
-    that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start. `adopts`: the manifest of
-    another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
-    it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
-    of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until the run's place is
-    decided, and `footing` says what it rests on. `takes_over`: who is to give way at the destination because an operator said so
-    (as_last_seen of `held_by` until that was found there, then DestinationLook.holding), until the run is sealed there. `cache_form`: in which form the cache
-    folder travelled last (core/cache_copy.py; empty: not known), and `cache_signature` how it looked then. `gone_at`: when two
-    scans had said that the folder of this sealed run is gone, as long as nothing was proven of it here since; None: it is there,
-    as far as is known. `held_by`: who held the destination when that was last seen (DestinationLook.holding; empty: not known).
+    `turn` counts moves; an outcome of an older turn is stale. `fingerprint` is that of the inventory last judged complete or last
+    proven. `attempts` counts failures since the last success or operator's word, `mismatches` those in which the copy was wrong.
+    `next_attempt_at` and `wait_s` say together when a backoff ends, also after the clock jumped. `manifest_digest` names the
+    manifest that the verifier wrote; `sealed_at` is set by the first seal and cleared only by an operator. `verify_passes` counts
+    passes since anything was last found different; `verified_at` is the latest, `verified_uptime_s` after the boot
+    `verified_boot_id` (empty: not known). `passes` are the latest of them, the oldest first, as far as they were made since then
+    by a version that kept them. `declared_mismatches` are files whose hash differs from the one that the instrument gave;
+    `overrides_seen` counts the entries of `validation_overrides` that the audit trail knows of. `creation_signature` is that of
+    the `creation.json` of a run that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start.
+    `adopts`: the manifest of another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it
+    is to be taken over until it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one.
+    `incidents`: the latest of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until
+    the run's place is decided, and `footing` says what it rests on. `takes_over`: who is to give way at the destination because an
+    operator said so (as_last_seen of `held_by` until that was found there, then DestinationLook.holding), until the run is sealed
+    there. `cache_form`: in which form the cache folder travelled last (core/cache_copy.py; empty: not known), and
+    `cache_signature` how it looked then. `gone_at`: when two scans had said that the folder of this sealed run is gone, as long as
+    nothing was proven of it here since; None: it is there, as far as is known. `held_by`: who held the destination when that was
+    last seen (DestinationLook.holding; empty: not known).
     """
 
     job_id: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exlab_watch_agent.core.claim import DESTINATION_OCCUPIED, OF_OTHERS, OF_THIS_AGENT
+from exlab_watch_agent.core.claim import DESTINATION_OCCUPIED, HELD_BY_OTHERS, OF_OTHERS, OF_THIS_AGENT
 from exlab_watch_agent.core.text import shell_word
 
 DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
@@ -57,6 +57,10 @@ def ways_out(kind: str, run_path: str, *, detail: str = "") -> tuple[WayOut, ...
         stop = WayOut(f"stop the agent that holds the copy ({_ASIDE})", take_over)
         restore = "or, if it is gone, restore the state folder that the copy belongs to, and work with that one"
         return stop, WayOut(restore, "exlab-watch-agent run"), WayOut(f"or {_AWAY}", again)
+    if kind in (LOCAL_MISSING, LOCAL_CHANGED) and detail == HELD_BY_OTHERS:
+        as_sealed = WayOut("put the files back here as they were when this agent proved them", take_over)
+        give_up = "or give up what this agent proved, for what is here now (its holder gives way by a `--take-over` after that)"
+        return (as_sealed,) if kind == LOCAL_MISSING else (as_sealed, WayOut(give_up, again))
     if kind == LOCAL_MISSING:
         missing = "put the missing files back here as they were, from the copy on the NAS"
         heal = "or, where the copy is damaged as well, put them back from a backup, so that it is repaired from here"
@@ -70,9 +74,14 @@ def ways_out(kind: str, run_path: str, *, detail: str = "") -> tuple[WayOut, ...
     return ()
 
 
+def may_be_taken_over(kind: str, *, detail: str = "") -> bool:
+    """Return whether others hold the destination in this kind of conflict, who may give way on an operator's word."""
+    return (kind in OF_OTHERS and detail != OF_THIS_AGENT) or detail == HELD_BY_OTHERS
+
+
 def no_take_over(kind: str, run_path: str, *, detail: str = "") -> str | None:
     """Return in one sentence why `--take-over` cannot help in this conflict of this run, and what can; None where it can."""
-    if kind in OF_OTHERS and detail != OF_THIS_AGENT:
+    if may_be_taken_over(kind, detail=detail):
         return None
     whose = "another run of this agent has the destination" if kind in OF_OTHERS else "the copy is this agent's own"
     ways = " ".join(str(way) for way in ways_out(kind, run_path, detail=detail))

@@ -23,7 +23,7 @@ from exlab_watch_agent.core.commands import (
     TakeOver,
     VerifyNow,
 )
-from exlab_watch_agent.core.decide import is_short, verify_effect
+from exlab_watch_agent.core.decide import is_held_by_others, is_short, verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested, TakenOver
 from exlab_watch_agent.core.facts import OperatorCommand, ProblemDismissed
@@ -232,7 +232,7 @@ class Operators:
         if record.state is not RunState.CONFLICT:
             raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
         must_compare = is_short(record)
-        is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
+        is_others = is_held_by_others(record) or (record.last_error is not None and record.last_error.kind in OF_OTHERS)
         self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))
         if must_compare:
             return "what is here is compared with what was sealed first: only if all of that is here again, it wins"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.core.claim import NOBODY_KNOWN, OF_OTHERS, DestinationStanding, as_last_seen
+from exlab_watch_agent.core.claim import HELD_BY_OTHERS, NOBODY_KNOWN, OF_OTHERS, DestinationStanding, as_last_seen
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
 from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
@@ -1060,7 +1060,7 @@ def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_confl
         "taken_over", "asmith", "it was stopped",
     )  # fmt: skip
     run = queued.record
-    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, False, as_last_seen("b/7/1/l"))
+    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, is_sealed, as_last_seen("b/7/1/l"))
     where = DestinationStanding.CLAIMED_BY_OTHER_AGENT
     seen = replace(inspected(destination=where), holding="b/7/1/m")
     pushing = step(run, seen)
@@ -1091,6 +1091,24 @@ def test_a_word_that_waited_for_the_nas_is_not_for_who_came_meanwhile(said_of: s
     assert (again.record.state, again.record.takes_over) == (RunState.RUNNING, found)
 
 
+def test_a_word_to_take_over_gives_up_nothing_that_was_sealed_here_and_the_push_is_told_what_it_was() -> None:
+    held = LastError("claimed_by_other_agent", "held")
+    conflict = record("conflict", sealed=True, last_error=held, held_by="b/7/1/m")
+    queued = step(conflict, TakenOver("asmith")).record
+    assert (queued.sealed_as, queued.verify_passes) == (conflict.sealed_as, 0)
+    seen = inspected(fingerprint="g", destination=DestinationStanding.CLAIMED_BY_OTHER_AGENT)
+    pushing = step(queued, replace(seen, holding="b/7/1/m"))
+    (effect,) = work(pushing)
+    assert isinstance(effect, Push)
+    assert (effect.manifest_digest, effect.takes_over, effect.fingerprint) == (conflict.sealed_as, "b/7/1/m", "g")
+    refused = failed(turn=pushing.record.turn, conflict=LOCAL_CHANGED, detail=HELD_BY_OTHERS)
+    differs = step(pushing.record, refused).record
+    assert (differs.state, differs.sealed_as, differs.takes_over) == (RunState.CONFLICT, conflict.sealed_as, "")
+    assert differs.last_error == LastError(LOCAL_CHANGED, refused.message, HELD_BY_OTHERS)
+    assert moved(differs, TakenOver("asmith")) == ("taken_over", "queued"), "once the files are as they were"
+    assert not step(differs, LocalChosen("asmith")).record.is_sealed
+
+
 def test_who_holds_a_copy_is_known_from_every_look_that_a_conflict_comes_of() -> None:
     told = failed(conflict="claimed_by_other_agent", holding="b/7/1/m")
     for state in ("running", "auditing", "sealing"):
@@ -1105,7 +1123,7 @@ def test_a_word_to_take_over_that_nobody_had_to_give_way_to_is_used_up(where: De
     assert (after.record.state, after.record.takes_over) == (RunState.RUNNING, "")
 
 
-HELD_BY_OTHERS = (
+THEIRS = (
     DestinationStanding.OCCUPIED,
     DestinationStanding.CLAIMED_UNSEALED,
     DestinationStanding.CLAIMED_BY_OTHER_AGENT,
@@ -1115,7 +1133,7 @@ HELD_BY_OTHERS = (
 
 
 @pytest.mark.parametrize("before", list(Footing))
-@pytest.mark.parametrize("where", HELD_BY_OTHERS)
+@pytest.mark.parametrize("where", THEIRS)
 def test_a_place_that_was_taken_over_is_the_run_s_own(where: DestinationStanding, before: Footing) -> None:
     at: dict[str, Any] = {"destination": "Run_1", "footing": before}
     if before is Footing.OWN:
