@@ -46,6 +46,8 @@ from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
 from exlab_watch_agent.errors import FailureKind, ManifestLostError, ManifestNotKeptError, TransportError
 from exlab_watch_agent.ports import Control, Ports, RemoteFile
 
+MOVING_NAMED_MAX = 20
+
 
 def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChanged | EffectFailed:
     """Hash every data file on both sides at once and compare with the manifest, if there is one.
@@ -92,13 +94,17 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
             note_wrong(effect, asked, ports)
         raise
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
-    if len(here) != len(inventory.files) or ports.tree.inventory(effect.run_path).fingerprint != inventory.fingerprint:
+    after = ports.tree.inventory(effect.run_path)
+    has_changed = len(here) != len(inventory.files) or after.fingerprint != inventory.fingerprint
+    if has_changed and not (effect.manifest_digest and manifest):
         return RunChanged(effect.turn, "the run changed while it was verified")
     # Of what was not hashed there, the size must do for the comparison: it can fail the copy, and the skipped names keep
     # the run from counting as proven.
     sizes = {entry.path: entry.size_bytes for entry in inventory.files}
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
     remote = {**there.digests, **unread}
+    if has_changed and manifest:
+        return _of_what_stayed(effect, inventory, after, here, manifest, remote)
     comparison = compare(local=here, manifest=manifest, remote=remote, remote_listing=listing)
     found = Verified(
         turn=effect.turn,
@@ -139,6 +145,31 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         declared_mismatches=_declared_mismatches(here, inventory, ports, effect.run_path),
         overrides=ports.creations.read(effect.run_path).creation.overrides,
         seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
+    )
+
+
+def _of_what_stayed(
+    effect: Verify,
+    before: Inventory,
+    after: Inventory,
+    here: Mapping[str, str],
+    manifest: Mapping[str, str],
+    remote: Mapping[str, str],
+) -> RunChanged:
+    """Return how a sealed run that changed while it was hashed compares, but for the files that moved.
+
+    One that is written all the time must not hide for good what becomes of the others, and of the copy of all.
+    """
+    stayed = {entry.path for entry in set(before.files) & set(after.files)} & here.keys()
+    moving = sorted(({entry.path for entry in (*before.files, *after.files)} | here.keys()) - stayed)
+    local = {path: here[path] for path in stayed} | {path: manifest[path] for path in moving if path in manifest}
+    first = f" (first: {moving[0]})" if moving else ""
+    return RunChanged(
+        effect.turn,
+        f"{counted(len(moving), 'file')} changed here while the run was compared with its copy{first}",
+        stayed=compare(local=local, manifest=manifest, remote=remote),
+        moving=tuple(moving[:MOVING_NAMED_MAX]),
+        fingerprint=before.fingerprint,
     )
 
 

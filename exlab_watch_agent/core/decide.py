@@ -52,7 +52,13 @@ from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED, LOCAL_MISSING, ONLY_COPY_LOST, may_be_taken_over
+from exlab_watch_agent.core.ways_out import (
+    DIFFERS_FROM_SEALED,
+    KEEPS_CHANGING,
+    LOCAL_MISSING,
+    ONLY_COPY_LOST,
+    may_be_taken_over,
+)
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -67,6 +73,8 @@ HAS_CHANGED = "the run changed since it counted as complete"
 _COPY_DIFFERS = frozenset({Agreement.REMOTE_DIFFERS, Agreement.BOTH_DIFFER})
 _COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED})
 GONE_HERE = "the run folder is gone here: two scans did not find it"
+INTERRUPTIONS_TOLD = 3
+"""So many audits in a row that ended because files changed here are a problem that a person must end."""
 UNREADABLE_MAX = 2
 """So often in a row a copy that cannot be read as a whole is looked at, before it counts as damaged."""
 
@@ -131,6 +139,8 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
                 sealed = sealed.cleared().healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
+            if state is RunState.AUDITING:
+                return _judge_interrupted(record, event, now=now)
             return _judge_change(record, event.message, is_missing_there=event.is_missing_there)
         case EffectFailed():
             return _judge_failure(record, event, now=now, policy=policy)
@@ -351,7 +361,7 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
         case Agreement.REMOTE_DIFFERS:
             error = LastError(FailureKind.HASH_MISMATCH, found)
             if record.is_sealed and record.gone_at is not None:  # what is back is whole, so that it may repair the copy
-                record = replace(record.with_incident(_damage(record, event, now=now)), gone_at=None)
+                record = replace(record.with_incident(_damage(record, event.comparison, now=now)), gone_at=None)
             return _after_failure(record, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
         case Agreement.EQUAL:
             return _judge_equal(record, event, found, now=now, policy=policy)
@@ -384,7 +394,7 @@ def _judge_adoption(record: RunRecord, event: Verified, found: str, *, now: date
         return replace(given, record=given.record.adopted(event.manifest_digest, at=now))
     if is_whole_here:
         error = LastError(FailureKind.HASH_MISMATCH, found)
-        sealed = record.adopted(event.manifest_digest, at=now).with_incident(_damage(record, event, now=now))
+        sealed = record.adopted(event.manifest_digest, at=now).with_incident(_damage(record, event.comparison, now=now))
         return _after_failure(sealed, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
     away = replace(record, adopts="", adopts_from="")
     return _conflict(away, LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
@@ -414,20 +424,44 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         right = Judgement(Trigger.PROVEN, found, proven.healed(at=now))
         return _seal_missed(proven, event, now=now) if event.seal_fault else right
     record = _noticed(record, event, now=now)
+    if conflict := _local_differs(record, event.comparison, fingerprint=event.fingerprint):
+        return conflict
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
             return _damaged(record, LastError(FailureKind.HASH_MISMATCH, found))
         case Agreement.EQUAL:
             error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
             return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
-        case Agreement.LOCAL_GONE:
-            return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
-        case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
-            # What else is new or changed here does not make up for what is missing: the rest must not be called the run.
-            kind = LOCAL_MISSING if event.comparison.local_missing else LOCAL_CHANGED
-            return _conflict(record, LastError(kind, found), fingerprint=event.fingerprint)
-        case _:
-            assert_never(event.comparison.agreement)
+        case agreement:
+            raise AssertionError(f"{agreement} is a conflict")
+
+
+def _local_differs(record: RunRecord, found: Comparison, *, fingerprint: str) -> Judgement | None:
+    """Return the conflict of a sealed run that is not here as it was sealed; None where it is."""
+    if found.agreement in (Agreement.EQUAL, Agreement.REMOTE_DIFFERS):
+        return None
+    # What else is new or changed here does not make up for what is missing: the rest must not be called the run.
+    is_short = found.agreement is Agreement.LOCAL_GONE or bool(found.local_missing)
+    error = LastError(LOCAL_MISSING if is_short else LOCAL_CHANGED, _words(found))
+    return _conflict(record, error, fingerprint=fingerprint)
+
+
+def _judge_interrupted(record: RunRecord, event: RunChanged, *, now: datetime) -> Judgement:
+    """Files changed here during an audit: what did not change was compared all the same, and what is wrong there is on record.
+
+    It is repaired once the run is quiet; that it never is gets told. A first change or two is nobody's problem.
+    """
+    again = replace(_noticed(record, event, now=now), gone_at=None, interruptions=record.interruptions + 1)
+    reason = event.message
+    if event.stayed is not None:
+        if conflict := _local_differs(again, event.stayed, fingerprint=event.fingerprint):
+            return conflict
+        if event.stayed.agreement is Agreement.REMOTE_DIFFERS:
+            again, reason = again.with_passes_void(), f"{event.message}; {_words(event.stayed)}"
+    if again.interruptions >= INTERRUPTIONS_TOLD:
+        text = f"{event.message}, and so it was each time of the last {again.interruptions}"
+        again = again.with_error(LastError(KEEPS_CHANGING, text))
+    return Judgement(Trigger.AUDIT_INTERRUPTED, reason, again)
 
 
 def _judge_gone(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
@@ -485,16 +519,19 @@ def _seal_missed(proven: RunRecord, event: Verified, *, now: datetime) -> Judgem
 
 def _noticed(record: RunRecord, event: Event, *, now: datetime) -> RunRecord:
     """Return the record with what a comparison proved wrong with a sealed copy, whatever else it leads to."""
-    if not isinstance(event, Verified) or event.comparison.agreement not in _COPY_DIFFERS:
+    found = None
+    if isinstance(event, Verified | RunChanged):
+        found = event.comparison if isinstance(event, Verified) else event.stayed
+    if found is None or found.agreement not in _COPY_DIFFERS:
         return record
     if record.state not in _COMPARES_A_SEALED or not record.is_sealed:
         return record
-    return record.with_incident(_damage(record, event, now=now))
+    return record.with_incident(_damage(record, found, now=now))
 
 
-def _damage(record: RunRecord, event: Verified, *, now: datetime) -> Incident:
-    files = (*event.comparison.remote_missing, *event.comparison.remote_changed)
-    what = _words(event.comparison)
+def _damage(record: RunRecord, found: Comparison, *, now: datetime) -> Incident:
+    files = (*found.remote_missing, *found.remote_changed)
+    what = _words(found)
     return incident_of(IncidentKind.COPY_DAMAGED, found_by=_found_by(record), found_at=now, what=what, files=files)
 
 
@@ -539,8 +576,6 @@ def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement 
 
 
 def _judge_change(record: RunRecord, message: str, *, is_missing_there: bool = False) -> Judgement | None:
-    if record.state is RunState.AUDITING:
-        return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))
     if record.state not in CHART.on_a_push:
         return None
     found = _change_of_a_push(record, message)

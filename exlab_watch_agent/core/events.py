@@ -1,6 +1,7 @@
 """What happened, in the past tense: to a run (`Event`), and what came of each effect (`Result`).
 
 An event with a `turn` is the outcome of an effect of that turn. Every class of effects.py has its results here.
+Longer than other modules: it is one closed union, and who reads it looks for what there is beside what he knows.
 """
 
 from __future__ import annotations
@@ -126,11 +127,18 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class RunChanged:
-    """The run is not what was judged complete. `is_missing_there`: it is whole here, and its copy is not any more."""
+    """The run is not what was judged complete. `is_missing_there`: it is whole here, and its copy is not any more.
+
+    `stayed`: of a sealed run that changed while it was hashed, how all else compares with its manifest and its copy: what a file
+    that moved is now counts as what was sealed, and proves nothing. `moving`: the paths of those files.
+    """
 
     turn: int
     message: str
     is_missing_there: bool = False
+    stayed: Comparison | None = None
+    moving: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

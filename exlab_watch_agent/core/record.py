@@ -57,6 +57,7 @@ class RunRecord:
     `cache_signature` how it looked then. `gone_at`: when two scans had said that the folder of this sealed run is gone, as long as
     nothing was proven of it here since; None: it is there, as far as is known. `held_by`: who held the destination when that was
     last seen (DestinationLook.holding; empty: not known).
+    `interruptions`: how many audits in a row ended because files changed here meanwhile.
     """
 
     job_id: str
@@ -98,6 +99,7 @@ class RunRecord:
     footing: Footing = Footing.OWN
     gone_at: datetime | None = None
     held_by: str = ""
+    interruptions: int = 0
 
     @property
     def has_place(self) -> bool:
@@ -174,7 +176,9 @@ class RunRecord:
         Until it is sealed, a run whose copy was wrong remembers that: what is wrong then again is not pushed over and over.
         """
         mismatches = 0 if of_mismatches else self.mismatches
-        return replace(self, attempts=0, mismatches=mismatches, last_error=None, next_attempt_at=None, wait_s=0.0)
+        return replace(
+            self, attempts=0, mismatches=mismatches, last_error=None, next_attempt_at=None, wait_s=0.0, interruptions=0
+        )
 
     def afresh(self) -> RunRecord:
         """Return the record of a run that must be complete and quiet again: it has other data, of which nothing is proven."""

@@ -19,7 +19,7 @@ from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import counted, printable, shell_word, utc_text
-from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, LOCAL_MISSING, ONLY_COPY_LOST, ways_out
+from exlab_watch_agent.core.ways_out import KEEPS_CHANGING, LOCAL_CHANGED, LOCAL_MISSING, ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.statechart import CHART, RunState
 
 FAILURES_TOLD = 2
@@ -156,6 +156,13 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
                 f"{counted(record.files_total, 'file')} there {'was' if record.files_total == 1 else 'were'} found right"
             )
             yield replace(_problem(record, "removed_by_others", text, show), since=record.gone_at)
+        case RunState.VERIFIED | RunState.AUDITING | RunState.CLEANUP_ELIGIBLE if error.kind == KEEPS_CHANGING:
+            since = record.verified_at or record.entered_at
+            text = (
+                f"it was not proven whole since {utc_text(since)}: {message}; what did not change was compared. End the program "
+                "that writes there"
+            )
+            yield replace(_problem(record, error.kind, text, about("verify", path)), since=since)
         case RunState.VERIFIED if record.last_error is not None:
             text = f"the last verify pass could not be finished: {message}"
             yield _problem(record, "audit_failed", text, about("verify", path), kind=error.kind)

@@ -218,6 +218,12 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         f"exlab-watch-agent verify {RUN}",
     ),
     (
+        "files change during every audit",
+        situation(record(RunState.AUDITING, last_error=LastError("keeps_changing", "1 file changed"))),
+        ("needs_you", "keeps_changing"),
+        f"exlab-watch-agent verify {RUN}",
+    ),
+    (
         "gone",
         situation(record(RunState.ACQUIRING), run_problems={f"job {RUN}": Note("run_gone", "it is gone")}),
         ("needs_you", "run_gone"),

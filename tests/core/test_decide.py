@@ -1091,6 +1091,49 @@ def test_a_word_that_waited_for_the_nas_is_not_for_who_came_meanwhile(said_of: s
     assert (again.record.state, again.record.takes_over) == (RunState.RUNNING, found)
 
 
+def interrupted(agreement: Agreement | None, **changes: Any) -> RunChanged:
+    """An audit in which a file changed here, and what became of all others."""
+    stayed = None if agreement is None else verified(agreement).comparison
+    return RunChanged(TURN, "1 file changed", stayed=stayed, moving=("z.log",), fingerprint="g", **changes)
+
+
+@pytest.mark.parametrize("agreement", [None, Agreement.EQUAL])
+def test_files_that_change_during_every_audit_are_told_and_forgotten_with_the_next_proof(
+    agreement: Agreement | None,
+) -> None:
+    after = record("auditing", sealed=True)
+    for times in (1, 2, 3, 4):
+        after = step(replace(after, state=RunState.AUDITING, turn=TURN), interrupted(agreement)).record
+        assert (after.state, after.verify_passes, after.incidents) == (RunState.VERIFIED, 1, ())
+        told = after.last_error is not None and after.last_error.kind == "keeps_changing"
+        assert (after.interruptions, told) == (times, times >= 3)
+    proven = step(replace(after, state=RunState.AUDITING, turn=TURN), verified()).record
+    assert (proven.interruptions, proven.last_error) == (0, None)
+
+
+def test_damage_shows_beside_files_that_change_during_an_audit_and_is_not_repaired_from_a_run_in_motion() -> None:
+    damaged = step(record("auditing", sealed=True, verify_passes=2), interrupted(Agreement.REMOTE_DIFFERS)).record
+    assert (damaged.state, damaged.verify_passes, damaged.passes) == (RunState.VERIFIED, 0, ())
+    assert [one.kind for one in damaged.incidents] == ["copy_damaged"]
+    again = step(record("conflict", sealed=True), interrupted(Agreement.REMOTE_DIFFERS))
+    assert again.record.state is RunState.CONFLICT
+
+
+@pytest.mark.parametrize(
+    ("agreement", "kind"),
+    [
+        (Agreement.LOCAL_DIFFERS, LOCAL_CHANGED),
+        (Agreement.LOCAL_GONE, "local_files_missing"),
+        (Agreement.BOTH_DIFFER, LOCAL_CHANGED),
+    ],
+)
+def test_what_differs_here_and_did_not_move_is_a_conflict_whatever_else_moves(agreement: Agreement, kind: str) -> None:
+    after = step(record("auditing", sealed=True), interrupted(agreement)).record
+    assert after.last_error is not None
+    assert (after.state, after.last_error.kind, after.fingerprint) == (RunState.CONFLICT, kind, "g")
+    assert bool(after.incidents) is (agreement is Agreement.BOTH_DIFFER)
+
+
 def test_a_word_to_take_over_gives_up_nothing_that_was_sealed_here_and_the_push_is_told_what_it_was() -> None:
     held = LastError("claimed_by_other_agent", "held")
     conflict = record("conflict", sealed=True, last_error=held, held_by="b/7/1/m")

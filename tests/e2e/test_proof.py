@@ -233,6 +233,31 @@ def reasons_of(lab: Lab, run: Path, trigger: str) -> list[str]:
     return [f["move"]["reason"] for f in lab.facts(run) if f.get("move", {}).get("trigger") == trigger]
 
 
+def test_a_file_that_moves_during_every_audit_hides_no_damage_and_that_it_does_is_told(lab: Lab) -> None:
+    run = proven_twice(lab)
+    zero(lab.copy_of(run) / "b.bin")
+
+    class Moving(Wrapped):
+        """Another program writes the same bytes into a file again while the copy is read."""
+
+        def read_back(self, *arguments: Any, **named: Any) -> Any:
+            (run / "a.bin").write_bytes(GOOD)
+            return self._inner.read_back(*arguments, **named)
+
+    for times in (1, 2, 3):
+        verify_here(lab, run, Moving)
+        record = lab.record(run)
+        assert (record["state"], record["verify_passes"]) == ("verified", 0)
+        (incident,) = lab.cli("show", run.name, "--json").json["incidents"]
+        assert (incident["kind"], incident["files"]) == ("copy_damaged", ["b.bin"])
+        assert problem_kinds(lab) == {"copy_damaged", "keeps_changing"} - ({"keeps_changing"} if times < 3 else set())
+    assert (lab.copy_of(run) / "b.bin").read_bytes() == bytes(5000), "nothing is repaired from a run in motion"
+    assert lab.cli("verify", run.name).code == 0
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    lab.assert_whole(run)
+    assert lab.record(run)["state"] == "verified"
+
+
 @pytest.mark.parametrize("names", [{"b.bin"}, {"a.bin", "sub/c.bin"}])
 def test_a_file_that_the_nas_cannot_give_back_is_damage_like_another_hash(lab: Lab, names: set[str]) -> None:
     run = proven_twice(lab)
