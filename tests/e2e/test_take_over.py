@@ -106,7 +106,7 @@ def test_a_sealed_copy_of_another_agent_is_taken_over_on_an_operators_word(
     assert kind(first, run) == "claimed_by_other_agent"
     assert everything(first.copy_of(run)) == there
     # What is here is not what it had proven: that is for an operator to choose, before anybody gives way.
-    assert first.cli("resolve", str(run), "--take-over").code == 3
+    assert first.cli("resolve", str(run), "--take-over").code == 1
     assert kind(first, run) == "local_files_missing"
     assert everything(first.copy_of(run)) == there
     (problem,) = first.cli("problems", "--json").problems
@@ -155,9 +155,9 @@ def test_a_take_over_that_was_broken_off_goes_on_and_does_not_displace_whoever_c
     assert first.cli("run", "--once").code in (0, 3)
     first.cli("verify", str(run))
     assert kind(first, run) in ("claimed_by_other_agent", "claimed_unsealed", "local_changed_after_sync")
-    assert first.cli("resolve", str(run), "--take-over").code == 3
+    assert first.cli("resolve", str(run), "--take-over").code == 1
     assert kind(first, run) == "local_changed_after_sync"
-    assert first.cli("resolve", str(run), "--use", "local").code == 3, "what it had proven is given up"
+    assert first.cli("resolve", str(run), "--use", "local").code == 1, "what it had proven is given up"
     assert kind(first, run) in ("claimed_by_other_agent", "claimed_unsealed")
     assert first.cli("resolve", str(run), "--take-over").code == 0, first.record(run)
     there = everything(first.copy_of(run))
