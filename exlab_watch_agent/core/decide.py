@@ -216,7 +216,9 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
             return _start_over(record, HAS_CHANGED)
-        case RunState.CLEANED if event.files_total or record.gone_at is not None:
+        case RunState.CLEANED if (
+            event.files_total
+        ):  # of a cache folder alone the copy stays the only one, and is looked at
             text = "there are data in the run folder again: they are compared with the copy before anything is written"
             return Judgement(Trigger.DATA_FOUND, text, record.returned(now))
         case RunState.CONFLICT if awaits_holder(record) and event.destination in _NOT_HELD:

@@ -95,6 +95,26 @@ def test_a_run_that_comes_back_is_proven_and_synced_again(lab: Lab) -> None:
     lab.assert_whole(run)
 
 
+def test_where_only_the_cache_folder_comes_back_the_copy_stays_the_only_one_and_is_audited(lab: Lab) -> None:
+    run = synced(lab)
+    elsewhere = lab.home / "away"
+    shutil.move(run, elsewhere)
+    once(lab)
+    shutil.copytree(elsewhere / ".exlab-wizard", run / ".exlab-wizard")
+    once(lab)
+    assert lab.record(run)["state"] == "cleaned", "nothing of its data is here, so that nothing is only here"
+    assert read_creation(run)["sync_status"] == "cleaned"
+    rotten = lab.copy_of(run) / "a.bin"
+    rotten.write_bytes(bytes(5000))
+    assert lab.cli("verify", run.name).code == 4
+    assert told(lab) == [("risk", "only_copy_lost")]
+    rotten.write_bytes(FILES["a.bin"])
+    put(run, FILES)
+    once(lab)
+    assert lab.record(run)["state"] == "verified", lab.cli("show", run.name).out
+    lab.assert_whole(run)
+
+
 def test_a_run_that_comes_back_with_other_bytes_is_a_conflict_and_its_copy_stays(lab: Lab) -> None:
     run = synced(lab)
     elsewhere = lab.home / "away"
