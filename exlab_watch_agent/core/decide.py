@@ -141,6 +141,9 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
         case RunChanged():
             if state is RunState.AUDITING:
                 return _judge_interrupted(record, event, now=now)
+            if state is RunState.SEALING and record.is_sealed and event.is_unproven:
+                # What was sealed is never started over: both sides are compared with it anew, and what is missing there is healed.
+                return Judgement(Trigger.CHANGED, event.message, record.returned(now))
             return _judge_change(record, event.message, is_missing_there=event.is_missing_there)
         case EffectFailed():
             return _judge_failure(record, event, now=now, policy=policy)
@@ -820,5 +823,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 proven=record.passes[-1].uptime if record.passes else UNKNOWN_UPTIME,
                 has_missed=record.mismatches > 0,
                 is_proven=record.verify_passes > 0,
+                is_taken_over=bool(record.takes_over),
             )
     return None

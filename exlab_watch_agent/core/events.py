@@ -129,6 +129,7 @@ class Sealed:
 class RunChanged:
     """The run is not what was judged complete. `is_missing_there`: it is whole here, and its copy is not any more.
 
+    `is_unproven`: as far as is known neither has changed, but the proof is none to seal by.
     `stayed`: of a sealed run that changed while it was hashed, how all else compares with its manifest and its copy: what a file
     that moved is now counts as what was sealed, and proves nothing. `moving`: the paths of those files.
     """
@@ -136,6 +137,7 @@ class RunChanged:
     turn: int
     message: str
     is_missing_there: bool = False
+    is_unproven: bool = False
     stayed: Comparison | None = None
     moving: tuple[str, ...] = ()
     fingerprint: str = ""

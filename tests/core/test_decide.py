@@ -1091,6 +1091,29 @@ def test_a_word_that_waited_for_the_nas_is_not_for_who_came_meanwhile(said_of: s
     assert (again.record.state, again.record.takes_over) == (RunState.RUNNING, found)
 
 
+@pytest.mark.parametrize("how", [{"adopts": "m" * 64, "adopts_from": "theirs"}, {"takes_over": "b/7/1/m"}])
+def test_a_copy_that_came_from_others_is_proven_anew_where_its_proof_does_not_hold_for_the_seal(how: Any) -> None:
+    before = record("sealing", sealed=True, **how)
+    (seal,) = work(step(replace(before, state=RunState.AWAITING_VERIFY), verified()))
+    assert isinstance(seal, Seal)
+    assert (seal.is_again, seal.is_first) == (True, True)
+    event = RunChanged(TURN, "proven too long ago", is_unproven=True)
+    anew = step(before, event).record
+    assert (anew.state, anew.sealed_as, anew.verify_passes) == (RunState.ACQUIRING, before.sealed_as, 0)
+    queued = step(anew, inspected(fingerprint="g")).record
+    seen = inspected(fingerprint="g", destination=DestinationStanding.OURS)
+    proving = step(queued, seen)
+    (effect,) = work(proving)
+    assert isinstance(effect, Verify)
+    assert (proving.record.state, effect.manifest_digest) == (RunState.AWAITING_VERIFY, before.sealed_as)
+    assert moved(proving.record, verified(Agreement.LOCAL_DIFFERS, turn=proving.record.turn)) == (
+        "conflict_found", "conflict",
+    )  # fmt: skip
+    again = replace(before, adopts="", adopts_from="", takes_over="")
+    (effect,) = work(step(replace(again, state=RunState.AWAITING_VERIFY), verified()))
+    assert not effect.is_first
+
+
 def interrupted(agreement: Agreement | None, **changes: Any) -> RunChanged:
     """An audit in which a file changed here, and what became of all others."""
     stayed = None if agreement is None else verified(agreement).comparison
