@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
+from exlab_watch_agent.acts.cache_audit import altered_beside
 from exlab_watch_agent.acts.copy import (
     NOT_THE_COPY,
     folders_to_list,
@@ -271,6 +272,7 @@ def _seal_fault(effect: Verify, inventory: Inventory | None, look_there: Destina
         manifest_digest="" if (data := manifest_there(effect, ports)) is None else manifest_digest(data),
         says_synced=look_there.says_synced,
         lists_folders=folders is None or read_there(effect, FOLDERS_PATH, ports) == folders,
+        altered=altered_beside(effect, ports, is_here=inventory is not None),
     )
     return seal_fault(found, manifest_digest=effect.manifest_digest)
 

@@ -622,6 +622,37 @@ def test_a_seal_that_was_lost_or_altered_on_the_nas_is_made_again_and_what_was_a
     assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
 
 
+@pytest.mark.parametrize("is_here", [True, False])
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"{}"), Path.unlink], ids=["altered", "lost"])
+def test_what_travelled_beside_the_data_is_looked_at_by_each_audit(
+    lab: Lab, harm: Callable[[Path], None], is_here: bool
+) -> None:
+    lab.new_run(files=FILES)
+    run = lab.new_run(files=FILES)
+    (run / CACHE / "readme_fields.json").write_bytes(b'{"from": "the instrument"}')
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    if not is_here:
+        shutil.rmtree(run)
+        assert lab.cli("run", "--once", "--quiet").code == 0
+        assert lab.record(run)["state"] == "cleaned"
+    there = lab.copy_of(run) / CACHE / "readme_fields.json"
+    harm(there)
+    assert lab.cli("verify", run.name).code == (0 if is_here else 4)
+    (incident,) = lab.cli("show", run.name, "--json").json["incidents"]
+    assert incident["kind"] == "seal_altered"
+    assert "readme_fields.json" in incident["what"]
+    if not is_here:
+        assert problem_kinds(lab) == {"seal_altered", "removed_by_others"}
+        return
+    assert there.read_bytes() == b'{"from": "the instrument"}'
+    assert list(superseded(lab).values()) in ([b"{}"], [])
+    lab.assert_whole(run)
+    # What changed here and was not brought yet is nobody's harm there.
+    (run / CACHE / "readme_fields.json").write_bytes(b'{"from": "the instrument", "and": "more"}')
+    assert lab.cli("verify", run.name).code == 0
+    assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
+
+
 @pytest.mark.parametrize("damaged", [False, True], ids=["by the seal alone", "by a push that heals"])
 def test_what_a_curator_wrote_into_the_cache_folder_there_is_kept_before_it_is_replaced(
     lab: Lab, damaged: bool
