@@ -136,6 +136,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state is RunState.SEALING:
                 sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over="")
                 sealed = replace(sealed, cache_form=event.cache_form, cache_signature=event.cache_signature)
+                sealed = sealed.with_cache_staying("", at=now)
                 sealed = sealed.cleared().healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():

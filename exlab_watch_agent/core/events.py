@@ -378,9 +378,10 @@ class CacheCarried:
 
 @dataclass(frozen=True, slots=True)
 class CacheStays:
-    """A run's cache folder could not be brought now, in one sentence."""
+    """A run's cache folder could not be brought now, in one sentence. `is_refused`: the NAS answers, and does not take it."""
 
     message: str
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ TIERS: Mapping[str, Tier] = {
     "attempt_failed": Tier.NEEDS_YOU,
     "seal_failed": Tier.NEEDS_YOU,
     "audit_failed": Tier.NEEDS_YOU,
+    "cache_not_copied": Tier.NEEDS_YOU,
     KEEPS_CHANGING: Tier.NEEDS_YOU,
     "run_gone": Tier.NEEDS_YOU,
     "status_unwritten": Tier.NEEDS_YOU,

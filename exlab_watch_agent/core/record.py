@@ -56,8 +56,8 @@ class RunRecord:
     there. `cache_form`: in which form the cache folder travelled last (core/cache_copy.py; empty: not known), and
     `cache_signature` how it looked then. `gone_at`: when two scans had said that the folder of this sealed run is gone, as long as
     nothing was proven of it here since; None: it is there, as far as is known. `held_by`: who held the destination when that was
-    last seen (DestinationLook.holding; empty: not known).
-    `interruptions`: how many audits in a row ended because files changed here meanwhile.
+    last seen (DestinationLook.holding; empty: not known). `interruptions`: how many audits in a row ended because files changed
+    here meanwhile. `cache_stays`: why the NAS did not take what changed in the cache folder; empty: it did.
     """
 
     job_id: str
@@ -100,6 +100,8 @@ class RunRecord:
     gone_at: datetime | None = None
     held_by: str = ""
     interruptions: int = 0
+    cache_stays: str = ""
+    cache_stays_since: datetime | None = None
 
     @property
     def has_place(self) -> bool:
@@ -206,6 +208,11 @@ class RunRecord:
     def adopted(self, manifest_digest: str, *, at: datetime) -> RunRecord:
         """Return the record of a run whose local data are what another agent's copy was sealed with: from now on it is sealed."""
         return replace(self, sealed_at=at, manifest_digest=manifest_digest)
+
+    def with_cache_staying(self, message: str, *, at: datetime) -> RunRecord:
+        """Return the record after the cache folder could not be brought, and why; empty: nothing kept it."""
+        since = (self.cache_stays_since or at) if message else None
+        return replace(self, cache_stays=message, cache_stays_since=since)
 
     def with_passes_void(self) -> RunRecord:
         return replace(self, verify_passes=0, passes=())

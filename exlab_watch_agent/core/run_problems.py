@@ -50,6 +50,13 @@ def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment)
     yield from _of_state(record, snapshot, policy=policy, at=at)
     is_lost = record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
     yield from (found for found in of_incidents(record, at) if not (is_lost and found.code in SAID_BY_LOST))
+    if record.cache_stays:
+        text = (
+            "what changed in its .exlab-wizard is not on the NAS, which did not take it; it is tried again with each scan: "
+            f"{printable(record.cache_stays)}"
+        )
+        found = _problem(record, "cache_not_copied", text, about("show", record.run_path))
+        yield replace(found, since=record.cache_stays_since)
     if note := snapshot.run_problems.get(record.job_id):
         yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
     if details := snapshot.refused_after_sync.get(record.job_id):

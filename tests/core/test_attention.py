@@ -218,6 +218,12 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         f"exlab-watch-agent verify {RUN}",
     ),
     (
+        "a cache folder that the NAS does not take",
+        situation(record(RunState.VERIFIED, cache_stays="no permission")),
+        ("needs_you", "cache_not_copied"),
+        SHOW,
+    ),
+    (
         "files change during every audit",
         situation(record(RunState.AUDITING, last_error=LastError("keeps_changing", "1 file changed"))),
         ("needs_you", "keeps_changing"),
