@@ -43,7 +43,7 @@ from exlab_watch_agent.core.passes import LocalSide, Pass, ReadBack
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost, data_left
 from exlab_watch_agent.errors import FailureKind, ManifestLostError, ManifestNotKeptError, TransportError
 from exlab_watch_agent.ports import Control, Ports, RemoteFile
 
@@ -201,6 +201,8 @@ def _verify_the_copy_alone(
     To the comparison all local files are missing, so that it can never be taken for a proof of both sides.
     """
     ports.apartness.require_root()
+    if left := _left_here(effect, ports):
+        return RunChanged(effect.turn, left)
     look_there = look_unless_foreign(effect, ports)
     manifest = _manifest_without_the_run(effect, ports)
     below = ports.transport.below(first_folder(effect.destination))
@@ -209,6 +211,8 @@ def _verify_the_copy_alone(
     there = read_back(effect.destination, asked, ports, control)
     if effect.may_be_gone and not _is_gone(effect, ports):
         return RunChanged(effect.turn, "the run folder, which was gone, is there again")
+    if left := _left_here(effect, ports):
+        return RunChanged(effect.turn, left)
     remote = {**there.digests, **{path: manifest[path] for path in oversize}}
     comparison = compare(local={}, manifest=manifest, remote=remote, remote_listing=listing)
     found = Verified(
@@ -223,6 +227,9 @@ def _verify_the_copy_alone(
         is_by_manifest=True,
         below=below,
         local=LocalSide.MANIFEST,
+        chosen_by=effect.chosen_by,
+        reason=effect.reason,
+        is_folder_here=bool(effect.chosen_by) and ports.scanner.is_there(effect.run_path),
     )
     if comparison.agreement is not Agreement.LOCAL_GONE:
         return found
@@ -232,6 +239,18 @@ def _verify_the_copy_alone(
         proof=_proof(effect, found, effect.manifest_digest, there, started_at, ports),
         seal_fault=_seal_fault(effect, None, look_there, ports),
     )
+
+
+def _left_here(effect: Verify, ports: Ports) -> str:
+    """Return in words which data are left here of a run whose sealed copy is to count; empty where none are, or none may count.
+
+    Raises: RunUnreadableError where that cannot be told.
+    """
+    if not effect.chosen_by or not ports.scanner.is_there(effect.run_path):
+        return ""
+    inventory = ports.tree.inventory(effect.run_path)
+    names = sorted([*(entry.path for entry in inventory.files), *(odd.path for odd in inventory.odd)])
+    return data_left(names)
 
 
 def _manifest_without_the_run(effect: Verify, ports: Ports) -> dict[str, str]:

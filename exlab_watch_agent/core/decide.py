@@ -335,6 +335,8 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
             return _judge_only_copy(record, event, now=now, policy=policy)
         case RunState.AUDITING:
             return _judge_audit(record, event, now=now, policy=policy)
+        case RunState.CONFLICT if event.local is LocalSide.MANIFEST:
+            return _judge_nas_chosen(record, event, now=now, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
             proven = _proven(record, event, policy=policy)
             if event.seal_fault:
@@ -488,6 +490,22 @@ def _judge_gone(record: RunRecord, event: Verified, *, now: datetime, policy: Po
         return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
     text = f"{GONE_HERE}, and the copy on the NAS is not what was sealed: {_words(event.comparison)}"
     return _conflict(_noticed(record, event, now=now), LastError(ONLY_COPY_LOST, text))
+
+
+def _judge_nas_chosen(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
+    """An operator says that the sealed copy counts. That is recorded of a run without one data file here, and removes nothing.
+
+    All of this must be true: the claim there is ours; every file of the manifest that the seal proved was read there, now, and is
+    equal; no data file was here before and after that. Else the conflict stays, and what was found wrong there is on record.
+    """
+    if not (
+        record.is_sealed and event.chosen_by and event.proof and event.comparison.agreement is Agreement.LOCAL_GONE
+    ):
+        return None
+    counts = replace(record, gone_at=None if event.is_folder_here else record.gone_at or now)
+    after = _looked_at(counts, event, event.proof, now=now, policy=policy)
+    reason = event.reason or "the sealed copy counts, and is the only one"
+    return Judgement(Trigger.NAS_CHOSEN, reason, after, event.chosen_by)
 
 
 def _judge_only_copy(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
@@ -753,6 +771,11 @@ def resting_effects(record: RunRecord, event: Event) -> tuple[RunEffect, ...]:
     if record.state is RunState.ACQUIRING and event.creation.sync_status != "synced":
         return ()
     return (write_status(record),)
+
+
+def nas_choice_effect(record: RunRecord, *, operator: str, reason: str) -> Verify:
+    """Return the comparison after which a run in conflict, of which nothing is left here, may be left to its sealed copy."""
+    return replace(verify_effect(record), local=LocalSide.MANIFEST, chosen_by=operator, reason=reason)
 
 
 def write_status(record: RunRecord) -> WriteStatus:

@@ -67,7 +67,8 @@ class Verify(Subject):
     `is_audit`: it is one more pass over a sealed run. `adopts`: the manifest of a sealed copy of another agent that is to be
     taken over, else empty. `is_left_there`: the copy has no claim, and is ours only if every file of it is what is here. `local`:
     what there is to compare the destination with; after the removal of the local data the manifest alone. `may_be_gone`: two scans
-    did not find the run's folder, so that where it is gone the manifest will do.
+    did not find the run's folder, so that where it is gone the manifest will do. `chosen_by`: the operator who says that the sealed
+    copy of a run in conflict counts, and `reason` why; then not one data file may be left here.
     """
 
     manifest_digest: str
@@ -78,6 +79,8 @@ class Verify(Subject):
     is_left_there: bool = False
     local: LocalSide = LocalSide.READ
     may_be_gone: bool = False
+    chosen_by: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

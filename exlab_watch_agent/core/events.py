@@ -82,16 +82,16 @@ class Verified:
     """Every data file was hashed on both sides. Nothing was touched: the next push moves aside what is wrong.
 
     Where both sides are not equal, the comparison is all that it says: `manifest_digest` is empty then, but where the local data
-    are what a copy that is to be adopted was sealed with.
-    `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
-    `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
-    destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
-    the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
-    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of
-    ExLab-Wizard's says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and
-    nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be
-    told. `local`: what the destination was compared with; where that was the manifest alone, all local files count as missing, so
-    that nobody takes it for a proof of both sides.
+    are what a copy that is to be adopted was sealed with. `declared_mismatches`: paths whose hash differs from the one that the
+    instrument's own manifest gave. `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files
+    whose hash at the destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is
+    wrong with the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed, as its claim
+    says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of ExLab-Wizard's
+    says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and nothing was left
+    out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be told. `local`: what
+    the destination was compared with; where that was the manifest alone, all local files count as missing, so that nobody takes it
+    for a proof of both sides. `chosen_by`, `reason`: as in Verify; `is_folder_here`: of what is left of the run then, its folder
+    is here.
     """
 
     turn: int
@@ -110,6 +110,9 @@ class Verified:
     below: Below | None = None
     others_manifest: str = ""
     local: LocalSide = LocalSide.READ
+    chosen_by: str = ""
+    reason: str = ""
+    is_folder_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 from exlab_watch_agent.core.claim import HELD_BY_OTHERS, NOBODY_KNOWN, OF_OTHERS, DestinationStanding, as_last_seen
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
-from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
+from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge, nas_choice_effect
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -1112,6 +1112,39 @@ def test_a_copy_that_came_from_others_is_proven_anew_where_its_proof_does_not_ho
     again = replace(before, adopts="", adopts_from="", takes_over="")
     (effect,) = work(step(replace(again, state=RunState.AWAITING_VERIFY), verified()))
     assert not effect.is_first
+
+
+@pytest.mark.parametrize("is_folder_here", [False, True])
+@pytest.mark.parametrize("kind", [LOCAL_CHANGED, "local_files_missing", "only_copy_lost"])
+def test_a_sealed_copy_counts_on_an_operators_word_once_it_alone_was_proven(kind: str, is_folder_here: bool) -> None:
+    conflict = record("conflict", sealed=True, verify_passes=0, last_error=LastError(kind, "so"))
+    effect = nas_choice_effect(conflict, operator="asmith", reason="it was moved to the archive")
+    assert (effect.local, effect.manifest_digest, effect.chosen_by) == (LocalSide.MANIFEST, "m" * 64, "asmith")
+    word: dict[str, Any] = {"chosen_by": "asmith", "reason": effect.reason, "is_folder_here": is_folder_here}
+    after = step(conflict, of_the_copy_alone(**word))
+    assert after.move is not None
+    assert (after.move.trigger, after.move.operator, after.move.reason) == ("nas_chosen", "asmith", effect.reason)
+    assert (after.record.state, after.record.gone_at) == (RunState.CLEANED, None if is_folder_here else NOW)
+    assert (after.record.sealed_as, after.record.verify_passes) == ("m" * 64, 1)
+    assert statuses(after) == (["cleaned"] if is_folder_here else [])
+
+
+@pytest.mark.parametrize(
+    ("sealed", "event"),
+    [
+        (True, of_the_copy_alone(Agreement.BOTH_DIFFER, chosen_by="asmith")),
+        (True, of_the_copy_alone(chosen_by="asmith", proof=None, skipped_oversize=("a",))),
+        (True, of_the_copy_alone()),
+        (False, of_the_copy_alone(chosen_by="asmith")),
+        (True, RunChanged(TURN, "2 data files of this run are left here")),
+    ],
+)
+def test_it_does_not_count_where_it_is_wrong_was_not_read_whole_or_data_are_left(sealed: bool, event: Any) -> None:
+    conflict = record("conflict", sealed=sealed, last_error=LastError("local_files_missing", "so"))
+    after = step(conflict, event)
+    assert (after.move, after.record.state) == (None, RunState.CONFLICT)
+    is_wrong = isinstance(event, Verified) and event.comparison.agreement is Agreement.BOTH_DIFFER
+    assert bool(after.record.incidents) is is_wrong, "what was found wrong there is on record"
 
 
 def interrupted(agreement: Agreement | None, **changes: Any) -> RunChanged:

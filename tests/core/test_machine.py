@@ -61,6 +61,7 @@ def test_cleaned_is_entered_only_by_a_removal_of_ours_or_by_a_proof_of_the_copy_
     assert sources == {
         (RunState.CLEANING, Trigger.REMOVED),
         (RunState.AUDITING, Trigger.LOCAL_GONE),
+        (RunState.CONFLICT, Trigger.NAS_CHOSEN),
         (RunState.CLEANED, Trigger.AUDITED),
     }
 
