@@ -136,7 +136,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state is RunState.SEALING:
                 sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over="")
                 sealed = replace(sealed, cache_form=event.cache_form, cache_signature=event.cache_signature)
-                sealed = sealed.with_cache_staying("", at=now)
+                sealed = replace(sealed.with_cache_staying("", at=now), seal_trouble=None)
                 sealed = sealed.cleared().healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
@@ -145,7 +145,12 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state is RunState.SEALING and record.is_sealed and event.is_unproven:
                 # What was sealed is never started over: both sides are compared with it anew, and what is missing there is healed.
                 return Judgement(Trigger.CHANGED, event.message, record.returned(now))
-            return _judge_change(record, event.message, is_missing_there=event.is_missing_there)
+            changed = _judge_change(record, event.message, is_missing_there=event.is_missing_there)
+            if (
+                changed is not None and event.is_unproven
+            ):  # neither side changed, and what kept it from its seal may do so again
+                return replace(changed, record=replace(changed.record, seal_trouble=record.seal_trouble))
+            return changed
         case EffectFailed():
             return _judge_failure(record, event, now=now, policy=policy)
         case RetryRequested():
@@ -644,7 +649,9 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
         case RunState.CLEANED if not (event.is_destination_away or event.is_source_away):
             return Judgement(Trigger.AUDITED, f"it could not be looked at: {event.message}", _unfinished(record, error))
         case RunState.SEALING:
-            failed = record.with_error(error) if event.is_destination_away else record.failed(error)
+            failed = record.with_error(error)
+            if not event.is_destination_away:
+                failed = record.failed(error).with_seal_failed(error, at=now)
             wait_s = policy.retry_schedule_s[min(max(failed.attempts, 1), len(policy.retry_schedule_s)) - 1]
             return Judgement(Trigger.SEAL_FAILED, event.message, failed.waiting(wait_s, now=now))
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:

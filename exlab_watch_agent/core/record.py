@@ -24,6 +24,16 @@ class LastError:
 
 
 @dataclass(frozen=True, slots=True)
+class SealTrouble:
+    """That this run could not be sealed: since when, how often, and why the last time. `kind` is a FailureKind."""
+
+    since: datetime
+    times: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
     """One line of a run's history. `source` is None for the first."""
 
@@ -57,7 +67,8 @@ class RunRecord:
     `cache_signature` how it looked then. `gone_at`: when two scans had said that the folder of this sealed run is gone, as long as
     nothing was proven of it here since; None: it is there, as far as is known. `held_by`: who held the destination when that was
     last seen (DestinationLook.holding; empty: not known). `interruptions`: how many audits in a row ended because files changed
-    here meanwhile. `cache_stays`: why the NAS did not take what changed in the cache folder; empty: it did.
+    here meanwhile. `cache_stays`: why the NAS did not take what changed in the cache folder; empty: it did. `seal_trouble`: what
+    keeps it from being sealed; None: nothing did.
     """
 
     job_id: str
@@ -102,6 +113,7 @@ class RunRecord:
     interruptions: int = 0
     cache_stays: str = ""
     cache_stays_since: datetime | None = None
+    seal_trouble: SealTrouble | None = None
 
     @property
     def has_place(self) -> bool:
@@ -182,9 +194,16 @@ class RunRecord:
             self, attempts=0, mismatches=mismatches, last_error=None, next_attempt_at=None, wait_s=0.0, interruptions=0
         )
 
+    def with_seal_failed(self, error: LastError, *, at: datetime) -> RunRecord:
+        """Return the record after one more seal that failed; that outlives a proof made anew for the next."""
+        before = self.seal_trouble or SealTrouble(at, 0, error.kind, error.message)
+        trouble = SealTrouble(before.since, before.times + 1, error.kind, error.message)
+        return replace(self, seal_trouble=trouble)
+
     def afresh(self) -> RunRecord:
         """Return the record of a run that must be complete and quiet again: it has other data, of which nothing is proven."""
         anew = replace(self, fingerprint="", declared_mismatches=(), adopts="", adopts_from="", manifest_digest="")
+        anew = replace(anew, seal_trouble=None)
         nothing_proven = replace(anew, verified_at=None, verified_boot_id="", verified_uptime_s=0.0)
         return nothing_proven.without_doubtful_place().with_passes_void().cleared()
 
@@ -242,6 +261,7 @@ class RunRecord:
         return replace(
             self.without_doubtful_place(),
             takes_over="",
+            seal_trouble=None,
             incidents=all_replaced(self.incidents, by=by),
             sealed_at=None,
             gone_at=None,

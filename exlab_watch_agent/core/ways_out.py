@@ -90,7 +90,7 @@ def ways_out(kind: str, run_path: str, *, detail: str = "") -> tuple[WayOut, ...
         return WayOut(back.deed, f"exlab-watch-agent verify {run}"), WayOut(keep, again), only_there
     if kind == ONLY_COPY_LOST:
         again_here = "put the run's data back here as they were, from the old NAS or from a backup"
-        put_right = "or, once the copy on the NAS was put right, from a snapshot of it, have it proven as the only one"
+        put_right = "or, once the copy on the NAS was put right, from a backup of it, have it proven as the only one"
         return WayOut(again_here, again), WayOut(put_right, manifest)
     return ()
 

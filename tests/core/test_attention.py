@@ -15,7 +15,7 @@ from exlab_watch_agent.core.gate import Finding, Rule, orphan
 from exlab_watch_agent.core.incidents import IncidentKind, incident_of
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import TIERS, Problem, Tier, verdict, worst
-from exlab_watch_agent.core.record import LastError, RunRecord
+from exlab_watch_agent.core.record import LastError, RunRecord, SealTrouble
 from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import (
@@ -216,6 +216,15 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         situation(record(RunState.VERIFIED, last_error=LOST)),
         ("needs_you", "audit_failed"),
         f"exlab-watch-agent verify {RUN}",
+    ),
+    *(
+        (
+            f"a seal that fails, while the run is {state}",
+            situation(record(state, seal_trouble=SealTrouble(OLD, 2, "network", "no"))),
+            ("needs_you", "seal_failed"),
+            SHOW,
+        )
+        for state in (RunState.ACQUIRING, RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_VERIFY, RunState.SEALING)
     ),
     (
         "a cache folder that the NAS does not take",

@@ -38,7 +38,7 @@ from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, LocalSide, Pass, Uptime
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
-from exlab_watch_agent.core.record import LastError, RunRecord
+from exlab_watch_agent.core.record import LastError, RunRecord, SealTrouble
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -1145,6 +1145,22 @@ def test_it_does_not_count_where_it_is_wrong_was_not_read_whole_or_data_are_left
     assert (after.move, after.record.state) == (None, RunState.CONFLICT)
     is_wrong = isinstance(event, Verified) and event.comparison.agreement is Agreement.BOTH_DIFFER
     assert bool(after.record.incidents) is is_wrong, "what was found wrong there is on record"
+
+
+def test_a_seal_that_fails_for_good_is_one_trouble_with_one_since_through_every_proof_that_is_made_anew() -> None:
+    run = record("sealing")
+    for times in (1, 2, 3):
+        run = step(replace(run, state=RunState.SEALING, turn=TURN), failed()).record
+        assert run.seal_trouble == SealTrouble(NOW, times, "network", "the link broke")
+        old = step(replace(run, turn=TURN), RunChanged(TURN, "proven too long ago", is_unproven=True)).record
+        assert old.state is RunState.ACQUIRING
+        admitted = step(old, inspected()).record
+        run = step(replace(admitted, state=RunState.AWAITING_VERIFY, turn=TURN), verified()).record
+        assert (run.state, run.seal_trouble is not None and run.seal_trouble.times) == (RunState.SEALING, times)
+    assert step(replace(run, turn=TURN), Sealed(TURN)).record.seal_trouble is None
+    assert step(replace(run, turn=TURN), RunChanged(TURN, "it changed")).record.seal_trouble is None
+    away = step(replace(run, turn=TURN), failed(is_destination_away=True)).record
+    assert away.seal_trouble == run.seal_trouble, "a NAS that is away is the lane's matter"
 
 
 def interrupted(agreement: Agreement | None, **changes: Any) -> RunChanged:

@@ -68,7 +68,7 @@ def test_a_removed_run_whose_copy_has_rotted_is_a_conflict_and_an_incident(lab: 
     shown = lab.cli("show", run.name, "--json").json
     assert [one["kind"] for one in shown["incidents"]] == ["copy_damaged"]
     back = "put the run's data back here as they were, from the old NAS or from a backup"
-    put_right = "or, once the copy on the NAS was put right, from a snapshot of it, have it proven as the only one"
+    put_right = "or, once the copy on the NAS was put right, from a backup of it, have it proven as the only one"
     again = f"exlab-watch-agent resolve {shell_word(str(run))} --use"
     assert shown["ways_out"] == [f"{back}, then: {again} local", f"{put_right}, then: {again} nas-manifest"]
     before = sorted((run, copy) for run, copy in everything(lab).items())
