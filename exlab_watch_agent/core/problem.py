@@ -67,6 +67,7 @@ TIERS: Mapping[str, Tier] = {
     "observer_degraded": Tier.NEEDS_YOU,
     "equipment_unknown": Tier.NEEDS_YOU,
     "many_repairs": Tier.NEEDS_YOU,
+    "reread_overdue": Tier.NEEDS_YOU,
     "local_disk_filling": Tier.NEEDS_YOU,
     "nas_filling": Tier.NEEDS_YOU,
     "outage_ended": Tier.NOTICE,

@@ -351,6 +351,12 @@ CASES += [
         "exlab-watch-agent check",
     ),
     (
+        "an instrument that never rests",
+        situation(lanes={"SCOPE_01": LaneView(unread_since=NOW - 120 * 24 * HOUR)}),
+        ("needs_you", "reread_overdue"),
+        "exlab-watch-agent status",
+    ),
+    (
         "a NAS that fills",
         situation(week=Week(there={"SCOPE_01": FILLING})),
         ("needs_you", "nas_filling"),
