@@ -12,8 +12,8 @@ from exlab_watch_agent.acts.copy import read_here, read_there
 from exlab_watch_agent.core.cache_copy import is_altered, makes_due, size_known
 from exlab_watch_agent.core.claim import CLAIM_PATH
 from exlab_watch_agent.core.effects import Verify
-from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_PATH
-from exlab_watch_agent.ports import Ports, RemoteFile
+from exlab_watch_agent.core.inventory import CREATION_PATH
+from exlab_watch_agent.ports import Ports
 
 
 def altered_beside(effect: Verify, ports: Ports, *, is_here: bool) -> str:
@@ -25,20 +25,24 @@ def altered_beside(effect: Verify, ports: Ports, *, is_here: bool) -> str:
     placed = {path: digest for path, digest in placed_in(claim).items() if makes_due(path) and path != CREATION_PATH}
     if not placed:  # one of an earlier version
         return ""
-    sizes = {f"{CACHE_FOLDER}/{name}": file.size_bytes for name, file in _listing(effect, ports).items()}
     here = {entry.path for entry in ports.tree.cache_files(effect.run_path)} if is_here else set()
-    found = next((p for p in sorted(placed) if _is_altered(effect, p, placed[p], sizes.get(p), p in here, ports)), "")
+    found = next((path for path in sorted(placed) if _is_altered(effect, path, placed[path], path in here, ports)), "")
     # The errand that brings what changed here writes the claim last: then what was found may be its doing.
     return found if found and (read_there(effect, CLAIM_PATH, ports) or b"") == claim else ""
 
 
-def _listing(effect: Verify, ports: Ports) -> dict[str, RemoteFile]:
-    return dict(ports.transport.listing(f"{effect.destination}/{CACHE_FOLDER}"))
-
-
-def _is_altered(effect: Verify, path: str, placed: str, size_there: int | None, is_here: bool, ports: Ports) -> bool:
+def _is_altered(effect: Verify, path: str, placed: str, is_here: bool, ports: Ports) -> bool:
     size = size_known(placed)
     if size is not None:
-        return size_there != size
-    there = None if size_there is None else read_there(effect, path, ports)
-    return is_altered(there, here=read_here(effect, path, ports) if is_here else None, placed=placed)
+        return _size_there(effect, path, ports) != size
+    # Asked for by its name: a listing may lag behind what was placed a moment ago.
+    there = read_there(effect, path, ports)
+    if not is_altered(there, here=None, placed=placed):
+        return False
+    return not is_here or is_altered(there, here=read_here(effect, path, ports), placed=placed)
+
+
+def _size_there(effect: Verify, path: str, ports: Ports) -> int | None:
+    folder, _, name = f"{effect.destination}/{path}".rpartition("/")
+    found = ports.transport.listing(folder).get(name)
+    return None if found is None else found.size_bytes

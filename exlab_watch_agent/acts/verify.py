@@ -165,9 +165,10 @@ def _of_what_stayed(
     moving = sorted(({entry.path for entry in (*before.files, *after.files)} | here.keys()) - stayed)
     local = {path: here[path] for path in stayed} | {path: manifest[path] for path in moving if path in manifest}
     first = f" (first: {moving[0]})" if moving else ""
+    what = counted(len(moving), "file") if moving else "a folder"
     return RunChanged(
         effect.turn,
-        f"{counted(len(moving), 'file')} changed here while the run was compared with its copy{first}",
+        f"{what} changed here while the run was compared with its copy{first}",
         stayed=compare(local=local, manifest=manifest, remote=remote),
         moving=tuple(moving[:MOVING_NAMED_MAX]),
         fingerprint=before.fingerprint,
