@@ -44,7 +44,13 @@ from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost, data_left
-from exlab_watch_agent.errors import FailureKind, ManifestLostError, ManifestNotKeptError, TransportError
+from exlab_watch_agent.errors import (
+    FailureKind,
+    ManifestLostError,
+    ManifestNotKeptError,
+    SourceChangedError,
+    TransportError,
+)
 from exlab_watch_agent.ports import Control, Ports, RemoteFile
 
 MOVING_NAMED_MAX = 20
@@ -86,7 +92,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     try:
         here, there = control.side_by_side(
             control,
-            lambda ours: ports.digester.digests(effect.run_path, inventory.files, control=ours),
+            lambda ours: _digests_here(effect, inventory, ports, ours),
             lambda theirs: read_back(effect.destination, asked, ports, theirs),
         )
     except TransportError as error:
@@ -147,6 +153,25 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         overrides=ports.creations.read(effect.run_path).creation.overrides,
         seal_fault=_seal_fault(effect, inventory, look_there, ports) if look_there and effect.manifest_digest else "",
     )
+
+
+def _digests_here(effect: Verify, inventory: Inventory, ports: Ports, control: Control) -> dict[str, str]:
+    """Return path → SHA-256 of the local files; of a sealed run without those that change while they are read.
+
+    Raises: SourceChangedError before the first seal.
+    """
+    try:
+        return ports.digester.digests(effect.run_path, inventory.files, control=control)
+    except SourceChangedError:
+        if not effect.manifest_digest:
+            raise
+    found: dict[str, str] = {}
+    for (
+        entry
+    ) in inventory.files:  # once more, each by itself: one that moves must not keep the others from being compared
+        with suppress(SourceChangedError):
+            found |= ports.digester.digests(effect.run_path, [entry], control=control)
+    return found
 
 
 def _of_what_stayed(

@@ -441,7 +441,10 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         return conflict
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
-            return _damaged(record, LastError(FailureKind.HASH_MISMATCH, found))
+            intact = replace(
+                record, fingerprint=event.fingerprint
+            )  # every file here is what was sealed, whatever times they have
+            return _damaged(intact, LastError(FailureKind.HASH_MISMATCH, found))
         case Agreement.EQUAL:
             error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
             return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))

@@ -1163,6 +1163,15 @@ def test_a_seal_that_fails_for_good_is_one_trouble_with_one_since_through_every_
     assert away.seal_trouble == run.seal_trouble, "a NAS that is away is the lane's matter"
 
 
+def test_files_that_were_touched_and_are_what_was_sealed_heal_a_damaged_copy() -> None:
+    damaged = step(record("auditing", sealed=True), verified(Agreement.REMOTE_DIFFERS, fingerprint="touched")).record
+    assert (damaged.state, damaged.fingerprint) == (RunState.QUEUED, "touched")
+    seen = inspected(fingerprint="touched", destination=DestinationStanding.OURS)
+    assert moved(damaged, seen) == ("push_started", "running")
+    later = inspected(fingerprint="changed since", destination=DestinationStanding.OURS)
+    assert moved(damaged, later) == ("conflict_found", "conflict")
+
+
 def interrupted(agreement: Agreement | None, **changes: Any) -> RunChanged:
     """An audit in which a file changed here, and what became of all others."""
     stayed = None if agreement is None else verified(agreement).comparison

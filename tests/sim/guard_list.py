@@ -87,8 +87,8 @@ GUARDS = (
         (
             Edit(
                 "core/decide.py",
-                "failed = record.with_error(error) if event.is_destination_away else record.failed(error)",
-                "failed = record.failed(error)",
+                "            if not event.is_destination_away:\n                failed = record.failed(error)",
+                "            if True:\n                failed = record.failed(error)",
             ),
         ),
     ),
