@@ -249,7 +249,8 @@ def _judge_queued(
         return None
     where = event.destination
     if where is not DestinationStanding.UNASKED:
-        record = replace(record, held_by=event.holding)
+        is_held = where not in (DestinationStanding.FREE, DestinationStanding.OURS)
+        record = replace(record, held_by=event.holding if is_held else "")
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
     if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
