@@ -17,6 +17,7 @@ from platformdirs import user_config_path, user_state_path
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.account import own_account
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import send_request
@@ -33,6 +34,7 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.snapshot import Snapshot
 from exlab_watch_agent.core.standing import Gone, Moment, NeverRan, Standing, moment_of, standing_of_holder
 from exlab_watch_agent.core.text import printable, shell_word
+from exlab_watch_agent.core.ways_out import data_left
 from exlab_watch_agent.errors import AgentError, ConfigError, NoStateFolderError, RootUnavailableError, StateFolderError
 from exlab_watch_agent.report.heartbeat import Holder
 
@@ -290,6 +292,13 @@ class Site:
     def is_here(run_path: str) -> bool:
         """Return whether a run's folder is on the disk, or may be."""
         return DiskRunScanner().is_there(run_path)
+
+    @staticmethod
+    def data_left(run_path: str) -> str:
+        """Return in words which data files of a run are on the disk; empty where none are. Raises: RunUnreadableError."""
+        if not DiskRunScanner().is_there(run_path):
+            return ""
+        return data_left([entry.path for entry in DiskRunTree().inventory(run_path).files])
 
     def _paths_on_disk(self) -> list[str]:
         found: list[str] = []

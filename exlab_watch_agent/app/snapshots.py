@@ -134,6 +134,7 @@ def _lane_view(lane: LaneNow, destination: str, before: LaneView | None) -> Lane
         last_success_at=lane.last_success_at,
         root_problem_since=lane.doubted_since,
         answered_at=lane.answered_at,
+        unread_since=lane.unread_since,
     )
     if before is None or _has_asked(lane, before):
         return view

@@ -402,7 +402,9 @@ def resolve(
         list[str] | None,
         typer.Argument(metavar="[RUN...|EQUIPMENT]", help="Runs, or an equipment: each of its runs in conflict."),
     ] = None,
-    use: Annotated[str | None, typer.Option("--use", metavar="local", help="Which side wins: local.")] = None,
+    use: Annotated[
+        str | None, typer.Option("--use", metavar="SIDE", help="Which side counts: local or nas-manifest.")
+    ] = None,
     take_over: Annotated[
         bool,
         typer.Option("--take-over", help="What others have at the destination goes aside there; what is equal stays."),
@@ -420,9 +422,9 @@ def resolve(
 ) -> int:
     """Resolve conflicts; `show RUN` says what helps. What must make room on the NAS is moved aside there, never removed.
 
-    --use local: the data here win. --take-over: so they do where others hold the destination. Or, with --accept-trail, say that
-    the state that was found after damage is to count; or, with --accept-machine, that a state folder that was moved to this
-    machine is at home here from now on.
+    --use local: the data here win. --use nas-manifest: the sealed copy counts, where no data file is left here. --take-over: so
+    they do where others hold the destination. Or, with --accept-trail, say that the state that was found after damage is to count;
+    or, with --accept-machine, that a state folder that was moved to this machine is at home here from now on.
     """
     site = Site(config, state_dir)
     return resolving.resolve(

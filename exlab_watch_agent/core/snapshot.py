@@ -34,6 +34,7 @@ class LaneView:
     """How it is with one equipment. `waiting_since`: since when its destination cannot be used, None when it can.
 
     `root_problem`: why nothing is concluded from its folder. `answered_at`: when its destination last answered a question.
+    `unread_since`: since when a proven copy was not read again that is overdue; None where none is.
     `seen_earlier` is set where it is not this agent's own word.
     """
 
@@ -47,6 +48,7 @@ class LaneView:
     last_success_at: datetime | None = None
     root_problem_since: datetime | None = None
     answered_at: datetime | None = None
+    unread_since: datetime | None = None
     seen_earlier: SeenEarlier | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -61,6 +63,7 @@ class LaneView:
             "last_success_at": time_text(self.last_success_at),
             "root_problem_since": time_text(self.root_problem_since),
             "answered_at": time_text(self.answered_at),
+            **({"unread_since": time_text(self.unread_since)} if self.unread_since is not None else {}),
             **({"at": time_text(self.seen_earlier.at)} if self.seen_earlier is not None else {}),
         }
 
@@ -77,6 +80,7 @@ class LaneView:
             last_success_at=moment(left, "last_success_at"),
             root_problem_since=moment(left, "root_problem_since"),
             answered_at=moment(left, "answered_at"),
+            unread_since=moment(left, "unread_since"),
             seen_earlier=SeenEarlier(moment(left, "at")) if "at" in left else None,
         )
 

@@ -115,6 +115,25 @@ def test_what_changed_while_no_agent_ran_travels_by_the_scan_alone(lab: Lab, run
     assert lab.cli("audit", "verify").code == 0
 
 
+def test_a_file_that_the_nas_does_not_take_is_told_until_it_does(lab: Lab, run: Path) -> None:
+    in_the_way = lab.copy_of(run) / FIELDS
+    in_the_way.unlink(missing_ok=True)
+    (in_the_way / "a folder of somebody").mkdir(parents=True)
+    (run / FIELDS).write_text('{"sample": "2"}')
+    for _ in range(2):
+        assert lab.cli("run", "--once").code == 3
+        (problem,) = lab.cli("problems", "--json").problems
+        assert (problem["code"], problem["tier"], problem["runs"]) == ("cache_not_copied", "needs_you", [str(run)])
+    assert lab.record(run)["state"] == "verified"
+    (in_the_way / "a folder of somebody").rmdir()
+    in_the_way.rmdir()
+    assert lab.cli("run", "--once").code == 0
+    assert is_there(lab, run)
+    assert lab.cli("problems", "--json").problems == []
+    assert [line["data"]["message"] != "" for line in lab.trail() if line["kind"] == "cache_stays"] == [True, False]
+    assert lab.cli("audit", "verify").code == 0
+
+
 def test_our_own_log_makes_nothing_due_and_goes_along(lab: Lab, run: Path) -> None:
     (log,) = (run / CACHE).glob("wizard.*.log")
     there = lab.copy_of(run) / CACHE / log.name

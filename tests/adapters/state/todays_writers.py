@@ -381,6 +381,7 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
             listing=lambda *_, **__: {},
             replace=lambda *_, instead, **__: told.update(instead),
             read_small=lambda _, path, **__: told[path],
+            read_several=lambda _, paths, **__: {path: told[path] for path in paths},
         ),
         manifests=SimpleNamespace(load=lambda *_, **__: manifest),
         agent=AgentSelf(state_folder="5f" * 16, host=HOST),
