@@ -34,12 +34,13 @@ def _notes_of_overrides(overrides: Sequence[OverrideEntry]) -> Iterator[Note]:
             f"{_entry(tombstone)} revokes {named(tombstone.revokes or '', limit=NAME_MAX)}, which is no override here"
         )
         yield Note(DANGLING, f"{text}: it has no effect")
-    for entry in overrides:
-        if entry.revokes is None and (entry.id is None or entry.id not in revoked):
-            yield from _note_of(entry)
+    standing = [one for one in overrides if one.revokes is None and (one.id is None or one.id not in revoked)]
+    for entry in standing:
+        yield from _note_of(entry, standing)
 
 
-def _note_of(entry: OverrideEntry) -> Iterator[Note]:
+def _note_of(entry: OverrideEntry, standing: Sequence[OverrideEntry]) -> Iterator[Note]:
+    """Yield what is to be told of one entry. `standing`: all that are not revoked, itself among them."""
     until = parse_time(entry.expires_at) if entry.expires_at is not None else None
     if entry.problem_class is None:
         yield Note(MALFORMED, f"{_entry(entry)} names no problem_class, so it has no effect: give it one, or revoke it")
@@ -51,11 +52,22 @@ def _note_of(entry: OverrideEntry) -> Iterator[Note]:
     elif entry.expires_at is not None and until is None:
         text = f"expires_at {named(entry.expires_at, limit=NAME_MAX)} is no time such as 2026-10-18T09:14:22Z"
         yield Note(MALFORMED, f"{_entry(entry)} has no effect: its {text}")
-    elif until is not None:
+    elif until is not None and not any(_outlasts(other, entry.problem_class, until) for other in standing):
         text = (
-            f"the override of {entry.problem_class} expires at {utc_text(until)}: the gate refuses the run from then on"
+            f"the override of {entry.problem_class} expires at {utc_text(until)}, and from then on the gate refuses the run, "
+            "though a copy that is proven stays proven: add one that lasts longer, or mend what breaks the rule"
         )
         yield Note(EXPIRING, text, until)
+
+
+def _outlasts(entry: OverrideEntry, problem_class: str, until: datetime) -> bool:
+    """Return whether an entry lets the same through for longer than `until`."""
+    if entry.problem_class != problem_class:
+        return False
+    if entry.expires_at is None:
+        return True
+    own = parse_time(entry.expires_at)
+    return own is not None and own > until
 
 
 def why_without_effect(entry: OverrideEntry, overrides: Sequence[OverrideEntry], *, now: datetime) -> str:

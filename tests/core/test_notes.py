@@ -13,6 +13,10 @@ from exlab_watch_agent.core.snapshot import Note
 RULE = "unresolved_placeholder_token"
 
 
+def expiring(index: int, day: str) -> OverrideEntry:
+    return OverrideEntry(index, f"until {day}", RULE, expires_at=f"{day}T00:00:00Z")
+
+
 @pytest.mark.parametrize(
     ("entries", "codes", "words"),
     [
@@ -27,6 +31,19 @@ RULE = "unresolved_placeholder_token"
             [OverrideEntry(0, "a", RULE, expires_at="2027-01-01T00:00:00Z")],
             ["override_expiring"],
             "2027-01-01T00:00:00Z",
+        ),
+        ([expiring(0, "2027-01-01"), OverrideEntry(1, "b", RULE)], [], ""),
+        ([expiring(0, "2027-01-01"), expiring(1, "2027-02-01")], ["override_expiring"], "2027-02-01T00:00:00Z"),
+        ([expiring(0, "2027-01-01"), OverrideEntry(1, "b", "leftover_jinja_marker")], ["override_expiring"], "longer"),
+        (
+            [expiring(0, "2027-01-01"), OverrideEntry(1, "b", RULE), OverrideEntry(2, "c", revokes="b")],
+            ["override_expiring"],
+            "2027-01-01T00:00:00Z",
+        ),
+        (
+            [expiring(0, "2027-01-01"), OverrideEntry(1, "b", RULE, expires_at="for ever")],
+            ["override_expiring", "override_malformed"],
+            "a copy that is proven stays proven",
         ),
         ([OverrideEntry(0, "a", None), OverrideEntry(1, "b", revokes="a")], [], ""),
         ([OverrideEntry(0, "b", revokes="a\x1b")], ["override_dangling"], "'a\\x1b'"),
