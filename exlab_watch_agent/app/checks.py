@@ -44,6 +44,7 @@ from exlab_watch_agent.core.decide import sealed_run_of
 from exlab_watch_agent.core.misplaced import MISPLACED
 from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.reconcile import SeenRun
 from exlab_watch_agent.core.snapshot import FolderProblem, LaneView, Snapshot
 from exlab_watch_agent.core.standing import NeverRan, moment_of
 from exlab_watch_agent.core.text import counted, human_bytes, printable
@@ -74,6 +75,7 @@ class Checked:
 class _Found:
     """What a fresh look found of the instruments, for the judgement. All by equipment id, but for `misplaced`: by path."""
 
+    runs: dict[str, tuple[SeenRun, ...]] = field(default_factory=dict)
     roots_away: dict[str, str] = field(default_factory=dict)
     misplaced: dict[str, FolderProblem] = field(default_factory=dict)
     destinations_away: dict[str, tuple[str, Wait]] = field(default_factory=dict)
@@ -112,7 +114,7 @@ def check(site: Site) -> Checked:
 def _judged(site: Site, found: _Found) -> tuple[Problem, ...]:
     """Return what needs a person of what was found now, and of the folders that an agent or a fresh look knows."""
     try:
-        known = offline.known_now(site)
+        known = offline.known_now(site, found.runs)
     except AgentError:  # the state folder cannot be read, which is said already
         known = Snapshot()
     lanes = {}
@@ -183,6 +185,7 @@ def _check_root(equipment: EquipmentPolicy, site: Site, found: _Found) -> tuple[
     except AgentError as error:
         found.roots_away[equipment.equipment_id] = str(error)
         return 0, []
+    found.runs[equipment.equipment_id] = runs
     misplaced = scanner.misplaced(equipment, runs, site.policy)
     found.misplaced |= {printable(path): folder for path, folder in misplaced.items()}
     lines: list[Line] = [(True, f"{equipment.equipment_id}: {counted(len(runs), 'run folder')} below {root}")]

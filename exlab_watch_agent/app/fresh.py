@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from exlab_watch_agent.core.events import Inspection, Seen, Unseen, UnseenCode
 from exlab_watch_agent.core.gate import Finding, mark_overrides, orphan, refusal
 from exlab_watch_agent.core.notes import notes_of
 from exlab_watch_agent.core.policy import EquipmentPolicy
-from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
+from exlab_watch_agent.core.reconcile import Differences, Known, SeenRun, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import FolderProblem, Note, Snapshot, UnreadableView
@@ -24,6 +24,8 @@ from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.engine.reconciling import gone
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.statechart import CHART, RunState
+
+NOTHING_SEEN: Mapping[str, Sequence[SeenRun]] = {}
 
 
 def look_at(site: Site, path: str, record: RunRecord | None) -> Inspection | None:
@@ -37,8 +39,11 @@ def look_at(site: Site, path: str, record: RunRecord | None) -> Inspection | Non
     return inspect(Inspect(place, declared_mismatches=declared, judges_gate=True), ports)
 
 
-def look_through(site: Site) -> Snapshot:
-    """Return a snapshot for where no agent has one: what is in the folders now, and the lanes as they were left."""
+def look_through(site: Site, seen: Mapping[str, Sequence[SeenRun]] = NOTHING_SEEN) -> Snapshot:
+    """Return a snapshot for where no agent has one: what is in the folders now, and the lanes as they were left.
+
+    `seen`: equipment id → what a scan of it has just found, of those that need not be scanned once more.
+    """
     view = _FolderViews()
     lanes = dict(site.snapshot.lanes)
     by_path = {record.run_path: record for record in site.records.values()}
@@ -46,7 +51,7 @@ def look_through(site: Site) -> Snapshot:
         equipment_id = equipment.equipment_id
         of_lane = {path: record for path, record in by_path.items() if record.equipment_id == equipment_id}
         try:
-            found, misplaced = _scan(site, equipment, of_lane)
+            found, misplaced = _scan(site, equipment, of_lane, seen.get(equipment_id))
         except RootUnavailableError as error:
             view.roots_away[equipment_id] = str(error)
             if equipment_id in lanes:
@@ -104,7 +109,7 @@ class _FolderViews:
 
 
 def _scan(
-    site: Site, equipment: EquipmentPolicy, of_lane: Mapping[str, RunRecord]
+    site: Site, equipment: EquipmentPolicy, of_lane: Mapping[str, RunRecord], seen: Sequence[SeenRun] | None
 ) -> tuple[Differences, Mapping[str, FolderProblem]]:
     """Return by the agent's own rules what is different from the records, and what is where no run can be.
 
@@ -114,7 +119,7 @@ def _scan(
     volume = scanner.volume(equipment)
     bound = site.loaded.facts.get("volumes", {}).get(equipment.equipment_id)
     known = Known({path: record.creation_signature for path, record in of_lane.items()}, {}, bound)
-    seen = scanner.scan(equipment)
+    seen = scanner.scan(equipment) if seen is None else seen
     found = differences(known, seen)
     doubt = root_doubt(
         root=equipment_root(equipment),

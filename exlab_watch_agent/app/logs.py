@@ -56,7 +56,7 @@ def log_of(site: Site, word: str | None) -> Log:
     path = StateLayout(site.state_dir).log
     known = {record.equipment_id for record in site.records.values()} | site.roots.keys()
     if word is not None and word not in known:
-        run_path, _ = site.find_run(word)
+        run_path, _ = site.find_run(word, nor=" and no instrument")
         return Log(f"of {run_path}", LogFile.of_run(run_path, socket.gethostname()))
     rotated = [one for one in path.parent.glob(f"{path.name}.*") if one.suffix[1:].isdecimal()]
     older = tuple(sorted(rotated, key=lambda one: int(one.suffix[1:]), reverse=True))

@@ -6,7 +6,7 @@ Where an agent runs, it is asked through its inbox; what it keeps of itself is r
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from exlab_watch_agent.adapters.state.folder_facts import dismissals_in
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.app.diary import read_week
-from exlab_watch_agent.app.fresh import look_at, look_through
+from exlab_watch_agent.app.fresh import NOTHING_SEEN, look_at, look_through
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.attention import Situation, attention
 from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, DismissProblem, LookAt
@@ -30,6 +30,7 @@ from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides, refusal
 from exlab_watch_agent.core.notes import why_without_effect
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
 from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.reconcile import SeenRun
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
@@ -68,7 +69,7 @@ def status(site: Site, choice: Choice = EVERYTHING) -> dict[str, Any]:
 def choice_of(site: Site, words: Sequence[str], choice: Choice) -> Choice:
     """Return the choice, of what these words name: runs and instruments. Raises: RunNotFoundError."""
     known = {record.equipment_id for record in site.records.values()} | site.roots.keys()
-    runs = frozenset(site.find_run(word)[0] for word in words if word not in known)
+    runs = frozenset(site.find_run(word, nor=" and no instrument")[0] for word in words if word not in known)
     return replace(choice, runs=runs, equipment=frozenset(known.intersection(words)))
 
 
@@ -128,9 +129,9 @@ def find_problems(site: Site) -> tuple[Problem, ...]:
     return attention(situation_of(site, known_now(site)))
 
 
-def known_now(site: Site) -> Snapshot:
-    """Return the running agent's live view; where none runs, that of a fresh look."""
-    return site.snapshot if site.holder is not None else look_through(site)
+def known_now(site: Site, seen: Mapping[str, Sequence[SeenRun]] = NOTHING_SEEN) -> Snapshot:
+    """Return the running agent's live view; where none runs, that of a fresh look. `seen`: as there."""
+    return site.snapshot if site.holder is not None else look_through(site, seen)
 
 
 def wanted_of(site: Site, words: Sequence[str], asked: Wanted) -> Wanted:
@@ -140,7 +141,7 @@ def wanted_of(site: Site, words: Sequence[str], asked: Wanted) -> Wanted:
     for word in words:
         of_project = {record.run_path for record in site.records.values() if record.project == word}
         if word not in known:
-            runs |= of_project or {site.find_run(word)[0]}
+            runs |= of_project or {site.find_run(word, nor=", no instrument and no project")[0]}
     return replace(asked, runs=frozenset(runs), equipment=frozenset(known.intersection(words)))
 
 

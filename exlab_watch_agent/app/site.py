@@ -25,6 +25,7 @@ from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.recovery import Loaded, load
 from exlab_watch_agent.app.publish import lanes_left, read_last_agent, read_live
 from exlab_watch_agent.config.load import Settings, load_settings
+from exlab_watch_agent.core.attention import NO_EQUIPMENT
 from exlab_watch_agent.core.binding import Binding
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.discovery import place_of
@@ -146,9 +147,17 @@ class Site:
     def require_state_dir(self) -> None:
         """For what only reads: there must be something to read. Raises: NoStateFolderError."""
         if not self.state_dir.exists():
+            if self.has_config and not self.policy.equipment:  # `run` waits for one, and makes no folder before
+                raise NoStateFolderError(
+                    f"There is no state folder at {printable(str(self.state_dir))}, for {NO_EQUIPMENT}."
+                )
+            first = (
+                f"{self.command('run')} makes it, or give the right --config or --state-dir."
+                if self.has_config
+                else f"Give the right --config or --state-dir; for a PC that has no config yet, `{APP_NAME} init` writes one."
+            )
             raise NoStateFolderError(
-                f"There is no state folder at {printable(str(self.state_dir))}: no agent has worked with it yet. "
-                f"`{APP_NAME} run` makes it, or give the right --state-dir."
+                f"There is no state folder at {printable(str(self.state_dir))}: no agent has worked with it yet. {first}"
             )
 
     @cached_property
@@ -247,10 +256,11 @@ class Site:
 
     # --- the run that is meant ---------------------------------------------------------------------------------------
 
-    def find_run(self, word: str) -> tuple[str, RunRecord | None]:
+    def find_run(self, word: str, *, nor: str = "") -> tuple[str, RunRecord | None]:
         """Return path and record (None for a run that is on the disk and not known yet) of the run that is meant.
 
-        `word`: a path, a leaf name or its unique beginning, or a job id or its unique beginning. Raises: RunNotFoundError.
+        `word`: a path, a leaf name or its unique beginning, or a job id or its unique beginning. `nor`: what else it could have
+        been, for the sentence. Raises: RunNotFoundError.
         """
         if word in self.records:
             return self.records[word].run_path, self.records[word]
@@ -273,9 +283,10 @@ class Site:
             raise RunNotFoundError(
                 f"{printable(path)} is not a run of a configured equipment. A run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
             )
-        raise RunNotFoundError(
-            f"No run is called {printable(word) or repr(word)}: {self.command('status', '--all')} lists those that are known."
-        )
+        known = f"{self.command('status', '--all')} lists those that are known"
+        if nor:
+            known += f"; the config has {', '.join(self.roots) or 'no instrument'}"
+        raise RunNotFoundError(f"No run{nor} is called {printable(word) or repr(word)}: {known}.")
 
     def _named(self, word: str, paths: Iterable[str]) -> list[str]:
         """Return the runs that a word can mean: those of that very name, else those whose name or job id begins so."""

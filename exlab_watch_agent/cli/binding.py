@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from exlab_watch_agent.app import checks
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say, say_aside
+from exlab_watch_agent.core.attention import NO_EQUIPMENT
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.text import counted, human_bytes, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -25,6 +26,8 @@ def bind(site: Site, equipment_ids: Sequence[str], *, is_all: bool, is_yes: bool
 
 def _chosen(site: Site, equipment_ids: Sequence[str], *, is_all: bool) -> list[EquipmentPolicy]:
     known = {equipment.equipment_id: equipment for equipment in site.settings.policy().equipment}
+    if not known:
+        raise ConfigError(f"Nothing can be bound: {NO_EQUIPMENT}.")
     if is_all == bool(equipment_ids):
         raise ConfigError(f"Name the equipment to bind ({', '.join(known)}), or give --all.")
     unknown = [equipment_id for equipment_id in equipment_ids if equipment_id not in known]

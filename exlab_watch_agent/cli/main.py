@@ -55,6 +55,10 @@ from exlab_watch_agent.report.problems import Wanted
 from exlab_watch_agent.statechart import RunState
 
 STATES = ", ".join(RunState)
+BEHIND_THE_COMMAND = ("--config", "--state-dir", "--json", "--all", "--quiet", "-q")
+"""What is often typed before the command."""
+OF_THE_LIBRARY = "Value error, "
+"""What the library of the command line puts before its own sentence."""
 RULES = ", ".join(overriding.HARD)
 
 app = typer.Typer(
@@ -115,7 +119,9 @@ def _unexpected(error: Exception) -> int:
     if show is not None:  # a usage error of the command line library: it knows how to say itself
         said = io.StringIO()
         show(said)
-        say_lines_aside(said.getvalue().rstrip("\n"))
+        say_lines_aside(said.getvalue().rstrip("\n").replace(OF_THE_LIBRARY, ""))
+        if getattr(error, "option_name", "") in BEHIND_THE_COMMAND:
+            say_aside("Options of a command stand behind it: exlab-watch-agent status --config FILE")
         return ExitCode.USAGE
     if isinstance(error, OSError):
         say_aside(f"{reason(error)}: {error.filename or 'the system'}")

@@ -15,6 +15,9 @@ from typing import Any
 from exlab_watch_agent.core.text import printable, reason
 from exlab_watch_agent.errors import AgentError
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""With these a spreadsheet takes a cell for something to be worked out."""
+
 
 class NobodyReadsError(Exception):
     """Whoever read our results has gone (`... | head -1`). No OSError: the library of the command line ends the program on one."""
@@ -73,7 +76,7 @@ def say_json(value: Any) -> None:
 def say_csv(cells: tuple[str, ...]) -> None:
     """Print one line of CSV. What a spreadsheet would take for a formula begins with an apostrophe."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([f"'{cell}" if cell[:1] in "=+-@\t\r" else cell for cell in cells])
+    csv.writer(line, lineterminator="").writerow([f"'{cell}" if cell.startswith(FORMULAS) else cell for cell in cells])
     say(line.getvalue())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from exlab_watch_agent.app import offline
@@ -9,12 +10,13 @@ from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say
 from exlab_watch_agent.core.attention import of_agent, why_lane_waits, why_root_waits, with_flags
 from exlab_watch_agent.core.incidents import Incident
-from exlab_watch_agent.core.problem import verdict
+from exlab_watch_agent.core.problem import command, verdict
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth
 from exlab_watch_agent.core.text import age, counted, human_bytes, printable
 from exlab_watch_agent.report.choice import Choice
+from exlab_watch_agent.report.problems import need_a_person
 from exlab_watch_agent.report.progress import progress_text
 from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
@@ -37,12 +39,16 @@ EXTRA_SHOWN_MAX = 3
 def print_status(site: Site, choice: Choice) -> None:
     """Print the verdict, the lanes, and the runs that are asked for: without more words those that are not at their goal."""
     at, holder, snapshot = site.moment, site.holder, site.snapshot
-    say(verdict(offline.find_problems(site)))
+    problems = offline.find_problems(site)
+    say(verdict(problems))
+    if need_a_person(problems):
+        say(f"    -> {with_flags(command('problems'), site.flags)}")
     if holder is not None:
         version, pid, since = holder.version or "?", holder.pid or "?", holder.since or "?"
         say(f"agent {version} is running, pid {pid}, since {since}")
     runs = choice.named(site.records.values())
-    say(only_here(runs, now=at.now))
+    if here := only_here(runs, now=at.now):
+        say(here)
     for problem in of_agent(offline.situation_of(site, snapshot)):
         say(problem.sentence)
         say(f"    -> {with_flags(problem.command, site.flags)}")
@@ -62,12 +68,17 @@ def print_status(site: Site, choice: Choice) -> None:
     read_again = coverage(runs, policy=site.policy, now=at.now)
     if text := coverage_text(read_again, days=site.policy.reread_s / 86_400):
         say(text)
-    for record in choice.listed(runs):
+    listed = choice.listed(runs)
+    for record in listed:
         say(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record)})")
         if (progress := snapshot.progress.get(record.job_id)) is not None:
             say(f"{'':<16}   {progress_text(progress)}")
         if record.state.value not in ("verified", "cleaned"):
             say(f"{'':<16}   {printable(sentence(record, snapshot, at))}")
+    if more := len(replace(choice, limit=None, is_all=True).listed(runs)) - len(listed):
+        say(
+            f"{counted(more, 'more run')}, whose state changed before: a higher --limit lists {'them' if more > 1 else 'it'}"
+        )
 
 
 def _observed(observer: ObserverView) -> str:

@@ -66,7 +66,8 @@ def lines(site: Site, choice: Choice, *, width: int | None) -> Iterator[str]:
     yield verdict(offline.find_problems(site))
     agent = f"agent is running, pid {holder.pid or '?'}" if holder is not None else "no agent is running"
     yield f"{agent}; {', '.join(f'{count} {state}' for state, count in counts(runs).items()) or 'no runs are known'}"
-    yield only_here(runs, now=at.now)
+    if here := only_here(runs, now=at.now):
+        yield here
     for equipment_id, lane in sorted(snapshot.lanes.items()):
         if not choice.takes_lane(equipment_id, runs):
             continue

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from types import FrameType
 
 from exlab_watch_agent.app.agent import Agent, leave_now
@@ -217,7 +218,7 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attenti
     if site.holder is not None:
         say(site.ask_agent(command))
         return ExitCode.FINE
-    narrator = Narrator()
+    narrator, began = Narrator(), site.now()
     agent = _agent_for(site, run_paths, narrator)
     answers, found = _drive(agent, narrator, until_rest=True, commands=(command,))
     if not answers:
@@ -227,7 +228,21 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attenti
             raise AgentError(str(answer["message"]))
         say(str(answer["message"]))
     found = found or _still_under_way(site, agent, run_paths)
+    if asks_attention:
+        _say_what_came_of_it(site, agent, run_paths, since=began)
     return _end(agent, narrator, found, exit_code(found) if asks_attention else _done_or_not(found))
+
+
+def _say_what_came_of_it(site: Site, agent: Agent, run_paths: frozenset[str], *, since: datetime) -> None:
+    """Say how these runs are now, and what was found damaged since then, also where it is right again."""
+    snapshot, at = agent.snapshot(), Moment(site.now(), is_ended=True)
+    for record in agent.store:
+        if record.run_path not in run_paths:
+            continue
+        for one in record.incidents:
+            if one.found_at >= since.replace(microsecond=0):
+                say(f"{printable(record.run_path)}: damage was found: {printable(one.what)}")
+        say(f"{printable(record.run_path)}: {record.state}: {printable(sentence(record, snapshot, at))}")
 
 
 def _done_or_not(found: Sequence[Problem]) -> ExitCode:

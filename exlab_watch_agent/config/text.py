@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from exlab_watch_agent.core.text import printable
+from exlab_watch_agent.core.text import printable, shell_word
 from exlab_watch_agent.errors import ConfigError
 
 CONFIG_SIZE_MAX = 1 << 20
@@ -43,9 +43,12 @@ def read_text(path: Path, *, instead: str = "") -> str:
 
     Raises: ConfigError, one sentence with the next step.
     """
-    init = instead or "write one with `exlab-watch-agent init`, or name another with --config"
-    another = instead or "name another with --config"
     shown = printable(str(path))
+    init = (
+        instead
+        or f"write one with `exlab-watch-agent init --config {shell_word(str(path))}`, or name another with --config"
+    )
+    another = instead or "name another with --config"
     try:
         # Asked before opening: to open a pipe would wait for ever for somebody to write into it.
         mode = os.stat(path).st_mode
@@ -123,6 +126,9 @@ _VERSION_1_2: tuple[tuple[str, re.Pattern[str]], ...] = (
 )
 
 
+MEND = "; correct it there or in the line before: most often it is an indentation, a quote or a colon"
+
+
 class Document:
     """The nodes of a YAML file: its content as plain values, and the line on which a key is.
 
@@ -146,7 +152,7 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-            raise ConfigError(f"{place}: not valid YAML: {_without_values(error.problem)}.") from None
+            raise ConfigError(f"{place}: not valid YAML: {_without_values(error.problem)}{MEND}.") from None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
             raise ConfigError(f"{source}:{line}: not valid YAML: a control character that is not allowed.") from None

@@ -153,7 +153,7 @@ def _of_standing(situation: Situation) -> Iterable[Problem]:
             ago = age((now - agent.moved_at).total_seconds())
             who = f" (pid {agent.pid})" if agent.pid is not None else ""
             text = (
-                f"the agent{who} has not moved for {ago}, so nothing below is newer than that{_was_doing(situation)}: end that "
+                f"the agent{who} has not moved for {ago}, so nothing below is newer than that{_under_way(situation)}: end that "
                 "process and start the agent again"
             )
             yield Problem(HANGING, AGENT, text, command("status"), since=agent.moved_at)
@@ -163,25 +163,28 @@ def _of_standing(situation: Situation) -> Iterable[Problem]:
         case Gone(since, is_in_order):
             if is_in_order:
                 when = f" at {utc_text(since)}" if since is not None else ""
-                text = f"no agent is running: it was stopped in order{when}{_was_doing(situation)}"
+                text = f"no agent is running: it was stopped in order{when}{_under_way(situation, 'the next one goes on with')}"
                 yield Problem("agent_stopped", AGENT, text, command("run"), since=since)
                 return
             silent = f"has given no sign of life since {utc_text(since)}" if since is not None else "was not stopped"
-            text = f"no agent is running: it {silent}, so it was killed or this PC went down{_was_doing(situation)}"
+            text = f"no agent is running: it {silent}, so it was killed or this PC went down{_under_way(situation)}"
             yield Problem("agent_gone", AGENT, text, command("run"), since=since)
         case _:
             assert_never(agent)
 
 
-def _was_doing(situation: Situation) -> str:
-    """Return what an agent that is gone was in the middle of; empty where it was nothing."""
+def _under_way(situation: Situation, how: str = "it was") -> str:
+    """Return what runs are in the middle of; empty where there is none.
+
+    `how`: of an agent that was killed or hangs, that it did it. One that ended in order may have left it to be done, as does `scan`.
+    """
     under_way = [record for record in situation.runs if record.state in CHART.working]
     if not under_way:
         return ""
     named = [f"{DOES[record.state]} {printable(record.run_path)}" for record in under_way[:RUNS_NAMED_MAX]]
     more = len(under_way) - len(named)
-    others = f" and at work on {counted(more, 'more run')}" if more else ""
-    return f"; it was {' and '.join(named)}{others}"
+    others = f" and work on {counted(more, 'more run')}" if more else ""
+    return f"; {how} {' and '.join(named)}{others}"
 
 
 # --- an instrument ---------------------------------------------------------------------------------------------------

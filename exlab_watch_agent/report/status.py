@@ -205,7 +205,13 @@ def counts(records: Iterable[RunRecord]) -> dict[str, int]:
 
 
 def only_here(records: Iterable[RunRecord], *, now: datetime) -> str:
-    """Return how many runs and bytes are only on this PC, and how old the oldest is; quiet is not success."""
+    """Return how many runs and bytes are only on this PC, and how old the oldest is; quiet is not success.
+
+    Empty where no run is known: nothing is proven then.
+    """
+    records = tuple(records)
+    if not records:
+        return ""
     unproven = [record for record in records if record.sync_status not in ("synced", "cleaned")]
     if not unproven:
         return "every known run is proven on the NAS"

@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 import exlab_watch_agent
+from exlab_watch_agent.adapters.local.scanner import DiskRunScanner
 from exlab_watch_agent.config.load import load_settings
+from exlab_watch_agent.core.policy import EquipmentPolicy
+from exlab_watch_agent.core.reconcile import SeenRun
 from tests.lab.lab import CACHE, SECRET, SENTINEL_SIGNAL, Equipment, Lab, Said, override, read_creation, save_in_place
 
 Command = Callable[..., Said]
@@ -123,6 +126,14 @@ def test_a_wrong_usage_ends_with_2_and_one_clear_word(command: Command, words: l
     assert said.err.strip()
 
 
+def test_an_option_before_the_command_is_told_where_it_belongs(command: Command) -> None:
+    for words in (["--config", "x", "status"], ["--state-dir", "x", "problems"], ["--json", "status"]):
+        said = command(*words)
+        assert (said.code, said.out) == (2, "")
+        assert "exlab-watch-agent status --config FILE" in said.err
+    assert "stand behind it" not in command("status", "--jsno").err
+
+
 # --- config ----------------------------------------------------------------------------------------------------------
 
 
@@ -177,13 +188,25 @@ def test_without_any_config_status_still_answers_and_run_says_what_is_missing(tm
     flags = f"--state-dir {tmp_path / 'state'}"
     assert (said.code, said.out) == (
         0,
-        "1 problem needs you\nevery known run is proven on the NAS\n"
+        f"1 problem needs you\n    -> exlab-watch-agent problems {flags}\n"
         "no agent has worked with this state folder yet, so nothing is copied\n"
         f"    -> exlab-watch-agent run {flags}\nno runs are known\n",
     )
     said = command("run")
     assert said.code == 2
     assert "exlab-watch-agent.yaml" in said.err
+
+
+def test_without_an_instrument_no_command_says_that_all_is_well_or_that_run_makes_a_folder(
+    tmp_path: Path, command: Command
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"agent: {{state_dir: {tmp_path / 'state'}}}\n")
+    for words in (["status"], ["problems"], ["bind", "--all"], ["bind", "SCOPE_01"]):
+        said = command(*words, "--config", str(config))
+        assert (said.code, said.out) == (2, ""), words
+        assert "has no instrument yet" in said.err
+        assert "exlab-watch-agent run" not in said.err
 
 
 def test_init_writes_a_config_that_loads_and_never_overwrites_one(tmp_path: Path, command: Command) -> None:
@@ -218,6 +241,19 @@ def test_check_says_that_all_is_well_and_leaves_nothing_behind(lab: Lab, on: Com
     assert "inotify watches needed" in said.out
     assert "was written, read back and cleared" in said.out
     assert sorted(lab.home.rglob("*")) == before
+
+
+def test_check_looks_through_each_instrument_once(lab: Lab, on: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.new_run()
+    scan, scanned = DiskRunScanner.scan, list[str]()
+
+    def counted(self: DiskRunScanner, equipment: EquipmentPolicy) -> tuple[SeenRun, ...]:
+        scanned.append(equipment.equipment_id)
+        return scan(self, equipment)
+
+    monkeypatch.setattr(DiskRunScanner, "scan", counted)
+    assert on("check").code == 0
+    assert scanned == ["SCOPE_01"]
 
 
 def test_check_says_all_that_is_not_well(tmp_path: Path, command: Command) -> None:
@@ -337,6 +373,24 @@ def test_show_explains_a_run_that_nobody_has_taken_up_yet(tmp_path: Path, comman
     assert (value["job_id"], value["state"], value["history"]) == ("", None, [])
     assert value["why"] == "acquisition_complete.flag is not there yet"
     assert "acquisition_complete.flag is not there yet" in command("show", run.name, "--config", str(lab.config)).out
+
+
+def test_verify_without_an_agent_says_what_came_of_it(lab: Lab, on: Command) -> None:
+    run = lab.new_run()
+    on("run", "--once")
+    said = on("verify", run.name)
+    started, came = said.out.splitlines()
+    assert (said.code, started) == (0, "another verify pass was started")
+    assert came.startswith(f"{run}: verified: 1 file proven equal on both sides, last at ")
+
+
+def test_what_only_a_scan_found_is_not_told_as_what_an_agent_did(lab: Lab, on: Command) -> None:
+    run = lab.new_run()
+    on("run", "--once")
+    (run / "late.tif").write_bytes(b"late")
+    on("scan")
+    assert f"the next one goes on with proving again {run}" in on("status").out
+    assert "it was proving" not in on("problems").out
 
 
 def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -> None:

@@ -49,7 +49,7 @@ def test_what_has_no_log_says_so(lab: Lab, on: Command) -> None:
     run = lab.new_run()
     said = on("log", run.name)
     assert (said.code, said.out, one_line(said.err)) == (0, "", "nothing is logged of that yet")
-    assert "No run is called" in one_line(on("log", "SCOPE_9").err)
+    assert "No run and no instrument is called" in one_line(on("log", "SCOPE_9").err)
     (run / CACHE / f"wizard.{socket.gethostname()}.log").mkdir()
     said = on("log", run.name)
     assert (said.code, said.out) == (1, "")

@@ -111,12 +111,12 @@ def test_run_once_whose_nas_is_away_says_so_and_ends_with_3_and_so_do_problems_a
     said = on("status")
     assert said.code == 0
     lines = said.out.splitlines()
-    assert lines[0] == "1 problem needs you"
-    assert_line(r"1 run, .+ is only on this PC, the oldest for \d+ s", lines[1])
-    assert_line(rf"no agent is running: it was stopped in order at {TIME}", lines[2])
-    assert_line(rf"SCOPE_01 -> {lab.nas}/SCOPE_01: NAS unreachable since {TIME}: .+{EARLIER}; .*", lines[4])
-    assert lines[7].startswith(f"queued           {run}  (")
-    assert_line(rf" +NAS unreachable since {TIME}: .+{EARLIER}", lines[8])
+    assert lines[:2] == ["1 problem needs you", f"    -> exlab-watch-agent problems --config {lab.config}"]
+    assert_line(r"1 run, .+ is only on this PC, the oldest for \d+ s", lines[2])
+    assert_line(rf"no agent is running: it was stopped in order at {TIME}", lines[3])
+    assert_line(rf"SCOPE_01 -> {lab.nas}/SCOPE_01: NAS unreachable since {TIME}: .+{EARLIER}; .*", lines[5])
+    assert lines[8].startswith(f"queued           {run}  (")
+    assert_line(rf" +NAS unreachable since {TIME}: .+{EARLIER}", lines[9])
     lane = on("status", "--json").json["lanes"]["SCOPE_01"]
     assert lane["waiting_since"]
     assert re.fullmatch(TIME, lane["at"])
@@ -400,18 +400,20 @@ def test_what_only_reads_ends_with_2_where_there_is_no_state_folder(
 ) -> None:
     lab.new_run()
     text = (
-        "There is no state folder at {}: no agent has worked with it yet. `exlab-watch-agent run` makes it, or give the "
-        "right --state-dir.\n"
+        "There is no state folder at {}: no agent has worked with it yet. `exlab-watch-agent run {}` makes it, or give the "
+        "right --config or --state-dir.\n"
     )
     shutil.rmtree(lab.state)
-    assert on(*words) == Said(2, "", text.format(lab.state))
+    assert on(*words) == Said(2, "", text.format(lab.state, f"--config {lab.config}"))
     lab.bind()
     assert on("run", "--once").code == 0
     mistyped = lab.home / "staet"
-    assert on(*words, "--state-dir", str(mistyped)) == Said(2, "", text.format(mistyped))
+    flags = f"--config {lab.config} --state-dir {mistyped}"
+    assert on(*words, "--state-dir", str(mistyped)) == Said(2, "", text.format(mistyped, flags))
     said = command(*words)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("There is no state folder at ")
+    assert "for a PC that has no config yet, `exlab-watch-agent init` writes one" in said.err
     assert not mistyped.exists()
 
 

@@ -42,9 +42,13 @@ def test_without_words_only_what_is_not_at_its_goal_is_listed(tmp_path: Path, co
         assert [one["run_path"] for one in shown["runs"]] == [str(run) for run in expected], words
         rows = list(csv.DictReader(command("status", *words, "--csv", *on).out.splitlines()))
         assert [row["run_path"] for row in rows] == [str(run) for run in expected], words
+        assert {row["next_attempt_at"] for row in rows} <= {""}, "an empty cell is empty"
     shown = command("status", "SCOPE_02", "--json", *on).json
     assert (shown["counts"], list(shown["lanes"])) == ({"verified": 1}, ["SCOPE_02"])
-    assert len(listed(command("status", "--limit", "1", *on).out)) == 1
+    few = command("status", "--limit", "1", *on).out
+    assert len(listed(few)) == 1
+    assert few.endswith("2 more runs, whose state changed before: a higher --limit lists them\n")
+    assert "more run" not in command("status", "--limit", "3", *on).out
 
 
 def test_what_cannot_be_asked_for_is_refused(lab: Lab, on: Command) -> None:
@@ -53,5 +57,9 @@ def test_what_cannot_be_asked_for_is_refused(lab: Lab, on: Command) -> None:
     for words in (["--state", "lost"], ["--limit", "0"], ["--since", "soon"], ["--csv", "--json"]):
         said = on("status", *words)
         assert (said.code, said.out) == (2, ""), words
-    said = on("status", "SCOPE_9")
-    assert (said.code, "No run is called SCOPE_9" in one_line(said.err)) == (1, True)
+    for word in ("SCOPE_9", "scope_01"):
+        said = on("status", word)
+        assert (said.code, f"No run and no instrument is called {word}" in one_line(said.err)) == (1, True)
+        assert "the config has SCOPE_01" in one_line(said.err)
+        assert f"status --all --config {lab.config}" in one_line(said.err)
+    assert "Value error" not in on("status", "--state", "lost").err

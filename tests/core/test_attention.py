@@ -397,7 +397,7 @@ def test_an_agent_that_is_gone_says_since_when_how_and_what_it_was_doing() -> No
     )
     others = [record(RunState.AUDITING, f"{RUN}-{number}") for number in range(3)]
     (gone,) = judged(pushing, *others, agent=Gone(NOW - HOUR, is_in_order=True))
-    doing = f"it was pushing {RUN} and proving again {RUN}-0 and at work on 2 more runs"
+    doing = f"the next one goes on with pushing {RUN} and proving again {RUN}-0 and work on 2 more runs"
     assert gone.sentence == f"no agent is running: it was stopped in order at 2026-04-18T11:00:00Z; {doing}"
 
 

@@ -41,6 +41,8 @@ def test_damage_on_the_nas_is_found_by_verify_healed_and_kept_as_evidence(lab: L
     said = lab.cli("verify", run.name)
     assert said.code == 0, said.err
     assert "another verify pass was started" in said.out
+    assert f"{run}: damage was found: 1 file " in said.out
+    assert f"{run}: verified: " in said.out
     assert lab.states(run)[7:] == [
         "auditing",
         "queued",
