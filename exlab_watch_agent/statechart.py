@@ -70,6 +70,7 @@ class Trigger(StrEnum):
     TAKEN_OVER = "taken_over"
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
+    CANCELLED = "cancelled"
     RETRIED = "retried"
     DESTINATION_REPLACED = "destination_replaced"
 

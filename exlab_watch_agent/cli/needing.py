@@ -12,13 +12,11 @@ from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli.overriding import moment_of
 from exlab_watch_agent.cli.saying import say, say_json
-from exlab_watch_agent.core.commands import DismissProblem
+from exlab_watch_agent.core.commands import DismissProblem, reason_in
 from exlab_watch_agent.core.problem import DISMISSABLE, TIERS
 from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import Wanted, exit_code, folded, lines, unfolded
-
-REASON_MIN, REASON_MAX = 10, 500
 
 
 def list_all(site: Site, words: Sequence[str], asked: Wanted, *, as_json: bool) -> int:
@@ -43,8 +41,7 @@ def dismiss(site: Site, words: Sequence[str], *, reason: str, until: str | None)
     """Dismiss one problem. Raises: ConfigError for wrong words, AgentError where it cannot be dismissed."""
     if len(words) != 1:
         raise ConfigError("Name the ID of one problem, as `problems --json` gives it: problems dismiss ID --reason R.")
-    if not REASON_MIN <= len(reason.strip()) <= REASON_MAX:
-        raise ConfigError(f"--reason must say why, in {REASON_MIN} to {REASON_MAX} characters.")
+    why = reason_in(reason)
     moment = moment_of(until, site.now(), "--until")
     found = next((one for one in offline.find_problems(site) if one.id == words[0]), None)
     if found is None:
@@ -53,8 +50,6 @@ def dismiss(site: Site, words: Sequence[str], *, reason: str, until: str | None)
         raise AgentError(
             f"{found.code} cannot be dismissed, only soft findings and orphans can: it goes once it is mended. -> {found.command}"
         )
-    command = DismissProblem(
-        operator_here(), found.id, reason.strip(), utc_text(moment) if moment is not None else None
-    )
+    command = DismissProblem(operator_here(), found.id, why, utc_text(moment) if moment is not None else None)
     say(offline.dismiss(site, command))
     return ExitCode.FINE

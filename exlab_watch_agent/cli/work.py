@@ -8,34 +8,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.pace import Pace
 from exlab_watch_agent.app.site import Site, operator_here
+from exlab_watch_agent.cli.narrating import Narrator
 from exlab_watch_agent.cli.saying import say, say_aside, say_lines_aside
 from exlab_watch_agent.core.attention import NO_EQUIPMENT, with_flags
 from exlab_watch_agent.core.commands import (
+    Cancel,
     Command,
     LookAt,
     Retry,
     RetryAll,
     ScanRoots,
     Sync,
+    reason_in,
 )
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.problem import command as command_of
-from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import counted, printable, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -44,76 +36,6 @@ from exlab_watch_agent.report.status import counts, sentence
 from exlab_watch_agent.statechart import CHART, RunState
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
-BARS_EVERY_S = 0.2
-
-
-class Narrator:
-    """Tells a waiting person on stderr what happens: a line a move, and a bar for each push where there is a terminal."""
-
-    def __init__(self, *, is_quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._is_quiet = is_quiet
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def on_move(self, record: RunRecord, move: Move) -> None:
-        if self._is_quiet:
-            return
-        source = move.source.value if move.source is not None else "new"
-        text = f"{record.equipment_id} {printable(record.run_path.rsplit('/', 1)[-1])}: {source} -> {move.dest}"
-        self._is_quiet = not self._say(f"{text} ({printable(move.reason)})")
-
-    def on_notice(self, text: str) -> None:
-        """Say what concerns the whole agent; also where moves are not to be told."""
-        self._say(printable(text))
-
-    def _say(self, line: str) -> bool:
-        """Print a line; return False when the reader of our words has gone: the agent works on.
-
-        While there are bars, what is printed on stderr comes above them. The library's own `print` would end the program
-        where nobody reads any longer.
-        """
-        try:
-            say_aside(line, is_flushed=True)
-        except OSError:
-            return False
-        return True
-
-    @contextmanager
-    def following(self, agent: Agent) -> Iterator[None]:
-        if self._is_quiet or not self._console.is_terminal:
-            yield
-            return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as bars:
-            self._thread = threading.Thread(target=self._follow, args=(agent, bars), daemon=True)
-            self._thread.start()
-            try:
-                yield
-            finally:
-                self._stop.set()
-                self._thread.join()
-
-    def _follow(self, agent: Agent, bars: Progress) -> None:
-        shown: dict[str, TaskID] = {}
-        while not self._stop.wait(BARS_EVERY_S):
-            progress = agent.progress()
-            for job_id in set(shown) - set(progress):
-                bars.remove_task(shown.pop(job_id))
-            for job_id, done in progress.items():
-                record = agent.store.view.get(job_id)
-                if record is None or not record.bytes_total:
-                    continue
-                if job_id not in shown:
-                    name = f"{record.state} {printable(record.run_path.rsplit('/', 1)[-1])}"
-                    shown[job_id] = bars.add_task(name, total=record.bytes_total)
-                bars.update(shown[job_id], completed=done.bytes_done)
 
 
 @contextmanager
@@ -272,14 +194,20 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attenti
     narrator = Narrator()
     agent = _agent_for(site, run_paths, narrator)
     answers, found = _drive(agent, narrator, until_rest=True, commands=(command,))
+    for said in _answered(answers):
+        say(said)
+    found = found or _still_under_way(site, agent, run_paths)
+    return _end(agent, narrator, found, exit_code(found) if asks_attention else _done_or_not(found))
+
+
+def _answered(answers: Answers) -> list[str]:
+    """Return what was answered. Raises: AgentError with the first refusal, or where nothing was."""
     if not answers:
         raise AgentError("Stopped before the command took effect; run it again.")
     for answer in answers:
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))
-        say(str(answer["message"]))
-    found = found or _still_under_way(site, agent, run_paths)
-    return _end(agent, narrator, found, exit_code(found) if asks_attention else _done_or_not(found))
+    return [str(answer["message"]) for answer in answers]
 
 
 def _done_or_not(found: Sequence[Problem]) -> ExitCode:
@@ -307,11 +235,11 @@ def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
     if is_all == bool(words):
         raise ConfigError("Name the runs to try again, or give --all.")
     if is_all:
-        failed = frozenset(r.run_path for r in site.records.values() if r.state is RunState.FAILED)
-        if not failed:
-            say("no run has failed")
+        tried = frozenset(record.run_path for record in site.records.values() if _is_to_be_tried(record))
+        if not tried:
+            say("no run has failed, and none waits for its next attempt")
             return ExitCode.FINE
-        return act(site, RetryAll(operator_here()), run_paths=failed)
+        return act(site, RetryAll(operator_here()), run_paths=tried)
     named = [known(site, word) for word in words]  # a mistyped name stops all before anything is done
     codes: list[int] = []
     for path, record in named:
@@ -321,6 +249,25 @@ def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
             say_aside(str(error))
             codes.append(ExitCode.FAILED)
     return max(codes)
+
+
+def _is_to_be_tried(record: RunRecord) -> bool:
+    return record.state is RunState.FAILED or (record.state is RunState.QUEUED and record.next_attempt_at is not None)
+
+
+def cancel(site: Site, word: str, reason: str) -> int:
+    """End what is under way with a run; return the exit code. Raises: AgentError with the refusal, RunNotFoundError."""
+    path, record = known(site, word)
+    command = Cancel(operator_here(), job_id=record.job_id, reason=reason_in(reason))
+    if site.holder is not None:
+        said = site.ask_agent(command)
+    else:
+        scope = Scope(only=frozenset({path}), is_watching=False, is_working=False)
+        agent = Agent(site.settings, state_dir=site.state, scope=scope, flags=site.flags)
+        (said,) = _answered(_drive(agent, Narrator(is_quiet=True), until_rest=True, commands=(command,))[0])
+        leave_now(agent, ExitCode.FINE)
+    say(f"{printable(path)}: {said}")
+    return ExitCode.FINE
 
 
 def scan(site: Site, accept_root: str | None) -> int:

@@ -11,9 +11,19 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from exlab_watch_agent.core.operator import Operator, operator_in
-from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.errors import AgentError, ConfigError
 
 Json = str | bool | None
+REASON_MIN, REASON_MAX = 10, 500
+"""So many characters say why: an auditor reads it years later."""
+
+
+def reason_in(text: str) -> str:
+    """Return why, without the blanks around it. Raises: ConfigError where it says too little, or too much."""
+    reason = text.strip()
+    if not REASON_MIN <= len(reason) <= REASON_MAX:
+        raise ConfigError(f"--reason must say why, in {REASON_MIN} to {REASON_MAX} characters.")
+    return reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +163,15 @@ class TakeOver(_OfRun):
     reason: str = ""
 
 
-RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver
+@dataclass(frozen=True, slots=True)
+class Cancel(_OfRun):
+    """End what is under way with a run, and leave it until somebody asks for another try."""
+
+    name = "cancel"
+    reason: str = ""
+
+
+RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver | Cancel
 Command = (
     ScanRoots
     | BindDestination
@@ -182,6 +200,7 @@ _BY_NAME: dict[str, type[Command]] = {
         VerifyNow,
         Resolve,
         TakeOver,
+        Cancel,
     )
 }
 

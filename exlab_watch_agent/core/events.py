@@ -1,6 +1,7 @@
 """What happened, in the past tense: to a run (`Event`), and what came of each effect (`Result`).
 
 An event with a `turn` is the outcome of an effect of that turn. Every class of effects.py has its results here.
+Longer than other modules: the unions are closed, and a reader sees all that may happen in one place.
 """
 
 from __future__ import annotations
@@ -167,6 +168,14 @@ class RetryRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """An operator does not want the run to go on until somebody asks for another try."""
+
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LocalChosen:
     """An operator says that the local data win over the NAS copy."""
 
@@ -206,7 +215,17 @@ class DestinationReplaced:
 
 
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | TakenOver | AuditDue | RunVanished | DestinationReplaced
+Event = (
+    Inspected
+    | Outcome
+    | RetryRequested
+    | CancelRequested
+    | LocalChosen
+    | TakenOver
+    | AuditDue
+    | RunVanished
+    | DestinationReplaced
+)
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------

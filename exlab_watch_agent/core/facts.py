@@ -169,6 +169,17 @@ class CacheFolderCarried:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptsCleared:
+    """An operator ended the wait of a queued run: its attempts count from 0 again. `attempts`: how many had failed."""
+
+    kind: ClassVar[str] = "attempts_cleared"
+    attempts: int
+
+    def data(self) -> Data:
+        return {"attempts": self.attempts}
+
+
+@dataclass(frozen=True, slots=True)
 class RootBound:
     """A scan found an equipment's folder to be ours, with this identity."""
 
@@ -279,6 +290,7 @@ Fact = (
     | IncidentFound
     | IncidentHealed
     | CacheFolderCarried
+    | AttemptsCleared
     | RootBound
     | OperatorCommand
     | TrailFoundBehind
@@ -303,6 +315,7 @@ KINDS = frozenset(
                 IncidentFound,
                 IncidentHealed,
                 CacheFolderCarried,
+                AttemptsCleared,
                 RootBound,
                 OperatorCommand,
                 TrailFoundBehind,

@@ -126,6 +126,9 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             so = f"since it was proven: {message}" if is_since else message
             text = f"{so.rstrip('.')}. What can end it: {ways[0].deed}" if ways else so
             yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
+        case RunState.FAILED if record.is_cancelled:
+            text = f"{message.rstrip('.')} ({utc_text(record.entered_at)}): it stays so, also where it changes, until it is retried"
+            yield _problem(record, FAILED, text, about("retry", path), kind=error.kind)
         case RunState.FAILED:
             yield _problem(record, FAILED, message, about("retry", path), kind=error.kind)
         case RunState.BLOCKED:

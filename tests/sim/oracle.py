@@ -472,6 +472,8 @@ class Oracle:
             raise Violation("an attempt was counted while the NAS was away")
         if move.trigger == Trigger.PROVEN and after.manifest_digest not in self._copies.proven.get(after.job_id, ()):
             raise Violation("proven, and no comparison found that")
+        if before.is_cancelled and move.trigger != Trigger.RETRIED:
+            raise Violation(f"{after.run_path} was cancelled, and goes on without anybody's word: {move.trigger}")
         self._check_seals(Trigger(move.trigger), before, after)
         if move.trigger == Trigger.LOCAL_GONE and after.identity.created_by not in self._world.taken_from:
             raise Violation(f"{after.run_path} counts as removed, and nobody removed it")
