@@ -281,6 +281,17 @@ def cancel(
 
 
 @app.command()
+def forget(
+    word: Annotated[str, typer.Argument(metavar="RUN|EQUIPMENT", help="A run, or an instrument with its runs.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail.")],
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """List no more what nobody can mend: of what is gone, no longer configured, or lost. The record stays."""
+    return needing.forget(Site(config, state_dir), word, reason)
+
+
+@app.command()
 def verify(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
     """Start one more verify pass over a sealed run now."""
     site = Site(config, state_dir)

@@ -318,7 +318,9 @@ def sync_run(site: Site, word: str) -> int:
     agent = _agent_for(site, frozenset({path}), narrator)
     must_ask = record is not None and record.state in CHART.retryable
     commands = (Sync(operator_here(), run_path=path),) if must_ask else ()
-    _, found = _drive(agent, narrator, until_rest=True, commands=commands)
+    answers, found = _drive(agent, narrator, until_rest=True, commands=commands)
+    if commands:
+        _answered(answers)  # what was done is said by how it ended
     return _say_how_it_ended(site, agent, narrator, path, found)
 
 

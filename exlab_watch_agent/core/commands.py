@@ -100,6 +100,23 @@ class DismissProblem(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class Forget(_Command):
+    """These problems of a run or an instrument, which nobody can mend any more, are not to be told again.
+
+    `subject`: the run's path, or the instrument's id; `problems`: their ids with a blank between.
+    """
+
+    name = "forget"
+    subject: str = ""
+    problems: str = ""
+    reason: str = ""
+
+    @property
+    def problem_ids(self) -> tuple[str, ...]:
+        return tuple(self.problems.split())
+
+
+@dataclass(frozen=True, slots=True)
 class Enqueue(_Command):
     """Look after this run from now on."""
 
@@ -179,6 +196,7 @@ Command = (
     | AcceptTrail
     | AcceptMachine
     | DismissProblem
+    | Forget
     | Enqueue
     | LookAt
     | RetryAll
@@ -193,6 +211,7 @@ _BY_NAME: dict[str, type[Command]] = {
         AcceptTrail,
         AcceptMachine,
         DismissProblem,
+        Forget,
         Enqueue,
         LookAt,
         Retry,

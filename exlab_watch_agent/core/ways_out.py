@@ -66,7 +66,8 @@ def ways_out(kind: str, run_path: str, *, detail: str = "") -> tuple[WayOut, ...
         return WayOut(back.deed, f"exlab-watch-agent verify {run}"), WayOut(keep, again)
     if kind == ONLY_COPY_LOST:
         again_here = "put the run's data back here as they were, from the old NAS or from a backup"
-        return (WayOut(again_here, again),)
+        forgotten = f'exlab-watch-agent forget {run} --reason "..."'
+        return WayOut(again_here, again), WayOut("or, if nobody has them any more, have the loss forgotten", forgotten)
     return ()
 
 

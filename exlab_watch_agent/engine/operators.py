@@ -14,6 +14,7 @@ from exlab_watch_agent.core.commands import (
     Cancel,
     DismissProblem,
     Enqueue,
+    Forget,
     LookAt,
     ReplaceDestination,
     Resolve,
@@ -29,7 +30,7 @@ from exlab_watch_agent.core.commands import (
 from exlab_watch_agent.core.decide import is_short, verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import AuditDue, CancelRequested, LocalChosen, RetryRequested, TakenOver
-from exlab_watch_agent.core.facts import AttemptsCleared, OperatorCommand, ProblemDismissed
+from exlab_watch_agent.core.facts import AttemptsCleared, OperatorCommand, dismissals_of
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.core.ways_out import no_take_over
@@ -49,8 +50,14 @@ NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be 
 AT_HOME = "This state folder is at home on this machine: there is nothing that would have to be accepted."
 MACHINE_ACCEPTED = "this state folder is at home on this machine from now on; a copy elsewhere needs one of its own"
 CANCELLED = "nothing more is done with the run, also where it changes or the agent starts again, until `retry`"
-DISMISSED = "it is listed with --all only from now on"
 TRAIL_ACCEPTED = "the state as it is now counts; what was damaged stays in the evidence folder"
+
+
+def dismissed(command: DismissProblem | Forget) -> str:
+    """Return what is said once that is durable."""
+    what = counted(len(command.problem_ids), "problem") if isinstance(command, Forget) else "it"
+    is_one = not isinstance(command, Forget) or len(command.problem_ids) == 1
+    return f"{what} {'is' if is_one else 'are'} listed with --all only from now on"
 
 
 class Operators:
@@ -106,7 +113,15 @@ class Operators:
 
     def _obey(
         self,
-        command: ScanRoots | AcceptTrail | AcceptMachine | DismissProblem | Enqueue | LookAt | RetryAll | RunCommand,
+        command: ScanRoots
+        | AcceptTrail
+        | AcceptMachine
+        | DismissProblem
+        | Forget
+        | Enqueue
+        | LookAt
+        | RetryAll
+        | RunCommand,
     ) -> str:
         match command:
             case ScanRoots():
@@ -117,10 +132,8 @@ class Operators:
                 return self._accept_trail(command)
             case AcceptMachine():
                 return self._accept_machine(command)
-            case DismissProblem():
-                by, until = str(command.operator), command.until or ""
-                self._bench.commit.note(ProblemDismissed(command.problem_id, by, command.reason, until), operator=by)
-                return DISMISSED
+            case DismissProblem() | Forget():
+                return self._dismiss(command)
             case Enqueue():
                 return self._enqueue(command.run_path)
             case LookAt():
@@ -170,6 +183,12 @@ class Operators:
         lane.accepted_by = str(command.operator)
         self._reconciling.want_scan((lane.equipment_id,), is_deep=True)
         return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"
+
+    def _dismiss(self, command: DismissProblem | Forget) -> str:
+        reason_in(command.reason)
+        for fact in dismissals_of(command):
+            self._bench.commit.note(fact, operator=fact.by)
+        return dismissed(command)
 
     def _enqueue(self, run_path: str) -> str:
         """Look after this run from now on, also where this engine does not look after all that it finds."""

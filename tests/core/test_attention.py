@@ -146,7 +146,7 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         "no longer configured",
         situation(record(RunState.VERIFIED), known_equipment=frozenset()),
         ("needs_you", "equipment_unknown"),
-        "exlab-watch-agent check",
+        'exlab-watch-agent forget SCOPE_01 --reason "..."',
     ),
     (
         "of another schema",
@@ -221,7 +221,7 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         "gone",
         situation(record(RunState.ACQUIRING), run_problems={f"job {RUN}": Note("run_gone", "it is gone")}),
         ("needs_you", "run_gone"),
-        SHOW,
+        f'exlab-watch-agent forget {RUN} --reason "..."',
     ),
     (
         "refused after it was synced",

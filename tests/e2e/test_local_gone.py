@@ -64,7 +64,11 @@ def test_a_removed_run_whose_copy_has_rotted_is_a_conflict_and_an_incident(lab: 
     shown = lab.cli("show", run.name, "--json").json
     assert [one["kind"] for one in shown["incidents"]] == ["copy_damaged"]
     back = "put the run's data back here as they were, from the old NAS or from a backup"
-    assert shown["ways_out"] == [f"{back}, then: exlab-watch-agent resolve {shell_word(str(run))} --use local"]
+    assert shown["ways_out"] == [
+        f"{back}, then: exlab-watch-agent resolve {shell_word(str(run))} --use local",
+        "or, if nobody has them any more, have the loss forgotten, then: "
+        f'exlab-watch-agent forget {shell_word(str(run))} --reason "..."',
+    ]
 
 
 def test_an_only_copy_that_rots_is_found_and_stays_visible(lab: Lab) -> None:

@@ -414,8 +414,8 @@ GUARDS = (
     Guard(
         "a run that is gone, or whose root is, does not count as settling",
         "engine/runs.py",
-        'Note("run_gone", problem))\n        self._memory_of(record.job_id).is_settling = False\n',
-        'Note("run_gone", problem))\n',
+        "Note(RUN_GONE, problem))\n        self._memory_of(record.job_id).is_settling = False\n",
+        "Note(RUN_GONE, problem))\n",
         (
             Edit(
                 "engine/runs.py",
