@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.lab import Equipment, Lab, Said, put, until
+from tests.lab.lab import CACHE, Equipment, Lab, Said, put, until
 
 Command = Callable[..., Said]
 WHY = "removed on purpose, a dry run"
@@ -17,6 +17,12 @@ HIDDEN = "1 problem is listed with --all only from now on"
 
 def told(said: Said) -> list[str]:
     return [one["code"] for one in said.problems if one["subject"] != "agent"]
+
+
+def put_back(lab: Lab, run: Path, files: dict[str, bytes] | None = None) -> None:
+    (run / CACHE).mkdir(parents=True)
+    put(run, files or {})
+    lab.write_creation(run)
 
 
 @pytest.fixture
@@ -53,12 +59,12 @@ def test_a_run_that_was_removed_on_purpose_is_forgotten_and_stays_in_status_and_
 def test_a_run_that_was_forgotten_and_is_there_again_is_looked_after_and_told_of_when_it_is_gone_once_more(
     lab: Lab, on: Command, gone: Path
 ) -> None:
-    lab.write_creation(gone)
+    put_back(lab, gone)
     said = on("forget", str(gone), "--reason", WHY)
     assert said.code == 1, "nothing is told of it, for it is here again"
     shutil.rmtree(gone)
     assert on("forget", str(gone), "--reason", WHY).code == 0
-    lab.write_creation(gone)
+    put_back(lab, gone)
     assert on("run", "--once", "--quiet").code == 0
     shutil.rmtree(gone)
     assert on("run", "--once", "--quiet").code == 3
@@ -162,7 +168,6 @@ def test_a_running_agent_takes_it_and_what_is_wrong_is_refused(tmp_path: Path) -
         assert (line["data"]["subject"], line["data"]["reason"]) == (str(run), WHY)
         assert lab.cli("forget", other.name, "--reason", WHY).err.startswith("There is no problem of ")
         assert lab.cli("forget", str(run), "--reason", "short").code == 2
-        put(run, {"acquisition_complete.flag": b"", "a.bin": b"1"})
-        lab.write_creation(run)
+        put_back(lab, run, {"a.bin": b"1"})
         lab.until_state(run, "verified")
     lab.assert_whole(run)
