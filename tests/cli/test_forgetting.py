@@ -118,7 +118,7 @@ def test_a_lost_copy_of_a_removed_run_is_forgotten_and_its_incident_stays_on_rec
     assert on("verify", run.name).code == 0
     copy.write_bytes(bytes(len(right)))
     assert on("verify", run.name).code == 4, "that is another loss"
-    assert told(on("problems", "--json")) == ["only_copy_lost"]
+    assert told(on("problems", "--json")) == ["only_copy_lost", "repaired"]
 
 
 def test_an_instrument_that_is_no_longer_configured_is_forgotten_with_one_command(
