@@ -98,7 +98,7 @@ class RsyncOnlyFarSide(FarSide):
         self.can = Capabilities(tells_taken=False, moves=False, removes=False, settle_s=pace.settle_s)
         self._root = target.remote_path.rstrip("/")
         self._children = children
-        login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path, pace)
+        login = SshLogin.of(target, pace)
         self._connection = SilentConnection(login, children, socket_folder, clock=clock)
         self._folder = RsyncFolder(
             self.name, self._root, login=login, connection=self._connection, children=children, stall_s=stall_s,
