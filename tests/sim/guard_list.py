@@ -292,8 +292,8 @@ GUARDS = (
     Guard(
         "a sealed run that failed or was blocked is not started over",
         "core/decide.py",
-        "case RunState.FAILED if has_changed and not record.is_sealed:",
-        "case RunState.FAILED if has_changed:",
+        "case RunState.FAILED if has_changed and not (record.is_sealed or record.is_cancelled):",
+        "case RunState.FAILED if has_changed and not record.is_cancelled:",
         (
             Edit(
                 "core/decide.py",
