@@ -1,4 +1,4 @@
-"""What a person is told on stderr while a command works: what moves, what concerns the whole agent, and how far each push is."""
+"""Tells a person who waits for the agent what happens: moves, notices, and how far each run's work is."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.cli.saying import say_aside
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.text import printable
+from exlab_watch_agent.report.progress import progress_text
 
 BARS_EVERY_S = 0.2
+BAR_FROM_WIDTH = 100
+"""A narrower terminal has room for the words alone."""
+BAR_WIDTH = 20
 
 
 class Narrator:
-    """Tells a waiting person on stderr what happens: a line a move, and a bar for each push where there is a terminal."""
+    """Tells a waiting person on stderr what happens: a line a move, and where there is a terminal one for what is under way."""
 
     def __init__(self, *, is_quiet: bool = False) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -62,14 +59,11 @@ class Narrator:
         if self._is_quiet or not self._console.is_terminal:
             yield
             return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+        words = TextColumn(
+            "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
         )
-        with Progress(*columns, console=self._console, transient=True) as bars:
+        bar = (BarColumn(BAR_WIDTH),) if self._console.width >= BAR_FROM_WIDTH else ()
+        with Progress(*bar, words, console=self._console, transient=True, expand=True) as bars:
             self._thread = threading.Thread(target=self._follow, args=(agent, bars), daemon=True)
             self._thread.start()
             try:
@@ -86,9 +80,14 @@ class Narrator:
                 bars.remove_task(shown.pop(job_id))
             for job_id, done in progress.items():
                 record = agent.store.view.get(job_id)
-                if record is None or not record.bytes_total:
+                if record is None or not done.bytes_total:
                     continue
+                name = printable(record.run_path.rsplit("/", 1)[-1])
                 if job_id not in shown:
-                    name = f"{record.state} {printable(record.run_path.rsplit('/', 1)[-1])}"
-                    shown[job_id] = bars.add_task(name, total=record.bytes_total)
-                bars.update(shown[job_id], completed=done.bytes_done)
+                    shown[job_id] = bars.add_task("")
+                bars.update(
+                    shown[job_id],
+                    description=f"{name} {progress_text(done)}",
+                    total=done.bytes_total,
+                    completed=min(done.bytes_done, done.bytes_total),
+                )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from exlab_watch_agent.app.agent import Agent, leave_now
@@ -36,21 +38,31 @@ from exlab_watch_agent.report.status import counts, sentence
 from exlab_watch_agent.statechart import CHART, RunState
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+NAMED_MAX = 3
+
+
+@dataclass
+class Stopped:
+    """Whether a person pressed Ctrl-C, which a service's SIGTERM is not."""
+
+    by_ctrl_c: bool = False
 
 
 @contextmanager
-def stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[Stopped]:
     """Call `stop` on SIGINT and SIGTERM while the block runs."""
+    stopped = Stopped()
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stopped.by_ctrl_c |= number == signal.SIGINT
         stop()
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stopped
         return
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
-        yield
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -86,7 +98,7 @@ def with_equipment(site: Site, narrator: Narrator, *, every_s: float, stop: thre
     """
     narrator.on_notice(f"{NO_EQUIPMENT}; waiting for one")
     told = ""
-    with stopping_on_signals(stop.set):
+    with stopping_on_signals(stop.set) as stopped:
         while not site.settings.equipment and not stop.wait(every_s):
             again = Site(site.config, site.state)
             try:
@@ -96,6 +108,8 @@ def with_equipment(site: Site, narrator: Narrator, *, every_s: float, stop: thre
                 if told != str(error):
                     told = str(error)
                     say_lines_aside(told)
+    if stopped.by_ctrl_c:
+        raise KeyboardInterrupt
     return site
 
 
@@ -111,19 +125,33 @@ def _drive(
 ) -> tuple[Answers, list[Problem]]:
     """Have the agent work, an operator's commands first; return the answers to them in order, and what needs a person afterwards.
 
-    Of problems, those of all that the agent was to look after, and only where it came to rest.
+    Of problems, those of all that the agent was to look after, and only where it came to rest. Raises: SystemExit after Ctrl-C.
     """
     answers: Answers = []
-    with stopping_on_signals(agent.stop):
+    with stopping_on_signals(agent.stop) as stopped:
         agent.open()
         try:
             for command in commands:
                 agent.ask(command, answers.append)
             with narrator.following(agent):
                 agent.run(until_rest=until_rest)
-            return answers, need_a_person(agent.problems()) if until_rest else []
+            found = need_a_person(agent.problems()) if until_rest and not stopped.by_ctrl_c else []
         finally:
             agent.close()
+    if stopped.by_ctrl_c:
+        narrator.on_notice(_what_goes_on(agent))
+        leave_now(agent, ExitCode.INTERRUPTED)
+        raise SystemExit(ExitCode.INTERRUPTED)
+    return answers, found
+
+
+def _what_goes_on(agent: Agent) -> str:
+    """Return in one sentence what was stopped."""
+    moving = [os.path.basename(record.run_path) for record in agent.store if record.is_working]
+    if not moving:
+        return "Stopped; nothing was under way."
+    more = f" and {len(moving) - NAMED_MAX} more" if len(moving) > NAMED_MAX else ""
+    return f"Stopped; the next agent that runs goes on with {', '.join(moving[:NAMED_MAX])}{more}."
 
 
 def _end(agent: Agent, narrator: Narrator, found: Sequence[Problem], code: ExitCode) -> int:
@@ -224,9 +252,7 @@ def known(site: Site, word: str) -> tuple[str, RunRecord]:
     """Return path and record of a run that is known. Raises: AgentError, RunNotFoundError."""
     path, record = site.find_run(word)
     if record is None:
-        raise AgentError(
-            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
-        )
+        raise AgentError(f"{printable(path)} is not known yet: {site.command('sync', shell_word(path))} looks at it.")
     return path, record
 
 

@@ -173,6 +173,14 @@ class Resolve(_OfRun):
 
 
 @dataclass(frozen=True, slots=True)
+class UseNasManifest(_OfRun):
+    """The sealed copy of a run in conflict counts, of which no data file is left here."""
+
+    name = "use_nas_manifest"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TakeOver(_OfRun):
     """What others have at the destination of a run in conflict makes room for it."""
 
@@ -188,7 +196,7 @@ class Cancel(_OfRun):
     reason: str = ""
 
 
-RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver | Cancel
+RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver | UseNasManifest | Cancel
 Command = (
     ScanRoots
     | BindDestination
@@ -219,6 +227,7 @@ _BY_NAME: dict[str, type[Command]] = {
         VerifyNow,
         Resolve,
         TakeOver,
+        UseNasManifest,
         Cancel,
     )
 }

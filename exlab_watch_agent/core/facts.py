@@ -1,7 +1,8 @@
 """What a line of the audit trail may say: a closed union, and what each says as JSON members (`data`).
 
 Kinds and keys are what auditors and later versions read: they never change their meaning. Not here: the lines that the
-state folder writes about itself (adapters/state), and how a line is chained to the one before.
+state folder writes about itself (adapters/state), and how a line is chained to the one before. Longer than other modules: the union
+is closed, and who reads it looks for what there is.
 """
 
 from __future__ import annotations
@@ -180,6 +181,17 @@ class AttemptsCleared:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheFolderStays:
+    """What changed in the run's cache folder could not be brought to its copy although the NAS answers; empty: it could again."""
+
+    kind: ClassVar[str] = "cache_stays"
+    message: str
+
+    def data(self) -> Data:
+        return {"message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
 class RootBound:
     """A scan found an equipment's folder to be ours, with this identity."""
 
@@ -305,6 +317,7 @@ Fact = (
     | IncidentHealed
     | CacheFolderCarried
     | AttemptsCleared
+    | CacheFolderStays
     | RootBound
     | OperatorCommand
     | TrailFoundBehind
@@ -330,6 +343,7 @@ KINDS = frozenset(
                 IncidentHealed,
                 CacheFolderCarried,
                 AttemptsCleared,
+                CacheFolderStays,
                 RootBound,
                 OperatorCommand,
                 TrailFoundBehind,

@@ -139,7 +139,7 @@ def test_an_instrument_that_is_no_longer_configured_is_forgotten_with_one_comman
     assert (said.code, said.out) == (0, f"SCOPE_02: {HIDDEN}\n")
     assert on("problems").code == 0
     assert on("run", "--once", "--quiet").code == 0
-    assert str(run) in on("status").out
+    assert str(run) in on("status", "--all").out
 
     lab.settings["equipment"] = both
     lab.save_config()

@@ -20,6 +20,7 @@ from exlab_watch_agent.core.commands import (
     ScanRoots,
     Sync,
     TakeOver,
+    UseNasManifest,
     VerifyNow,
     command_of,
 )
@@ -45,6 +46,7 @@ COMMANDS: list[tuple[Command, dict[str, object]]] = [
     (Resolve(ASMITH, job_id="1f", reason="so"), {"command": "resolve", "job_id": "1f", "reason": "so"}),
     (TakeOver(ASMITH, job_id="1f", reason="so"), {"command": "take_over", "job_id": "1f", "reason": "so"}),
     (Cancel(ASMITH, job_id="1f", reason="so"), {"command": "cancel", "job_id": "1f", "reason": "so"}),
+    (UseNasManifest(ASMITH, job_id="1f", reason="so"), {"command": "use_nas_manifest", "job_id": "1f", "reason": "so"}),
 ]
 
 
