@@ -143,8 +143,7 @@ def test_an_instrument_that_is_no_longer_configured_is_forgotten_with_one_comman
 
     lab.settings["equipment"] = both
     lab.save_config()
-    put(run, {"more.bin": b"1"})
-    assert on("run", "--once", "--quiet").code == 3, "a sealed run that changed is a conflict"
+    assert on("verify", run.name).code == 0
     lab.settings["equipment"] = both[:1]
     lab.save_config()
     assert on("problems").code == 3, "it was looked after in between: that it is not any more is news"

@@ -232,7 +232,7 @@ def test_run_once_whose_first_attempt_failed_says_so_and_ends_with_3(lab: Lab, o
     assert_line(f" +{failed}", on("status").out.splitlines()[-1])
     said = on("retry", run.name)
     assert said.code == 1
-    assert "attempt 2 failed: " in last_line(said)
+    assert "attempt 1 failed: " in last_line(said), "the attempts count anew"
     obstacle.unlink()
     assert on("retry", run.name).code == 0
     assert_nothing(on("problems"))
