@@ -339,12 +339,14 @@ def test_a_half_saved_creation_json_releases_nothing_and_blocks_nothing(lab: Lab
 
 def test_a_blocked_run_is_released_by_the_command_that_problems_names(lab: Lab) -> None:
     run = blocked_run(lab)
-    said = lab.cli("override", "add", run.name, "--class", PLACEHOLDER, "--reason", "no id", "--operator", "bjones")
+    said = lab.cli(
+        "override", "add", run.name, "--class", PLACEHOLDER, "--reason", "it has no id yet", "--operator", "bjones"
+    )
     assert (said.code, said.err) == (0, "")
     lab.until_state(run, "verified")
     lab.assert_whole(run)
     entry = read_creation(run)["validation_overrides"][0]
-    assert (entry["problem_class"], entry["operator"], entry["reason"]) == (PLACEHOLDER, "bjones", "no id")
+    assert (entry["problem_class"], entry["operator"], entry["reason"]) == (PLACEHOLDER, "bjones", "it has no id yet")
     assert f"active    {entry['id']}" in lab.cli("override", "list", run.name).out
 
 
