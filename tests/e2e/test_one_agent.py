@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from exlab_watch_agent.core.text import shell_word
 from tests.lab.lab import (
     CACHE,
     MANIFEST_SIGNAL,
@@ -548,7 +549,11 @@ def test_commands_reach_the_running_agent_and_come_back_with_its_answer(lab: Lab
     assert lab.facts(run)[-2]["operator"]
     assert lab.cli("sync", run.name).out == "the run is verified and is looked at now\n"
     for words, sentence in (
-        (["retry", run.name], "The run is verified, and only a failed or queued one can be tried again."),
+        (
+            ["retry", run.name],
+            "The run is verified, and only a failed or queued one can be tried again. "
+            f"-> exlab-watch-agent verify {shell_word(str(run))}",
+        ),
         (["resolve", run.name, "--use", "local"], "The run is verified: there is no conflict to resolve."),
     ):
         said = lab.cli(*words)
