@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folde
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.options import span_in
 from exlab_watch_agent.cli.saying import say, say_aside
+from exlab_watch_agent.core.facts import KINDS
 from exlab_watch_agent.core.overrides import parse_time
-from exlab_watch_agent.core.text import counted, utc_text_exact
+from exlab_watch_agent.core.text import counted, printable, utc_text_exact
 from exlab_watch_agent.errors import ConfigError, ExitCode
 from exlab_watch_agent.report.trail import COLUMNS, row_of
 
 BREAKS_SHOWN_MAX = 5
+KINDS_OF_LINES = KINDS | {"segment_opened", "trail_damaged"}
+# Some spreadsheets skip blanks before a formula, and take the wide forms of its signs for the narrow ones.
+_FORMULA = re.compile(r"(\s|\\t|\\r|\\n)*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -75,13 +80,14 @@ def log(
     site.require_state_dir()
     if as_csv and as_json:
         raise ConfigError("Give --csv or --json, not both.")
+    from_then, to_then = span_of(since, until, site.now())
     wanted = Wanted(
         job_id=_job_of(site, run),
         equipment_id=equipment or "",
         operator=operator or "",
         kind=kind or "",
-        since=moment_of(since, site.now(), "--since"),
-        until=moment_of(until, site.now(), "--until", is_end=True),
+        since=from_then,
+        until=to_then,
     )
     shown = 0
     for fact in search(site, wanted):
@@ -91,13 +97,13 @@ def log(
             cells = row_of(fact).cells()
             if as_csv:
                 if not shown:
-                    say(_csv_line(COLUMNS))
-                say(_csv_line(cells))
+                    say(csv_line(COLUMNS))
+                say(csv_line(cells))
             else:
                 say("  ".join(cell for cell in cells if cell))
         shown += 1
     if not shown:
-        say_aside("no line of the trail says that")
+        say_aside(f"no line of the trail says that{_what_could_be_asked(site, wanted)}")
     return ExitCode.FINE
 
 
@@ -110,11 +116,30 @@ def _job_of(site: Site, word: str | None) -> str:
     return record.job_id
 
 
-def _csv_line(cells: tuple[str, ...]) -> str:
-    """Return one line of CSV. What a spreadsheet would take for a formula begins with an apostrophe."""
+def _what_could_be_asked(site: Site, wanted: Wanted) -> str:
+    """Return, for a word that was probably mistyped, those that are known."""
+    instruments = {record.equipment_id for record in site.records.values()} | site.roots.keys()
+    if wanted.kind and wanted.kind not in KINDS_OF_LINES:
+        return f"; kinds of lines are: {', '.join(sorted(KINDS_OF_LINES))}"
+    if wanted.equipment_id and wanted.equipment_id not in instruments:
+        return f"; instruments that are known are: {', '.join(sorted(instruments)) or 'none'}"
+    return ""
+
+
+def csv_line(cells: Sequence[str]) -> str:
+    """Return one line of CSV, without its line end. What a spreadsheet would take for a formula begins with an apostrophe."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([f"'{cell}" if cell[:1] in "=+-@\t\r" else cell for cell in cells])
+    shown = (printable(cell) for cell in cells)
+    csv.writer(line, lineterminator="").writerow([f"'{cell}" if _FORMULA.match(cell) else cell for cell in shown])
     return line.getvalue()
+
+
+def span_of(since: str | None, until: str | None, now: datetime) -> tuple[str, str]:
+    """Return both ends of a time as the trail writes them, empty where none is given. Raises: ConfigError."""
+    found = moment_of(since, now, "--since"), moment_of(until, now, "--until", is_end=True)
+    if all(found) and found[0] >= found[1]:
+        raise ConfigError("--until must be later than --since.")
+    return found
 
 
 def moment_of(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> str:
