@@ -19,6 +19,7 @@ class Pace:
     `inbox_every_s`: how often operators' requests are looked for that made no event. `heartbeat_every_s`,
     `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers; `nas_heartbeat_again_s`:
     how soon again where it could not be left. `config_every_s`: how often a config without an instrument is read again.
+    `progress_log_every_s`: how often the log says how far each run's work is that has lasted as long.
     """
 
     engine: engine.Pace = engine.PACE
@@ -33,6 +34,7 @@ class Pace:
     nas_heartbeat_every_s: float = 900.0
     config_every_s: float = 5.0
     nas_heartbeat_again_s: float = 60.0
+    progress_log_every_s: float = 60.0
 
 
 PACE = Pace()

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folder, verify_here
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.options import span_in
-from exlab_watch_agent.cli.saying import say, say_aside
+from exlab_watch_agent.cli.saying import say, say_aside, say_csv
 from exlab_watch_agent.core.facts import KINDS
 from exlab_watch_agent.core.overrides import parse_time
-from exlab_watch_agent.core.text import counted, printable, utc_text_exact
+from exlab_watch_agent.core.text import counted, utc_text_exact
 from exlab_watch_agent.errors import ConfigError, ExitCode
 from exlab_watch_agent.report.trail import COLUMNS, row_of
 
 BREAKS_SHOWN_MAX = 5
 KINDS_OF_LINES = KINDS | {"segment_opened", "trail_damaged"}
-# Some spreadsheets skip blanks before a formula, and take the wide forms of its signs for the narrow ones.
-_FORMULA = re.compile(r"(\s|\\t|\\r|\\n)*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -31,7 +26,7 @@ def verify(site: Site, folder: Path | None) -> int:
     """Say whether every line chains, and whether all who know a line of the trail know the same one."""
     if folder is None:
         site.require_state_dir()
-    found = verify_here(site) if folder is None else verify_folder(folder.expanduser().absolute())
+    found = verify_here(site) if folder is None else verify_folder(folder)
     chain = found.chain
     say(
         f"{chain.folder}: {counted(chain.lines, 'line')} in {counted(chain.segments, 'segment')}, from {chain.began_at[:19]}Z to "
@@ -97,8 +92,8 @@ def log(
             cells = row_of(fact).cells()
             if as_csv:
                 if not shown:
-                    say(csv_line(COLUMNS))
-                say(csv_line(cells))
+                    say_csv(COLUMNS)
+                say_csv(cells)
             else:
                 say("  ".join(cell for cell in cells if cell))
         shown += 1
@@ -126,14 +121,6 @@ def _what_could_be_asked(site: Site, wanted: Wanted) -> str:
     return ""
 
 
-def csv_line(cells: Sequence[str]) -> str:
-    """Return one line of CSV, without its line end. What a spreadsheet would take for a formula begins with an apostrophe."""
-    line = io.StringIO()
-    shown = (printable(cell) for cell in cells)
-    csv.writer(line, lineterminator="").writerow([f"'{cell}" if _FORMULA.match(cell) else cell for cell in shown])
-    return line.getvalue()
-
-
 def span_of(since: str | None, until: str | None, now: datetime) -> tuple[str, str]:
     """Return both ends of a time as the trail writes them, empty where none is given. Raises: ConfigError."""
     found = moment_of(since, now, "--since"), moment_of(until, now, "--until", is_end=True)
@@ -143,20 +130,26 @@ def span_of(since: str | None, until: str | None, now: datetime) -> tuple[str, s
 
 
 def moment_of(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> str:
-    """Return a time as the trail writes it. A day without a time is that whole day here."""
+    """Return a time as the trail writes it; empty for none."""
+    moment = past_moment_of(text, now, option, is_end=is_end)
+    return utc_text_exact(moment) if moment is not None else ""
+
+
+def past_moment_of(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> datetime | None:
+    """Return the time that is meant, None for none. A day without a time is that whole day here. Raises: ConfigError."""
     if not text:
-        return ""
-    ago = span_in(text)
-    if ago is not None:
-        return utc_text_exact(now - ago)
+        return None
     try:
+        ago = span_in(text)
+        if ago is not None:
+            return now - ago
         if _DAY.fullmatch(text):
-            return utc_text_exact(datetime.fromisoformat(text).astimezone() + timedelta(days=int(is_end)))
-    except ValueError:
-        pass
-    moment = parse_time(text)
+            return (datetime.fromisoformat(text) + timedelta(days=int(is_end))).astimezone()
+        moment = parse_time(text)
+    except (ValueError, OverflowError):
+        moment = None
     if moment is None:
         raise ConfigError(
             f"{option} takes a day, a time with its zone such as 2026-04-18T09:14:22Z, or 30d or 12h ago."
         )
-    return utc_text_exact(moment)
+    return moment

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exlab_watch_agent.cli.auditing import csv_line
+from exlab_watch_agent.cli.saying import csv_line
 from tests.lab.lab import Lab, Said
 
 Command = Callable[..., Said]

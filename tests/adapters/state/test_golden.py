@@ -461,6 +461,7 @@ ADDED = {
         "first_seen",
         "config_changed_at",
     ),  # and what holds now
+    *("doing", "bytes_total", "limit_bytes_per_s"),  # what is under way
 }
 """Members that later versions say beside those of the first one."""
 
