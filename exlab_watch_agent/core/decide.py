@@ -26,6 +26,7 @@ from exlab_watch_agent.core.claim import (
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, SealedRun, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
+    CancelRequested,
     CopyWrong,
     DestinationReplaced,
     EffectFailed,
@@ -49,7 +50,7 @@ from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, LocalSide, Pass, Uptime, are_apart, is_apart_from
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import Policy
-from exlab_watch_agent.core.record import LastError, Move, RunRecord
+from exlab_watch_agent.core.record import CANCELLED, LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
@@ -159,6 +160,12 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state is RunState.FAILED:
                 reason = event.reason or "another try was asked for"
                 return Judgement(Trigger.RETRIED, reason, record.cleared(), event.operator)
+        case CancelRequested():
+            if state in CHART.sources(Trigger.CANCELLED):
+                error = LastError(CANCELLED, f"cancelled by {event.operator}: {event.reason}")
+                # Whom the operator before had make room keeps it: the later word counts.
+                stopped = replace(record.with_error(error).without_wait(), takes_over="")
+                return Judgement(Trigger.CANCELLED, event.reason, stopped, event.operator)
         case LocalChosen():
             reason = event.reason or "the local data win"
             if is_short(record):  # they win once a comparison has shown that all that was sealed is here again
@@ -232,7 +239,7 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return _judge_change(record, HAS_CHANGED)
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if has_changed:
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
-        case RunState.FAILED if has_changed and not record.is_sealed:
+        case RunState.FAILED if has_changed and not (record.is_sealed or record.is_cancelled):
             return _start_over(record, HAS_CHANGED)
         case RunState.CLEANED if (
             event.files_total

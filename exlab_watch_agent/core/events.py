@@ -184,6 +184,14 @@ class RetryRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """An operator does not want the run to go on until somebody asks for another try."""
+
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LocalChosen:
     """An operator says that the local data win over the NAS copy."""
 
@@ -223,7 +231,17 @@ class DestinationReplaced:
 
 
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | TakenOver | AuditDue | RunVanished | DestinationReplaced
+Event = (
+    Inspected
+    | Outcome
+    | RetryRequested
+    | CancelRequested
+    | LocalChosen
+    | TakenOver
+    | AuditDue
+    | RunVanished
+    | DestinationReplaced
+)
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------

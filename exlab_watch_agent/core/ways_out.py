@@ -93,7 +93,9 @@ def ways_out(kind: str, run_path: str, *, detail: str = "") -> tuple[WayOut, ...
     if kind == ONLY_COPY_LOST:
         again_here = "put the run's data back here as they were, from the old NAS or from a backup"
         put_right = "or, once the copy on the NAS was put right, from a backup of it, have it proven as the only one"
-        return WayOut(again_here, again), WayOut(put_right, manifest)
+        forgotten = f'exlab-watch-agent forget {run} --reason "..."'
+        given_up = WayOut("or, if nobody has them any more, have the loss forgotten", forgotten)
+        return WayOut(again_here, again), WayOut(put_right, manifest), given_up
     return ()
 
 

@@ -36,6 +36,8 @@ COMMANDS = [
     ["problems"],
     ["sync"],
     ["retry"],
+    ["cancel"],
+    ["forget"],
     ["verify"],
     ["resolve"],
     ["diagram"],
@@ -565,7 +567,7 @@ def test_retry_puts_a_failed_run_back_with_its_attempts_counted_anew(lab: Lab, o
     assert "1 failed run put back into the queue" in said.out
     lab.assert_whole(run)
     assert lab.record(run)["attempts"] == 0
-    assert on("retry", "--all") == Said(0, "no run has failed\n", "")
+    assert on("retry", "--all") == Said(0, "no run has failed, and none waits for its next attempt\n", "")
     said = on("retry", run.name)
     assert said.code == 1
     assert "only a failed or queued one can be tried again" in said.err

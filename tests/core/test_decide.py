@@ -17,6 +17,7 @@ from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_eff
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
+    CancelRequested,
     CopyWrong,
     DestinationReplaced,
     EffectFailed,
@@ -34,11 +35,12 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.facts import IncidentHealed
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
+from exlab_watch_agent.core.incidents import IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, LocalSide, Pass, Uptime
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
-from exlab_watch_agent.core.record import LastError, RunRecord, SealTrouble
+from exlab_watch_agent.core.record import CANCELLED, LastError, RunRecord, SealTrouble
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -190,6 +192,7 @@ OUTCOMES = [
 ]
 OTHERS = [
     RetryRequested("op"),
+    CancelRequested("op", "the wrong sample"),
     LocalChosen("op"),
     AuditDue(),
     AuditDue("op", "by hand"),
@@ -1442,6 +1445,7 @@ STATUSES = [
     ("conflict", False, inspected(sync_status="pending"), ["failed"]),
     ("conflict", True, LocalChosen("op"), ["pending"]),
     ("failed", False, RetryRequested("op"), ["pending"]),
+    ("running", False, CancelRequested("op", "the wrong sample"), ["failed"]),
     ("failed", False, inspected(sync_status="pending"), ["failed"]),
     ("queued", False, RunVanished(), ["failed"]),
 ]
@@ -1463,6 +1467,56 @@ def test_retry_arms_a_failed_run_anew_and_no_other() -> None:
     assert (after.state, after.attempts, after.mismatches, after.last_error) == (RunState.QUEUED, 0, 0, None)
     for state in set(RunState) - {RunState.FAILED}:
         assert moved(record(state), RetryRequested("asmith")) == (None, state.value)
+
+
+CANCEL = CancelRequested("asmith", "the wrong sample was measured")
+CANCELLED_ERROR = LastError(CANCELLED, "cancelled by asmith: the wrong sample was measured")
+
+
+@pytest.mark.parametrize("state", RunState)
+@pytest.mark.parametrize("sealed", [False, True])
+def test_cancel_ends_what_is_under_way_before_the_proof_and_nothing_else(state: RunState, sealed: bool) -> None:
+    """A seal is not stopped: every byte is proven then. A heal is: what it repairs stays on record as damaged."""
+    damage = incident_of(IncidentKind.COPY_DAMAGED, found_by="job/6", found_at=EARLIER, what="a.bin differs")
+    before = record(state, sealed=sealed, wait_s=30.0, next_attempt_at=NOW, incidents=(damage,) if sealed else ())
+    after = step(before, CANCEL)
+    if state not in (RunState.QUEUED, *WITH_A_PUSH):
+        assert after == Step(before)
+        return
+    assert (after.record.state, after.record.last_error) == (RunState.FAILED, CANCELLED_ERROR)
+    assert (after.record.next_attempt_at, after.record.sync_status) == (None, "failed")
+    assert (after.record.is_sealed, after.record.incidents) == (sealed, before.incidents)
+    assert after.move is not None
+    assert (after.move.operator, after.move.reason) == ("asmith", CANCEL.reason)
+
+
+def test_a_cancelled_run_stays_so_whatever_happens_to_it_until_it_is_retried() -> None:
+    cancelled = step(record("running"), CANCEL).record
+    for event in EVERY_EVENT:
+        if isinstance(event, RetryRequested):
+            continue
+        of_this_turn: Any = event
+        if hasattr(event, "turn"):
+            of_this_turn = replace(of_this_turn, turn=cancelled.turn)
+        for given in (event, of_this_turn):
+            after = step(cancelled, given)
+            assert after.record == cancelled, given
+            assert not [effect for effect in after.effects if not isinstance(effect, WriteStatus)]
+    failed_before = replace(cancelled, last_error=LastError("network", "x"))
+    assert moved(failed_before, inspected(fingerprint="g")) == ("changed", "acquiring"), (
+        "another failure is left by a change"
+    )
+    retried = step(cancelled, RetryRequested("bjones")).record
+    assert (retried.state, retried.last_error, retried.attempts) == (RunState.QUEUED, None, 0)
+
+
+def test_an_outcome_that_comes_after_the_cancel_is_stale() -> None:
+    cancelled = step(record("running"), CANCEL).record
+    assert step(cancelled, Pushed(TURN)) == Step(cancelled)
+
+
+def test_whoever_was_to_make_room_keeps_it_once_the_run_is_cancelled() -> None:
+    assert step(record("queued", takes_over="their-job"), CANCEL).record.takes_over == ""
 
 
 def test_resolving_a_conflict_starts_the_proof_over() -> None:

@@ -551,7 +551,7 @@ def test_commands_reach_the_running_agent_and_come_back_with_its_answer(lab: Lab
     ):
         said = lab.cli(*words)
         assert (said.code, said.out, said.err) == (1, "", sentence + "\n")
-    assert lab.cli("retry", "--all").out == "no run has failed\n"
+    assert lab.cli("retry", "--all").out == "no run has failed, and none waits for its next attempt\n"
     commands = [fact["data"]["command"] for fact in lab.trail() if fact["kind"] == "operator_command"]
     assert commands[-4:] == ["verify", "sync", "retry", "resolve"]
     assert os.listdir(lab.state / "inbox") == os.listdir(lab.state / "replies") == []
