@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import assert_never
 
 from exlab_watch_agent.core.claim import (
+    DESTINATION_OCCUPIED,
     OF_OTHERS,
     Claim,
     DestinationStanding,
@@ -58,6 +59,7 @@ from exlab_watch_agent.core.ways_out import (
     KEEPS_CHANGING,
     LOCAL_MISSING,
     ONLY_COPY_LOST,
+    UNCOMPARED,
     may_be_taken_over,
 )
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
@@ -168,9 +170,16 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             reason = event.reason or "the local data win"
             if is_short(record):  # they win once a comparison has shown that all that was sealed is here again
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, record.returned(now), event.operator)
+            if (
+                state is RunState.CONFLICT
+                and record.is_sealed
+                and kind_of(record) in OF_OTHERS - {DESTINATION_OCCUPIED}
+            ):
+                # What was proven here is given up by no word about others: files may be missing, which nobody was told of.
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, record.returned(now), event.operator)
             if state is RunState.CONFLICT:
                 anew = record.unsealed(by=event.operator)
-                if record.last_error is not None and record.last_error.kind in OF_OTHERS:
+                if kind_of(record) in OF_OTHERS:
                     # What others have there stays theirs: the run may have a place of its own elsewhere.
                     anew = anew.at_place("")
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
@@ -247,7 +256,7 @@ def _judge_queued(
     is_back = record.is_sealed and record.gone_at is not None  # what it is now, only a comparison shows
     if not is_back and (changed is not None or not (event.completeness.is_complete or record.is_sealed)):
         if record.is_sealed:
-            return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after the run was sealed"))
+            return _not_compared(record, "the local data changed after the run was sealed")
         return changed or _start_over(record, event.completeness.reason)
     if refused is not None:
         return refused
@@ -330,10 +339,20 @@ def is_held_by_others(record: RunRecord) -> bool:
     )
 
 
+def kind_of(record: RunRecord) -> str:
+    """Return the kind of what a run was last stopped by; empty where nothing did."""
+    return record.last_error.kind if record.last_error is not None else ""
+
+
 def is_short(record: RunRecord) -> bool:
-    """Whether a sealed run rests because local data are missing, some or all: what is left must not be called the run."""
-    kind = record.last_error.kind if record.last_error is not None else ""
-    return record.state is RunState.CONFLICT and record.is_sealed and kind in (LOCAL_MISSING, ONLY_COPY_LOST)
+    """Whether a sealed run rests because local data are missing, some or all, or nobody has looked whether they are.
+
+    What is left must not be called the run.
+    """
+    if record.state is not RunState.CONFLICT or not record.is_sealed or record.last_error is None:
+        return False
+    kind, detail = record.last_error.kind, record.last_error.detail
+    return kind in (LOCAL_MISSING, ONLY_COPY_LOST) or (kind, detail) == (LOCAL_CHANGED, UNCOMPARED)
 
 
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
@@ -376,7 +395,9 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
                 record, FailureKind.LOCAL_FILE_VANISHED, error, now=now, policy=policy, fingerprint=left
             )
         case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
-            return _change_of_a_push(record, found)
+            sealed = record if record.is_sealed else None
+            differs = sealed and _local_differs(sealed, event.comparison, fingerprint=event.fingerprint)
+            return differs or _start_over(record, found)
         case Agreement.REMOTE_DIFFERS:
             error = LastError(FailureKind.HASH_MISMATCH, found)
             if record.is_sealed and record.gone_at is not None:  # what is back is whole, so that it may repair the copy
@@ -468,7 +489,8 @@ def _local_differs(record: RunRecord, found: Comparison, *, fingerprint: str) ->
 
 
 def _judge_interrupted(record: RunRecord, event: RunChanged, *, now: datetime) -> Judgement:
-    """Files changed here during an audit: what did not change was compared all the same, and what is wrong there is on record.
+    """Files changed here during an audit: what did not change was compared all the same, and what is wrong there is on record, the
+    seal included.
 
     It is repaired once the run is quiet; that it never is gets told. A first change or two is nobody's problem.
     """
@@ -479,6 +501,8 @@ def _judge_interrupted(record: RunRecord, event: RunChanged, *, now: datetime) -
             return conflict
         if event.stayed.agreement is Agreement.REMOTE_DIFFERS:
             again, reason = again.with_passes_void(), f"{event.message}; {_words(event.stayed)}"
+        elif event.seal_fault:
+            again, reason = _with_altered_seal(again, event.seal_fault, now=now), f"{event.message}; {event.seal_fault}"
     if again.interruptions >= INTERRUPTIONS_TOLD:
         text = f"{event.message}, and so it was each time of the last {again.interruptions}"
         again = again.with_error(LastError(KEEPS_CHANGING, text))
@@ -548,10 +572,15 @@ def _looked_at(record: RunRecord, event: Verified, proof: Pass, *, now: datetime
 def _seal_missed(proven: RunRecord, event: Verified, *, now: datetime) -> Judgement:
     """The data are what they were, and the copy does not say so, or says something else: it is sealed again."""
     what = f"both sides equal the manifest, but the NAS copy does not say so: {event.seal_fault}"
-    if event.seal_fault != FOLDERS_FAULT:  # that the run has another empty folder now is nobody's doing there
-        kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(proven)
-        proven = proven.with_incident(incident_of(kind, found_by=found_by, found_at=now, what=event.seal_fault))
-    return Judgement(Trigger.SEAL_MISSED, what, proven)
+    return Judgement(Trigger.SEAL_MISSED, what, _with_altered_seal(proven, event.seal_fault, now=now))
+
+
+def _with_altered_seal(record: RunRecord, fault: str, *, now: datetime) -> RunRecord:
+    """Return the record with what is wrong with the seal of its copy as an incident, where that is somebody's doing there."""
+    if fault == FOLDERS_FAULT:  # that the run has another empty folder now is not
+        return record
+    found = incident_of(IncidentKind.SEAL_ALTERED, found_by=_found_by(record), found_at=now, what=fault)
+    return record.with_incident(found)
 
 
 def _noticed(record: RunRecord, event: Event, *, now: datetime) -> RunRecord:
@@ -626,7 +655,7 @@ def _change_of_a_push(record: RunRecord, message: str) -> Judgement:
     if not record.is_sealed:
         return _start_over(record, message)
     if record.state in (RunState.AWAITING_VERIFY, RunState.SEALING):
-        return _conflict(record, LastError(LOCAL_CHANGED, message))
+        return _not_compared(record, message)
     return Judgement(Trigger.PUT_BACK, message, record.without_wait())
 
 
@@ -701,6 +730,11 @@ def _conflict(record: RunRecord, error: LastError, *, fingerprint: str = "") -> 
     if fingerprint:
         found = replace(found, fingerprint=fingerprint)
     return Judgement(Trigger.CONFLICT_FOUND, error.message, replace(found, takes_over=""))
+
+
+def _not_compared(record: RunRecord, message: str) -> Judgement:
+    """Return the conflict of a sealed run that changed here, of which nobody knows yet whether files are missing."""
+    return _conflict(record, LastError(LOCAL_CHANGED, message, UNCOMPARED))
 
 
 def _as_seen(record: RunRecord, event: Inspected) -> RunRecord:

@@ -99,8 +99,14 @@ def gone(record: RunRecord) -> Problem:
 
 
 def is_nothing_here(record: RunRecord) -> bool:
-    """Whether nothing is left here of a sealed run from which its copy could be repaired, as far as is known."""
-    return record.state is RunState.CLEANED or record.gone_at is not None
+    """Return whether nothing is left here of a sealed run from which its copy could be repaired, as far as is known.
+
+    Of a run that is back `gone_at` stays until it is proven (RunRecord.returned), so that it alone does not tell.
+    """
+    is_lost = (
+        record.state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
+    )
+    return record.state is RunState.CLEANED or (is_lost and record.gone_at is not None)
 
 
 def _deeds_for_lost(run_path: str) -> str:

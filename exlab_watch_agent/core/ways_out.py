@@ -16,6 +16,8 @@ DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
 LOCAL_CHANGED = "local_changed_after_sync"
 LOCAL_MISSING = "local_files_missing"
 ONLY_COPY_LOST = "only_copy_lost"
+UNCOMPARED = "and it is not compared yet with what was sealed"
+"""Of local data that changed: whether files are missing among them nobody knows."""
 KEEPS_CHANGING = "keeps_changing"
 """No conflict yet: a sealed run of which files change during every audit."""
 NAMES_TOLD_MAX = 10

@@ -744,12 +744,19 @@ def test_where_an_operator_lets_other_data_take_a_damaged_copy_s_place_its_incid
 
 
 @pytest.mark.parametrize(
-    ("kind", "place"), [*((kind, "") for kind in sorted(OF_OTHERS)), (LOCAL_CHANGED, "CONFOCAL_01/Run_1")]
+    ("kind", "place"),
+    [
+        *((kind, "" if kind == "destination_occupied" else "CONFOCAL_01/Run_1") for kind in sorted(OF_OTHERS)),
+        (LOCAL_CHANGED, "CONFOCAL_01/Run_1"),
+    ],
 )
 def test_a_place_that_others_have_is_given_up_when_the_local_data_win_and_one_of_ours_is_kept(
     kind: str, place: str
 ) -> None:
-    """A run that was moved here after its seal kept its old place, which another agent has taken since: it was stuck there."""
+    """A run that was moved here after its seal kept its old place, which another agent has taken since: it was stuck there.
+
+    The look that follows finds such a place to be occupied; before that nothing says so.
+    """
     before = record("conflict", sealed=True, destination="CONFOCAL_01/Run_1", last_error=LastError(kind, "theirs"))
     assert step(before, LocalChosen("asmith")).record.destination == place
 
@@ -1216,6 +1223,46 @@ def test_what_differs_here_and_did_not_move_is_a_conflict_whatever_else_moves(ag
     assert after.last_error is not None
     assert (after.state, after.last_error.kind, after.fingerprint) == (RunState.CONFLICT, kind, "g")
     assert bool(after.incidents) is (agreement is Agreement.BOTH_DIFFER)
+
+
+@pytest.mark.parametrize("changes", [{"seal_fault": "its claim is damaged"}, {"seal_fault": FOLDERS_FAULT}, {}])
+def test_an_altered_seal_shows_beside_files_that_change_during_an_audit(changes: dict[str, str]) -> None:
+    after = step(record("auditing", sealed=True), interrupted(Agreement.EQUAL, **changes)).record
+    is_altered = changes.get("seal_fault", FOLDERS_FAULT) != FOLDERS_FAULT
+    assert (after.state, [one.kind for one in after.incidents]) == (RunState.VERIFIED, ["seal_altered"] * is_altered)
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+@pytest.mark.parametrize("agreement", [Agreement.LOCAL_DIFFERS, Agreement.BOTH_DIFFER])
+def test_of_a_sealed_run_that_is_back_missing_files_are_the_conflict_whatever_else_changed(
+    agreement: Agreement, is_short: bool
+) -> None:
+    found = verified(agreement)
+    missing = ("b.bin",) if is_short else ()
+    found = replace(found, comparison=replace(found.comparison, local_missing=missing))
+    after = step(record("awaiting_verify", sealed=True), found).record
+    assert after.last_error is not None
+    assert (after.state, after.last_error.kind) == (
+        RunState.CONFLICT,
+        "local_files_missing" if is_short else LOCAL_CHANGED,
+    )
+    assert step(after, LocalChosen("asmith")).record.is_sealed is is_short
+
+
+@pytest.mark.parametrize("state", ["awaiting_verify", "sealing"])
+def test_changed_data_that_nobody_compared_are_compared_before_they_win(state: str) -> None:
+    conflict = step(record(state, sealed=True), RunChanged(TURN, "it changed")).record
+    assert (conflict.state, conflict.last_error and conflict.last_error.kind) == (RunState.CONFLICT, LOCAL_CHANGED)
+    chosen = step(conflict, LocalChosen("asmith")).record
+    assert (chosen.state, chosen.sealed_as, chosen.gone_at) == (RunState.QUEUED, conflict.sealed_as, NOW)
+
+
+@pytest.mark.parametrize("kind", sorted(OF_OTHERS))
+def test_no_word_about_others_gives_up_what_was_sealed_here(kind: str) -> None:
+    held = record("conflict", sealed=True, last_error=LastError(kind, "held"), destination="P/Run_1")
+    chosen = step(held, LocalChosen("asmith")).record
+    assert chosen.is_sealed is (kind != "destination_occupied")
+    assert bool(chosen.destination) is chosen.is_sealed, "without a place of its own it may have one elsewhere"
 
 
 def test_a_word_to_take_over_gives_up_nothing_that_was_sealed_here_and_the_push_is_told_what_it_was() -> None:

@@ -286,8 +286,8 @@ GUARDS = (
     Guard(
         "a sealed run that changed in the queue is a conflict",
         "core/decide.py",
-        '        if record.is_sealed:\n            return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after',
-        '        if False:\n            return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after',
+        '        if record.is_sealed:\n            return _not_compared(record, "the local data changed after',
+        '        if False:\n            return _not_compared(record, "the local data changed after',
     ),
     Guard(
         "a sealed run that failed or was blocked is not started over",
