@@ -39,10 +39,15 @@ EXTRA_SHOWN_MAX = 3
 def print_status(site: Site, choice: Choice) -> None:
     """Print the verdict, the lanes, and the runs that are asked for: without more words those that are not at their goal."""
     at, holder, snapshot = site.moment, site.holder, site.snapshot
-    problems = offline.find_problems(site)
-    say(verdict(problems))
-    if need_a_person(problems):
+    found = offline.find_problems(site)
+    say(verdict(found))
+    if need_a_person(found):
         say(f"    -> {with_flags(command('problems'), site.flags)}")
+    if hidden := sum(problem.is_dismissed for problem in found):
+        verb = "is" if hidden == 1 else "are"
+        say(
+            f"{counted(hidden, 'problem')} {verb} dismissed or forgotten: {with_flags(command('problems', '--all'), site.flags)}"
+        )
     if holder is not None:
         version, pid, since = holder.version or "?", holder.pid or "?", holder.since or "?"
         say(f"agent {version} is running, pid {pid}, since {since}")
@@ -122,6 +127,11 @@ def print_run(run: RunInFull) -> None:
         _print_record(record)
         for one in record.incidents:
             say(f"  incident     {time_text(one.found_at)}  {one.kind} ({_end_of(one)}): {printable(one.what)}")
+    for problem in run.dismissed:
+        said = problem.detail
+        say(
+            f"  not told     {problem.code}, as {printable(said['dismissed_by'])} said: {printable(said['dismissed_reason'])}"
+        )
     for way in run.ways_out:
         say(f"  way out      {way}")
     if run.extra.files_total:

@@ -18,7 +18,18 @@ from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import without_creation
 from exlab_watch_agent.core.misplaced import MISPLACED, UNKNOWN_EQUIPMENT
 from exlab_watch_agent.core.policy import Policy
-from exlab_watch_agent.core.problem import HANGING, PROGRAM, STATE_FULL, Dismissal, Problem, about, command, rank
+from exlab_watch_agent.core.problem import (
+    HANGING,
+    PROGRAM,
+    STATE_FULL,
+    Dismissal,
+    Problem,
+    Tier,
+    about,
+    command,
+    forget,
+    rank,
+)
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.reread import TOLD_AFTER
 from exlab_watch_agent.core.rollback import ELSEWHERE
@@ -176,7 +187,7 @@ def _of_standing(situation: Situation) -> Iterable[Problem]:
 def _under_way(situation: Situation, how: str = "it was") -> str:
     """Return what runs are in the middle of; empty where there is none.
 
-    `how`: of an agent that was killed or hangs, that it did it. One that ended in order may have left it to be done, as does `scan`.
+    `how`: of an agent that was killed or hangs, that it did it. Who ended in order may have left it to be done, as does `scan`.
     """
     under_way = [record for record in situation.runs if record.state in CHART.working]
     if not under_way:
@@ -334,7 +345,8 @@ def _of_runs(situation: Situation) -> Iterable[Problem]:
             yield from of_run(record, situation.snapshot, policy=situation.policy, at=situation.at)
         else:
             nobody_s.setdefault(record.equipment_id, []).append(record)
-            yield from of_incidents(record, situation.at)
+            for found in of_incidents(record, situation.at):
+                yield replace(found, is_beyond_mending=found.tier is not Tier.NOTICE)
     yield from _of_nobody_s(nobody_s)
     yield from _of_damages(situation)
 
@@ -358,7 +370,10 @@ def _of_nobody_s(records: Mapping[str, list[RunRecord]]) -> Iterable[Problem]:
     for equipment_id, runs in records.items():
         its = f"its {counted(len(runs), 'run')}"
         text = (
-            f"{printable(equipment_id)} is no longer in the configuration, so no agent looks after {its}: add it again"
+            f"{printable(equipment_id)} is no longer in the configuration, so no agent looks after {its}: add it again, or have it "
+            "forgotten"
         )
         paths = tuple(sorted(record.run_path for record in runs))
-        yield Problem("equipment_unknown", equipment_id, text, CHECK, equipment_id, paths)
+        found = Problem("equipment_unknown", equipment_id, text, forget(equipment_id), equipment_id, paths)
+        moves = sum(record.turn for record in runs)  # none happens while nobody looks after them
+        yield replace(found, is_beyond_mending=True, occurrence=f"{len(runs)} runs, {moves} moves")
