@@ -66,7 +66,7 @@ def forget(site: Site, word: str, reason: str) -> int:
     """
     why = reason_in(reason)
     is_equipment = word in site.roots or any(record.equipment_id == word for record in site.records.values())
-    subject = word if is_equipment else site.find_run(word)[0]
+    subject = word if is_equipment else site.find_run(word, nor=" and no instrument")[0]
     named = {"equipment_id": subject} if is_equipment else {"run_path": subject}
     found = [one for one in offline.find_problems(site) if is_of(one, **named)]
     if back := next((one.subject for one in to_forget(found) if _is_back(site, one)), None):
