@@ -242,9 +242,8 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not (record.is_sealed or record.is_cancelled):
             return _start_over(record, HAS_CHANGED)
-        case RunState.CLEANED if (
-            event.files_total
-        ):  # of a cache folder alone the copy stays the only one, and is looked at
+        # Of a cache folder alone the copy stays the only one, and is looked at.
+        case RunState.CLEANED if event.files_total:
             text = "there are data in the run folder again: they are compared with the copy before anything is written"
             return Judgement(Trigger.DATA_FOUND, text, record.returned(now))
         case RunState.CONFLICT if awaits_holder(record) and event.destination in _NOT_HELD:
@@ -271,9 +270,8 @@ def _judge_queued(
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
     if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
-        displacing = _as_seen(
-            record.at_place(event.destination_path), event
-        )  # the push asks whether that is what was sealed
+        # The push asks whether that is what was sealed.
+        displacing = _as_seen(record.at_place(event.destination_path), event)
         displacing = replace(displacing, takes_over=event.holding, gone_at=None).without_wait()
         text = f"an operator has it taken over ({event.holder or 'no claim says whose it is'})"
         return Judgement(Trigger.PUSH_STARTED, text, displacing)
@@ -471,9 +469,8 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         return conflict
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
-            intact = replace(
-                record, fingerprint=event.fingerprint
-            )  # every file here is what was sealed, whatever times they have
+            # Every file here is what was sealed, whatever times they have.
+            intact = replace(record, fingerprint=event.fingerprint)
             return _damaged(intact, LastError(FailureKind.HASH_MISMATCH, found))
         case Agreement.EQUAL:
             error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")

@@ -419,7 +419,10 @@ def test_what_only_reads_ends_with_2_where_there_is_no_state_folder(
 def test_what_acts_makes_its_state_folder_or_needs_none(lab: Lab, on: Command) -> None:
     run = lab.new_run(files={"<id>": b"1"})
     shutil.rmtree(lab.state)
-    assert on("override", "add", run.name, "--class", "unresolved_placeholder_token", "--reason", "no id").code == 0
+    assert (
+        on("override", "add", run.name, "--class", "unresolved_placeholder_token", "--reason", "it has no id yet").code
+        == 0
+    )
     assert not lab.state.exists()
     assert on("bind", "--all", "--yes").code == 0
     assert on("sync", run.name).code == 0
