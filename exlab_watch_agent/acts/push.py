@@ -12,7 +12,7 @@ from exlab_watch_agent.acts.copy import (
     present,
 )
 from exlab_watch_agent.acts.source import unchanged_inventory
-from exlab_watch_agent.acts.take_over import displace, put_others_aside
+from exlab_watch_agent.acts.take_over import displace, is_begun, put_others_aside
 from exlab_watch_agent.core.binding import first_folder
 from exlab_watch_agent.core.claim import (
     CLAIM_PATH,
@@ -66,7 +66,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
     transport.require_claim(effect.destination, mine)
     if ports.creations.read(effect.run_path).creation.sync_status != "pending":
         ports.creations.set_sync_status(effect.run_path, "pending")
-    if effect.takes_over:
+    if effect.takes_over or is_begun(look_there):
         put_others_aside(effect, inventory, ports)
     if effect.is_shown:
         keep_what_differs(effect, _travelling(effect, ports), ports)

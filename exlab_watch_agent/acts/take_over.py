@@ -54,6 +54,15 @@ def displace(effect: Push, found: DestinationLook, inventory: Inventory, ports: 
     put_claim(effect, claim_bytes(claim, {}), ports, control)
 
 
+def is_begun(found: DestinationLook) -> bool:
+    """Return whether a claim, which is ours by now, was put in the place of another one and nothing was proven there since.
+
+    Then what is there may still be theirs, whatever has become of the operator's word meanwhile. An adopted copy says what it was
+    sealed with all the time.
+    """
+    return found.claim is not None and bool(found.claim.former) and not found.sealed_as
+
+
 def put_others_aside(effect: Push, inventory: Inventory, ports: Ports) -> None:
     """Move aside what is there and is not the run's: data files that the run does not have, and other cache files.
 

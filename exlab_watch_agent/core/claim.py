@@ -16,6 +16,7 @@ CLAIM_PATH = f"{CACHE_FOLDER}/{CLAIM_FILE}"
 NOBODY_KNOWN = "nobody known"
 """Who holds a folder in which data are without a claim that can be read."""
 _LAST_SEEN = "as last seen: "
+_BEGUN = "begun: "
 _WHOEVER = "whoever"
 """What earlier versions wrote in the place of that; it is for nobody with a claim now."""
 
@@ -168,6 +169,15 @@ def as_last_seen(held_by: str) -> str:
     It may wait for a NAS that is away, and who comes meanwhile was not told of.
     """
     return f"{_LAST_SEEN}{held_by or NOBODY_KNOWN}"
+
+
+def as_stopped(consent: str) -> str:
+    """Return what is left of a consent that was taken back: nobody gives way by it any more.
+
+    Where somebody was found to give way, the claim may have changed hands already; then what else was theirs still has to go aside
+    before the first file of ours comes.
+    """
+    return "" if not consent or awaits_look(consent) else f"{_BEGUN}{consent.removeprefix(_BEGUN)}"
 
 
 def awaits_look(consent: str) -> bool:

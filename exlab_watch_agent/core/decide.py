@@ -18,6 +18,7 @@ from exlab_watch_agent.core.claim import (
     Claim,
     DestinationStanding,
     as_last_seen,
+    as_stopped,
     awaits_look,
     conflict_at,
     is_meant,
@@ -164,7 +165,7 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state in CHART.sources(Trigger.CANCELLED):
                 error = LastError(CANCELLED, f"cancelled by {event.operator}: {event.reason}")
                 # Whom the operator before had make room keeps it: the later word counts.
-                stopped = replace(record.with_error(error).without_wait(), takes_over="")
+                stopped = replace(record.with_error(error).without_wait(), takes_over=as_stopped(record.takes_over))
                 return Judgement(Trigger.CANCELLED, event.reason, stopped, event.operator)
         case LocalChosen():
             reason = event.reason or "the local data win"

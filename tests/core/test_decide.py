@@ -1516,7 +1516,18 @@ def test_an_outcome_that_comes_after_the_cancel_is_stale() -> None:
 
 
 def test_whoever_was_to_make_room_keeps_it_once_the_run_is_cancelled() -> None:
-    assert step(record("queued", takes_over="their-job"), CANCEL).record.takes_over == ""
+    assert step(record("queued", takes_over=as_last_seen("b/7/1/m")), CANCEL).record.takes_over == ""
+    stopped = step(record("queued", takes_over="b/7/1/m"), CANCEL).record
+    queued = step(stopped, RetryRequested("asmith")).record
+    still_there = inspected(fingerprint="f", destination=DestinationStanding.CLAIMED_UNSEALED)
+    assert moved(queued, replace(still_there, holding="b/7/1/m")) == ("conflict_found", "conflict")
+    # Its claim may have made room before: then what else was theirs has to go aside all the same.
+    going_on = step(queued, inspected(fingerprint="f", destination=DestinationStanding.OURS))
+    (effect,) = work(going_on)
+    assert isinstance(effect, Push)
+    assert bool(effect.takes_over)
+    again = replace(going_on.record, turn=TURN)
+    assert step(again, CANCEL).record.takes_over == stopped.takes_over
 
 
 def test_resolving_a_conflict_starts_the_proof_over() -> None:

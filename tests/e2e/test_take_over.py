@@ -168,6 +168,27 @@ def test_a_take_over_that_was_broken_off_goes_on_and_does_not_displace_whoever_c
     assert {name: there[name] for name in there if not name.startswith(CACHE)} == here(run)
 
 
+def test_a_take_over_that_was_broken_off_and_cancelled_destroys_nothing_once_it_is_retried(
+    first: Lab, run: Path, tmp_path: Path
+) -> None:
+    """The claim had changed hands; the files of the cache folder were still to go aside, and nobody's word was left for that."""
+    assert first.cli("run", "--once").code == 0
+    before = everything(first.copy_of(run))
+    (run / "a.bin").write_bytes(b"measured anew")
+    (run / "b.bin").unlink()
+    other = another_agent(first, tmp_path / "other")
+    assert other.cli("run", "--once").code == 3
+    StopsInTheMiddle.at = "set_aside"
+    run_to_rest(other, wrapped=StopsInTheMiddle, command=TakeOver(Operator("asmith"), run_path=str(run)))
+    assert other.record(run)["state"] == "queued"
+    assert other.cli("cancel", str(run), "--reason", "not before the beam time").code == 0
+    assert other.record(run)["state"] == "failed"
+    other.cli("retry", str(run))
+    other.cli("run", "--once")
+    assert other.record(run)["state"] == "verified", other.cli("show", str(run)).out
+    assert lost(first, before) == [], "manifest and creation.json of the one that had sealed it included"
+
+
 def test_two_agents_with_one_copied_run_folder_stop_and_neither_moves_a_file_of_the_other(
     first: Lab, tmp_path: Path
 ) -> None:
