@@ -397,6 +397,9 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
             )
         case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
             sealed = record if record.is_sealed else None
+            if sealed and record.gone_at is not None and event.comparison.agreement in _COPY_DIFFERS:
+                # Nothing was pushed since the run was away: what is wrong there is damage of what was sealed.
+                sealed = sealed.with_incident(_damage(sealed, event.comparison, now=now))
             differs = sealed and _local_differs(sealed, event.comparison, fingerprint=event.fingerprint)
             return differs or _start_over(record, found)
         case Agreement.REMOTE_DIFFERS:

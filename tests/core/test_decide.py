@@ -1249,6 +1249,13 @@ def test_of_a_sealed_run_that_is_back_missing_files_are_the_conflict_whatever_el
     assert step(after, LocalChosen("asmith")).record.is_sealed is is_short
 
 
+@pytest.mark.parametrize("agreement", [Agreement.LOCAL_DIFFERS, Agreement.BOTH_DIFFER])
+def test_damage_of_the_copy_is_on_record_also_where_a_run_that_is_back_differs_itself(agreement: Agreement) -> None:
+    after = step(record("awaiting_verify", sealed=True, gone_at=EARLIER), verified(agreement)).record
+    kinds = [one.kind for one in after.incidents]
+    assert (after.state, kinds) == (RunState.CONFLICT, ["copy_damaged"] * (agreement is Agreement.BOTH_DIFFER))
+
+
 @pytest.mark.parametrize("state", ["awaiting_verify", "sealing"])
 def test_changed_data_that_nobody_compared_are_compared_before_they_win(state: str) -> None:
     conflict = step(record(state, sealed=True), RunChanged(TURN, "it changed")).record
