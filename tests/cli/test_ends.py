@@ -42,7 +42,9 @@ def test_a_reader_that_has_gone_is_no_mistake(many: Lab) -> None:
             assert process.stderr is not None
             assert process.stdout.readline()
             process.stdout.close()
-            assert (process.wait(30), process.stderr.read()) == (0, b""), words
+            # What was written whole before the reader went ends as ever.
+            assert process.wait(30) in (0, 3 if words[0] == "problems" else 0), words
+            assert process.stderr.read() == b"", words
 
 
 @pytest.mark.parametrize(
