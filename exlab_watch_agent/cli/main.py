@@ -18,7 +18,18 @@ from exlab_watch_agent import __version__
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.site import Site, default_config_path, operator_here
-from exlab_watch_agent.cli import binding, checking, demo, drawing, needing, overriding, resolving, showing, work
+from exlab_watch_agent.cli import (
+    binding,
+    checking,
+    demo,
+    drawing,
+    needing,
+    overriding,
+    resolving,
+    running,
+    showing,
+    work,
+)
 from exlab_watch_agent.cli.audit_commands import audit_app
 from exlab_watch_agent.cli.options import Config, Json, Quiet, Run, StateDir
 from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
@@ -178,7 +189,13 @@ def run(
     state_dir: StateDir = None,
 ) -> int:
     """Run the agent in the foreground until Ctrl-C or SIGTERM."""
-    return work.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet, pace=context.obj)
+    return running.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet, pace=context.obj)
+
+
+@app.command()
+def reload(config: Config = None, state_dir: StateDir = None) -> int:
+    """Have the running agent take in the config as it is now, and say what that changes. With mistakes the old one stays."""
+    return running.reload(Site(config, state_dir))
 
 
 @app.command()

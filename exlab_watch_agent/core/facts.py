@@ -8,16 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 from exlab_watch_agent.core.binding import Below
-from exlab_watch_agent.core.commands import Command
+from exlab_watch_agent.core.commands import AgentCommand
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.record import Move
 from exlab_watch_agent.core.rollback import TrailPosition
 
 Data = Mapping[str, str | int | bool | tuple[str, ...] | None]
+
+
+class TakenBecause(StrEnum):
+    """Why a running agent took in another config: an operator's command, a signal (nobody knows whose), or by itself."""
+
+    COMMAND = "command"
+    SIGNAL = "signal"
+    BY_ITSELF = "by_itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +194,7 @@ class OperatorCommand:
     """An operator's command, as it was given, and by which account (`uid`, `login`; `claimed` where that is another name)."""
 
     kind: ClassVar[str] = "operator_command"
-    command: Command
+    command: AgentCommand
 
     def data(self) -> Data:
         return {**self.command.to_json(), **self.command.operator.to_json()}
@@ -267,6 +276,22 @@ class TrailAccepted:
         return {"reason": self.reason, "hold": self.hold}
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    """A running agent took in another config. `changes`: the first of `total`, a sentence each. `because`: who wanted it.
+
+    Who gave the command stands beside it, as for each command (`operator_command`).
+    """
+
+    kind: ClassVar[str] = "config_changed"
+    changes: tuple[str, ...]
+    total: int
+    because: TakenBecause
+
+    def data(self) -> Data:
+        return {"changes": self.changes, "total": self.total, "because": self.because.value}
+
+
 Fact = (
     Transition
     | IdentityChanged
@@ -287,6 +312,7 @@ Fact = (
     | MachineChanged
     | MachineAccepted
     | ProblemDismissed
+    | ConfigChanged
 )
 KINDS = frozenset(
     {
@@ -311,6 +337,7 @@ KINDS = frozenset(
                 MachineChanged,
                 MachineAccepted,
                 ProblemDismissed,
+                ConfigChanged,
             )
         ),
         "override_added",

@@ -460,6 +460,7 @@ ADDED = {
         "notes",
         "first_seen",
         "config_changed_at",
+        "config_news",
     ),  # and what holds now
 }
 """Members that later versions say beside those of the first one."""
