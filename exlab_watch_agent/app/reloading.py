@@ -69,7 +69,7 @@ class Reloading:
                 self._take(found, TakenBecause.SIGNAL, lambda _: None)
             else:
                 self._tell(NOTHING_NEW)
-        elif (due := self._watch.due(is_busy=bool(self._engine.progress()))) is not None:
+        elif (due := self._watch.due(is_busy=self._engine.is_busy)) is not None:
             self._take(due, TakenBecause.BY_ITSELF, lambda _: None)
 
     def _refusal(self, found: Found) -> str:

@@ -92,6 +92,7 @@ class Narrator:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as bars:
+            self._stop.clear()  # it may follow one agent after the other
             self._thread = threading.Thread(target=self._follow, args=(agent, bars), daemon=True)
             self._thread.start()
             try:
