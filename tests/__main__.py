@@ -60,6 +60,8 @@ def _first_failure(checks: list[list[str]]) -> int:
     # and ends with an error where it cannot.
     folder = tempfile.mkdtemp(prefix="exlab-tests-")
     environment = {**os.environ, "PYTEST_DEBUG_TEMPROOT": folder}
+    # The tests start some thousand commands, and one that has to compile the package first takes half as long again.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for check in checks:
         print("+", " ".join(check), flush=True)
         code = subprocess.run([sys.executable, "-m", *check], cwd=ROOT, env=environment, check=False).returncode

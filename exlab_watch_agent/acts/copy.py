@@ -68,8 +68,9 @@ def read_here(effect: OfCopy, path: str, ports: Ports) -> bytes:
 
 def require_read_back(effect: OfCopy, placed: Mapping[str, bytes], ports: Ports) -> None:
     """Return when the copy's cache folder has these files as they were placed, path → bytes. Raises: TransportError."""
+    there = ports.transport.read_several(effect.destination, tuple(placed), limit_bytes=CACHE_READ_BACK_BYTES_MAX)
     for path, data in placed.items():
-        if read_there(effect, path, ports) != data:
+        if there.get(path) != data:
             raise TransportError(FailureKind.UNKNOWN, f"{path} on the NAS is not the one that was written")
 
 

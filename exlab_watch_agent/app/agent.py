@@ -374,10 +374,11 @@ class Agent:
         if self._scope.is_watching:
             for line in self._publisher.news_in_time():
                 self._notify(line)
+        # First: of an agent that is killed in its first moments, whoever saw it live must hear that it is gone.
+        self._publisher.beat_in_time()
         self._publisher.publish_in_time()
         if self._watching is not None and self._supervise.is_time():
             self._watching.supervise()
-        self._publisher.beat_in_time()
 
 
 def leave_now(agent: Agent, code: int) -> None:

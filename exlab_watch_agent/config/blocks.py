@@ -20,8 +20,10 @@ from exlab_watch_agent.config.values import (
     Duration,
     LocalPath,
     Observer,
+    SshConfig,
     Text,
     equipment_id_text,
+    local_path,
     log_level,
     plain_file_name,
     rclone_path,
@@ -113,20 +115,25 @@ class RcloneBlock(Block):
 class RsyncSshBlock(Block):
     type: Literal["rsync_ssh"]
     ssh_target: Annotated[str, AfterValidator(ssh_target_text)]
-    ssh_port: Annotated[int, Field(ge=1, le=65535)] = 22
+    ssh_port: Annotated[int, Field(ge=1, le=65535)] | None = None  # 22, or as ssh_config says
     # ExLab-Wizard's own default, so that a file that leaves it out works here too.
     ssh_key_path: LocalPath = "~/.ssh/id_ed25519"
     known_hosts: LocalPath = "~/.ssh/known_hosts"
     remote_path: Annotated[str, AfterValidator(remote_path_over_ssh), Field(max_length=4096)]
+    # `user` in an entry of ExLab-Wizard's, whose own ssh goes by the user's file, else `none`.
+    ssh_config: SshConfig = "none"
     bandwidth: BandwidthBlock | None = None
 
     def target(self) -> Target:
         return RsyncSshTarget(
             host=self.ssh_target,
-            port=self.ssh_port,
+            port=self.ssh_port or 22,
             key_path=self.ssh_key_path,
             known_hosts_path=self.known_hosts,
             remote_path=self.remote_path,
+            ssh_config={"none": None, "user": local_path("~/.ssh/config")}.get(self.ssh_config, self.ssh_config),
+            may_lack_ssh_config=self.ssh_config == "user",
+            takes_port=self.ssh_config != "none" and self.ssh_port is None,
         )
 
 

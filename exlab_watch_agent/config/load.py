@@ -28,6 +28,7 @@ from exlab_watch_agent.config.wizard import (
     is_sync_off,
     logging_of,
     note_of,
+    with_its_ssh,
 )
 from exlab_watch_agent.core.policy import CleanupPolicy, Layout, Policy
 from exlab_watch_agent.core.text import printable
@@ -222,9 +223,9 @@ def _instruments(
     """Return the entries of all files, and notes about those of ours that belong to no instrument."""
     entries = entries_of(main, passed_over[main.source], problems)
     if theirs is None:
-        return entries, []
+        return [with_its_ssh(entry) for entry in entries], []
     together, idle = joined(entries, entries_of(theirs, passed_over[theirs.source], problems))
-    return together, [
+    return [with_its_ssh(entry) for entry in together], [
         f"{main.source}:{entry.places[0].line}: the entry adds to an instrument that ExLab-Wizard's config does not have, and "
         "is none itself, because it has no transport: it is passed over"
         for entry in idle

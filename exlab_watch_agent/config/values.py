@@ -39,6 +39,10 @@ def local_path(value: str) -> str:
     return os.path.normpath(path)
 
 
+def ssh_config_text(value: str) -> str:
+    return value if value in ("user", "none") else local_path(value)
+
+
 def equipment_id_text(value: str) -> str:
     if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,31}", value):
         raise refusal("must be 1 to 32 characters of A-Z, 0-9 and _, the first a letter (like CONFOCAL_01)")
@@ -90,9 +94,9 @@ def rclone_path(value: str) -> str:
 
 
 def remote_path_over_ssh(value: str) -> str:
-    # It is handed over quoted, so that the far shell expands nothing in it.
-    if not value.startswith("/"):
-        raise refusal("must be an absolute path on the server, beginning with / (a ~ is not expanded there)")
+    # It is handed over quoted, so that the far shell expands nothing in it: the home folder is asked for.
+    if not value.startswith(("/", "~/")) or value.strip("/") == "~":
+        raise refusal("must be an absolute path on the server, beginning with / or with ~/, the account's home folder")
     return _folder_at_destination(value)
 
 
@@ -130,6 +134,7 @@ Text = Annotated[str, AfterValidator(printable_text), Field(min_length=1, max_le
 LocalPath = Annotated[str, AfterValidator(local_path), Field(min_length=1, max_length=4096)]
 ClockTime = Annotated[str, BeforeValidator(_clock_time)]
 Duration = Annotated[str, BeforeValidator(_duration)]
+SshConfig = Annotated[str, AfterValidator(ssh_config_text), Field(min_length=1, max_length=4096)]
 Observer = Literal["auto", "native", "polling"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[str, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -11,6 +11,7 @@ Source: src/exlab_wizard/config/models.py and loader.py of exfab/ExLabWizard at 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -55,6 +56,17 @@ def entries_of(text: ConfigText, passed_over: list[KeyPath], problems: list[Prob
 def is_staged_elsewhere(entry: Entry) -> bool:
     """Return whether ExLab-Wizard hands the runs of this instrument to another computer."""
     return isinstance(entry.content, Mapping) and entry.content.get("sync_mode") == "stage"
+
+
+def with_its_ssh(entry: Entry) -> Entry:
+    """Return an entry whose way by ssh goes by the user's own ssh config where ExLab-Wizard wrote it, and nothing else is said."""
+    content = entry.content
+    transport = content.get("transport") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not isinstance(transport, Mapping) or transport.get("type") != "rsync_ssh":
+        return entry
+    if not entry.is_wizards or "transport" in entry.of_first:
+        return entry
+    return replace(entry, content={**content, "transport": {"ssh_config": "user", **transport}})
 
 
 def ids_staged_elsewhere(entries: Iterable[Entry]) -> frozenset[str]:
@@ -112,6 +124,8 @@ def _known_transport(content: Mapping[Any, Any], path: KeyPath, passed_over: lis
     transport = dict(
         _known(content, model, path, passed_over, kept=("password",))
     )  # a password is refused, not passed over
+    if isinstance(there := transport.get("remote_path"), str) and there.strip() and there.strip()[0] not in "/~":
+        transport["remote_path"] = f"~/{there.strip()}"  # rsync takes a relative path from the account's home folder
     where = (*path, "bandwidth")
     if isinstance(transport.get("bandwidth"), Mapping):
         bandwidth = dict(_known(transport["bandwidth"], BandwidthBlock, where, passed_over))

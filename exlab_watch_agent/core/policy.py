@@ -44,11 +44,16 @@ class RcloneTarget:
 
 @dataclass(frozen=True, slots=True)
 class RsyncSshTarget:
+    """`ssh_config`: a file of the operator's that is gone by, None for none; `takes_port`: that it may say the port."""
+
     host: str
     port: int
     key_path: str
     known_hosts_path: str
     remote_path: str
+    ssh_config: str | None = None
+    may_lack_ssh_config: bool = False
+    takes_port: bool = False
 
 
 Target = MountedPathTarget | RcloneTarget | RsyncSshTarget

@@ -1,4 +1,4 @@
-"""The command line in this process, which spares each test the start of another one."""
+"""The command line in this process, which spares each test the start of another one, and at a quick pace (tests/lab/quick.py)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from exlab_watch_agent.cli.main import main
 from tests.lab.lab import Lab, Said
+from tests.lab.quick import QUICK
 
 Command = Callable[..., Said]
 
@@ -29,7 +30,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["exlab-watch-agent", *words])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main()
+            main(QUICK)
         said = capsys.readouterr()
         assert "Traceback" not in said.err
         assert "A defect of exlab-watch-agent" not in said.err

@@ -16,6 +16,7 @@ from exlab_watch_agent.cli.work import Narrator
 from exlab_watch_agent.config.load import load_settings
 from tests.cli.test_commands import one_line
 from tests.lab.lab import CACHE, SENTINEL, Lab, Said, put
+from tests.lab.servers import HOST, SshServer
 from tests.lab.wizard_config import config_of, entry_of, save, staged_entry
 
 Command = Callable[..., Said]
@@ -73,6 +74,44 @@ def test_a_run_is_brought_to_the_nas_by_what_exlab_wizard_wrote_and_ours_adds(
     copy = lab.nas / "SCOPE_01" / run.relative_to(lab.local / "SCOPE_01")
     assert (copy / "image.tif").read_bytes() == b"x" * 5000
     assert wizards.read_bytes() == before
+
+
+def test_an_alias_of_an_ssh_config_in_exlab_wizards_file_leads_to_the_server_and_a_path_counts_from_its_home(
+    lab: Lab, command: Command, sshd_ordinary_user: SshServer
+) -> None:
+    sshd = sshd_ordinary_user
+    place = sshd.place("by alias")
+    from_home = f"~/{place.root.relative_to('/tmp')}"
+    run = lab.new_run(files={"image.tif": b"y" * 5000, SENTINEL: b""})
+    transport = {
+        "type": "rsync_ssh",
+        "ssh_target": "lab_nas",
+        "ssh_key_path": "~/.ssh/id_ed25519",
+        "remote_path": from_home,
+    }
+    wizards, ours, ssh_config = lab.home / "wizards.yaml", lab.home / "ours.yaml", lab.home / "ssh config"
+    save(wizards, config_of(entry_of("SCOPE_01", str(lab.local), transport, sentinel_filename=SENTINEL)))
+    ssh_config.write_text(
+        f'Host lab_nas\n HostName {HOST}\n Port {sshd.port}\n User {sshd.user}\n IdentityFile "{sshd.key}"\n'
+    )
+    added = {"ssh_config": str(ssh_config), "known_hosts": str(sshd.known_hosts)}
+    settings = {
+        "wizard_config": str(wizards),
+        "agent": {"settle_seconds": 0.2},
+        "equipment": [{"id": "SCOPE_01", "transport": added}],
+    }
+    ours.write_text(yaml.safe_dump(settings))
+    flags = ("--config", str(ours), "--state-dir", str(lab.home / "s"))
+    said = command("check", *flags)
+    assert (said.code, said.err) == (0, "")
+    said = command("run", "--once", "--quiet", *flags)
+    assert (said.code, said.out.strip()) == (0, "1 verified")
+    assert status_of(run) == "synced"
+    assert (place.root / run.relative_to(lab.local / "SCOPE_01") / "image.tif").read_bytes() == b"y" * 5000
+    ssh_config.write_text(ssh_config.read_text() + " StrictHostKeyChecking no\n")
+    said = command("check", *flags)
+    assert said.code == 1
+    assert "says StrictHostKeyChecking, which weakens the check of host keys" in said.out
 
 
 # --- init ------------------------------------------------------------------------------------------------------------

@@ -144,6 +144,9 @@ def test_an_existing_exlab_wizard_config_loads_as_it_is(monkeypatch: pytest.Monk
         "/home/exlab/.ssh/id_ed25519",
         "/home/exlab/.ssh/known_hosts",
         "/srv/lab/FLOW_01",
+        ssh_config="/home/exlab/.ssh/config",
+        may_lack_ssh_config=True,
+        takes_port=True,
     )
     assert (flow.signal, flow.manifest_filename) == (CompletenessSignal.MANIFEST, "manifest.json")
     assert flow.bandwidth is None
@@ -456,7 +459,7 @@ def test_an_rclone_remote_is_a_name_and_never_a_connection_string(remote: str) -
     )
 
 
-@pytest.mark.parametrize("path", ["srv/lab", "~/lab", "/srv/../etc", ""])
+@pytest.mark.parametrize("path", ["srv/lab", "~lab/x", "~", "~/", "/srv/../etc", "~/../etc", ""])
 def test_a_path_on_the_ssh_server_is_absolute_and_straight(path: str) -> None:
     assert "transport.remote_path: must" in the_problem(with_entries(entry(transport={**RSYNC, "remote_path": path})))
 

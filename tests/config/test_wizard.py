@@ -55,7 +55,14 @@ def test_a_file_that_exlab_wizard_saved_is_taken_as_it_is(monkeypatch: pytest.Mo
     assert first.bandwidth == BandwidthLimit(50, (Window(WORKDAYS, time(8), time(18)),))
     assert first.signal is CompletenessSignal.SENTINEL_FILE
     assert second.target == RsyncSshTarget(
-        "labuser@nas01", 22, "/home/lab/.ssh/id", "/home/lab/.ssh/known_hosts", "/srv/FLOW_01"
+        "labuser@nas01",
+        22,
+        "/home/lab/.ssh/id",
+        "/home/lab/.ssh/known_hosts",
+        "/srv/FLOW_01",
+        ssh_config="/home/lab/.ssh/config",
+        may_lack_ssh_config=True,
+        takes_port=True,
     )
     assert settings.policy().cleanup == CleanupPolicy(is_enabled=True)
     assert settings.notes == ()
@@ -163,6 +170,15 @@ def test_an_alias_and_a_user_of_a_domain_are_targets(target: str) -> None:
     assert equipment.target.host == target
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("~/lab/FLOW_01/", "~/lab/FLOW_01"), ("lab/FLOW_01", "~/lab/FLOW_01"), ("/srv/x", "/srv/x")]
+)
+def test_a_path_on_the_server_may_count_from_the_accounts_home(written: str, meant: str) -> None:
+    (equipment,) = of_the_wizard(flow(transport={**RSYNC, "remote_path": written})).policy().equipment
+    assert isinstance(equipment.target, RsyncSshTarget)
+    assert equipment.target.remote_path == meant
+
+
 def test_what_cannot_work_is_refused_with_both_ways_out() -> None:
     with pytest.raises(ConfigError) as refusal:
         of_the_wizard(confocal(local_root="data/lab"))
@@ -170,6 +186,35 @@ def test_what_cannot_work_is_refused_with_both_ways_out() -> None:
     assert "equipment[0].local_root: must be an absolute path" in first
     assert "correct it there" in second
     assert "`exlab-watch-agent init --from config.yaml`" in second
+
+
+def ssh_of(settings: Settings, equipment_id: str = "FLOW_01") -> tuple[str | None, bool, bool, int]:
+    (target,) = (item.target for item in settings.policy().equipment if item.equipment_id == equipment_id)
+    assert isinstance(target, RsyncSshTarget)
+    return target.ssh_config, target.may_lack_ssh_config, target.takes_port, target.port
+
+
+def test_an_entry_of_exlab_wizard_goes_by_the_users_ssh_config_and_one_of_ours_by_none_unless_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", "/home/lab")
+    users = "/home/lab/.ssh/config"
+    wizards = tmp_path / "config.yaml"
+    save(wizards, config_of(flow()))
+    assert ssh_of(load_settings(wizards)) == (users, True, True, 22)
+
+    def with_ours(transport: str) -> Settings:
+        return beside(tmp_path / "ours.yaml", wizards, f"equipment: [{{id: FLOW_01, transport: {transport}}}]\n")
+
+    assert ssh_of(with_ours("{known_hosts: /etc/hosts}")) == (users, True, True, 22)
+    assert ssh_of(with_ours("{ssh_port: 22}")) == (users, True, False, 22)
+    assert ssh_of(with_ours("{ssh_config: none}")) == (None, False, False, 22)
+    assert ssh_of(with_ours("{ssh_config: /etc/agent/ssh_config}")) == ("/etc/agent/ssh_config", False, True, 22)
+    whole = "type: rsync_ssh, ssh_target: a@nas01, remote_path: /srv"
+    assert ssh_of(with_ours(f"{{{whole}}}")) == (None, False, False, 22)
+    assert ssh_of(with_ours(f"{{{whole}, ssh_config: user, ssh_port: 2201}}")) == (users, True, False, 2201)
+    with pytest.raises(ConfigError, match=r"transport\.ssh_config: must be an absolute path"):
+        with_ours(f"{{{whole}, ssh_config: users}}")
 
 
 # --- ours beside it --------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def test_a_signal_ends_it_well_at_any_moment_of_its_life(tmp_path: Path, number:
     lab = Lab(tmp_path, settle_seconds=0.05)
     for _ in range(4):
         lab.new_run(files={"a.bin": chance.randbytes(500_000)})
-        agent = AgentProcess(lab)
+        agent = AgentProcess(lab, is_from_nothing=True)
         until_it_holds_the_state_folder(agent)
         time.sleep(chance.uniform(0, 0.3))
         gets_a_processor_first(agent.pid)
@@ -162,7 +162,7 @@ def test_a_signal_ends_it_well_at_any_moment_of_its_life(tmp_path: Path, number:
 @pytest.mark.parametrize("library", ["pydantic_core", "blake3", "xxhash"])
 def test_ctrl_c_while_it_still_loads_its_modules_ends_it_without_a_word_of_python(tmp_path: Path, library: str) -> None:
     lab = Lab(tmp_path)
-    with AgentProcess(lab) as agent:
+    with AgentProcess(lab, is_from_nothing=True) as agent:
         maps = Path(f"/proc/{agent.pid}/maps")
         until(lambda: library in maps.read_text(encoding="utf-8"), "the library is loaded")
         assert agent.stop(signal.SIGINT) in (0, 1, -signal.SIGINT)

@@ -11,13 +11,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from tempfile import TemporaryFile
+from typing import IO, Any, Literal, TypeVar
 
 from blake3 import blake3
 
@@ -29,6 +29,7 @@ from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.ports import Transport
+from tests.lab import prepared
 from tests.lab.servers import Place
 
 T = TypeVar("T")
@@ -308,10 +309,19 @@ class Lab:
 
     def cli(self, *words: str, wait_s: float = 60, as_user: bool = False, feed: str = "") -> Said:
         """Run one command to its end; `feed` is what it can read."""
-        argv = _python(self.argv(*words), as_user=as_user)
-        done = subprocess.run(argv, input=feed, capture_output=True, text=True, timeout=wait_s, cwd=self.home)
-        assert "Traceback" not in done.stderr, done.stderr
-        return Said(done.returncode, done.stdout, done.stderr)
+        with TemporaryFile() as given, TemporaryFile() as said, TemporaryFile() as complained:
+            given.write(feed.encode())
+            given.seek(0)
+            process = _started(self, *words, as_user=as_user, files=(given, said, complained))
+            try:
+                code = process.wait(wait_s)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            out, err = (_all_of(file) for file in (said, complained))
+        assert "Traceback" not in err, err
+        return Said(code, out, err)
 
     @contextmanager
     def running(self, *, as_user: bool = False) -> Iterator[AgentProcess]:
@@ -331,14 +341,17 @@ class Lab:
 
 
 class AgentProcess:
-    """One agent process of a lab."""
+    """One agent process of a lab. `is_from_nothing`: it loads its modules itself, as it does outside the tests."""
 
-    def __init__(self, lab: Lab, *, as_user: bool = False) -> None:
+    def __init__(self, lab: Lab, *, as_user: bool = False, is_from_nothing: bool = False) -> None:
         self.lab = lab
         self._output = lab.home / "agent.out"
-        with self._output.open("ab") as output:
-            self.process = subprocess.Popen(
-                _python(lab.argv("run"), as_user=as_user), stdout=output, stderr=output, cwd=lab.home
+        with self._output.open("ab") as output, open(os.devnull, "rb") as nothing:
+            files = (nothing, output, output)
+            self.process = (
+                prepared.start_anew(lab.argv("run"), cwd=lab.home, files=files)
+                if is_from_nothing
+                else _started(lab, "run", as_user=as_user, files=files)
             )
 
     def __enter__(self) -> AgentProcess:
@@ -411,8 +424,15 @@ def run_to_rest(
         agent.close()
 
 
-def _python(argv: Sequence[str], *, as_user: bool) -> list[str]:
-    return [sys.executable, *(["-c", AS_AN_ORDINARY_USER] if as_user else []), *argv]
+def _started(lab: Lab, *words: str, as_user: bool, files: prepared.Files) -> prepared.Started | subprocess.Popen[bytes]:
+    if as_user:
+        return prepared.start_anew(["-c", AS_AN_ORDINARY_USER, *lab.argv(*words)], cwd=lab.home, files=files)
+    return prepared.start(lab.argv(*words), cwd=lab.home, files=files)
+
+
+def _all_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode().replace("\r\n", "\n")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -540,6 +540,10 @@ class FaultyTransport:
         file = self._read(f"{destination}/{relative_path}")
         return file.data[:limit_bytes] if file is not None else None
 
+    def read_several(self, destination: str, relative_paths: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        found = {path: self.read_small(destination, path, limit_bytes=limit_bytes) for path in relative_paths}
+        return {path: data for path, data in found.items() if data is not None}
+
     def is_any_there(self, paths: Sequence[str]) -> bool:
         raise AssertionError("the simulated world has an apartness of its own")
 

@@ -341,6 +341,10 @@ class Destination:
         with self._answering("Cannot read from", destination) as far:
             return far.read_below(destination, require_inside(relative_path), limit_bytes)
 
+    def read_several(self, destination: str, relative_paths: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        with self._answering("Cannot read from", destination) as far:
+            return far.read_several(destination, [require_inside(path) for path in relative_paths], limit_bytes)
+
     def is_any_there(self, paths: Sequence[str]) -> bool:
         with self._answering("Cannot look for", paths[0]) as far:
             seen = far.sees_any([require_inside(path) for path in paths])

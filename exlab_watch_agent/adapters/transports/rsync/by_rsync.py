@@ -23,7 +23,8 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class RsyncOnlyFarSide(FarSide):
         self.can = Capabilities(tells_taken=False, moves=False, removes=False, settle_s=pace.settle_s)
         self._root = target.remote_path.rstrip("/")
         self._children = children
-        login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path, pace)
+        login = SshLogin.of(target, pace)
         self._connection = SilentConnection(login, children, socket_folder, clock=clock)
         self._folder = RsyncFolder(
             self.name, self._root, login=login, connection=self._connection, children=children, stall_s=stall_s,
@@ -167,20 +168,34 @@ class RsyncOnlyFarSide(FarSide):
         return self._folder.read([path]).get(path)
 
     def read_below(self, folder: str, path: str, limit_bytes: int) -> bytes | None:
-        # One call for each: of a link that is listed together with what is behind it, rsync says that it is a folder.
-        for above in sorted(f"{folder}/{above}" for above in folders_of([path])):
-            entry = self._folder.survey([above]).get(above)
-            if entry is None or entry.kind != stat.S_IFDIR:
-                return None
-        wanted = f"{folder}/{path}"
-        seen = self._folder.survey([wanted])
-        if wanted not in seen or seen[wanted].kind != stat.S_IFREG:
-            return None
-        if seen[wanted].size_bytes > max(limit_bytes, SMALL_BYTES_MAX):
-            text = f"{wanted!r} at {self.name} has {seen[wanted].size_bytes} bytes, more than any file of the agent's."
-            raise TransportError(FailureKind.UNKNOWN, text)
-        data = self.read_own(wanted)
-        return None if data is None else data[:limit_bytes]
+        return self.read_several(folder, [path], limit_bytes).get(path)
+
+    def read_several(self, folder: str, paths: Sequence[str], limit_bytes: int) -> dict[str, bytes]:
+        above = self._plain_folders(f"{folder}/{path}" for path in folders_of(paths))
+        wanted = {f"{folder}/{path}": path for path in paths}
+        wanted = {at: path for at, path in wanted.items() if "/" not in path or at.rpartition("/")[0] in above}
+        if not wanted:
+            return {}
+        seen = {at: entry for at, entry in self._folder.survey(list(wanted)).items() if entry.kind == stat.S_IFREG}
+        for at, entry in seen.items():
+            if entry.size_bytes > max(limit_bytes, SMALL_BYTES_MAX):
+                text = f"{at!r} at {self.name} has {entry.size_bytes} bytes, more than any file of the agent's."
+                raise TransportError(FailureKind.UNKNOWN, text)
+        found = self._folder.read([at for at in wanted if at in seen])
+        return {wanted[at]: data[:limit_bytes] for at, data in found.items()}
+
+    def _plain_folders(self, paths: Iterable[str]) -> set[str]:
+        """Return those of these paths that are folders, and lie in folders all the way.
+
+        One call for each level: of a link that is listed together with what is behind it, rsync says that it is a folder.
+        """
+        found: set[str] = set()
+        left = set(paths)
+        for _, level in groupby(sorted(left, key=_depth), key=_depth):
+            due = [path for path in level if (up := path.rpartition("/")[0]) not in left or up in found]
+            seen = self._folder.survey(due) if due else {}
+            found.update(path for path in due if path in seen and seen[path].kind == stat.S_IFDIR)
+        return found
 
     def sees_any(self, paths: Sequence[str]) -> bool | None:
         """Return whether any is there. Links above them are followed, which can only show more."""
@@ -274,6 +289,10 @@ class RsyncOnlyFarSide(FarSide):
 
     def clear_partials(self, folder: str) -> None:
         """Nothing: rsync removes what it leaves unfinished, and no other thing can be removed."""
+
+
+def _depth(path: str) -> int:
+    return path.count("/")
 
 
 def _hashed(path: Path, pulse: Pulse) -> str:

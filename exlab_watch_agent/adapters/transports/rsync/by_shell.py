@@ -102,10 +102,10 @@ class ShellFarSide(FarSide):
             portion_bytes=PORTION_BYTES,
         )
         self._piece_kept_bytes = piece_kept_bytes
-        self._root = target.remote_path
+        self._path = target.remote_path
         self._own_children = Children() if children is None else None
         self._children = children or self._own_children or Children()
-        login = SshLogin(target.host, target.port, target.key_path, target.known_hosts_path, pace)
+        login = SshLogin.of(target, pace)
         self.connection = SshConnection(login, self._children, socket_folder, clock=clock)
         self._rsync = Rsync(self._children, login, stall_s, is_metered)
         self._hashing = Hashing(self.connection, self._folder)
@@ -137,9 +137,9 @@ class ShellFarSide(FarSide):
         """Yield the root through a shell that is the caller's alone."""
         check = checking(control)
         with self.connection.shell(check) as shell:
-            yield TargetFolder(
-                shell, self.connection.tools(), self._root, check, piece_kept_bytes=self._piece_kept_bytes
-            )
+            tools = self.connection.tools()
+            root = tools.path_of(self._path)
+            yield TargetFolder(shell, tools, root, check, piece_kept_bytes=self._piece_kept_bytes)
 
     # --- the root ----------------------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class ShellFarSide(FarSide):
             rsync=self._rsync,
             remote_shell=self.connection.remote_shell_words,
             name=self.name,
-            root_path=self._root,
+            root_path=self.connection.tools().path_of(self._path),
             source_root=source_root,
             folder=folder,
             control=control,

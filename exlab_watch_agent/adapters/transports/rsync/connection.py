@@ -21,6 +21,7 @@ from pathlib import Path
 from exlab_watch_agent.adapters.children.process import Child, Children, StallWatch
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK, PausingClock
 from exlab_watch_agent.adapters.transports.rsync.remote_shell import RemoteShell, ShellEndedError
+from exlab_watch_agent.adapters.transports.rsync.ssh_config import found_in_config
 from exlab_watch_agent.adapters.transports.rsync.ssh_login import NoShellError, SshLogin, classified_ssh
 from exlab_watch_agent.adapters.transports.rsync.ssh_socket import new_socket_path, remove_socket, ssh_words
 from exlab_watch_agent.adapters.transports.rsync.target_tools import ASK_TOOLS, TargetTools, tools_in
@@ -41,6 +42,7 @@ class SshConnection:
         clock: PausingClock = SYSTEM_CLOCK,
     ) -> None:
         self.login = login
+        self._found = login
         self._clock = clock
         self._children = children
         self._folder = folder
@@ -102,6 +104,7 @@ class SshConnection:
             if self._master is not None and self._master.is_alive:
                 return
             self._close()
+            self._found = found_in_config(self.login, self._children)
             self._socket = new_socket_path(self._folder, clock=self._clock)
             try:
                 self._master = self._shell(
@@ -117,14 +120,14 @@ class SshConnection:
                 raise
 
     def _no_connection(self, error: ShellEndedError) -> TransportError:
-        said = classified_ssh(self.login, f"Cannot connect to {self.login.target}", error.tail)
+        said = classified_ssh(self._found, f"Cannot connect to {self.login.target}", error.tail)
         if error.returncode in (None, 255) or said.kind is FailureKind.AUTH:
             return said
         why = f"{self.login.target} lets us in and runs no command of ours (it ended with {error.returncode})."
         return NoShellError(why, detail=error.tail)
 
     def _words(self) -> list[str]:
-        return ssh_words(self.login, self._socket)
+        return ssh_words(self._found, self._socket)
 
     def _shell(self, *command: str) -> RemoteShell:
         child = self._children.start(command, purpose=f"ssh {self.login.target}", has_stdin=True)
@@ -179,6 +182,7 @@ class SilentConnection:
         clock: PausingClock = SYSTEM_CLOCK,
     ) -> None:
         self.login = login
+        self._found = login
         self._clock = clock
         self._children = children
         self._folder = folder
@@ -192,7 +196,7 @@ class SilentConnection:
             if self._master is None or not self._master.is_running:
                 self._close()
                 self._open()
-            return ssh_words(self.login, self._socket)
+            return ssh_words(self._found, self._socket)
 
     def close(self) -> None:
         """End the connection. A later call opens it again."""
@@ -200,8 +204,9 @@ class SilentConnection:
             self._close()
 
     def _open(self) -> None:
+        self._found = found_in_config(self.login, self._children)
         self._socket = new_socket_path(self._folder, clock=self._clock)
-        words = [*ssh_words(self.login, self._socket), "-N", "-o", "ControlMaster=yes", "--", self.login.target]
+        words = [*ssh_words(self._found, self._socket), "-N", "-o", "ControlMaster=yes", "--", self.login.target]
         self._master = self._children.start(words, purpose=f"ssh {self.login.target}")
         self._master.listen(lambda _: None)
         watch = StallWatch(self.login.pace.greeting_s, f"ssh to {self.login.target}")
@@ -209,7 +214,7 @@ class SilentConnection:
             if self._master.has_ended_within(self.login.pace.opens_every_s):
                 tail = self._master.tail()
                 self._close()
-                raise classified_ssh(self.login, f"Cannot connect to {self.login.target}", tail)
+                raise classified_ssh(self._found, f"Cannot connect to {self.login.target}", tail)
             watch.saw(None)
 
     def _close(self) -> None:

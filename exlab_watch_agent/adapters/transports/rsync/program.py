@@ -58,7 +58,8 @@ _NOT_CLEAN = re.compile(r"is your shell clean|protocol version mismatch")
 class Rsync:
     """How rsync is called. `stall_s`: after so long without a byte it is ended.
 
-    `is_metered`: a bandwidth limit may come into force, so the stream passes metered_stream.py.
+    `is_metered`: a bandwidth limit may come into force, so what is sent passes metered_stream.py.
+    What comes back never does.
     """
 
     children: Children
@@ -128,14 +129,16 @@ class Rsync:
         ) as folder:
             rate_file = Path(folder) / "rate"
 
+            is_metered = self.is_metered and not source.startswith(f"{self.login.target}:")
+
             def moved() -> object:
-                if self.is_metered:
+                if is_metered:
                     metered_stream.write_rate(rate_file, control.rate_bytes_per_s())
                 report(*done)
                 return tuple(done)
 
             shell = list(remote_shell)
-            if self.is_metered:
+            if is_metered:
                 metered_stream.write_rate(rate_file, control.rate_bytes_per_s())
                 shell = [sys.executable, "-I", "-S", metered_stream.__file__, str(rate_file), *shell]
             return self.children.run(

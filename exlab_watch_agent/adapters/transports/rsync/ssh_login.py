@@ -1,6 +1,6 @@
 """Where and as whom ssh goes in, and what its failures mean: a table of its words.
 
-Decided here: ssh's options. Not here: the connection (connection.py).
+Decided here: ssh's options. Not here: what of them an operator's ssh config says (ssh_config.py), the connection (connection.py).
 """
 
 from __future__ import annotations
@@ -9,36 +9,68 @@ import re
 from dataclasses import dataclass
 
 from exlab_watch_agent.adapters.transports.rsync.pace import PACE, Pace
+from exlab_watch_agent.core.policy import RsyncSshTarget
 from exlab_watch_agent.errors import FailureKind, TransportError
 
-_TARGET = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.\\-]*@)?[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+TARGET = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.\\-]*@)?[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+HOW_TO_GET_SSH = "install OpenSSH's client (the package openssh-client or openssh-clients)."
 _AUTH, _NETWORK = FailureKind.AUTH, FailureKind.NETWORK
 
 
 @dataclass(frozen=True, slots=True)
 class SshLogin:
-    """Where and as whom. `target` is `user@host`; the paths are absolute. `pace`: how long ssh itself waits."""
+    """Where and as whom. `target` is `user@host`; the paths are absolute. `pace`: how long ssh itself waits.
+
+    `config_path`: the ssh config that is to be gone by, None for none; `may_lack_config`: it need not be there. `takes_port`: that
+    it may say the port. What was found in it: `host_name`, `user`, `keys` as ssh writes them, `agent` (`none` or the path of its
+    socket), and `proxy_command`, the way over other hosts.
+    """
 
     target: str
     port: int
     key_path: str
     known_hosts_path: str
     pace: Pace = PACE
+    config_path: str | None = None
+    may_lack_config: bool = False
+    takes_port: bool = False
+    host_name: str = ""
+    user: str = ""
+    keys: tuple[str, ...] = ()
+    agent: str = "none"
+    proxy_command: str = ""
 
     def __post_init__(self) -> None:
-        if not _TARGET.fullmatch(self.target):  # it is put on a command line
+        if not TARGET.fullmatch(self.target):  # it is put on a command line
             raise ValueError("ssh_target must be user@host")
+
+    @classmethod
+    def of(cls, target: RsyncSshTarget, pace: Pace) -> SshLogin:
+        return cls(
+            target.host,
+            target.port,
+            target.key_path,
+            target.known_hosts_path,
+            pace,
+            target.ssh_config,
+            target.may_lack_ssh_config,
+            target.takes_port,
+        )
 
     @property
     def host(self) -> str:
         return self.target.rpartition("@")[2]
 
     def options(self) -> list[str]:
-        """Return ssh's options: key only, strict host keys, every wait bounded, nothing from the user's own config."""
-        settings = {
-            "IdentityFile": _as_one_word(self.key_path),  # -i would look for the file before it expands "%%"
+        """Return ssh's options: key only, strict host keys, every wait bounded; of the user's own config what was found in it."""
+        found = {
+            "HostName": self.host_name.replace("%", "%%"),
+            "User": self.user,
+            "ProxyCommand": self.proxy_command,
+        }
+        settings = {name: value for name, value in found.items() if value} | {
             "IdentitiesOnly": "yes",
-            "IdentityAgent": "none",
+            "IdentityAgent": _quoted(self.agent) if self.agent != "none" else "none",
             "BatchMode": "yes",
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": _as_one_word(self.known_hosts_path),
@@ -57,12 +89,23 @@ class SshLogin:
             "LogLevel": "ERROR",
         }
         flags = ["-F", "/dev/null", "-T", "-p", str(self.port)]
+        # -i would look for the file before it expands "%%". Of several keys ssh tries each.
+        keys = [_quoted(key) for key in self.keys] or [self.key_words]
+        flags += [word for key in keys for word in ("-o", f"IdentityFile={key}")]
         return flags + [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+    @property
+    def key_words(self) -> str:
+        return _as_one_word(self.key_path)
 
 
 def _as_one_word(path: str) -> str:
     """Return a path as ssh's config reads it: this option takes several, separated by blanks, and expands `%`."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return _quoted(path.replace("%", "%%"))
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 

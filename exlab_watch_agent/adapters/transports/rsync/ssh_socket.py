@@ -13,7 +13,7 @@ from pathlib import Path
 
 from exlab_watch_agent.adapters.children.environment import find_program
 from exlab_watch_agent.adapters.clock import SYSTEM_CLOCK
-from exlab_watch_agent.adapters.transports.rsync.ssh_login import SshLogin
+from exlab_watch_agent.adapters.transports.rsync.ssh_login import HOW_TO_GET_SSH, SshLogin
 from exlab_watch_agent.ports import Clock
 
 _SOCKET_PATH_BYTES_MAX = 80
@@ -26,8 +26,7 @@ _LEFT_FOR_S = 24 * 3600.0
 
 def ssh_words(login: SshLogin, socket_path: str) -> list[str]:
     """Return the command that reaches the login over the connection with this socket."""
-    how_to_get = "install OpenSSH's client (the package openssh-client or openssh-clients)."
-    ssh = find_program("ssh", how_to_get=how_to_get)
+    ssh = find_program("ssh", how_to_get=HOW_TO_GET_SSH)
     return [ssh, *login.options(), "-S", socket_path.replace("%", "%%")]
 
 

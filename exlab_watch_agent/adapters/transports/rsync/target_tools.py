@@ -21,6 +21,7 @@ _NOWHERE = "/nonexistent-" + "0" * 16
 
 ASK_TOOLS = b"".join(
     [
+        b'echo "home $(pwd)"\n',
         *(b"command -v %b >/dev/null || echo 'lacks %b'\n" % (name.encode(), name.encode()) for name in NEEDED),
         *(
             b'echo "hash %d $(printf abc | %b 2>/dev/null)"\n' % (number, " ".join(hasher).encode())
@@ -37,7 +38,7 @@ ASK_TOOLS = b"".join(
 
 @dataclass(frozen=True, slots=True)
 class TargetTools:
-    """What the target's shell finds. `hasher`: None where nothing there computes SHA-256.
+    """What the target's shell finds. `hasher`: None where nothing there computes SHA-256. `home`: where the shell begins.
 
     `stat_option`: `-c` (GNU, BusyBox) or `-f` (BSD, macOS). `syncs_one_file_system`: else a sync is for the whole machine.
     """
@@ -47,6 +48,11 @@ class TargetTools:
     syncs_one_file_system: bool
     processors: int
     rsync_version: str
+    home: str = ""
+
+    def path_of(self, path: str) -> str:
+        """Return a path with the account's home folder, in which its shell begins, in the place of a leading `~`."""
+        return f"{self.home}/{path[2:]}" if path.startswith("~/") else path
 
 
 def tools_in(said: str, login: SshLogin) -> TargetTools:
@@ -67,4 +73,5 @@ def tools_in(said: str, login: SshLogin) -> TargetTools:
         syncs_one_file_system="No such file" in found.get("sync", [""])[0],
         processors=int(processors) if processors.isdigit() else 1,
         rsync_version=version[1] if version else "",
+        home=found.get("home", [""])[0].rstrip("/"),
     )

@@ -18,6 +18,12 @@ from exlab_watch_agent.adapters.transports.rsync.pace import PACE, Pace
 from exlab_watch_agent.adapters.transports.rsync.ssh_login import NoShellError
 from exlab_watch_agent.core.binding import Nature
 from exlab_watch_agent.core.policy import RsyncSshTarget
+from exlab_watch_agent.errors import FailureKind, TransportError
+
+NEEDS_SHELL = (
+    "remote_path begins with ~, and the account allows rsync only, which knows no home folder: give the absolute path on "
+    "the server."
+)
 
 
 class RsyncWay(Way):
@@ -45,6 +51,7 @@ class RsyncWay(Way):
             clock=clock,
         )  # fmt: skip
         self.name = self._by_shell.name
+        self._remote_path = target.remote_path
         self._choosing = threading.Lock()
         self._chosen: FarSide | None = None
 
@@ -56,6 +63,8 @@ class RsyncWay(Way):
                     self._by_shell.require_shell()
                     self._chosen = self._by_shell
                 except NoShellError:
+                    if self._remote_path.startswith("~"):
+                        raise TransportError(FailureKind.AUTH, NEEDS_SHELL) from None
                     if not self._by_rsync.is_answering():
                         raise
                     self._chosen = self._by_rsync
