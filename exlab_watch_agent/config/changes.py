@@ -104,6 +104,7 @@ RULES: Mapping[str, Rule] = {
     "transport.rclone_config": Waits.RELOAD,
     "transport.ssh_target": Waits.RELOAD,
     "transport.ssh_port": Waits.RELOAD,
+    "transport.ssh_config": Waits.RELOAD,
     "transport.ssh_key_path": Waits.RELOAD,
     "transport.known_hosts": Waits.RELOAD,
     "transport.remote_path": Waits.RELOAD,
