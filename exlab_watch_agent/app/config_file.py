@@ -7,7 +7,6 @@ are only read. What a change waits for is said in config/changes.py; how it is t
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,17 +38,19 @@ class ConfigSource:
         self.read = read
         self.has_fixed_state_dir = has_fixed_state_dir
         self.can_go_on = can_go_on
-        self._is_wanted = threading.Event()
+        # No lock, and no Event, which has one: a signal's handler may come while the same thread holds it.
+        self._is_wanted = False
 
     def want(self) -> None:
         """Have the config read anew; from any thread, and from a signal's handler."""
-        self._is_wanted.set()
+        self._is_wanted = True
 
     def take_wish(self) -> bool:
         """Return and forget whether it is to be read anew."""
-        is_wanted = self._is_wanted.is_set()
-        self._is_wanted.clear()
-        return is_wanted
+        if not self._is_wanted:
+            return False
+        self._is_wanted = False  # before the files are read: a signal after this has them read once more
+        return True
 
 
 @dataclass(frozen=True, slots=True)
