@@ -153,7 +153,7 @@ def test_a_destination_that_became_another_place_is_asked_for_after_the_reload(t
         third = lab.new_run()
         lab.until_lane_waits("SCOPE_01")
         assert told(lab) == ["destination_unbound"], "the new place is asked for"
-        assert lab.record(third)["state"] == "queued"
+        lab.until_state(third, "queued")
         assert lab.cli("bind", "SCOPE_01", "--replace", "--reason", "the new server", "--yes").code == 0
         for run in (first, second, third):
             until(lab.copy_of(run).is_dir, f"{run.name} is copied")
