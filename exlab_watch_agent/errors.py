@@ -30,6 +30,8 @@ class ExitCode(IntEnum):
     USAGE = 2
     NEEDS_ATTENTION = 3
     AT_RISK = 4
+    INTERRUPTED = 130
+    """By Ctrl-C, as a shell says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +177,25 @@ class DestinationIsSourceError(DestinationUnreachableError):
     wait = Wait("destination_is_source")
 
 
+class LocalDiffersError(AgentError):
+    """A sealed run is not here as it was sealed, so that nothing at its destination may give way to it. Nothing was written.
+
+    `kind`: the conflict that it is, by the names of core/ways_out.py.
+    """
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class DestinationOccupiedError(AgentError):
     """The destination folder belongs to another run, or to another agent. Nothing was written.
 
-    `kind`: the conflict that it is, by the names of core/claim.py.
+    `kind`: the conflict that it is, by the names of core/claim.py. `holding`: who has it and as what (DestinationLook.holding);
+    empty where that is not known.
     """
 
-    def __init__(self, message: str, *, kind: str = "destination_occupied") -> None:
+    def __init__(self, message: str, *, kind: str = "destination_occupied", holding: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+        self.holding = holding

@@ -68,6 +68,7 @@ class Trigger(StrEnum):
     DATA_FOUND = "data_found"
     LOCAL_CHOSEN = "local_chosen"
     TAKEN_OVER = "taken_over"
+    NAS_CHOSEN = "nas_chosen"
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
     RETRIED = "retried"

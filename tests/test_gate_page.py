@@ -17,7 +17,7 @@ from exlab_watch_agent.adapters.local.creation_file import JsonCreationFiles
 from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.core.completeness import parse_expected
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.gate import README_FILE, Finding, Rule, Tier, evaluate, orphan
+from exlab_watch_agent.core.gate import Finding, Rule, Tier, evaluate, is_markdown, orphan
 from exlab_watch_agent.core.inventory import OddEntry, OddKind
 from exlab_watch_agent.core.run_problems import NOT_OVERRIDDEN
 
@@ -114,7 +114,11 @@ class Scene:
             place=place,
             creation=JsonCreationFiles().read(str(run)).creation,
             inventory=replace(inventory, odd=inventory.odd + self._odd),
-            readme=(run / README_FILE).read_text(encoding="utf-8") if (run / README_FILE).exists() else None,
+            markdown=[
+                (entry.path, (run / entry.path).read_text(encoding="utf-8"))
+                for entry in inventory.files
+                if is_markdown(entry.path)
+            ],
             declared_mismatches=mismatches(run),
         )
 

@@ -6,11 +6,18 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+from exlab_watch_agent.app.offline import ListedOverride
+from exlab_watch_agent.core.creation import OverrideEntry
+from exlab_watch_agent.core.overrides import OverrideStanding
 from exlab_watch_agent.core.problem import TIERS, Problem
+from exlab_watch_agent.core.snapshot import ProgressView, Snapshot
 from exlab_watch_agent.report.heartbeat import Heartbeat
+from exlab_watch_agent.report.status import run_json
 from exlab_watch_agent.report.tally import Bounds, PeriodTally
+from exlab_watch_agent.statechart import RunState
 from tests.report.reports import dossier
 from tests.report.test_period import period
+from tests.report.test_status import record
 
 PAGE = (Path(__file__).parent.parent / "docs" / "json.md").read_text(encoding="utf-8")
 
@@ -32,6 +39,19 @@ def test_the_page_lists_every_code_with_its_tier() -> None:
 
 def test_the_page_lists_every_member_of_a_problem() -> None:
     assert first_cells(section("`problems --json`")) == list(Problem("stale", "", "", "").to_json())
+
+
+def test_the_page_lists_every_member_of_a_run_and_of_its_progress() -> None:
+    of_run, _, of_progress = section("`status --json`").partition("\n`progress`:\n")
+    snapshot = Snapshot(progress={"job": ProgressView()})
+    members = run_json(record(RunState.RUNNING), snapshot)
+    assert first_cells(of_run) == list(members)
+    assert first_cells(of_progress) == list(members["progress"])
+
+
+def test_the_page_lists_every_member_of_an_override() -> None:
+    one = ListedOverride("/run", OverrideEntry(0, "id"), OverrideStanding.ACTIVE, "")
+    assert first_cells(section("`override list --json`")) == list(one.to_json())
 
 
 def test_the_page_lists_every_member_of_the_heartbeat() -> None:

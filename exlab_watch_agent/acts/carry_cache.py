@@ -137,4 +137,4 @@ def _trouble(error: TransportError, ports: Ports) -> CacheStays | Unreached:
         return Unreached(str(away), away.wait)
     if error.kind is FailureKind.DESTINATION_FULL:
         return Unreached(str(error), DESTINATION_FULL)
-    return CacheStays(str(error))
+    return CacheStays(str(error), is_refused=True)

@@ -23,6 +23,7 @@ from exlab_watch_agent.acts.source import vanished
 from exlab_watch_agent.acts.status import write_status
 from exlab_watch_agent.acts.verify import verify
 from exlab_watch_agent.core.binding import first_folder
+from exlab_watch_agent.core.claim import HELD_BY_OTHERS
 from exlab_watch_agent.core.effects import (
     Admit,
     AskWhere,
@@ -63,6 +64,7 @@ from exlab_watch_agent.errors import (
     DestinationOccupiedError,
     DestinationUnreachableError,
     FailureKind,
+    LocalDiffersError,
     ManifestLostError,
     ManifestNotKeptError,
     RootUnavailableError,
@@ -167,7 +169,9 @@ def work(effect: Work, ports: Ports, control: Control) -> Outcome:
         # A run folder that is not there was moved, removed, or its root is away: the next look and the scan tell which.
         return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), is_source_away=True)
     except DestinationOccupiedError as error:
-        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), conflict=error.kind)
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), conflict=error.kind, holding=error.holding)
+    except LocalDiffersError as error:
+        return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error), HELD_BY_OTHERS, conflict=error.kind)
     except (RunUnreadableError, CreationFileError, ManifestNotKeptError, ManifestLostError) as error:
         return EffectFailed(effect.turn, FailureKind.UNKNOWN, str(error))
     except TransportError as error:

@@ -27,8 +27,15 @@ from exlab_watch_agent.core.inventory import (
     FileEntry,
     Inventory,
 )
+from exlab_watch_agent.core.manifest import manifest_digest, parse_manifest
 from exlab_watch_agent.core.seal import kept_as
-from exlab_watch_agent.errors import DestinationOccupiedError, FailureKind, ManifestNotKeptError, TransportError
+from exlab_watch_agent.errors import (
+    DestinationOccupiedError,
+    FailureKind,
+    ManifestLostError,
+    ManifestNotKeptError,
+    TransportError,
+)
 from exlab_watch_agent.ports import UNHINDERED, Control, Ports
 
 NOT_THE_COPY = frozenset({FailureKind.NETWORK, FailureKind.DESTINATION_FULL, FailureKind.BINARY_MISSING})
@@ -100,7 +107,7 @@ def look_unless_foreign(effect: Verify | Seal, ports: Ports) -> DestinationLook:
             where = DestinationStanding.OCCUPIED  # two runs were found equal to it, and the other one has it
         conflict = conflict_at(where, effect.destination, holder=found.holder, is_sealed=True)
         assert conflict is not None, "a foreign claim is one"
-        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+        raise DestinationOccupiedError(conflict.message, kind=conflict.kind, holding=found.holding)
     return found
 
 
@@ -241,6 +248,22 @@ def manifest_here(effect: Verify | Seal, ports: Ports) -> bytes | None:
     if not any(entry.path == MANIFEST_PATH for entry in ports.tree.cache_files(effect.run_path)):
         return None
     return read_here(effect, MANIFEST_PATH, ports)
+
+
+def sealed_manifest(effect: Push | Verify, ports: Ports) -> dict[str, str]:
+    """Return the manifest that this run was sealed with: as it is kept, else as the run's own cache folder has it.
+
+    Raises: ManifestLostError, RunUnreadableError.
+    """
+    data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
+    if data is None:
+        data = read_here(effect, MANIFEST_PATH, ports)
+        if manifest_digest(data) != effect.manifest_digest:
+            raise ManifestLostError(
+                "the manifest of this sealed run is lost or was changed, here and in the state folder: "
+                "restore .exlab-wizard/checksums.sha256 from the NAS copy.",
+            )
+    return parse_manifest(data)
 
 
 def folders_to_list(run_path: str, inventory: Inventory, ports: Ports) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 from exlab_watch_agent.acts.place import find_place
@@ -13,7 +14,7 @@ from exlab_watch_agent.core.completeness import not_signalled, signal_file
 from exlab_watch_agent.core.creation import Creation
 from exlab_watch_agent.core.effects import Admit, AskWhere, Inspect
 from exlab_watch_agent.core.events import Inspected, Inspection, NothingNew, Seen, Unseen, UnseenCode, Whereabouts
-from exlab_watch_agent.core.gate import README_BYTES_MAX, README_FILE, Finding, evaluate
+from exlab_watch_agent.core.gate import MARKDOWN_BYTES_MAX, Finding, evaluate, is_markdown, may_have_front_matter
 from exlab_watch_agent.core.inventory import CREATION_PATH, Inventory
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.text import shortened
@@ -26,6 +27,8 @@ from exlab_watch_agent.errors import (
 )
 from exlab_watch_agent.ports import Ports
 
+BEGINNING_BYTES = 6
+"""A mark of Unicode's and three dashes."""
 EXPECTED_BYTES_MAX = 64 * 1024 * 1024
 RUN_LEVEL = "run"
 SENTENCE_MAX = 700
@@ -114,15 +117,11 @@ def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> tup
     completeness = judge_completeness(policy=ports.equipment, inventory=inventory, manifest=expected)
     findings: tuple[Finding, ...] = ()
     if completeness.is_complete or judges_gate:
-        readme = None
-        if README_FILE in names:
-            raw = ports.tree.read_small(path, README_FILE, limit_bytes=README_BYTES_MAX)
-            readme = raw.decode("utf-8", "surrogateescape")
         findings = evaluate(
             place=effect.place,
             creation=creation,
             inventory=inventory,
-            readme=readme,
+            markdown=_markdown_of(inventory, path, ports),
             declared_mismatches=effect.declared_mismatches,
         )
     inspected = Inspected(
@@ -134,6 +133,17 @@ def _inspected(effect: Inspect | Admit, creation: Creation, ports: Ports) -> tup
         bytes_total=inventory.bytes_total,
     )
     return inspected, inventory
+
+
+def _markdown_of(inventory: Inventory, run_path: str, ports: Ports) -> Iterator[tuple[str, str]]:
+    """Yield path and text of each Markdown file that may have front matter. Raises: RunUnreadableError."""
+    for entry in inventory.files:
+        if not is_markdown(entry.path):
+            continue
+        if not may_have_front_matter(ports.tree.read_small(run_path, entry.path, limit_bytes=BEGINNING_BYTES)):
+            continue
+        data = ports.tree.read_small(run_path, entry.path, limit_bytes=MARKDOWN_BYTES_MAX)
+        yield entry.path, data.decode("utf-8", "surrogateescape")
 
 
 def _with_destination(effect: Admit, inspected: Inspected, inventory: Inventory, ports: Ports) -> Inspected:

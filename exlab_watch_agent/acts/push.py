@@ -57,7 +57,7 @@ def push(effect: Push, ports: Ports, control: Control) -> Pushed:
         whose = DestinationStanding.OCCUPIED  # ExLab-Wizard knows no claims, and has put another run there since
     conflict = conflict_at(whose, effect.destination, holder=look_there.holder, is_sealed=effect.is_sealed)
     if conflict is not None:
-        raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+        raise DestinationOccupiedError(conflict.message, kind=conflict.kind, holding=look_there.holding)
     if look_there.claim is None:  # where it was taken over, ours is there by now, and is left as it is
         transport.place_claim(effect.destination, mine)
     # A share that went away for a moment leaves it in the empty mount point; data without a claim are nobody's.

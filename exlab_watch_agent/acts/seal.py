@@ -40,24 +40,23 @@ from exlab_watch_agent.ports import Control, Ports
 
 PROOF_HOLDS_S = 3600.0
 """For so long a proof counts for a first seal."""
+PROVEN_LONG_AGO = "it was proven too long ago to be sealed now: it is proven anew"
 
 
 def seal(effect: Seal, ports: Ports, control: Control) -> Sealed | RunChanged:
     """Place manifest, claim and a `creation.json` that says `synced` at the NAS, and read them back; only then it says so here.
 
-    Before the first seal the copy is listed once more: one of which a file went missing since it was proven is pushed anew, and
-    where that happens again the seal fails. A proof that is older than PROOF_HOLDS_S is made anew: sizes do not show what
-    others wrote there meanwhile.
+    Before the first seal, also of a copy that is adopted or taken over, the copy is listed once more: one of which a file went
+    missing since it was proven is pushed anew, and where that happens again the seal fails. A proof that is older than
+    PROOF_HOLDS_S is made anew: sizes do not show what others wrote there meanwhile.
     """
     inventory = unchanged_inventory(effect, ports)
-    if not effect.is_again and (not effect.is_proven or _is_old(effect.proven, ports.clock.uptime())):
-        return RunChanged(effect.turn, "it was proven too long ago to be sealed now: it is proven anew")
-    if (not effect.is_again or effect.adopts) and (missing := _missing_there(effect, inventory, ports, control)):
-        if effect.is_again:
-            raise TransportError(FailureKind.HASH_MISMATCH, missing)
+    if effect.is_first and (not effect.is_proven or _is_old(effect.proven, ports.clock.uptime())):
+        return RunChanged(effect.turn, PROVEN_LONG_AGO, is_unproven=True)
+    if effect.is_first and (missing := _missing_there(effect, inventory, ports, control)):
         if effect.has_missed:
             raise TransportError(FailureKind.HASH_MISMATCH, f"once more {missing}: something removes files there")
-        return RunChanged(effect.turn, missing, is_missing_there=True)
+        return RunChanged(effect.turn, missing, is_missing_there=True, is_unproven=True)
     # Also before the first seal: an operator may have given the folder to another agent since the push.
     look_there = look_unless_foreign(effect, ports)
     if effect.is_again or effect.adopts or effect.is_left_there:

@@ -1,6 +1,7 @@
 """Puts our claim in the place of others' because an operator said so, and what they have there aside. Nothing is destroyed.
 
-What must be true: the holder is the one that the operator's word was for (`Push.takes_over`); the claim changes hands first,
+What must be true: the holder is the one that the operator's word was for (`Push.takes_over`); a run that was sealed here before is
+here as it was sealed, byte for byte, for else an operator must choose between the two first; the claim changes hands first,
 so that an agent that is at work there after all finds that out before it moves anything; and all that is not the run's, whole
 files of the cache folder included, lies below `.exlab-superseded` before the first file of ours comes. Each step may be
 repeated after a kill: what is equal stays. Not here: a copy that is adopted by proof (copy.py), and which files of the run
@@ -9,7 +10,15 @@ itself must make room (core/push_plan.py).
 
 from __future__ import annotations
 
-from exlab_watch_agent.acts.copy import claim_bytes, keep_beside, present, put_claim, read_here, read_there
+from exlab_watch_agent.acts.copy import (
+    claim_bytes,
+    keep_beside,
+    present,
+    put_claim,
+    read_here,
+    read_there,
+    sealed_manifest,
+)
 from exlab_watch_agent.core.claim import CLAIM_FILE, CLAIM_PATH, DestinationLook
 from exlab_watch_agent.core.effects import Push
 from exlab_watch_agent.core.inventory import (
@@ -19,9 +28,11 @@ from exlab_watch_agent.core.inventory import (
     MANIFEST_FILE,
     Inventory,
 )
+from exlab_watch_agent.core.manifest import Agreement, compare
 from exlab_watch_agent.core.places import not_below, place_within
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.errors import DestinationOccupiedError
+from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, LOCAL_MISSING
+from exlab_watch_agent.errors import DestinationOccupiedError, LocalDiffersError
 from exlab_watch_agent.ports import Control, Ports
 
 _SEALED = frozenset({CREATION_FILE, FOLDERS_FILE, MANIFEST_FILE})
@@ -30,8 +41,10 @@ _SEALED = frozenset({CREATION_FILE, FOLDERS_FILE, MANIFEST_FILE})
 def displace(effect: Push, found: DestinationLook, inventory: Inventory, ports: Ports, control: Control) -> None:
     """Claim a destination that others hold; the holder until now stays named in the claim.
 
-    Raises: DestinationOccupiedError where the way there cannot move files aside and some would have to go.
+    Raises: DestinationOccupiedError where the way there cannot move files aside and some would have to go; LocalDiffersError.
     """
+    if effect.manifest_digest:
+        _require_as_sealed(effect, inventory, ports, control)
     _require_room_can_be_made(effect, inventory, ports)
     mine = ports.agent.signed(effect.claim)
     claim = mine if found.claim is None else found.claim.taken_over(mine, sealed_at=found.sealed_at)
@@ -92,6 +105,23 @@ def _keep(effect: Push, name: str, ports: Ports) -> None:
     data = read_there(effect, path, ports)
     if data is not None:
         keep_beside(effect, path, data, ports)
+
+
+def _require_as_sealed(effect: Push, inventory: Inventory, ports: Ports, control: Control) -> None:
+    """Return where every file here is what this agent sealed, and none is missing. Raises: LocalDiffersError."""
+    manifest = sealed_manifest(effect, ports)
+    here = ports.digester.digests(effect.run_path, inventory.files, control=control)
+    found = compare(local=here, manifest=manifest, remote=manifest)
+    if found.agreement is Agreement.EQUAL:
+        return
+    kind = LOCAL_MISSING if found.local_missing else LOCAL_CHANGED
+    names = (*found.local_missing, *found.local_changed, *found.local_added)
+    first = f" (first: {names[0]})" if names else ""
+    raise LocalDiffersError(
+        f"{counted(len(names), 'file')} here {'is' if len(names) == 1 else 'are'} not as this agent sealed the run before{first}, "
+        "so nobody had to give way to it, and nothing there was touched",
+        kind=kind,
+    )
 
 
 def _require_room_can_be_made(effect: Push, inventory: Inventory, ports: Ports) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
+from exlab_watch_agent.acts.cache_audit import altered_beside
 from exlab_watch_agent.acts.copy import (
     NOT_THE_COPY,
     folders_to_list,
@@ -14,8 +15,8 @@ from exlab_watch_agent.acts.copy import (
     manifest_here,
     manifest_there,
     note_wrong,
-    read_here,
     read_there,
+    sealed_manifest,
 )
 from exlab_watch_agent.acts.inspect import EXPECTED_BYTES_MAX
 from exlab_watch_agent.acts.read_back import read_back
@@ -26,7 +27,7 @@ from exlab_watch_agent.core.claim import DestinationLook
 from exlab_watch_agent.core.completeness import judge as judge_completeness
 from exlab_watch_agent.core.effects import SealedCopy, Verify
 from exlab_watch_agent.core.events import EffectFailed, RunChanged, Verified
-from exlab_watch_agent.core.inventory import FOLDERS_PATH, MANIFEST_PATH, Inventory
+from exlab_watch_agent.core.inventory import FOLDERS_PATH, Inventory
 from exlab_watch_agent.core.manifest import (
     Agreement,
     ExtraFiles,
@@ -42,9 +43,17 @@ from exlab_watch_agent.core.passes import LocalSide, Pass, ReadBack
 from exlab_watch_agent.core.policy import CompletenessSignal
 from exlab_watch_agent.core.seal import SealFound, seal_fault
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost
-from exlab_watch_agent.errors import FailureKind, ManifestLostError, ManifestNotKeptError, TransportError
+from exlab_watch_agent.core.ways_out import ONLY_COPY_LOST, copy_lost, data_left
+from exlab_watch_agent.errors import (
+    FailureKind,
+    ManifestLostError,
+    ManifestNotKeptError,
+    SourceChangedError,
+    TransportError,
+)
 from exlab_watch_agent.ports import Control, Ports, RemoteFile
+
+MOVING_NAMED_MAX = 20
 
 
 def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChanged | EffectFailed:
@@ -60,7 +69,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
         # Asked for first: without a run folder nothing else can be, and what looks like a failed audit is the loss of a run.
         lost = copy_lost(effect.destination)
         return EffectFailed(effect.turn, FailureKind.LOCAL_FILE_VANISHED, lost, conflict=ONLY_COPY_LOST)
-    manifest = _sealed_manifest(effect, ports)
+    manifest = sealed_manifest(effect, ports) if effect.manifest_digest else None
     look_there = None
     if effect.manifest_digest or effect.adopts or effect.is_left_there:  # else the push asked a moment ago
         ports.apartness.require_run(effect.run_path, effect.destination)
@@ -83,7 +92,7 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     try:
         here, there = control.side_by_side(
             control,
-            lambda ours: ports.digester.digests(effect.run_path, inventory.files, control=ours),
+            lambda ours: _digests_here(effect, inventory, ports, ours),
             lambda theirs: read_back(effect.destination, asked, ports, theirs),
         )
     except TransportError as error:
@@ -92,13 +101,17 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
             note_wrong(effect, asked, ports)
         raise
     # A file that went away while it was read is missing among the digests: the shorter set must not pass as the run.
-    if len(here) != len(inventory.files) or ports.tree.inventory(effect.run_path).fingerprint != inventory.fingerprint:
+    after = ports.tree.inventory(effect.run_path)
+    has_changed = len(here) != len(inventory.files) or after.fingerprint != inventory.fingerprint
+    if has_changed and not (effect.manifest_digest and manifest):
         return RunChanged(effect.turn, "the run changed while it was verified")
     # Of what was not hashed there, the size must do for the comparison: it can fail the copy, and the skipped names keep
     # the run from counting as proven.
     sizes = {entry.path: entry.size_bytes for entry in inventory.files}
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
     remote = {**there.digests, **unread}
+    if has_changed and manifest:
+        return _of_what_stayed(effect, inventory, after, here, manifest, remote)
     comparison = compare(local=here, manifest=manifest, remote=remote, remote_listing=listing)
     found = Verified(
         turn=effect.turn,
@@ -142,6 +155,51 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     )
 
 
+def _digests_here(effect: Verify, inventory: Inventory, ports: Ports, control: Control) -> dict[str, str]:
+    """Return path → SHA-256 of the local files; of a sealed run without those that change while they are read.
+
+    Raises: SourceChangedError before the first seal.
+    """
+    try:
+        return ports.digester.digests(effect.run_path, inventory.files, control=control)
+    except SourceChangedError:
+        if not effect.manifest_digest:
+            raise
+    found: dict[str, str] = {}
+    for (
+        entry
+    ) in inventory.files:  # once more, each by itself: one that moves must not keep the others from being compared
+        with suppress(SourceChangedError):
+            found |= ports.digester.digests(effect.run_path, [entry], control=control)
+    return found
+
+
+def _of_what_stayed(
+    effect: Verify,
+    before: Inventory,
+    after: Inventory,
+    here: Mapping[str, str],
+    manifest: Mapping[str, str],
+    remote: Mapping[str, str],
+) -> RunChanged:
+    """Return how a sealed run that changed while it was hashed compares, but for the files that moved.
+
+    One that is written all the time must not hide for good what becomes of the others, and of the copy of all.
+    """
+    stayed = {entry.path for entry in set(before.files) & set(after.files)} & here.keys()
+    moving = sorted(({entry.path for entry in (*before.files, *after.files)} | here.keys()) - stayed)
+    local = {path: here[path] for path in stayed} | {path: manifest[path] for path in moving if path in manifest}
+    first = f" (first: {moving[0]})" if moving else ""
+    what = counted(len(moving), "file") if moving else "a folder"
+    return RunChanged(
+        effect.turn,
+        f"{what} changed here while the run was compared with its copy{first}",
+        stayed=compare(local=local, manifest=manifest, remote=remote),
+        moving=tuple(moving[:MOVING_NAMED_MAX]),
+        fingerprint=before.fingerprint,
+    )
+
+
 def _copy_of(effect: Verify) -> SealedCopy:
     return SealedCopy(effect.job_id, effect.destination, effect.manifest_digest)
 
@@ -169,6 +227,8 @@ def _verify_the_copy_alone(
     To the comparison all local files are missing, so that it can never be taken for a proof of both sides.
     """
     ports.apartness.require_root()
+    if left := _left_here(effect, ports):
+        return RunChanged(effect.turn, left)
     look_there = look_unless_foreign(effect, ports)
     manifest = _manifest_without_the_run(effect, ports)
     below = ports.transport.below(first_folder(effect.destination))
@@ -177,6 +237,8 @@ def _verify_the_copy_alone(
     there = read_back(effect.destination, asked, ports, control)
     if effect.may_be_gone and not _is_gone(effect, ports):
         return RunChanged(effect.turn, "the run folder, which was gone, is there again")
+    if left := _left_here(effect, ports):
+        return RunChanged(effect.turn, left)
     remote = {**there.digests, **{path: manifest[path] for path in oversize}}
     comparison = compare(local={}, manifest=manifest, remote=remote, remote_listing=listing)
     found = Verified(
@@ -191,6 +253,9 @@ def _verify_the_copy_alone(
         is_by_manifest=True,
         below=below,
         local=LocalSide.MANIFEST,
+        chosen_by=effect.chosen_by,
+        reason=effect.reason,
+        is_folder_here=bool(effect.chosen_by) and ports.scanner.is_there(effect.run_path),
     )
     if comparison.agreement is not Agreement.LOCAL_GONE:
         return found
@@ -200,6 +265,18 @@ def _verify_the_copy_alone(
         proof=_proof(effect, found, effect.manifest_digest, there, started_at, ports),
         seal_fault=_seal_fault(effect, None, look_there, ports),
     )
+
+
+def _left_here(effect: Verify, ports: Ports) -> str:
+    """Return in words which data are left here of a run whose sealed copy is to count; empty where none are, or none may count.
+
+    Raises: RunUnreadableError where that cannot be told.
+    """
+    if not effect.chosen_by or not ports.scanner.is_there(effect.run_path):
+        return ""
+    inventory = ports.tree.inventory(effect.run_path)
+    names = sorted([*(entry.path for entry in inventory.files), *(odd.path for odd in inventory.odd)])
+    return data_left(names)
 
 
 def _manifest_without_the_run(effect: Verify, ports: Ports) -> dict[str, str]:
@@ -240,6 +317,7 @@ def _seal_fault(effect: Verify, inventory: Inventory | None, look_there: Destina
         manifest_digest="" if (data := manifest_there(effect, ports)) is None else manifest_digest(data),
         says_synced=look_there.says_synced,
         lists_folders=folders is None or read_there(effect, FOLDERS_PATH, ports) == folders,
+        altered=altered_beside(effect, ports, is_here=inventory is not None),
     )
     return seal_fault(found, manifest_digest=effect.manifest_digest)
 
@@ -290,20 +368,6 @@ def _what_others_manifest_says(effect: Verify, here: Mapping[str, str], there: M
     if differing and all(manifest.get(path) == there[path] for path in differing):
         return "; ExLab-Wizard's manifest speaks for what is there"
     return ""
-
-
-def _sealed_manifest(effect: Verify, ports: Ports) -> dict[str, str] | None:
-    if not effect.manifest_digest:
-        return None
-    data = ports.manifests.load(effect.job_id, digest=effect.manifest_digest)
-    if data is None:
-        data = read_here(effect, MANIFEST_PATH, ports)
-        if manifest_digest(data) != effect.manifest_digest:
-            raise ManifestLostError(
-                "the manifest of this sealed run is lost or was changed, here and in the state folder: "
-                "restore .exlab-wizard/checksums.sha256 from the NAS copy.",
-            )
-    return parse_manifest(data)
 
 
 def _declared_mismatches(here: dict[str, str], inventory: Inventory, ports: Ports, run_path: str) -> tuple[str, ...]:

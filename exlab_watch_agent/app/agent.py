@@ -377,6 +377,7 @@ class Agent:
         # First: of an agent that is killed in its first moments, whoever saw it live must hear that it is gone.
         self._publisher.beat_in_time()
         self._publisher.publish_in_time()
+        self._publisher.log_progress_in_time()
         if self._watching is not None and self._supervise.is_time():
             self._watching.supervise()
 

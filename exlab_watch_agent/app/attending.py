@@ -66,10 +66,10 @@ class Attending:
         self.first_seen = first_seen
 
     def take_up(self, record: RunRecord) -> None:
-        """Note a record that is judged although the run rests: of an instrument that is gone, or with an error or damage
-        behind it."""
+        """Note a record that is judged although the run rests: of an instrument that is gone, or with an error, damage or
+        a cache folder that stays behind it."""
         is_nobody_s = record.equipment_id not in self._concern.known_equipment
-        is_told = record.last_error is not None or is_nobody_s or bool(record.incidents)
+        is_told = record.last_error is not None or is_nobody_s or bool(record.incidents) or bool(record.cache_stays)
         if is_told:
             self._beside.add(record.job_id)
         else:

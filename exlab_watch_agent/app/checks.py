@@ -46,7 +46,7 @@ from exlab_watch_agent.core.policy import EquipmentPolicy, ObserverMode
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.snapshot import FolderProblem, LaneView, Snapshot
 from exlab_watch_agent.core.standing import NeverRan, moment_of
-from exlab_watch_agent.core.text import counted, printable
+from exlab_watch_agent.core.text import counted, human_bytes, printable
 from exlab_watch_agent.engine.messages import Answer
 from exlab_watch_agent.errors import (
     AgentError,
@@ -56,7 +56,6 @@ from exlab_watch_agent.errors import (
     Wait,
 )
 from exlab_watch_agent.ports import Transport
-from exlab_watch_agent.report.status import human_bytes
 from exlab_watch_agent.statechart import RunState
 
 Line = tuple[bool, str]

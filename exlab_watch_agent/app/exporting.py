@@ -38,7 +38,7 @@ def dossier_of(site: Site, word: str) -> Dossier:
     path, record = site.find_run(word)
     if record is None:
         raise AgentError(
-            f"{printable(path)} is not known yet, so there is nothing to export: `exlab-watch-agent sync {shell_word(path)}`."
+            f"{printable(path)} is not known yet, so there is nothing to export: {site.command('sync', shell_word(path))}."
         )
     run = run_in_full(site, path)
     overrides = []
@@ -54,7 +54,7 @@ def dossier_of(site: Site, word: str) -> Dossier:
         record=record,
         run=run,
         creation=_creation_of(path),
-        overrides=overrides,
+        overrides=[(one.entry, one.standing) for one in overrides],
         rows=[row_of(fact) for _, fact in lines],
         files=_files_of(site, record),
         chain=_summary(audited),
@@ -127,7 +127,7 @@ def _files_of(site: Site, record: RunRecord) -> list[FileProof]:
     if kept is None:
         raise AgentError(
             f"The manifest of {printable(record.run_path)} is not in {site.state_dir} any more, so its files cannot be listed: "
-            f"`exlab-watch-agent verify {shell_word(record.run_path)}` makes it anew."
+            f"{site.command('verify', shell_word(record.run_path))} makes it anew."
         )
     sizes: dict[str, int] = {}
     with suppress(RunUnreadableError, AgentError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -27,34 +27,49 @@ from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
 from exlab_watch_agent.core.facts import ProblemDismissed
 from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides, refusal
+from exlab_watch_agent.core.notes import why_without_effect
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
 from exlab_watch_agent.core.problem import Problem
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import Note, Snapshot
-from exlab_watch_agent.core.text import printable, utc_text
+from exlab_watch_agent.core.text import printable, shell_word, unicode_text, utc_text
 from exlab_watch_agent.engine.operators import AT_HOME, DISMISSED, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
 from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.report.choice import Choice
 from exlab_watch_agent.report.problems import Wanted
 from exlab_watch_agent.report.status import RunInFull, sentence, status_json
 from exlab_watch_agent.statechart import RunState
 
+EVERYTHING = Choice(is_all=True)
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def status(site: Site) -> dict[str, Any]:
-    """Return what `status --json` prints."""
+def status(site: Site, choice: Choice = EVERYTHING) -> dict[str, Any]:
+    """Return what `status --json` prints of the runs that are asked for."""
     holder = site.holder
+    named = choice.named(site.records.values())
+    lanes = {name: lane for name, lane in site.snapshot.lanes.items() if choice.takes_lane(name, named)}
     return status_json(
-        site.records.values(),
-        site.snapshot,
+        named,
+        replace(site.snapshot, lanes=lanes),
         is_running=holder is not None,
         pid=holder.pid if holder is not None else None,
         version=__version__,
         paused=site.paused,
         hold=site.hold,
-        read_again=coverage(site.records.values(), policy=site.policy, now=site.now()),
+        read_again=coverage(named, policy=site.policy, now=site.now()),
+        listed=choice.listed(named),
     )
+
+
+def choice_of(site: Site, words: Sequence[str], choice: Choice) -> Choice:
+    """Return the choice, of what these words name: runs and instruments. Raises: RunNotFoundError."""
+    known = {record.equipment_id for record in site.records.values()} | site.roots.keys()
+    runs = frozenset(site.find_run(word)[0] for word in words if word not in known)
+    return replace(choice, runs=runs, equipment=frozenset(known.intersection(words)))
 
 
 def run_in_full(site: Site, word: str) -> RunInFull:
@@ -70,7 +85,7 @@ def run_in_full(site: Site, word: str) -> RunInFull:
         findings = mark_overrides(result.inspected.findings, result.creation.overrides, now=at.now)
         why = result.inspected.completeness.reason
     if record is None:
-        why = why or "it has not been taken up yet: `exlab-watch-agent run` or `sync` does that"
+        why = why or f"it has not been taken up yet: {site.command('sync', shell_word(path))} does that"
         return RunInFull(path, printable(why), findings=findings)
     waits = why or site.snapshot.waiting.get(record.job_id) or _must_be_quiet(site)
     refused = refusal(findings)
@@ -191,11 +206,63 @@ def dismiss(site: Site, command: DismissProblem) -> str:
 # --- overrides -------------------------------------------------------------------------------------------------------
 
 
-def overrides_of(site: Site, run_path: str) -> list[tuple[OverrideEntry, OverrideStanding]]:
+@dataclass(frozen=True, slots=True)
+class ListedOverride:
+    """One entry of a run's `validation_overrides`. `why`: why it lets nothing through now; empty where it does."""
+
+    run_path: str
+    entry: OverrideEntry
+    standing: OverrideStanding
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.entry.id,
+            "problem_class": self.entry.problem_class,
+            "revokes": self.entry.revokes,
+            "operator": self.entry.operator,
+            "recorded_at": self.entry.recorded_at,
+            "expires_at": self.entry.expires_at,
+            "reason": self.entry.reason,
+            "standing": self.standing.value,
+            "run_path": unicode_text(self.run_path),
+            "why": self.why,
+        }
+
+
+def overrides_of(site: Site, run_path: str) -> list[ListedOverride]:
     """Return all entries of a run's `creation.json`, the newest last, each with its standing now. Raises: CreationFileError."""
     now = site.now()
     overrides = JsonCreationFiles().read(run_path).creation.overrides
-    return [(entry, override_standing(entry, overrides, now=now)) for entry in overrides]
+    return [
+        ListedOverride(
+            run_path, entry, override_standing(entry, overrides, now=now), why_without_effect(entry, overrides, now=now)
+        )
+        for entry in overrides
+    ]
+
+
+def overrides_of_all(site: Site) -> tuple[list[ListedOverride], int]:
+    """Return the entries of all runs that are known, by path, and of how many runs the `creation.json` could not be read."""
+    found: list[ListedOverride] = []
+    unread = 0
+    for path in sorted(record.run_path for record in site.records.values()):
+        try:
+            found += overrides_of(site, path)
+        except AgentError:
+            unread += 1
+    return found, unread
+
+
+def findings_now(site: Site, run_path: str, record: RunRecord | None) -> tuple[Finding, ...] | str:
+    """Return a run's findings as its folder is now, those that are overridden marked; or why they cannot be known."""
+    match look_at(site, run_path, record):
+        case Seen() as seen:
+            return mark_overrides(seen.inspected.findings, seen.creation.overrides, now=site.now())
+        case Unseen() as unseen:
+            return unseen.message
+        case _:
+            return "its equipment is not in the config"
 
 
 def add_override(
@@ -225,10 +292,11 @@ def add_override(
 def revoke_override(site: Site, run_path: str, override_id: str, *, operator: str, reason: str) -> None:
     """Append a tombstone. Raises: AgentError when there is no such override in force."""
     listed = overrides_of(site, run_path)
-    standing = next((standing for entry, standing in listed if entry.id == override_id and entry.revokes is None), None)
+    standing = next((one.standing for one in listed if one.entry.id == override_id and one.entry.revokes is None), None)
     if standing is None:
         raise AgentError(
-            f"{printable(run_path)} has no override {printable(override_id)}: `exlab-watch-agent override list` shows them."
+            f"{printable(run_path)} has no override {printable(override_id)}: "
+            f"{site.command('override', 'list', shell_word(run_path))} shows them."
         )
     if standing is OverrideStanding.REVOKED:
         raise AgentError(f"The override {override_id} is revoked already.")

@@ -21,6 +21,7 @@ class Pace:
     how soon again where it could not be left. `config_every_s`: how often a config without an instrument is read again.
     `config_steady_s`: how long a config must be as it was saved before what may be is taken in by itself; `config_busy_s`: how much
     longer that waits for a moment without a push, a comparison or a seal.
+    `progress_log_every_s`: how often the log says how far each run's work is that has lasted as long.
     """
 
     engine: engine.Pace = engine.PACE
@@ -37,6 +38,7 @@ class Pace:
     config_steady_s: float = 60.0
     config_busy_s: float = 600.0
     nas_heartbeat_again_s: float = 60.0
+    progress_log_every_s: float = 60.0
 
 
 PACE = Pace()

@@ -30,11 +30,12 @@ from exlab_watch_agent.core.problem import STATE_FULL, Problem, verdict, worst
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.snapshot import LaneView, Note, ObserverView, ProgressView, SeenEarlier, Snapshot
 from exlab_watch_agent.core.standing import HANGS_AFTER, Ending, Working
-from exlab_watch_agent.core.text import utc_text
+from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.views import EngineView
 from exlab_watch_agent.ports import Clock, RunStore
 from exlab_watch_agent.report.heartbeat import Heartbeat, Holder, LastAgent, last_agent_in
+from exlab_watch_agent.report.progress import progress_text
 from exlab_watch_agent.report.status import UnsyncedRuns
 from exlab_watch_agent.statechart import CHART
 
@@ -148,6 +149,7 @@ class Publisher:
         self._unsynced = UnsyncedRuns(_unsettled(parts.store))
         self._paused: str | None = None
         self._shown: _Glance | None = None
+        self._progress_log = Every(parts.clock, parts.pace.progress_log_every_s)
         self._live = Every(parts.clock, parts.pace.live_every_s)
         self._heartbeat = Every(parts.clock, parts.pace.heartbeat_every_s)
         self._judgement = Every(parts.clock, parts.pace.attend_every_s)
@@ -197,7 +199,17 @@ class Publisher:
 
     def progress(self) -> dict[str, ProgressView]:
         """Return job id → how far its work is."""
-        return progress_of(self._engine)
+        return progress_of(self._engine, self._parts.store.view)
+
+    def log_progress_in_time(self) -> None:
+        """Say in the log how far all work is that has lasted for a minute."""
+        if not self._progress_log.is_time():
+            return
+        for job_id, progress in self.progress().items():
+            record = self._parts.store.get(job_id)
+            if record is not None and progress.seconds >= self._progress_log.every_s:
+                leaf = printable(os.path.basename(record.run_path))
+                log.info("%s %s: %s", record.equipment_id, leaf, progress_text(progress))
 
     def publish_in_time(self) -> None:
         if self._live.is_time():
@@ -209,7 +221,7 @@ class Publisher:
         Not durable: it is true now or not at all.
         """
         # Cheap to ask, and the same for as long as nothing that is shown has changed: then no run is gone through.
-        glance = _Glance(self._engine.view, self._observer(), progress_of(self._engine), self._config.news)
+        glance = _Glance(self._engine.view, self._observer(), self.progress(), self._config.news)
         if glance == self._shown and not is_last:
             return
         began_s = self._parts.clock.monotonic_s()

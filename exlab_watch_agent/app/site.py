@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -16,6 +17,7 @@ from platformdirs import user_config_path, user_state_path
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.account import own_account
 from exlab_watch_agent.adapters.local.scanner import DiskRunScanner, equipment_root
+from exlab_watch_agent.adapters.local.tree import DiskRunTree
 from exlab_watch_agent.adapters.state.folder_facts import binding_in
 from exlab_watch_agent.adapters.state.holder import read as read_holder
 from exlab_watch_agent.adapters.state.inbox import send_request
@@ -32,11 +34,14 @@ from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.snapshot import Snapshot
 from exlab_watch_agent.core.standing import Gone, Moment, NeverRan, Standing, moment_of, standing_of_holder
 from exlab_watch_agent.core.text import printable, shell_word
+from exlab_watch_agent.core.ways_out import data_left
 from exlab_watch_agent.errors import AgentError, ConfigError, NoStateFolderError, RootUnavailableError, StateFolderError
 from exlab_watch_agent.report.heartbeat import Holder
 
 APP_NAME = "exlab-watch-agent"
 REPLY_WAIT_S = 10.0
+JOB_ID_BEGINNING_MIN = 8
+CANDIDATES_SHOWN_MAX = 5
 
 
 class RunNotFoundError(AgentError):
@@ -74,7 +79,7 @@ def operator_here() -> Operator:
 class Site:
     """One config file and one state folder, as one command sees them. Nothing is read before it is asked for.
 
-    `config` and `state`: what the command names; None for the usual places.
+    `config` and `state`: what the command names, as absolute paths; None for the usual places.
     """
 
     config: Path | None = None
@@ -92,9 +97,11 @@ class Site:
     def flags(self) -> str:
         """What each command needs behind it to mean this site, as it is pasted: what was given here, and found from anywhere."""
         given = (("--config", self.config), ("--state-dir", self.state))
-        return " ".join(
-            f"{name} {shell_word(str(path.expanduser().absolute()))}" for name, path in given if path is not None
-        )
+        return " ".join(f"{name} {shell_word(str(path))}" for name, path in given if path is not None)
+
+    def command(self, *words: str) -> str:
+        """Return a command of ours for a sentence, complete with its flags. `words`: those from outside as `shell_word`s."""
+        return f"`{' '.join((APP_NAME, *words, self.flags)).rstrip()}`"
 
     # --- the config --------------------------------------------------------------------------------------------------
 
@@ -135,7 +142,7 @@ class Site:
     @cached_property
     def state_dir(self) -> Path:
         if self.state is not None:
-            return self.state.expanduser().absolute()
+            return self.state
         if self.has_config:
             return self.settings.state_dir
         return user_state_path(APP_NAME, appauthor=False)
@@ -247,7 +254,7 @@ class Site:
     def find_run(self, word: str) -> tuple[str, RunRecord | None]:
         """Return path and record (None for a run that is on the disk and not known yet) of the run that is meant.
 
-        `word`: a path, a leaf name that is unique, or a job id. Raises: RunNotFoundError.
+        `word`: a path, a leaf name or its unique beginning, or a job id or its unique beginning. Raises: RunNotFoundError.
         """
         if word in self.records:
             return self.records[word].run_path, self.records[word]
@@ -257,25 +264,45 @@ class Site:
             return path, by_path[path]
         if os.path.isdir(path) and place_of(path, self.roots) is not None:
             return path, None
-        named = sorted({p for p in (*by_path, *self._paths_on_disk()) if os.path.basename(p) == word})
+        named = self._named(word, {*by_path, *self._paths_on_disk()}) if word else []
         if len(named) == 1:
             return named[0], by_path.get(named[0])
         if named:
+            shown = ", ".join(printable(one) for one in named[:CANDIDATES_SHOWN_MAX])
+            more = f" and {len(named) - CANDIDATES_SHOWN_MAX} more" if len(named) > CANDIDATES_SHOWN_MAX else ""
             raise RunNotFoundError(
-                f"{printable(word)} is the name of {len(named)} runs: give the path of one, e.g. {printable(named[0])}"
+                f"{printable(word)} may be any of {len(named)} runs; give the path of one: {shown}{more}"
             )
         if os.path.isdir(path):
             raise RunNotFoundError(
                 f"{printable(path)} is not a run of a configured equipment. A run is <local_root>/<EQUIPMENT>/<project>/Runs/<run>."
             )
         raise RunNotFoundError(
-            f"No run is called {printable(word) or repr(word)}: `{APP_NAME} status` lists those that are known."
+            f"No run is called {printable(word) or repr(word)}: {self.command('status', '--all')} lists those that are known."
         )
+
+    def _named(self, word: str, paths: Iterable[str]) -> list[str]:
+        """Return the runs that a word can mean: those of that very name, else those whose name or job id begins so."""
+        leaves = {path: os.path.basename(path) for path in paths}
+        exact = [path for path, leaf in leaves.items() if leaf == word]
+        if exact:
+            return sorted(exact)
+        found = {path for path, leaf in leaves.items() if leaf.startswith(word)}
+        if len(word) >= JOB_ID_BEGINNING_MIN:
+            found |= {record.run_path for job_id, record in self.records.items() if job_id.startswith(word)}
+        return sorted(found)
 
     @staticmethod
     def is_here(run_path: str) -> bool:
         """Return whether a run's folder is on the disk, or may be."""
         return DiskRunScanner().is_there(run_path)
+
+    @staticmethod
+    def data_left(run_path: str) -> str:
+        """Return in words which data files of a run are on the disk; empty where none are. Raises: RunUnreadableError."""
+        if not DiskRunScanner().is_there(run_path):
+            return ""
+        return data_left([entry.path for entry in DiskRunTree().inventory(run_path).files])
 
     def _paths_on_disk(self) -> list[str]:
         found: list[str] = []

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import assert_never
 
+from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work
 from exlab_watch_agent.core.gate import blocking, orphan, refusal
 from exlab_watch_agent.core.snapshot import (
+    Doing,
     FolderProblem,
     LaneView,
     Note,
@@ -73,7 +76,7 @@ def snapshot_of(
         at=now,
         lanes=lanes_of(view, destinations, before),
         observer=observer,
-        progress=progress_of(engine),
+        progress=progress_of(engine, runs),
         waiting=waiting,
         run_problems=run_problems,
         unreadable=unreadable,
@@ -133,6 +136,7 @@ def _lane_view(lane: LaneNow, destination: str, before: LaneView | None) -> Lane
         last_success_at=lane.last_success_at,
         root_problem_since=lane.doubted_since,
         answered_at=lane.answered_at,
+        unread_since=lane.unread_since,
     )
     if before is None or _has_asked(lane, before):
         return view
@@ -158,11 +162,34 @@ def _has_asked(lane: LaneNow, before: LaneView) -> bool:
     return lane.last_success_at is not None and lane.last_success_at > since
 
 
-def progress_of(engine: Engine) -> dict[str, ProgressView]:
-    return {
-        job_id: ProgressView(progress.bytes_done, progress.files_done, round(seconds, 1))
-        for job_id, (progress, seconds) in engine.progress().items()
-    }
+def progress_of(engine: Engine, runs: RunsView) -> dict[str, ProgressView]:
+    """Return job id → what is being done with the run, and how far that is. May be called from any thread."""
+    found: dict[str, ProgressView] = {}
+    for job_id, now in engine.under_way().items():
+        record = runs.get(job_id)
+        found[job_id] = ProgressView(
+            bytes_done=now.progress.bytes_done,
+            files_done=now.progress.files_done,
+            seconds=round(now.seconds, 1),
+            doing=_doing(now.effect),
+            bytes_total=record.bytes_total if record is not None else 0,
+            limit_bytes_per_s=now.rate_bytes_per_s,
+        )
+    return found
+
+
+def _doing(effect: Work) -> Doing:
+    match effect:
+        case Push():
+            return Doing.PUSH
+        case Precheck():
+            return Doing.PRECHECK
+        case Verify():
+            return Doing.AUDIT if effect.is_audit else Doing.VERIFY
+        case Seal():
+            return Doing.SEAL
+        case _:
+            assert_never(effect)
 
 
 def paused_of(engine: Engine) -> str | None:

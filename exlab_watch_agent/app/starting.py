@@ -50,16 +50,17 @@ def write_beside(path: Path, wizard_config: Path, *, state_dir: Path | None) -> 
     Only its form is looked at: what is wrong in it can be said otherwise in the file that is written, and `check` names it.
     Raises: ConfigError where something exists, and where that is no file of ExLab-Wizard's.
     """
-    theirs = wizard_config.expanduser().absolute()
-    text = config_text(read_text(theirs, instead="name ExLab-Wizard's config.yaml with --from"), source=str(theirs))
+    text = config_text(
+        read_text(wizard_config, instead="name ExLab-Wizard's config.yaml with --from"), source=str(wizard_config)
+    )
     if text.is_ours:
         raise ConfigError(
-            f"{printable(str(theirs))} is a file of the agent's own: give it with --config alone, or name ExLab-Wizard's "
+            f"{printable(str(wizard_config))} is a file of the agent's own: give it with --config alone, or name ExLab-Wizard's "
             "config.yaml with --from."
         )
     ids = _ids(text)
     head = _BESIDE.format(
-        wizard_config=json.dumps(str(theirs), ensure_ascii=False),
+        wizard_config=json.dumps(str(wizard_config), ensure_ascii=False),
         instruments=", ".join(ids) or "none yet",
         example_id=ids[0] if ids else "CONFOCAL_01",
     )
@@ -79,7 +80,7 @@ def _ids(text: ConfigText) -> Sequence[str]:
 def _with_state_dir(text: str, state_dir: Path | None) -> str:
     if state_dir is None:
         return text
-    return text.replace("state_dir: null", f"state_dir: {json.dumps(str(state_dir.expanduser().absolute()))}", 1)
+    return text.replace("state_dir: null", f"state_dir: {json.dumps(str(state_dir))}", 1)
 
 
 def _write_new(path: Path, text: str) -> None:

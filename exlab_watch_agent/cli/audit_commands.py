@@ -9,7 +9,7 @@ import typer
 
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli import auditing, exporting
-from exlab_watch_agent.cli.options import Config, StateDir
+from exlab_watch_agent.cli.options import Config, StateDir, given_path
 
 audit_app = typer.Typer(
     help="Check the audit trail, here or in a copied folder, search it, and hand it out.",
@@ -22,7 +22,9 @@ audit_app = typer.Typer(
 def audit_verify(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[FOLDER]", help="A state folder or a copy of one; it is checked by itself."),
+        typer.Argument(
+            metavar="[FOLDER]", parser=given_path, help="A state folder or a copy of one; it is checked by itself."
+        ),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
@@ -84,7 +86,8 @@ def audit_export(
         ),
     ] = "html",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="A new file or folder; else stdout.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", parser=given_path, help="A new file or folder; else stdout."),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from datetime import datetime, timedelta
@@ -12,7 +10,7 @@ from pathlib import Path
 from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folder, verify_here
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.options import span_in
-from exlab_watch_agent.cli.saying import say, say_aside
+from exlab_watch_agent.cli.saying import say, say_aside, say_csv
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import counted, utc_text_exact
 from exlab_watch_agent.errors import ConfigError, ExitCode
@@ -26,7 +24,7 @@ def verify(site: Site, folder: Path | None) -> int:
     """Say whether every line chains, and whether all who know a line of the trail know the same one."""
     if folder is None:
         site.require_state_dir()
-    found = verify_here(site) if folder is None else verify_folder(folder.expanduser().absolute())
+    found = verify_here(site) if folder is None else verify_folder(folder)
     chain = found.chain
     say(
         f"{chain.folder}: {counted(chain.lines, 'line')} in {counted(chain.segments, 'segment')}, from {chain.began_at[:19]}Z to "
@@ -91,8 +89,8 @@ def log(
             cells = row_of(fact).cells()
             if as_csv:
                 if not shown:
-                    say(_csv_line(COLUMNS))
-                say(_csv_line(cells))
+                    say_csv(COLUMNS)
+                say_csv(cells)
             else:
                 say("  ".join(cell for cell in cells if cell))
         shown += 1
@@ -110,28 +108,27 @@ def _job_of(site: Site, word: str | None) -> str:
     return record.job_id
 
 
-def _csv_line(cells: tuple[str, ...]) -> str:
-    """Return one line of CSV. What a spreadsheet would take for a formula begins with an apostrophe."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([f"'{cell}" if cell[:1] in "=+-@\t\r" else cell for cell in cells])
-    return line.getvalue()
-
-
 def moment_of(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> str:
-    """Return a time as the trail writes it. A day without a time is that whole day here."""
+    """Return a time as the trail writes it; empty for none."""
+    moment = past_moment_of(text, now, option, is_end=is_end)
+    return utc_text_exact(moment) if moment is not None else ""
+
+
+def past_moment_of(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> datetime | None:
+    """Return the time that is meant, None for none. A day without a time is that whole day here. Raises: ConfigError."""
     if not text:
-        return ""
-    ago = span_in(text)
-    if ago is not None:
-        return utc_text_exact(now - ago)
+        return None
     try:
+        ago = span_in(text)
+        if ago is not None:
+            return now - ago
         if _DAY.fullmatch(text):
-            return utc_text_exact(datetime.fromisoformat(text).astimezone() + timedelta(days=int(is_end)))
-    except ValueError:
-        pass
-    moment = parse_time(text)
+            return (datetime.fromisoformat(text) + timedelta(days=int(is_end))).astimezone()
+        moment = parse_time(text)
+    except (ValueError, OverflowError):
+        moment = None
     if moment is None:
         raise ConfigError(
             f"{option} takes a day, a time with its zone such as 2026-04-18T09:14:22Z, or 30d or 12h ago."
         )
-    return utc_text_exact(moment)
+    return moment

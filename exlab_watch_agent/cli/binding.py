@@ -9,9 +9,8 @@ from exlab_watch_agent.app import checks
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say, say_aside
 from exlab_watch_agent.core.policy import EquipmentPolicy
-from exlab_watch_agent.core.text import counted, printable
+from exlab_watch_agent.core.text import counted, human_bytes, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
-from exlab_watch_agent.report.status import human_bytes
 
 NAMES_SHOWN_MAX = 5
 REASON_CHARS_MIN, REASON_CHARS_MAX = 10, 500

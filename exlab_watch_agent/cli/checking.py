@@ -16,7 +16,6 @@ from exlab_watch_agent.report.problems import Fold, exit_code, folded
 
 def init(path: Path, wizards: Path | None, state_dir: Path | None) -> int:
     """Write a config file; return the exit code. Raises: ConfigError where one exists, or ExLab-Wizard's cannot be used."""
-    path = path.expanduser()
     check = f"run `exlab-watch-agent check --config {shell_word(str(path))}`"
     if wizards is not None:
         found = starting.write_beside(path, wizards, state_dir=state_dir)

@@ -22,11 +22,10 @@ REASON_SHOWN_MAX = 100
 def tell(keep: Path | None) -> int:
     """Tell the story in a temporary folder, or in `keep`, which must be new; return the exit code."""
     if keep is not None:
-        home = keep.expanduser().absolute()
-        if home.exists():
-            raise ConfigError(f"{printable(str(home))} exists: the demo only builds in a new folder.")
-        home.mkdir(parents=True)
-        return _Story(home, is_kept=True).tell()
+        if keep.exists():
+            raise ConfigError(f"{printable(str(keep))} exists: the demo only builds in a new folder.")
+        keep.mkdir(parents=True)
+        return _Story(keep, is_kept=True).tell()
     home = Path(tempfile.mkdtemp(prefix="exlab-demo-"))
     try:
         return _Story(home, is_kept=False).tell()

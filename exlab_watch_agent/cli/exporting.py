@@ -47,20 +47,19 @@ def export(
         raise ConfigError(f"--format takes {', '.join(FORMATS)}.")
     if run is None and form not in OF_A_PERIOD:
         raise ConfigError(f"--format {form} is for one run: give --run, or take {' or '.join(OF_A_PERIOD)}.")
-    path = output.expanduser().absolute() if output is not None else None
-    if form in FOLDERS and path is None:
+    if form in FOLDERS and output is None:
         raise ConfigError(f"--format {form} makes a folder: name a new one with -o.")
     made = (
         _of_run(site, run, form) if run is not None else _of_period(site, _bounds(site, equipment, since, until), form)
     )
     if isinstance(made, bytes):
-        if path is None:
+        if output is None:
             put(made)
             return ExitCode.FINE
-        write_new(path, made, taken=TAKEN)
-    elif path is not None:
-        write_new_folder(path, made, taken=TAKEN)
-    say_aside(f"{path} was written")
+        write_new(output, made, taken=TAKEN)
+    elif output is not None:
+        write_new_folder(output, made, taken=TAKEN)
+    say_aside(f"{output} was written")
     return ExitCode.FINE
 
 

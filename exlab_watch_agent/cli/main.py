@@ -23,28 +23,46 @@ from exlab_watch_agent.cli import (
     checking,
     demo,
     drawing,
+    following,
     needing,
     overriding,
     resolving,
     running,
     showing,
+    top,
     work,
 )
 from exlab_watch_agent.cli.audit_commands import audit_app
-from exlab_watch_agent.cli.options import Config, Json, Quiet, Run, StateDir
-from exlab_watch_agent.cli.saying import say, say_aside, say_json, say_lines_aside
+from exlab_watch_agent.cli.auditing import past_moment_of
+from exlab_watch_agent.cli.options import RUN_HELP, Config, Json, Quiet, Run, StateDir, Words, given_path
+from exlab_watch_agent.cli.saying import (
+    NobodyReadsError,
+    finish,
+    let_go,
+    prepare,
+    say,
+    say_aside,
+    say_csv,
+    say_json,
+    say_lines_aside,
+)
 from exlab_watch_agent.core.commands import VerifyNow
 from exlab_watch_agent.core.problem import Severity
 from exlab_watch_agent.core.text import reason
 from exlab_watch_agent.diagram.overlay import NOTHING
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
+from exlab_watch_agent.report.choice import Choice, csv_rows
 from exlab_watch_agent.report.problems import Wanted
+from exlab_watch_agent.statechart import RunState
+
+STATES = ", ".join(RunState)
+RULES = ", ".join(overriding.HARD)
 
 app = typer.Typer(
     name="exlab-watch-agent",
     help="Watches instrument run folders, pushes each run to the NAS and proves with SHA-256 that every byte arrived.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -62,24 +80,35 @@ def main(pace: Pace = PACE) -> None:
 
     `pace`: of the agent that `run` starts.
     """
+    prepare()
     try:
         code = app(prog_name="exlab-watch-agent", standalone_mode=False, obj=pace)
+        finish()
+        if code == ExitCode.INTERRUPTED:  # what the library makes of Ctrl-C; who says more of it ends by itself
+            code = _interrupted()
     except typer.Exit as error:
         code = error.exit_code
     except typer.Abort:
         code = ExitCode.FAILED
+    except KeyboardInterrupt:
+        code = _interrupted()
     except ConfigError as error:
         say_lines_aside(str(error))  # All mistakes of a config, a line each.
         code = ExitCode.USAGE
     except AgentError as error:
         say_aside(str(error))
         code = ExitCode.FAILED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nothing more can be said to it
+    except (NobodyReadsError, BrokenPipeError):
+        let_go()
         code = ExitCode.FINE
     except Exception as error:  # noqa: BLE001 - the last border before the user
         code = _unexpected(error)
     sys.exit(int(code or 0))
+
+
+def _interrupted() -> int:
+    say_aside("Stopped.")
+    return ExitCode.INTERRUPTED
 
 
 def _unexpected(error: Exception) -> int:
@@ -118,16 +147,27 @@ def _options(
 
 @app.command("demo")
 def demo_command(
+    context: typer.Context,
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="DIR", help="Build it in this new folder, and leave it there.")
+        Path | None,
+        typer.Option(
+            "--keep", metavar="DIR", parser=given_path, help="Build it in this new folder, and leave it there."
+        ),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
     """Build a sample instrument and a NAS folder, live through several runs, and tell the story."""
-    if config is not None or state_dir is not None:
+    typed = {"config": config, "state_dir": state_dir}
+    if any(value is not None and _is_typed(context, name) for name, value in typed.items()):
         raise ConfigError("demo brings its own config and state folder: leave out --config and --state-dir.")
     return demo.tell(keep)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was given by this command's words, and not by a variable."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()
@@ -135,7 +175,10 @@ def init(
     wizards: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="CONFIG", help="ExLab-Wizard's config.yaml, which is then read with it as it is."
+            "--from",
+            metavar="CONFIG",
+            parser=given_path,
+            help="ExLab-Wizard's config.yaml, which is then read with it as it is.",
         ),
     ] = None,
     config: Config = None,
@@ -216,14 +259,77 @@ def scan(
 
 
 @app.command()
-def status(as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
-    """Say what is where."""
+def status(
+    words: Words = None,
+    states: Annotated[
+        list[RunState] | None,
+        typer.Option("--state", metavar="S", help=f"In this state; may be given again: {STATES}."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="T",
+            help="Whose state changed since 2026-04-18 (on this PC's clock), 2026-04-18T09:14:22Z, or 30d, 12h ago.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many, those that changed last.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also the runs that are at their goal.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the runs as CSV.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Say in one sentence how it is, what each instrument does, and which runs are not at their goal.
+
+    Where some are asked for, these runs whatever their state. --csv and --json have all that are asked for.
+    """
+    if as_csv and as_json:
+        raise ConfigError("Give --csv or --json, not both.")
     site = _to_read(config, state_dir)
+    choice = Choice(
+        states=frozenset(states or ()),
+        since=past_moment_of(since, site.now(), "--since"),
+        limit=limit,
+        is_all=everything or as_csv or as_json,
+    )
+    choice = offline.choice_of(site, words or (), choice)
     if as_json:
-        say_json(offline.status(site))
+        say_json(offline.status(site, choice))
+    elif as_csv:
+        for row in csv_rows(choice.listed(choice.named(site.records.values())), site.snapshot):
+            say_csv(row)
     else:
-        showing.print_status(site)
+        showing.print_status(site, choice)
     return ExitCode.FINE
+
+
+@app.command("top")
+def top_command(words: Words = None, config: Config = None, state_dir: StateDir = None) -> int:
+    """Show how it is, live, until q or Ctrl-C: what is under way, how fast, how long still, and the limit in force."""
+    _to_read(config, state_dir)
+    return top.top(lambda: Site(config, state_dir), lambda site: offline.choice_of(site, words or (), Choice()))
+
+
+@app.command("log")
+def log_command(
+    word: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN|EQUIPMENT",
+            help="A run's own log, or the agent's lines about an instrument; without it, all of the agent's log.",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="The last lines, and those that come, until Ctrl-C.")
+    ] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """Print what was logged; times are UTC."""
+    return following.log(_to_read(config, state_dir), word, is_followed=follow)
 
 
 @app.command()
@@ -252,7 +358,11 @@ def problems(
     reason: Annotated[str, typer.Option("--reason", help="With dismiss: why; goes into the audit trail.")] = "",
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="T", help="With dismiss: 2026-10-18T09:14:22Z, or 30d; else for good."),
+        typer.Option(
+            "--until",
+            metavar="T",
+            help="With dismiss: 2026-10-18 (its end, in this PC's time zone), 2026-10-18T09:14:22Z, or 30d; else for good.",
+        ),
     ] = None,
     as_json: Json = False,
     config: Config = None,
@@ -299,7 +409,9 @@ def resolve(
         list[str] | None,
         typer.Argument(metavar="[RUN...|EQUIPMENT]", help="Runs, or an equipment: each of its runs in conflict."),
     ] = None,
-    use: Annotated[str | None, typer.Option("--use", metavar="local", help="Which side wins: local.")] = None,
+    use: Annotated[
+        str | None, typer.Option("--use", metavar="SIDE", help="Which side counts: local or nas-manifest.")
+    ] = None,
     take_over: Annotated[
         bool,
         typer.Option("--take-over", help="What others have at the destination goes aside there; what is equal stays."),
@@ -317,9 +429,9 @@ def resolve(
 ) -> int:
     """Resolve conflicts; `show RUN` says what helps. What must make room on the NAS is moved aside there, never removed.
 
-    --use local: the data here win. --take-over: so they do where others hold the destination. Or, with --accept-trail, say that
-    the state that was found after damage is to count; or, with --accept-machine, that a state folder that was moved to this
-    machine is at home here from now on.
+    --use local: the data here win. --use nas-manifest: the sealed copy counts, where no data file is left here. --take-over: so
+    they do where others hold the destination. Or, with --accept-trail, say that the state that was found after damage is to count;
+    or, with --accept-machine, that a state folder that was moved to this machine is at home here from now on.
     """
     site = Site(config, state_dir)
     return resolving.resolve(
@@ -345,7 +457,8 @@ def diagram_command(
         str | None, typer.Option("--run", metavar="RUN", help="The way that this run took, with times and counts.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", metavar="FILE", help="Write this new file, instead of printing it.")
+        Path | None,
+        typer.Option("-o", metavar="FILE", parser=given_path, help="Write this new file, instead of printing it."),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
@@ -373,12 +486,23 @@ def _to_read(config: Path | None, state_dir: Path | None) -> Site:
 @override_app.command("add")
 def override_add(
     run: Run,
-    problem_class: Annotated[str, typer.Option("--class", metavar="CLASS", help="The gate rule to override.")],
+    problem_class: Annotated[
+        str,
+        typer.Option(
+            "--class",
+            metavar="CLASS",
+            help=f"The rule to override: {RULES}.",
+        ),
+    ],
     reason: Annotated[str, typer.Option("--reason", help="Why; recorded in creation.json and in the audit trail.")],
     operator: Annotated[str | None, typer.Option("--operator", help="Who; the login name by default.")] = None,
     expires: Annotated[
         str | None,
-        typer.Option("--expires", metavar="T", help="2026-10-18T09:14:22Z, or 30d, 12h from now; else never."),
+        typer.Option(
+            "--expires",
+            metavar="T",
+            help="2026-10-18 (the end of that day in this PC's time zone), 2026-10-18T09:14:22Z, or 30d, 12h from now; else never.",
+        ),
     ] = None,
     config: Config = None,
     state_dir: StateDir = None,
@@ -402,6 +526,13 @@ def override_revoke(
 
 
 @override_app.command("list")
-def override_list(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
-    """List a run's overrides, and which of them count now."""
+def override_list(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help=f"{RUN_HELP} Without one, all runs that are known.")
+    ] = None,
+    as_json: Json = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """List overrides: of what, by whom, why, until when, and which of them count now."""
     return overriding.list_all(_to_read(config, state_dir), run, as_json=as_json)

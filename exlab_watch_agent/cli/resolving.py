@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli import work
 from exlab_watch_agent.cli.saying import say
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, TakeOver
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, TakeOver, UseNasManifest
 from exlab_watch_agent.core.decide import is_short
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.statechart import RunState
+
+_USES: Mapping[str, type[Resolve | UseNasManifest]] = {"local": Resolve, "nas-manifest": UseNasManifest}
 
 
 def resolve(
@@ -40,16 +44,18 @@ def resolve(
         return _accept(site, AcceptMachine(operator_here(), reason))
     if accepts_trail:
         return _accept(site, AcceptTrail(operator_here(), reason))
-    if use not in (None, "local"):
-        raise ConfigError("--use takes `local` only: the agent never overwrites local data.")
-    kind = TakeOver if takes_over else Resolve
+    if use not in (None, *_USES):
+        raise ConfigError("--use takes `local` or `nas-manifest`: the agent never overwrites local data.")
+    kind = TakeOver if takes_over else _USES[use or "local"]
     equipment = [word for word in words if _is_equipment(site, word)]
     records = [work.known(site, word)[1] for word in words if word not in equipment]
     in_conflict = [record for record in site.records.values() if record.state is RunState.CONFLICT]
     records += [record for record in in_conflict if is_for_all or record.equipment_id in equipment]
-    if not takes_over:
-        for record in records:  # before anything is done
+    for record in records:  # before anything is done
+        if use == "local":
             _require_what_could_win(site, record)
+        if use == "nas-manifest":
+            _require_nothing_left(site, record)
     commands = {r.run_path: kind(operator_here(), job_id=r.job_id, reason=reason) for r in records}
     if not commands:
         say("no run is in conflict")
@@ -70,6 +76,12 @@ def _require_what_could_win(site: Site, record: RunRecord) -> None:
     if is_short(record) and not site.is_here(record.run_path):
         path = printable(record.run_path)
         raise AgentError(f"{path} is not here, so that there is nothing that could win: put it back first.")
+
+
+def _require_nothing_left(site: Site, record: RunRecord) -> None:
+    """Raise AgentError where data files are here that a sealed copy is to count for."""
+    if left := site.data_left(record.run_path):
+        raise AgentError(f"{left}; then give this command again.")
 
 
 def _is_equipment(site: Site, word: str) -> bool:

@@ -9,8 +9,9 @@ from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.pace import Pace
 from exlab_watch_agent.app.running import Running
 from exlab_watch_agent.app.site import CommandRefusedError, Site, operator_here
+from exlab_watch_agent.cli.narrating import Narrator
 from exlab_watch_agent.cli.saying import say, say_lines_aside
-from exlab_watch_agent.cli.work import Narrator, drive, end, on_signals
+from exlab_watch_agent.cli.work import drive, end, end_if_interrupted, on_signals
 from exlab_watch_agent.core.attention import NO_EQUIPMENT
 from exlab_watch_agent.core.commands import Reload
 from exlab_watch_agent.core.text import printable
@@ -29,8 +30,9 @@ def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
         if not site.settings.equipment:
             return ExitCode.FINE  # stopped before there was any
     running = Running(site, on_move=narrator.on_move, on_notice=narrator.on_notice, pace=pace)
-    with on_signals(running.stop, running.reload):
+    with on_signals(running.stop, running.reload) as stopped:
         agent = running.run(narrator.following)
+    end_if_interrupted(agent, narrator, stopped)
     return end(agent, narrator, (), ExitCode.FINE)
 
 
@@ -58,7 +60,7 @@ def with_equipment(site: Site, narrator: Narrator, *, every_s: float, stop: thre
     """
     narrator.on_notice(f"{NO_EQUIPMENT}; waiting for one")
     told = ""
-    with on_signals(stop.set, lambda: None):
+    with on_signals(stop.set, lambda: None) as stopped:
         while not site.settings.equipment and not stop.wait(every_s):
             again = Site(site.config, site.state)
             try:
@@ -68,6 +70,8 @@ def with_equipment(site: Site, narrator: Narrator, *, every_s: float, stop: thre
                 if told != str(error):
                     told = str(error)
                     say_lines_aside(told)
+    if stopped.by_ctrl_c:
+        raise KeyboardInterrupt
     return site
 
 

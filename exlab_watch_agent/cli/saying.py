@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,41 @@ from exlab_watch_agent.core.text import printable, reason
 from exlab_watch_agent.errors import AgentError
 
 
+class NobodyReadsError(Exception):
+    """Whoever read our results has gone (`... | head -1`). No OSError: the library of the command line ends the program on one."""
+
+
+def prepare() -> None:
+    """Have everything printable in every terminal: what its encoding lacks is spelled out, and never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def finish() -> None:
+    """Print what waits to be. Raises: NobodyReadsError."""
+    with _reading():
+        sys.stdout.flush()
+
+
+def let_go() -> None:
+    """Drop what waits to be printed, which nobody reads: the interpreter would complain of that when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise NobodyReadsError from error
+
+
 def say(text: str = "", *, end: str = "\n", is_flushed: bool = False) -> None:
-    """Print one line of a result. Several lines are several calls, so that no name can make one."""
-    print(printable(text), end=end, flush=is_flushed)
+    """Print one line of a result. Several lines are several calls, so that no name can make one. Raises: NobodyReadsError."""
+    with _reading():
+        print(printable(text), end=end, flush=is_flushed)
 
 
 def say_aside(text: str, *, is_flushed: bool = False) -> None:
@@ -31,7 +66,15 @@ def say_lines_aside(text: str) -> None:
 
 def say_json(value: Any) -> None:
     """Print a value as JSON in ASCII: nothing is lost of it, and nothing in it steers a terminal."""
-    print(json.dumps(value, indent=2, ensure_ascii=True))
+    with _reading():
+        print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def say_csv(cells: tuple[str, ...]) -> None:
+    """Print one line of CSV. What a spreadsheet would take for a formula begins with an apostrophe."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([f"'{cell}" if cell[:1] in "=+-@\t\r" else cell for cell in cells])
+    say(line.getvalue())
 
 
 def write_new(path: Path, content: bytes, *, taken: str) -> None:
@@ -85,5 +128,6 @@ def write_new_folder(path: Path, files: Mapping[str, bytes], *, taken: str) -> N
 
 def put(content: bytes) -> None:
     """Put bytes on stdout as they are: a picture that is led into a file or a pipe."""
-    sys.stdout.buffer.write(content)
-    sys.stdout.flush()
+    with _reading():
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()

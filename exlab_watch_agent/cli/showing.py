@@ -12,15 +12,16 @@ from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.problem import verdict
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.reread import coverage
-from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth, Snapshot
-from exlab_watch_agent.core.text import age, counted, printable
+from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth
+from exlab_watch_agent.core.text import age, counted, human_bytes, printable
+from exlab_watch_agent.report.choice import Choice
+from exlab_watch_agent.report.progress import progress_text
 from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
     RunInFull,
     counts,
     coverage_text,
     history_json,
-    human_bytes,
     only_here,
     proofs_past_cache,
     sentence,
@@ -33,18 +34,21 @@ EXTRA_SHOWN_MAX = 3
 # --- status ----------------------------------------------------------------------------------------------------------
 
 
-def print_status(site: Site) -> None:
+def print_status(site: Site, choice: Choice) -> None:
+    """Print the verdict, the lanes, and the runs that are asked for: without more words those that are not at their goal."""
     at, holder, snapshot = site.moment, site.holder, site.snapshot
     say(verdict(offline.find_problems(site)))
     if holder is not None:
         version, pid, since = holder.version or "?", holder.pid or "?", holder.since or "?"
         say(f"agent {version} is running, pid {pid}, since {since}")
-    runs = sorted(site.records.values(), key=lambda record: record.run_path)
+    runs = choice.named(site.records.values())
     say(only_here(runs, now=at.now))
     for problem in of_agent(offline.situation_of(site, snapshot)):
         say(problem.sentence)
         say(f"    -> {with_flags(problem.command, site.flags)}")
     for equipment_id, lane in sorted(snapshot.lanes.items()):
+        if not choice.takes_lane(equipment_id, runs):
+            continue
         away = why_root_waits(lane, at)
         waits = f"waits: {away}" if away else why_lane_waits(lane, at)
         if waits or holder is not None:
@@ -58,8 +62,10 @@ def print_status(site: Site) -> None:
     read_again = coverage(runs, policy=site.policy, now=at.now)
     if text := coverage_text(read_again, days=site.policy.reread_s / 86_400):
         say(text)
-    for record in runs:
-        say(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record, snapshot)})")
+    for record in choice.listed(runs):
+        say(f"{record.state:<16} {printable(record.run_path)}  ({_amount(record)})")
+        if (progress := snapshot.progress.get(record.job_id)) is not None:
+            say(f"{'':<16}   {progress_text(progress)}")
         if record.state.value not in ("verified", "cleaned"):
             say(f"{'':<16}   {printable(sentence(record, snapshot, at))}")
 
@@ -90,15 +96,8 @@ def _answered(lane: LaneView, now: datetime) -> str:
     return f"ok, answered {age((now - lane.answered_at).total_seconds())} ago"
 
 
-def _amount(record: RunRecord, snapshot: Snapshot) -> str:
-    amount = f"{counted(record.files_total, 'file')}, {human_bytes(record.bytes_total)}"
-    progress = snapshot.progress.get(record.job_id)
-    if progress is None or not record.bytes_total or not progress.seconds:
-        return amount
-    rate = progress.bytes_done / progress.seconds
-    left = f", {int((record.bytes_total - progress.bytes_done) / rate)} s left" if rate > 0 else ""
-    share = f"{100 * progress.bytes_done // record.bytes_total} % in {progress.files_done} files"
-    return f"{amount}; {share}, {human_bytes(rate)}/s{left}"
+def _amount(record: RunRecord) -> str:
+    return f"{counted(record.files_total, 'file')}, {human_bytes(record.bytes_total)}"
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------

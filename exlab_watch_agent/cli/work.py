@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
 from exlab_watch_agent.app.site import Site, operator_here
+from exlab_watch_agent.cli.narrating import Narrator
 from exlab_watch_agent.cli.saying import say, say_aside
 from exlab_watch_agent.core.attention import with_flags
 from exlab_watch_agent.core.commands import (
@@ -34,7 +26,7 @@ from exlab_watch_agent.core.commands import (
 )
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.problem import command as command_of
-from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import counted, printable, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
@@ -44,95 +36,34 @@ from exlab_watch_agent.statechart import CHART, RunState
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
 RELOAD_SIGNAL: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
-BARS_EVERY_S = 0.2
+NAMED_MAX = 3
 
 
-class Narrator:
-    """Tells a waiting person on stderr what happens: a line a move, and a bar for each push where there is a terminal."""
+@dataclass
+class Stopped:
+    """Whether a person pressed Ctrl-C, which a service's SIGTERM is not."""
 
-    def __init__(self, *, is_quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._is_quiet = is_quiet
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def on_move(self, record: RunRecord, move: Move) -> None:
-        if self._is_quiet:
-            return
-        source = move.source.value if move.source is not None else "new"
-        text = f"{record.equipment_id} {printable(record.run_path.rsplit('/', 1)[-1])}: {source} -> {move.dest}"
-        self._is_quiet = not self._say(f"{text} ({printable(move.reason)})")
-
-    def on_notice(self, text: str) -> None:
-        """Say what concerns the whole agent; also where moves are not to be told."""
-        self._say(printable(text))
-
-    def _say(self, line: str) -> bool:
-        """Print a line; return False when the reader of our words has gone: the agent works on.
-
-        While there are bars, what is printed on stderr comes above them. The library's own `print` would end the program
-        where nobody reads any longer.
-        """
-        try:
-            say_aside(line, is_flushed=True)
-        except OSError:
-            return False
-        return True
-
-    @contextmanager
-    def following(self, agent: Agent) -> Iterator[None]:
-        if self._is_quiet or not self._console.is_terminal:
-            yield
-            return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as bars:
-            self._stop.clear()  # it may follow one agent after the other
-            self._thread = threading.Thread(target=self._follow, args=(agent, bars), daemon=True)
-            self._thread.start()
-            try:
-                yield
-            finally:
-                self._stop.set()
-                self._thread.join()
-
-    def _follow(self, agent: Agent, bars: Progress) -> None:
-        shown: dict[str, TaskID] = {}
-        while not self._stop.wait(BARS_EVERY_S):
-            progress = agent.progress()
-            for job_id in set(shown) - set(progress):
-                bars.remove_task(shown.pop(job_id))
-            for job_id, done in progress.items():
-                record = agent.store.view.get(job_id)
-                if record is None or not record.bytes_total:
-                    continue
-                if job_id not in shown:
-                    name = f"{record.state} {printable(record.run_path.rsplit('/', 1)[-1])}"
-                    shown[job_id] = bars.add_task(name, total=record.bytes_total)
-                bars.update(shown[job_id], completed=done.bytes_done)
+    by_ctrl_c: bool = False
 
 
 @contextmanager
-def on_signals(stop: Callable[[], None], reload: Callable[[], None] | None = None) -> Iterator[None]:
+def on_signals(stop: Callable[[], None], reload: Callable[[], None] | None = None) -> Iterator[Stopped]:
     """While the block runs, call `stop` on SIGINT and SIGTERM, and `reload` on SIGHUP where there is that signal."""
+    stopped = Stopped()
     meant = dict.fromkeys(STOP_SIGNALS, stop)
     if reload is not None and RELOAD_SIGNAL is not None:
         meant[RELOAD_SIGNAL] = reload
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        stopped.by_ctrl_c |= number == signal.SIGINT
         meant[signal.Signals(number)]()
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stopped
         return
     before = {number: signal.signal(number, handle) for number in meant}
     try:
-        yield
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -150,19 +81,38 @@ def drive(
 ) -> tuple[Answers, list[Problem]]:
     """Have the agent work, an operator's commands first; return the answers to them in order, and what needs a person afterwards.
 
-    Of problems, those of all that the agent was to look after, and only where it came to rest.
+    Of problems, those of all that the agent was to look after, and only where it came to rest. Raises: SystemExit after Ctrl-C.
     """
     answers: Answers = []
-    with on_signals(agent.stop):
+    with on_signals(agent.stop) as stopped:
         agent.open()
         try:
             for command in commands:
                 agent.ask(command, answers.append)
             with narrator.following(agent):
                 agent.run(until_rest=until_rest)
-            return answers, need_a_person(agent.problems()) if until_rest else []
+            found = need_a_person(agent.problems()) if until_rest and not stopped.by_ctrl_c else []
         finally:
             agent.close()
+    end_if_interrupted(agent, narrator, stopped)
+    return answers, found
+
+
+def end_if_interrupted(agent: Agent, narrator: Narrator, stopped: Stopped) -> None:
+    """Say what was stopped, where a person did that. Raises: SystemExit then."""
+    if stopped.by_ctrl_c:
+        narrator.on_notice(_what_goes_on(agent))
+        leave_now(agent, ExitCode.INTERRUPTED)
+        raise SystemExit(ExitCode.INTERRUPTED)
+
+
+def _what_goes_on(agent: Agent) -> str:
+    """Return in one sentence what was stopped."""
+    moving = [os.path.basename(record.run_path) for record in agent.store if record.is_working]
+    if not moving:
+        return "Stopped; nothing was under way."
+    more = f" and {len(moving) - NAMED_MAX} more" if len(moving) > NAMED_MAX else ""
+    return f"Stopped; the next agent that runs goes on with {', '.join(moving[:NAMED_MAX])}{more}."
 
 
 def end(agent: Agent, narrator: Narrator, found: Sequence[Problem], code: ExitCode) -> int:
@@ -257,9 +207,7 @@ def known(site: Site, word: str) -> tuple[str, RunRecord]:
     """Return path and record of a run that is known. Raises: AgentError, RunNotFoundError."""
     path, record = site.find_run(word)
     if record is None:
-        raise AgentError(
-            f"{printable(path)} is not known yet: `exlab-watch-agent sync {shell_word(path)}` looks at it."
-        )
+        raise AgentError(f"{printable(path)} is not known yet: {site.command('sync', shell_word(path))} looks at it.")
     return path, record
 
 

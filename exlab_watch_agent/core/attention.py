@@ -31,6 +31,7 @@ from exlab_watch_agent.core.problem import (
     rank,
 )
 from exlab_watch_agent.core.record import RunRecord
+from exlab_watch_agent.core.reread import TOLD_AFTER
 from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.core.run_problems import of_incidents, of_run
 from exlab_watch_agent.core.snapshot import FolderProblem, LaneView, Snapshot
@@ -207,6 +208,10 @@ def _of_equipment(situation: Situation) -> Iterable[Problem]:
             yield Problem(
                 lane.waiting_kind, equipment_id, waits, lane.waiting_command, equipment_id, runs, lane.waiting_since
             )
+        if late := _why_unread(lane, situation):
+            yield Problem(
+                "reread_overdue", equipment_id, late, command("status"), equipment_id, since=lane.unread_since
+            )
         if away := why_root_waits(lane, at):
             since = lane.root_problem_since
             yield Problem("root_unavailable", equipment_id, away, CHECK, equipment_id, runs, since)
@@ -235,6 +240,18 @@ def why_lane_waits(lane: LaneView, at: Moment) -> str:
     if lane.waiting_kind == NAS_UNREACHABLE.code:
         return printable(f"NAS unreachable since {since}: {reason}{_seen(lane, at)}")
     return printable(f"{reason.rstrip('.')} (since {since}){_seen(lane, at)}")
+
+
+def _why_unread(lane: LaneView, situation: Situation) -> str:
+    """Return why proven copies were not read again for longer than was asked for; empty where they were."""
+    reread_s = situation.policy.reread_s
+    if lane.unread_since is None or situation.at.now - lane.unread_since <= timedelta(seconds=reread_s * TOLD_AFTER):
+        return ""
+    since = utc_text(lane.unread_since)
+    return printable(
+        f"a proven copy was not read again since {since}, for its instrument hardly ever rests: copies are read one at a time "
+        f"beside it; let it rest, or raise agent.reread_days{_seen(lane, situation.at)}"
+    )
 
 
 def why_root_waits(lane: LaneView, at: Moment) -> str:

@@ -54,6 +54,20 @@ def due(digests: Mapping[str, str], placed: Mapping[str, str]) -> tuple[str, ...
     return tuple(sorted(path for path, digest in digests.items() if makes_due(path) and placed.get(path) != digest))
 
 
+def is_altered(there: bytes | None, *, here: bytes | None, placed: str) -> bool:
+    """Return whether a file of the copy is not what the agent put there, as an audit sees it: gone, or of others.
+
+    What is here may just be on its way there.
+    """
+    return there is None or is_of_others(there, here=here, placed=placed)
+
+
+def size_known(placed: str) -> int | None:
+    """Return the size by which a large file is known (digest_of); None for one that is known by its bytes."""
+    size, colon, _ = placed.partition(":")
+    return int(size) if colon and size.isdecimal() else None
+
+
 def is_of_others(there: bytes | None, *, here: bytes | None, placed: str) -> bool:
     """Return whether what the copy has must be kept before it is replaced: it is neither what is here nor what we put there.
 

@@ -13,10 +13,11 @@ CLAIM_FILE = "exlab-watch-agent.json"
 CLAIM_SCHEMA = 2
 FORMER_MAX = 100
 CLAIM_PATH = f"{CACHE_FOLDER}/{CLAIM_FILE}"
-WHOEVER = "whoever"
-"""Who is to give way once an operator has said `--take-over`, until the look that follows sees who it is."""
 NOBODY_KNOWN = "nobody known"
 """Who holds a folder in which data are without a claim that can be read."""
+_LAST_SEEN = "as last seen: "
+_WHOEVER = "whoever"
+"""What earlier versions wrote in the place of that; it is for nobody with a claim now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ def standing(look: DestinationLook, mine: Claim, *, is_our_seal: bool = True) ->
 
 DESTINATION_OCCUPIED = "destination_occupied"
 OF_THIS_AGENT = "of another run of this agent"
+HELD_BY_OTHERS = "and others hold the copy"
 OF_OTHERS = frozenset(
     {"destination_occupied", "claimed_by_other_agent", "claimed_unsealed", "differs_from_sealed_copy"}
 )
@@ -153,15 +155,36 @@ OF_OTHERS = frozenset(
 def may_be_displaced(where: DestinationStanding, *, consent: str, holding: str) -> bool:
     """Return whether what others have at a destination may go aside because an operator said so.
 
-    `consent`: who was to give way, as the record keeps it; `holding`: who is found there now. Consent is to one holder and one
-    state of its copy: who comes after it, or comes back, asks for another word, so that two agents never push each other away.
+    `consent`: who was to give way, as the record keeps it; `holding`: who is found there now. Consent is to one holder and, once
+    that was found there, to one state of its copy: who comes after it, or comes back, asks for another word, so that two agents
+    never push each other away.
     """
     return where in _HELD_BY_OTHERS and is_meant(consent, holding)
 
 
+def as_last_seen(held_by: str) -> str:
+    """Return the consent of an operator to what was told: that this holder gives way (DestinationLook.holding; empty: none known).
+
+    It may wait for a NAS that is away, and who comes meanwhile was not told of.
+    """
+    return f"{_LAST_SEEN}{held_by or NOBODY_KNOWN}"
+
+
+def awaits_look(consent: str) -> bool:
+    """Return whether nobody has looked yet since an operator's word at who holds the destination now."""
+    return consent == _WHOEVER or consent.startswith(_LAST_SEEN)
+
+
 def is_meant(consent: str, holding: str) -> bool:
     """Return whether an operator's word is for whoever is found to hold a destination; both as in `may_be_displaced`."""
-    return bool(consent) and consent in (WHOEVER, holding)
+    if not awaits_look(consent):
+        return bool(consent) and consent == holding
+    return _holder(consent.removeprefix(_LAST_SEEN)) == _holder(holding)
+
+
+def _holder(holding: str) -> str:
+    """Return which agent's which job it is, whatever has become of its copy since."""
+    return holding if holding == NOBODY_KNOWN else holding.rsplit("/", 2)[0]
 
 
 _HELD_BY_OTHERS = frozenset(

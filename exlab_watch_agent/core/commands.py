@@ -153,6 +153,14 @@ class Resolve(_OfRun):
 
 
 @dataclass(frozen=True, slots=True)
+class UseNasManifest(_OfRun):
+    """The sealed copy of a run in conflict counts, of which no data file is left here."""
+
+    name = "use_nas_manifest"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TakeOver(_OfRun):
     """What others have at the destination of a run in conflict makes room for it."""
 
@@ -160,7 +168,7 @@ class TakeOver(_OfRun):
     reason: str = ""
 
 
-RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver
+RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver | UseNasManifest
 Command = (
     ScanRoots
     | BindDestination
@@ -191,6 +199,7 @@ _BY_NAME: dict[str, type[Command]] = {
         VerifyNow,
         Resolve,
         TakeOver,
+        UseNasManifest,
     )
 }
 

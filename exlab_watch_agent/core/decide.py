@@ -14,9 +14,10 @@ from typing import assert_never
 
 from exlab_watch_agent.core.claim import (
     OF_OTHERS,
-    WHOEVER,
     Claim,
     DestinationStanding,
+    as_last_seen,
+    awaits_look,
     conflict_at,
     is_meant,
     may_be_displaced,
@@ -51,7 +52,13 @@ from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
-from exlab_watch_agent.core.ways_out import DIFFERS_FROM_SEALED, LOCAL_MISSING, ONLY_COPY_LOST
+from exlab_watch_agent.core.ways_out import (
+    DIFFERS_FROM_SEALED,
+    KEEPS_CHANGING,
+    LOCAL_MISSING,
+    ONLY_COPY_LOST,
+    may_be_taken_over,
+)
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -66,6 +73,8 @@ HAS_CHANGED = "the run changed since it counted as complete"
 _COPY_DIFFERS = frozenset({Agreement.REMOTE_DIFFERS, Agreement.BOTH_DIFFER})
 _COMPARES_A_SEALED = frozenset({RunState.AUDITING, RunState.CONFLICT, RunState.CLEANED})
 GONE_HERE = "the run folder is gone here: two scans did not find it"
+INTERRUPTIONS_TOLD = 3
+"""So many audits in a row that ended because files changed here are a problem that a person must end."""
 UNREADABLE_MAX = 2
 """So often in a row a copy that cannot be read as a whole is looked at, before it counts as damaged."""
 
@@ -127,10 +136,21 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state is RunState.SEALING:
                 sealed = replace(record, sealed_at=record.sealed_at or now, adopts="", adopts_from="", takes_over="")
                 sealed = replace(sealed, cache_form=event.cache_form, cache_signature=event.cache_signature)
+                sealed = replace(sealed.with_cache_staying("", at=now), seal_trouble=None)
                 sealed = sealed.cleared().healed(at=now).at_place(record.destination)
                 return Judgement(Trigger.SEALED, "manifest and creation.json are on both sides", sealed)
         case RunChanged():
-            return _judge_change(record, event.message, is_missing_there=event.is_missing_there)
+            if state is RunState.AUDITING:
+                return _judge_interrupted(record, event, now=now)
+            if state is RunState.SEALING and record.is_sealed and event.is_unproven:
+                # What was sealed is never started over: both sides are compared with it anew, and what is missing there is healed.
+                return Judgement(Trigger.CHANGED, event.message, record.returned(now))
+            changed = _judge_change(record, event.message, is_missing_there=event.is_missing_there)
+            if (
+                changed is not None and event.is_unproven
+            ):  # neither side changed, and what kept it from its seal may do so again
+                return replace(changed, record=replace(changed.record, seal_trouble=record.seal_trouble))
+            return changed
         case EffectFailed():
             return _judge_failure(record, event, now=now, policy=policy)
         case RetryRequested():
@@ -148,10 +168,12 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
                     anew = anew.at_place("")
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
         case TakenOver():
-            if state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind in OF_OTHERS:
+            if is_held_by_others(record):
                 reason = event.reason or "what others have at the destination makes room"
-                anew = replace(record.unsealed(by=event.operator).cleared(), takes_over=WHOEVER)
-                return Judgement(Trigger.TAKEN_OVER, reason, anew, event.operator)
+                # What was proven here before is given up by nobody's word about others: the data are held against it first.
+                anew = record.returned(now) if record.is_sealed else record.unsealed(by=event.operator).cleared()
+                meant = replace(anew, takes_over=as_last_seen(record.held_by))
+                return Judgement(Trigger.TAKEN_OVER, reason, meant, event.operator)
         case AuditDue():
             if state in (RunState.VERIFIED, RunState.CLEANUP_ELIGIBLE):
                 return Judgement(Trigger.AUDIT_STARTED, event.reason or "the next pass is due", record, event.operator)
@@ -203,7 +225,9 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
         case RunState.FAILED if has_changed and not record.is_sealed:
             return _start_over(record, HAS_CHANGED)
-        case RunState.CLEANED if event.files_total or record.gone_at is not None:
+        case RunState.CLEANED if (
+            event.files_total
+        ):  # of a cache folder alone the copy stays the only one, and is looked at
             text = "there are data in the run folder again: they are compared with the copy before anything is written"
             return Judgement(Trigger.DATA_FOUND, text, record.returned(now))
         case RunState.CONFLICT if awaits_holder(record) and event.destination in _NOT_HELD:
@@ -224,10 +248,16 @@ def _judge_queued(
     if event.destination is None:
         return None
     where = event.destination
+    if where is not DestinationStanding.UNASKED:
+        is_held = where not in (DestinationStanding.FREE, DestinationStanding.OURS)
+        record = replace(record, held_by=event.holding if is_held else "")
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
     if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
-        displacing = replace(record.at_place(event.destination_path), takes_over=event.holding).without_wait()
+        displacing = _as_seen(
+            record.at_place(event.destination_path), event
+        )  # the push asks whether that is what was sealed
+        displacing = replace(displacing, takes_over=event.holding, gone_at=None).without_wait()
         text = f"an operator has it taken over ({event.holder or 'no claim says whose it is'})"
         return Judgement(Trigger.PUSH_STARTED, text, displacing)
     conflict = conflict_at(
@@ -239,14 +269,16 @@ def _judge_queued(
         sign_fault=event.sign_fault,
     )
     if conflict is not None:
-        return _conflict(record, LastError(conflict.kind, conflict.message, conflict.detail))
+        # Whoever came since the operator's word was not told of when it was given.
+        since = "it is not held by the one that was to give way: " if record.takes_over else ""
+        return _conflict(record, LastError(conflict.kind, f"{since}{conflict.message}", conflict.detail))
     bound_for = record.at_place(event.destination_path, _footing(record, where)).without_wait()
     if where is DestinationStanding.LEFT_THERE:
         # It is proven first. An operator's word is for what does not prove to be this run's, and for nobody who comes meanwhile.
         left = replace(bound_for, takes_over=event.holding if is_meant(record.takes_over, event.holding) else "")
         text = "a copy of this run that no agent made is there: it is proven before it counts as ours"
         return Judgement(Trigger.COPY_ADOPTED, text, left)
-    if record.takes_over == WHOEVER and where is not DestinationStanding.UNASKED:
+    if awaits_look(record.takes_over) and where is not DestinationStanding.UNASKED:
         bound_for = replace(bound_for, takes_over="")  # nobody had to give way: the word is used up
     if event.destination is DestinationStanding.ADOPTABLE and not record.is_sealed:
         adopting = replace(bound_for, adopts=event.claimed_manifest, adopts_from=event.claimed_job)
@@ -264,7 +296,7 @@ def _footing(record: RunRecord, where: DestinationStanding) -> Footing:
     """Return what the place of a run that is about to be pushed rests on."""
     if where is DestinationStanding.LEFT_THERE:
         return Footing.LEFT_THERE
-    if record.has_place and record.takes_over != WHOEVER:  # who is to give way is yet to be seen
+    if record.has_place and not awaits_look(record.takes_over):  # who is to give way is yet to be seen
         return record.footing
     return Footing.OPEN if where is DestinationStanding.UNASKED else Footing.OWN
 
@@ -285,6 +317,14 @@ def awaits_holder(record: RunRecord) -> bool:
     )
 
 
+def is_held_by_others(record: RunRecord) -> bool:
+    """Whether a run rests because others hold its destination, who may give way on an operator's word."""
+    error = record.last_error
+    return (
+        record.state is RunState.CONFLICT and error is not None and may_be_taken_over(error.kind, detail=error.detail)
+    )
+
+
 def is_short(record: RunRecord) -> bool:
     """Whether a sealed run rests because local data are missing, some or all: what is left must not be called the run."""
     kind = record.last_error.kind if record.last_error is not None else ""
@@ -301,6 +341,8 @@ def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: 
             return _judge_only_copy(record, event, now=now, policy=policy)
         case RunState.AUDITING:
             return _judge_audit(record, event, now=now, policy=policy)
+        case RunState.CONFLICT if event.local is LocalSide.MANIFEST:
+            return _judge_nas_chosen(record, event, now=now, policy=policy)
         case RunState.CONFLICT if _is_equal(event) and record.is_sealed:
             proven = _proven(record, event, policy=policy)
             if event.seal_fault:
@@ -333,7 +375,7 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
         case Agreement.REMOTE_DIFFERS:
             error = LastError(FailureKind.HASH_MISMATCH, found)
             if record.is_sealed and record.gone_at is not None:  # what is back is whole, so that it may repair the copy
-                record = replace(record.with_incident(_damage(record, event, now=now)), gone_at=None)
+                record = replace(record.with_incident(_damage(record, event.comparison, now=now)), gone_at=None)
             return _after_failure(record, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
         case Agreement.EQUAL:
             return _judge_equal(record, event, found, now=now, policy=policy)
@@ -366,7 +408,7 @@ def _judge_adoption(record: RunRecord, event: Verified, found: str, *, now: date
         return replace(given, record=given.record.adopted(event.manifest_digest, at=now))
     if is_whole_here:
         error = LastError(FailureKind.HASH_MISMATCH, found)
-        sealed = record.adopted(event.manifest_digest, at=now).with_incident(_damage(record, event, now=now))
+        sealed = record.adopted(event.manifest_digest, at=now).with_incident(_damage(record, event.comparison, now=now))
         return _after_failure(sealed, FailureKind.HASH_MISMATCH, error, now=now, policy=policy)
     away = replace(record, adopts="", adopts_from="")
     return _conflict(away, LastError(DIFFERS_FROM_SEALED, f"{DIFFERENT_COPY} {found}"))
@@ -396,20 +438,47 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         right = Judgement(Trigger.PROVEN, found, proven.healed(at=now))
         return _seal_missed(proven, event, now=now) if event.seal_fault else right
     record = _noticed(record, event, now=now)
+    if conflict := _local_differs(record, event.comparison, fingerprint=event.fingerprint):
+        return conflict
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
-            return _damaged(record, LastError(FailureKind.HASH_MISMATCH, found))
+            intact = replace(
+                record, fingerprint=event.fingerprint
+            )  # every file here is what was sealed, whatever times they have
+            return _damaged(intact, LastError(FailureKind.HASH_MISMATCH, found))
         case Agreement.EQUAL:
             error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
             return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
-        case Agreement.LOCAL_GONE:
-            return _conflict(record, LastError(LOCAL_MISSING, found), fingerprint=event.fingerprint)
-        case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
-            # What else is new or changed here does not make up for what is missing: the rest must not be called the run.
-            kind = LOCAL_MISSING if event.comparison.local_missing else LOCAL_CHANGED
-            return _conflict(record, LastError(kind, found), fingerprint=event.fingerprint)
-        case _:
-            assert_never(event.comparison.agreement)
+        case agreement:
+            raise AssertionError(f"{agreement} is a conflict")
+
+
+def _local_differs(record: RunRecord, found: Comparison, *, fingerprint: str) -> Judgement | None:
+    """Return the conflict of a sealed run that is not here as it was sealed; None where it is."""
+    if found.agreement in (Agreement.EQUAL, Agreement.REMOTE_DIFFERS):
+        return None
+    # What else is new or changed here does not make up for what is missing: the rest must not be called the run.
+    is_short = found.agreement is Agreement.LOCAL_GONE or bool(found.local_missing)
+    error = LastError(LOCAL_MISSING if is_short else LOCAL_CHANGED, _words(found))
+    return _conflict(record, error, fingerprint=fingerprint)
+
+
+def _judge_interrupted(record: RunRecord, event: RunChanged, *, now: datetime) -> Judgement:
+    """Files changed here during an audit: what did not change was compared all the same, and what is wrong there is on record.
+
+    It is repaired once the run is quiet; that it never is gets told. A first change or two is nobody's problem.
+    """
+    again = replace(_noticed(record, event, now=now), gone_at=None, interruptions=record.interruptions + 1)
+    reason = event.message
+    if event.stayed is not None:
+        if conflict := _local_differs(again, event.stayed, fingerprint=event.fingerprint):
+            return conflict
+        if event.stayed.agreement is Agreement.REMOTE_DIFFERS:
+            again, reason = again.with_passes_void(), f"{event.message}; {_words(event.stayed)}"
+    if again.interruptions >= INTERRUPTIONS_TOLD:
+        text = f"{event.message}, and so it was each time of the last {again.interruptions}"
+        again = again.with_error(LastError(KEEPS_CHANGING, text))
+    return Judgement(Trigger.AUDIT_INTERRUPTED, reason, again)
 
 
 def _judge_gone(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
@@ -430,6 +499,22 @@ def _judge_gone(record: RunRecord, event: Verified, *, now: datetime, policy: Po
         return Judgement(Trigger.AUDIT_INTERRUPTED, error.message, record.with_error(error))
     text = f"{GONE_HERE}, and the copy on the NAS is not what was sealed: {_words(event.comparison)}"
     return _conflict(_noticed(record, event, now=now), LastError(ONLY_COPY_LOST, text))
+
+
+def _judge_nas_chosen(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
+    """An operator says that the sealed copy counts. That is recorded of a run without one data file here, and removes nothing.
+
+    All of this must be true: the claim there is ours; every file of the manifest that the seal proved was read there, now, and is
+    equal; no data file was here before and after that. Else the conflict stays, and what was found wrong there is on record.
+    """
+    if not (
+        record.is_sealed and event.chosen_by and event.proof and event.comparison.agreement is Agreement.LOCAL_GONE
+    ):
+        return None
+    counts = replace(record, gone_at=None if event.is_folder_here else record.gone_at or now)
+    after = _looked_at(counts, event, event.proof, now=now, policy=policy)
+    reason = event.reason or "the sealed copy counts, and is the only one"
+    return Judgement(Trigger.NAS_CHOSEN, reason, after, event.chosen_by)
 
 
 def _judge_only_copy(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement:
@@ -467,16 +552,19 @@ def _seal_missed(proven: RunRecord, event: Verified, *, now: datetime) -> Judgem
 
 def _noticed(record: RunRecord, event: Event, *, now: datetime) -> RunRecord:
     """Return the record with what a comparison proved wrong with a sealed copy, whatever else it leads to."""
-    if not isinstance(event, Verified) or event.comparison.agreement not in _COPY_DIFFERS:
+    found = None
+    if isinstance(event, Verified | RunChanged):
+        found = event.comparison if isinstance(event, Verified) else event.stayed
+    if found is None or found.agreement not in _COPY_DIFFERS:
         return record
     if record.state not in _COMPARES_A_SEALED or not record.is_sealed:
         return record
-    return record.with_incident(_damage(record, event, now=now))
+    return record.with_incident(_damage(record, found, now=now))
 
 
-def _damage(record: RunRecord, event: Verified, *, now: datetime) -> Incident:
-    files = (*event.comparison.remote_missing, *event.comparison.remote_changed)
-    what = _words(event.comparison)
+def _damage(record: RunRecord, found: Comparison, *, now: datetime) -> Incident:
+    files = (*found.remote_missing, *found.remote_changed)
+    what = _words(found)
     return incident_of(IncidentKind.COPY_DAMAGED, found_by=_found_by(record), found_at=now, what=what, files=files)
 
 
@@ -521,8 +609,6 @@ def _judge_replaced(record: RunRecord, event: DestinationReplaced) -> Judgement 
 
 
 def _judge_change(record: RunRecord, message: str, *, is_missing_there: bool = False) -> Judgement | None:
-    if record.state is RunState.AUDITING:
-        return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))
     if record.state not in CHART.on_a_push:
         return None
     found = _change_of_a_push(record, message)
@@ -551,7 +637,8 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
                 return _damaged(found, error)
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, record.failed(error).with_passes_void())
         case RunState.AUDITING | RunState.RUNNING | RunState.AWAITING_VERIFY | RunState.SEALING if event.conflict:
-            return _conflict(record, LastError(event.conflict, event.message))
+            held = replace(record, held_by=event.holding or record.held_by)
+            return _conflict(held, LastError(event.conflict, event.message, event.detail))
         case RunState.AUDITING:
             return Judgement(Trigger.AUDIT_INTERRUPTED, event.message, _unfinished(record, error))
         case RunState.CLEANED if event.is_copy_unreadable:
@@ -566,7 +653,9 @@ def _judge_failure(record: RunRecord, event: EffectFailed, *, now: datetime, pol
         case RunState.CLEANED if not (event.is_destination_away or event.is_source_away):
             return Judgement(Trigger.AUDITED, f"it could not be looked at: {event.message}", _unfinished(record, error))
         case RunState.SEALING:
-            failed = record.with_error(error) if event.is_destination_away else record.failed(error)
+            failed = record.with_error(error)
+            if not event.is_destination_away:
+                failed = record.failed(error).with_seal_failed(error, at=now)
             wait_s = policy.retry_schedule_s[min(max(failed.attempts, 1), len(policy.retry_schedule_s)) - 1]
             return Judgement(Trigger.SEAL_FAILED, event.message, failed.waiting(wait_s, now=now))
         case RunState.RUNNING | RunState.PRECHECKING | RunState.AWAITING_VERIFY:
@@ -695,6 +784,11 @@ def resting_effects(record: RunRecord, event: Event) -> tuple[RunEffect, ...]:
     return (write_status(record),)
 
 
+def nas_choice_effect(record: RunRecord, *, operator: str, reason: str) -> Verify:
+    """Return the comparison after which a run in conflict, of which nothing is left here, may be left to its sealed copy."""
+    return replace(verify_effect(record), local=LocalSide.MANIFEST, chosen_by=operator, reason=reason)
+
+
 def write_status(record: RunRecord) -> WriteStatus:
     return WriteStatus(record.job_id, record.run_path, record.equipment_id, record.sync_status)
 
@@ -764,5 +858,6 @@ def work_effect(record: RunRecord) -> Work | None:
                 proven=record.passes[-1].uptime if record.passes else UNKNOWN_UPTIME,
                 has_missed=record.mismatches > 0,
                 is_proven=record.verify_passes > 0,
+                is_taken_over=bool(record.takes_over),
             )
     return None

@@ -67,7 +67,8 @@ class Verify(Subject):
     `is_audit`: it is one more pass over a sealed run. `adopts`: the manifest of a sealed copy of another agent that is to be
     taken over, else empty. `is_left_there`: the copy has no claim, and is ours only if every file of it is what is here. `local`:
     what there is to compare the destination with; after the removal of the local data the manifest alone. `may_be_gone`: two scans
-    did not find the run's folder, so that where it is gone the manifest will do.
+    did not find the run's folder, so that where it is gone the manifest will do. `chosen_by`: the operator who says that the sealed
+    copy of a run in conflict counts, and `reason` why; then not one data file may be left here.
     """
 
     manifest_digest: str
@@ -78,17 +79,19 @@ class Verify(Subject):
     is_left_there: bool = False
     local: LocalSide = LocalSide.READ
     may_be_gone: bool = False
+    chosen_by: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Seal(Subject):
     """Write manifest and final `creation.json` on both sides and read them back.
 
-    `wait_s`: not before that long. `is_again`: the run was sealed before. `adopts`: as in Verify. `anchor`: what the claim is
-    to say besides whose it is, above all the trail's head. `is_left_there`: what was there
-    without a claim was found equal to what is here, and what is in its cache folder is kept as evidence. `proven`: the machine's
-    uptime when the proof ended. `has_missed`: a file of the copy was missing before a seal already. `is_proven`: a pass
-    counts; without one nothing is sealed for the first time.
+    `wait_s`: not before that long. `is_again`: the run was sealed before. `adopts`: as in Verify. `anchor`: what the claim is to
+    say besides whose it is, above all the trail's head. `is_left_there`: what was there without a claim was found equal to what is
+    here, and what is in its cache folder is kept as evidence. `proven`: the machine's uptime when the proof ended.
+    `is_taken_over`: an operator had others make room for this copy. `has_missed`: a file of the copy was missing before a seal
+    already. `is_proven`: a pass counts; without one nothing is sealed for the first time.
     """
 
     manifest_digest: str
@@ -101,7 +104,13 @@ class Seal(Subject):
     proven: Uptime = UNKNOWN_UPTIME
     has_missed: bool = False
     is_proven: bool = True
+    is_taken_over: bool = False
     anchor: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this agent has not sealed this very copy before, so that the proof alone says that it is right."""
+        return not self.is_again or bool(self.adopts) or self.is_taken_over
 
 
 Work = Push | Precheck | Verify | Seal

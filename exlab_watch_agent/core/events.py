@@ -1,6 +1,7 @@
 """What happened, in the past tense: to a run (`Event`), and what came of each effect (`Result`).
 
 An event with a `turn` is the outcome of an effect of that turn. Every class of effects.py has its results here.
+Longer than other modules: it is one closed union, and who reads it looks for what there is beside what he knows.
 """
 
 from __future__ import annotations
@@ -81,16 +82,16 @@ class Verified:
     """Every data file was hashed on both sides. Nothing was touched: the next push moves aside what is wrong.
 
     Where both sides are not equal, the comparison is all that it says: `manifest_digest` is empty then, but where the local data
-    are what a copy that is to be adopted was sealed with.
-    `declared_mismatches`: paths whose hash differs from the one that the instrument's own manifest gave.
-    `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files whose hash at the
-    destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is wrong with
-    the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed,
-    as its claim says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of
-    ExLab-Wizard's says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and
-    nothing was left out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be
-    told. `local`: what the destination was compared with; where that was the manifest alone, all local files count as missing, so
-    that nobody takes it for a proof of both sides.
+    are what a copy that is to be adopted was sealed with. `declared_mismatches`: paths whose hash differs from the one that the
+    instrument's own manifest gave. `overrides`: as they were in `creation.json` when the hashing ended. `skipped_oversize`: files
+    whose hash at the destination was not taken because of `verify.max_stream_bytes`. `seal_fault`: the run was sealed, and this is
+    wrong with the seal of its copy; empty where nothing is. `anchor`: the line of our trail at which it was sealed, as its claim
+    says. `is_by_manifest`: there was a manifest to compare both sides with. `others_manifest`: what a manifest of ExLab-Wizard's
+    says of the difference, as the end of a sentence. `proof`: what is kept of it where both sides are equal and nothing was left
+    out, else None. `below`: what the first folder on the way to the copy lies on, None where that cannot be told. `local`: what
+    the destination was compared with; where that was the manifest alone, all local files count as missing, so that nobody takes it
+    for a proof of both sides. `chosen_by`, `reason`: as in Verify; `is_folder_here`: of what is left of the run then, its folder
+    is here.
     """
 
     turn: int
@@ -109,6 +110,9 @@ class Verified:
     below: Below | None = None
     others_manifest: str = ""
     local: LocalSide = LocalSide.READ
+    chosen_by: str = ""
+    reason: str = ""
+    is_folder_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +130,20 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class RunChanged:
-    """The run is not what was judged complete. `is_missing_there`: it is whole here, and its copy is not any more."""
+    """The run is not what was judged complete. `is_missing_there`: it is whole here, and its copy is not any more.
+
+    `is_unproven`: as far as is known neither has changed, but the proof is none to seal by.
+    `stayed`: of a sealed run that changed while it was hashed, how all else compares with its manifest and its copy: what a file
+    that moved is now counts as what was sealed, and proves nothing. `moving`: the paths of those files.
+    """
 
     turn: int
     message: str
     is_missing_there: bool = False
+    is_unproven: bool = False
+    stayed: Comparison | None = None
+    moving: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +155,8 @@ class EffectFailed:
     `is_source_away`: the run folder was not there, moved away or with its whole root; no attempt is consumed either.
     `fingerprint` is set when a local file vanished: what is left, so that the vanishing itself counts as no new change.
     `is_copy_unreadable`: a verify could not read the copy as a whole while the destination answered; the cause is there.
-    `conflict`: the destination is claimed by others, and this is the kind of conflict.
+    `conflict`: the destination is claimed by others, and this is the kind of conflict; `holding`: by whom (as in
+    DestinationLook; empty where that is not known).
     """
 
     turn: int
@@ -156,6 +170,7 @@ class EffectFailed:
     needs_bytes: int = 0
     is_copy_unreadable: bool = False
     conflict: str = ""
+    holding: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,9 +381,10 @@ class CacheCarried:
 
 @dataclass(frozen=True, slots=True)
 class CacheStays:
-    """A run's cache folder could not be brought now, in one sentence."""
+    """A run's cache folder could not be brought now, in one sentence. `is_refused`: the NAS answers, and does not take it."""
 
     message: str
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

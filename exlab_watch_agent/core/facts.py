@@ -178,6 +178,17 @@ class CacheFolderCarried:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheFolderStays:
+    """What changed in the run's cache folder could not be brought to its copy although the NAS answers; empty: it could again."""
+
+    kind: ClassVar[str] = "cache_stays"
+    message: str
+
+    def data(self) -> Data:
+        return {"message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
 class RootBound:
     """A scan found an equipment's folder to be ours, with this identity."""
 
@@ -304,6 +315,7 @@ Fact = (
     | IncidentFound
     | IncidentHealed
     | CacheFolderCarried
+    | CacheFolderStays
     | RootBound
     | OperatorCommand
     | TrailFoundBehind
@@ -329,6 +341,7 @@ KINDS = frozenset(
                 IncidentFound,
                 IncidentHealed,
                 CacheFolderCarried,
+                CacheFolderStays,
                 RootBound,
                 OperatorCommand,
                 TrailFoundBehind,

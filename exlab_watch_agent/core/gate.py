@@ -1,6 +1,6 @@
 """The Pre-Sync Gate: what is wrong with a run, and whether active overrides let it through all the same.
 
-Decided here: every rule over a run's place, names, README and `creation.json`, and what counts as blocking. Not here:
+Decided here: every rule over a run's place, names, front matter and `creation.json`, and what counts as blocking. Not here:
 which overrides are active (overrides.py), whether the run is complete (completeness.py), what a refusal leads to
 (decide.py).
 
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 
 import yaml
 
@@ -27,10 +28,10 @@ from exlab_watch_agent.core.inventory import CACHE_FOLDER, CREATION_FILE, CREATI
 from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.text import counted, printable, unicode_text
 
-README_FILE = "README.md"
 FRONT_MATTER_CHARS_MAX = 64 * 1024
-README_BYTES_MAX = 4 * FRONT_MATTER_CHARS_MAX
-"""So much of a README is enough for `evaluate`: UTF-8 takes at most four bytes for a character."""
+"""A longer front matter is not parsed, and told as malformed. Markers are looked for in all of it."""
+MARKDOWN_BYTES_MAX = 5 * 1024 * 1024
+"""So much of a Markdown file is read, from its beginning."""
 
 LIMS_PROJECT_SINCE_MINOR = 5
 TOKENS_SHOWN_MAX = 3
@@ -123,13 +124,14 @@ def evaluate(
     place: RunPlace,
     creation: Creation,
     inventory: Inventory,
-    readme: str | None,
+    markdown: Iterable[tuple[str, str]] = (),
     declared_mismatches: Sequence[str] = (),
 ) -> tuple[Finding, ...]:
     """Return all findings of a run, none marked as overridden, sorted by rule (worst first), path and token.
 
-    `readme`: the text of the run folder's README.md, its first `README_BYTES_MAX` bytes at least, None where there is
-    none. `declared_mismatches`: paths whose SHA-256 is not the one that the instrument's own manifest gives.
+    `markdown`: path and text of each file for which `is_markdown` and `may_have_front_matter` hold, or its first
+    `MARKDOWN_BYTES_MAX` bytes; taken one by one, so that no two need be in memory. `declared_mismatches`: paths whose
+    SHA-256 is not the one that the instrument's own manifest gives.
     """
     run_path = place.run_path
     entries = _entries(inventory)
@@ -140,7 +142,7 @@ def evaluate(
         *_odd_findings(run_path, inventory),
         *_mode_findings(place, creation),
         *_creation_findings(run_path, creation),
-        *_readme_findings(run_path, readme or ""),
+        *(finding for path, text in markdown for finding in _front_matter_findings(run_path, path, text)),
         *_mismatch_findings(run_path, declared_mismatches),
     ]
     return tuple(sorted(findings, key=lambda f: (_RANK[f.rule], f.offending_path, f.matched_token)))
@@ -159,7 +161,8 @@ def orphan(place: RunPlace) -> Finding:
 # --- Names ------------------------------------------------------------------------------------------------------------
 
 _PLACEHOLDER = re.compile(r"<[A-Za-z_][A-Za-z0-9_]*>")
-_JINJA = re.compile(r"\{\{[^}]*\}\}|\{%[^%]*%\}")
+_JINJA_STATEMENT = re.compile(r"\{%[^%]*%\}")
+_JINJA = re.compile(r"\{\{[^}]*\}\}|" + _JINJA_STATEMENT.pattern)
 # Surrogates are what is left of bytes that are not valid Unicode. `\Z`: a dot or space is only illegal at the end.
 _ILLEGAL = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]|[. ]\Z')
 # Windows looks at what is before the first dot, without spaces at its end, and takes superscript digits as digits.
@@ -333,21 +336,49 @@ def _mismatch_findings(run_path: str, declared_mismatches: Sequence[str]) -> Ite
         yield _finding(run_path, Rule.MANIFEST_HASH_MISMATCH, kind, path, _last_part(path), detail)
 
 
-def _readme_findings(run_path: str, readme: str) -> Iterator[Finding]:
+def is_markdown(path: str) -> bool:
+    """Return whether a file's front matter is judged, by its name."""
+    return path[-3:].lower() == ".md"
+
+
+def may_have_front_matter(beginning: bytes) -> bool:
+    """Return whether a file that begins so can have any: most have none, and need not be read further. Six bytes are enough."""
+    return beginning.removeprefix(b"\xef\xbb\xbf").startswith(b"---")
+
+
+def _front_matter_findings(run_path: str, path: str, text: str) -> Iterator[Finding]:
     """Yield what is wrong with the front matter: all between a first line `---` and the next; nothing else is read."""
-    first, *rest = readme.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    first, *rest = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if not _is_fence(first):
         return
     end = next((number for number, line in enumerate(rest) if _is_fence(line)), None)
     front_matter = "\n".join(rest[:end])
     trouble = 'has no closing line "---"' if end is None else _yaml_trouble(front_matter)
-    kind = OffendingKind.FILE_CONTENT
+    kind, shown = OffendingKind.FILE_CONTENT, printable(path)
     if trouble:
-        detail = f"The front matter of {README_FILE} {trouble}: correct it."
-        yield _finding(run_path, Rule.MALFORMED_YAML_FRONT_MATTER, kind, README_FILE, "---", detail)
-    if end is not None and (tokens := _PLACEHOLDER.findall(front_matter)):
-        detail = f"The front matter of {README_FILE} still has the placeholder {_listed(tokens)}: fill it in."
-        yield _finding(run_path, Rule.UNRESOLVED_PLACEHOLDER_TOKEN, kind, README_FILE, tokens[0], detail)
+        detail = f"The front matter of {shown} {trouble}: correct it."
+        yield _finding(run_path, Rule.MALFORMED_YAML_FRONT_MATTER, kind, path, "---", detail)
+    if end is None:
+        return
+    if tokens := _PLACEHOLDER.findall(front_matter):
+        detail = f"The front matter of {shown} still has the placeholder {_listed(tokens)}: fill it in."
+        yield _finding(run_path, Rule.UNRESOLVED_PLACEHOLDER_TOKEN, kind, path, tokens[0], detail)
+    if tokens := _jinja_markers(front_matter):
+        detail = f"The front matter of {shown} still has the template marker {_listed(tokens)}: fill it in."
+        yield _finding(run_path, Rule.LEFTOVER_JINJA_MARKER, kind, path, tokens[0], detail)
+
+
+def _jinja_markers(text: str) -> list[str]:
+    """Return the markers of a long text; there are some exactly where `_JINJA` finds some.
+
+    That pattern takes time that grows with the square of the length where many `{{` have no end. Here each piece up to
+    the next brace is looked at once.
+    """
+    pieces = text.split("}")[:-1]  # What follows the last brace is closed by none.
+    expressions = [
+        piece[start:] + "}}" for piece, after in pairwise(pieces) if not after and (start := piece.find("{{")) >= 0
+    ]
+    return expressions + _JINJA_STATEMENT.findall(text)
 
 
 def _is_fence(line: str) -> bool:

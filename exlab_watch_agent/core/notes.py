@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.gate import Finding, Rule, Tier
@@ -55,6 +56,25 @@ def _note_of(entry: OverrideEntry) -> Iterator[Note]:
             f"the override of {entry.problem_class} expires at {utc_text(until)}: the gate refuses the run from then on"
         )
         yield Note(EXPIRING, text, until)
+
+
+def why_without_effect(entry: OverrideEntry, overrides: Sequence[OverrideEntry], *, now: datetime) -> str:
+    """Return why an entry of the list has no effect at `now`; empty where it lets something through, or revokes what does."""
+    if entry.revokes is not None:
+        return "no override here has that id" if entry in dangling_tombstones(overrides) else ""
+    grave = next((one for one in overrides if one.revokes is not None and one.revokes == entry.id), None)
+    if grave is not None:
+        return (
+            f"revoked by {grave.operator or 'nobody named'} at {grave.recorded_at or 'no time given'}: {grave.reason}"
+        )
+    if entry.problem_class is None:
+        return "it names no problem_class"
+    if entry.problem_class not in {rule.value for rule in Rule}:
+        return "no rule is called so"
+    until = parse_time(entry.expires_at) if entry.expires_at is not None else None
+    if entry.expires_at is not None and until is None:
+        return f"its expires_at {named(entry.expires_at, limit=NAME_MAX)} is no time such as 2026-10-18T09:14:22Z"
+    return f"it expired at {utc_text(until)}" if until is not None and until <= now else ""
 
 
 def _entry(entry: OverrideEntry) -> str:

@@ -16,7 +16,7 @@ from exlab_watch_agent.core.gate import Rule
 from exlab_watch_agent.core.incidents import IncidentKind
 from exlab_watch_agent.core.misplaced import MISPLACED
 from exlab_watch_agent.core.text import counted, shell_word, unicode_text, utc_text
-from exlab_watch_agent.core.ways_out import LOCAL_MISSING, ONLY_COPY_LOST
+from exlab_watch_agent.core.ways_out import KEEPS_CHANGING, LOCAL_MISSING, ONLY_COPY_LOST
 
 PROGRAM = "exlab-watch-agent"
 ID_LENGTH = 12
@@ -74,6 +74,7 @@ TIERS: Mapping[str, Tier] = {
     "observer_degraded": Tier.NEEDS_YOU,
     "equipment_unknown": Tier.NEEDS_YOU,
     "many_repairs": Tier.NEEDS_YOU,
+    "reread_overdue": Tier.NEEDS_YOU,
     "local_disk_filling": Tier.NEEDS_YOU,
     "nas_filling": Tier.NEEDS_YOU,
     "outage_ended": Tier.NOTICE,
@@ -104,6 +105,8 @@ TIERS: Mapping[str, Tier] = {
     "attempt_failed": Tier.NEEDS_YOU,
     "seal_failed": Tier.NEEDS_YOU,
     "audit_failed": Tier.NEEDS_YOU,
+    "cache_not_copied": Tier.NEEDS_YOU,
+    KEEPS_CHANGING: Tier.NEEDS_YOU,
     "run_gone": Tier.NEEDS_YOU,
     "status_unwritten": Tier.NEEDS_YOU,
     "run_problem": Tier.NEEDS_YOU,

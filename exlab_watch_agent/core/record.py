@@ -24,6 +24,16 @@ class LastError:
 
 
 @dataclass(frozen=True, slots=True)
+class SealTrouble:
+    """That this run could not be sealed: since when, how often, and why the last time. `kind` is a FailureKind."""
+
+    since: datetime
+    times: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
     """One line of a run's history. `source` is None for the first."""
 
@@ -39,24 +49,26 @@ class Move:
 class RunRecord:
     """One run. Times are aware UTC.
 
-    `turn` counts moves; an outcome of an older turn is stale. `fingerprint` is that of the inventory last judged
-    complete or last proven. `attempts` counts failures since the last success or operator's word, `mismatches` those in
-    which the copy was wrong. `next_attempt_at` and `wait_s` say together when a backoff ends, also after the clock
-    jumped. `manifest_digest` names the manifest that the verifier wrote; `sealed_at` is set by the first seal and
-    cleared only by an operator. `verify_passes` counts passes since anything was last found different; `verified_at` is
-    the latest, `verified_uptime_s` after the boot `verified_boot_id` (empty: not known). `passes` are the latest of them, the
-    oldest first, as far as they were made since then by a version that kept them. `declared_mismatches` are files
-    whose hash differs from the one that the instrument gave; `overrides_seen` counts the entries of
-    `validation_overrides` that the audit trail knows of. `creation_signature` is that of the `creation.json` of a run
-    that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start. `adopts`: the manifest of
-    another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it is to be taken over until
-    it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one. `incidents`: the latest
-    of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until the run's place is
-    decided, and `footing` says what it rests on. `takes_over`: who is to give way at the destination because an operator said so
-    (DestinationLook.holding; WHOEVER until that was seen), until the run is sealed there. `cache_form`: in which form the cache
-    folder travelled last (core/cache_copy.py; empty: not known), and `cache_signature` how it looked then. `gone_at`: when two
-    scans had said that the folder of this sealed run is gone, as long as nothing was proven of it here since; None: it is there,
-    as far as is known.
+    `turn` counts moves; an outcome of an older turn is stale. `fingerprint` is that of the inventory last judged complete or last
+    proven. `attempts` counts failures since the last success or operator's word, `mismatches` those in which the copy was wrong.
+    `next_attempt_at` and `wait_s` say together when a backoff ends, also after the clock jumped. `manifest_digest` names the
+    manifest that the verifier wrote; `sealed_at` is set by the first seal and cleared only by an operator. `verify_passes` counts
+    passes since anything was last found different; `verified_at` is the latest, `verified_uptime_s` after the boot
+    `verified_boot_id` (empty: not known). `passes` are the latest of them, the oldest first, as far as they were made since then
+    by a version that kept them. `declared_mismatches` are files whose hash differs from the one that the instrument gave;
+    `overrides_seen` counts the entries of `validation_overrides` that the audit trail knows of. `creation_signature` is that of
+    the `creation.json` of a run that rests sealed, once nothing in it is left to be taken in; None: look at it at the next start.
+    `adopts`: the manifest of another agent's sealed copy at the destination, and `adopts_from` the job in its claim, from when it
+    is to be taken over until it is sealed as ours. Once the local data were found equal to that manifest, the run is a sealed one.
+    `incidents`: the latest of what was proven wrong with its copy, the oldest first, healed or not. `destination` is empty until
+    the run's place is decided, and `footing` says what it rests on. `takes_over`: who is to give way at the destination because an
+    operator said so (as_last_seen of `held_by` until that was found there, then DestinationLook.holding), until the run is sealed
+    there. `cache_form`: in which form the cache folder travelled last (core/cache_copy.py; empty: not known), and
+    `cache_signature` how it looked then. `gone_at`: when two scans had said that the folder of this sealed run is gone, as long as
+    nothing was proven of it here since; None: it is there, as far as is known. `held_by`: who held the destination when that was
+    last seen (DestinationLook.holding; empty: not known). `interruptions`: how many audits in a row ended because files changed
+    here meanwhile. `cache_stays`: why the NAS did not take what changed in the cache folder; empty: it did. `seal_trouble`: what
+    keeps it from being sealed; None: nothing did.
     """
 
     job_id: str
@@ -97,6 +109,11 @@ class RunRecord:
     cache_signature: int = 0
     footing: Footing = Footing.OWN
     gone_at: datetime | None = None
+    held_by: str = ""
+    interruptions: int = 0
+    cache_stays: str = ""
+    cache_stays_since: datetime | None = None
+    seal_trouble: SealTrouble | None = None
 
     @property
     def has_place(self) -> bool:
@@ -173,11 +190,20 @@ class RunRecord:
         Until it is sealed, a run whose copy was wrong remembers that: what is wrong then again is not pushed over and over.
         """
         mismatches = 0 if of_mismatches else self.mismatches
-        return replace(self, attempts=0, mismatches=mismatches, last_error=None, next_attempt_at=None, wait_s=0.0)
+        return replace(
+            self, attempts=0, mismatches=mismatches, last_error=None, next_attempt_at=None, wait_s=0.0, interruptions=0
+        )
+
+    def with_seal_failed(self, error: LastError, *, at: datetime) -> RunRecord:
+        """Return the record after one more seal that failed; that outlives a proof made anew for the next."""
+        before = self.seal_trouble or SealTrouble(at, 0, error.kind, error.message)
+        trouble = SealTrouble(before.since, before.times + 1, error.kind, error.message)
+        return replace(self, seal_trouble=trouble)
 
     def afresh(self) -> RunRecord:
         """Return the record of a run that must be complete and quiet again: it has other data, of which nothing is proven."""
         anew = replace(self, fingerprint="", declared_mismatches=(), adopts="", adopts_from="", manifest_digest="")
+        anew = replace(anew, seal_trouble=None)
         nothing_proven = replace(anew, verified_at=None, verified_boot_id="", verified_uptime_s=0.0)
         return nothing_proven.without_doubtful_place().with_passes_void().cleared()
 
@@ -202,6 +228,11 @@ class RunRecord:
         """Return the record of a run whose local data are what another agent's copy was sealed with: from now on it is sealed."""
         return replace(self, sealed_at=at, manifest_digest=manifest_digest)
 
+    def with_cache_staying(self, message: str, *, at: datetime) -> RunRecord:
+        """Return the record after the cache folder could not be brought, and why; empty: nothing kept it."""
+        since = (self.cache_stays_since or at) if message else None
+        return replace(self, cache_stays=message, cache_stays_since=since)
+
     def with_passes_void(self) -> RunRecord:
         return replace(self, verify_passes=0, passes=())
 
@@ -215,7 +246,7 @@ class RunRecord:
     def elsewhere(self) -> RunRecord:
         """Return the record once its destination counts as another place than before: what was proven there and brought there, and
         whom an operator had make room, says nothing of the new one."""
-        return replace(self.with_passes_void(), takes_over="", cache_form="", cache_signature=0)
+        return replace(self.with_passes_void(), takes_over="", held_by="", cache_form="", cache_signature=0)
 
     def with_incident(self, found: Incident) -> RunRecord:
         return replace(self, incidents=with_incident(self.incidents, found))
@@ -230,6 +261,7 @@ class RunRecord:
         return replace(
             self.without_doubtful_place(),
             takes_over="",
+            seal_trouble=None,
             incidents=all_replaced(self.incidents, by=by),
             sealed_at=None,
             gone_at=None,

@@ -22,6 +22,22 @@ LATEST = 0.9
 for an instrument that is at work, and with one moment for all a migration of a thousand runs would come back in one night."""
 
 
+BYTES_PER_S = 4 * 1024 * 1024
+"""At this rate on average a lane reads what is overdue beside an instrument that never rests: 30 TB of copies in 90 days."""
+TOLD_AFTER = 1.1
+"""Parts of `agent.reread_days` after which it is told that something was not read again: the small shares come first."""
+
+
+def is_overdue(record: RunRecord, policy: Policy, *, now: datetime) -> bool:
+    """Return whether a run was not read for all of `agent.reread_days`, so that it waits for no instrument any more."""
+    return record.verified_at is not None and now - record.verified_at > timedelta(seconds=policy.reread_s)
+
+
+def share_wait_s(record: RunRecord) -> float:
+    """Return how long after this run has been read beside a working instrument the next one of its lane may be, in seconds."""
+    return record.bytes_total / BYTES_PER_S
+
+
 def is_reread(record: RunRecord, policy: Policy) -> bool:
     """Return whether another look at a run only serves to have read every byte lately: all the passes it needs were made."""
     return record.verify_passes >= max(1, policy.cleanup.verify_passes_min)

@@ -19,7 +19,7 @@ from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import counted, printable, shell_word, utc_text
-from exlab_watch_agent.core.ways_out import LOCAL_CHANGED, LOCAL_MISSING, ONLY_COPY_LOST, ways_out
+from exlab_watch_agent.core.ways_out import KEEPS_CHANGING, LOCAL_CHANGED, LOCAL_MISSING, ONLY_COPY_LOST, ways_out
 from exlab_watch_agent.statechart import CHART, RunState
 
 FAILURES_TOLD = 2
@@ -33,6 +33,7 @@ EXPIRY_TOLD = timedelta(days=7)
 OF_OVERRIDES = frozenset({MALFORMED, UNKNOWN_CLASS, EXPIRING, DANGLING})
 ONLY_HERE = CHART.on_a_push | {RunState.QUEUED}
 """States of a run that is complete, on its way, and not proven yet."""
+UNDER_WAY = ONLY_HERE | {RunState.ACQUIRING}
 REPAIRS_TOLD_FOR = timedelta(days=7)
 """Also that somebody removed a run here."""
 _IN_WORDS = {
@@ -50,6 +51,19 @@ def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment)
     yield from _of_state(record, snapshot, policy=policy, at=at)
     is_lost = record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
     yield from (found for found in of_incidents(record, at) if not (is_lost and found.code in SAID_BY_LOST))
+    trouble = record.seal_trouble
+    # It is one problem for as long as it lasts, also while the proof is made anew for the next try.
+    if trouble is not None and record.state in UNDER_WAY and trouble.times >= (FAILURES_TOLD if at.goes_on else 1):
+        text = f"its seal failed {counted(trouble.times, 'time')}: {printable(trouble.message)}"
+        found = _problem(record, "seal_failed", text, about("show", record.run_path), kind=trouble.kind)
+        yield replace(found, since=trouble.since)
+    if record.cache_stays:
+        text = (
+            "what changed in its .exlab-wizard is not on the NAS, which did not take it; it is tried again with each scan: "
+            f"{printable(record.cache_stays)}"
+        )
+        found = _problem(record, "cache_not_copied", text, about("show", record.run_path))
+        yield replace(found, since=record.cache_stays_since)
     if note := snapshot.run_problems.get(record.job_id):
         yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
     if details := snapshot.refused_after_sync.get(record.job_id):
@@ -141,7 +155,7 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
             yield _problem(record, "attempt_failed", text, helps, kind=error.kind)
         case RunState.QUEUED if at.is_ended and (reason := snapshot.waiting.get(record.job_id)):
             yield _problem(record, "under_way", f"still queued and not pushed: {printable(reason)}", show)
-        case RunState.SEALING if _has_failed(record, at):
+        case RunState.SEALING if record.seal_trouble is None and _has_failed(record, at):  # of an earlier version
             yield _problem(record, "seal_failed", message, show, kind=error.kind)
         case state if state in ONLY_HERE and not record.is_sealed and _is_unproven(record, policy, at):
             since = record.enqueued_at or record.entered_at
@@ -156,6 +170,13 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
                 f"{counted(record.files_total, 'file')} there {'was' if record.files_total == 1 else 'were'} found right"
             )
             yield replace(_problem(record, "removed_by_others", text, show), since=record.gone_at)
+        case RunState.VERIFIED | RunState.AUDITING | RunState.CLEANUP_ELIGIBLE if error.kind == KEEPS_CHANGING:
+            since = record.verified_at or record.entered_at
+            text = (
+                f"it was not proven whole since {utc_text(since)}: {message}; what did not change was compared. End the program "
+                "that writes there"
+            )
+            yield replace(_problem(record, error.kind, text, about("verify", path)), since=since)
         case RunState.VERIFIED if record.last_error is not None:
             text = f"the last verify pass could not be finished: {message}"
             yield _problem(record, "audit_failed", text, about("verify", path), kind=error.kind)

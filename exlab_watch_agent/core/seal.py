@@ -41,9 +41,10 @@ def says_more(path: str, *, there: bytes, here: bytes) -> bool:
 class SealFound:
     """What a copy's cache folder holds of its seal now.
 
-    `is_claimed`: its claim is this run's. `claimed_digest`: the manifest that the claim says was proven, as 64 lowercase
-    hex, empty where it says none. `manifest_digest`: SHA-256 of the manifest that is there, empty where there is none.
-    `says_synced`: its `creation.json` says so. `lists_folders`: it names the empty folders that the run has now.
+    `is_claimed`: its claim is this run's. `claimed_digest`: the manifest that the claim says was proven, as 64 lowercase hex,
+    empty where it says none. `manifest_digest`: SHA-256 of the manifest that is there, empty where there is none. `says_synced`:
+    its `creation.json` says so. `lists_folders`: it names the empty folders that the run has now. `altered`: the first other file
+    of its cache folder that is gone there, or neither what the claim says was placed nor what is here; else empty.
     """
 
     is_claimed: bool
@@ -51,6 +52,7 @@ class SealFound:
     manifest_digest: str
     says_synced: bool
     lists_folders: bool = True
+    altered: str = ""
 
 
 def kept_as(destination: str, path: str, digest: str) -> str:
@@ -73,6 +75,8 @@ def seal_fault(found: SealFound, *, manifest_digest: str) -> str:
         return "its claim does not name the manifest that was proven"
     if not found.says_synced:
         return "its creation.json does not say synced"
+    if found.altered:
+        return f"a file beside its data was altered or is gone: {found.altered}"
     if not found.lists_folders:
         return FOLDERS_FAULT
     return ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule, Tier
 from exlab_watch_agent.core.members import block, each, moment, number, text, texts, time_text
@@ -33,6 +34,7 @@ class LaneView:
     """How it is with one equipment. `waiting_since`: since when its destination cannot be used, None when it can.
 
     `root_problem`: why nothing is concluded from its folder. `answered_at`: when its destination last answered a question.
+    `unread_since`: since when a proven copy was not read again that is overdue; None where none is.
     `seen_earlier` is set where it is not this agent's own word.
     """
 
@@ -46,6 +48,7 @@ class LaneView:
     last_success_at: datetime | None = None
     root_problem_since: datetime | None = None
     answered_at: datetime | None = None
+    unread_since: datetime | None = None
     seen_earlier: SeenEarlier | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -60,6 +63,7 @@ class LaneView:
             "last_success_at": time_text(self.last_success_at),
             "root_problem_since": time_text(self.root_problem_since),
             "answered_at": time_text(self.answered_at),
+            **({"unread_since": time_text(self.unread_since)} if self.unread_since is not None else {}),
             **({"at": time_text(self.seen_earlier.at)} if self.seen_earlier is not None else {}),
         }
 
@@ -76,6 +80,7 @@ class LaneView:
             last_success_at=moment(left, "last_success_at"),
             root_problem_since=moment(left, "root_problem_since"),
             answered_at=moment(left, "answered_at"),
+            unread_since=moment(left, "unread_since"),
             seen_earlier=SeenEarlier(moment(left, "at")) if "at" in left else None,
         )
 
@@ -152,24 +157,62 @@ class ObserverView:
         )
 
 
+class Doing(StrEnum):
+    """What is being done with a run."""
+
+    PUSH = "push"
+    PRECHECK = "precheck"
+    VERIFY = "verify"
+    AUDIT = "audit"
+    SEAL = "seal"
+
+
 @dataclass(frozen=True, slots=True)
 class ProgressView:
-    """How far a run's work is, `seconds` after it began."""
+    """How far a run's work is, `seconds` after it began.
+
+    `doing` is None where an earlier version left it. `bytes_total`: of the run. `limit_bytes_per_s`: the bandwidth limit in force
+    on the way to its destination, None for none.
+    """
 
     bytes_done: int = 0
     files_done: int = 0
     seconds: float = 0.0
+    doing: Doing | None = None
+    bytes_total: int = 0
+    limit_bytes_per_s: float | None = None
+
+    @property
+    def rate_bytes_per_s(self) -> float:
+        """The mean rate since it began."""
+        return self.bytes_done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it takes at that rate, None where that cannot be told."""
+        rate = self.rate_bytes_per_s
+        return max(0, self.bytes_total - self.bytes_done) / rate if rate > 0 and self.bytes_total else None
 
     def to_json(self) -> dict[str, object]:
-        return {"bytes_done": self.bytes_done, "files_done": self.files_done, "seconds": round(self.seconds, 1)}
+        return {
+            "bytes_done": self.bytes_done,
+            "files_done": self.files_done,
+            "seconds": round(self.seconds, 1),
+            "doing": self.doing.value if self.doing is not None else None,
+            "bytes_total": self.bytes_total,
+            "limit_bytes_per_s": self.limit_bytes_per_s,
+        }
 
     @classmethod
     def from_json(cls, left: Mapping[str, object]) -> ProgressView:
-        seconds = left.get("seconds")
+        seconds, limit, doing = left.get("seconds"), left.get("limit_bytes_per_s"), text(left, "doing")
         return cls(
             bytes_done=number(left, "bytes_done"),
             files_done=number(left, "files_done"),
             seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
+            doing=next((one for one in Doing if one.value == doing), None),
+            bytes_total=number(left, "bytes_total"),
+            limit_bytes_per_s=float(limit) if isinstance(limit, int | float) else None,
         )
 
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 # Controls, line separators, direction marks, surrogates (what is left of bytes that are not Unicode).
 _HARMFUL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u206f\ud800-\udfff]")
+_PLAIN = re.compile(r"[\w.:/\\][\w.:/\\-]*")
 _NO_UNICODE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -46,9 +47,14 @@ def named(name: str, *, limit: int) -> str:
 
 
 def shell_word(path: str) -> str:
-    """Return a path as one word of a command line: quoted as a POSIX shell wants it, any other as Windows does."""
+    """Return a path as one word of a command line: quoted as a POSIX shell wants it, any other as Windows does.
+
+    Only where a shell needs that: of a path of Windows, too, letters, digits and `_ - . : / \\` stand for themselves.
+    """
     safe = printable(path)
-    return shlex.quote(safe) if path.startswith("/") else f'"{safe}"'
+    if path.startswith("/"):
+        return shlex.quote(safe)
+    return safe if _PLAIN.fullmatch(safe) else f'"{safe}"'
 
 
 def shortened(text: str, limit: int) -> str:
@@ -63,6 +69,18 @@ def _spelled(match: re.Match[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """Return `1 file`, `2 files`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def human_bytes(amount: float) -> str:
+    """Return an amount in the largest unit in which it is at least 1."""
+    unit = 0
+    while amount >= 1024 and unit < len(UNITS) - 1:
+        amount /= 1024
+        unit += 1
+    return f"{amount:.0f} {UNITS[unit]}" if unit == 0 else f"{amount:.1f} {UNITS[unit]}"
 
 
 def age(seconds: float) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from exlab_watch_agent.core.decide import claim_of
 from exlab_watch_agent.core.effects import CarryCache
 from exlab_watch_agent.core.events import CacheCarried, CacheStays
-from exlab_watch_agent.core.facts import CacheFolderCarried
+from exlab_watch_agent.core.facts import CacheFolderCarried, CacheFolderStays
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.keys import Slot
@@ -90,7 +90,10 @@ class Caches:
         assert record is not None, "an errand belongs to a known run"
         if isinstance(result, CacheStays):  # a full scan finds it again
             log.info("%s: its cache folder is brought to the NAS later: %s", effect.run_path, result.message)
+            if result.is_refused:
+                self._tell(record, result.message)
             return
+        record = self._tell(record, "")
         if (
             record.cache_form != effect.form
         ):  # its destination counts as another place since: a full scan finds it again
@@ -100,6 +103,13 @@ class Caches:
         if _may_travel(record) and result.form != record.cache_form:
             carried = replace(record, cache_form=result.form, cache_signature=result.signature)
             self._bench.commit.save(carried, CacheFolderCarried(result.form, result.paths))
+
+    def _tell(self, record: RunRecord, message: str) -> RunRecord:
+        """Keep in the record what keeps the cache folder from its copy; empty: nothing does."""
+        if record.cache_stays == message:
+            return record
+        told = record.with_cache_staying(message, at=self._bench.clock.now())
+        return self._bench.commit.save(told, CacheFolderStays(message))
 
 
 def _may_travel(record: RunRecord) -> bool:

@@ -278,7 +278,7 @@ class Dispatch:
         self._turns.forget(after)
         if after.state is RunState.QUEUED:
             self._turns.make_ready(after, wait_s=after.wait_s)
-        if move.trigger == Trigger.LOCAL_GONE:
+        if move.trigger in (Trigger.LOCAL_GONE, Trigger.NAS_CHOSEN):
             self._bench.lanes[after.equipment_id].read(after.run_path, None)  # whatever is there later is news
         if after.state is RunState.ACQUIRING:
             self._looks.want(after.run_path)

@@ -27,6 +27,7 @@ from exlab_watch_agent.core.effects import (
     ReplaceDestination,
     Seal,
     Verify,
+    Work,
 )
 from exlab_watch_agent.core.events import Result
 from exlab_watch_agent.engine.keys import (
@@ -62,6 +63,16 @@ class Running:
     began_s: float
     cancel: threading.Event = field(default_factory=threading.Event)
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """One run's work as it is now, `seconds` after it began. `rate_bytes_per_s`: the limit in force, None for none."""
+
+    effect: Work
+    progress: Progress
+    seconds: float
+    rate_bytes_per_s: float | None
 
 
 class Errands:
@@ -280,11 +291,16 @@ class Errands:
         """Return whether nothing runs but what need not be waited for, and nothing is about to."""
         return not self._to_try and all(but_for(running.effect) for running in self._running.values())
 
-    def progress(self) -> dict[str, tuple[Progress, float]]:
-        """Return job id → (how far its work is, seconds since it began)."""
+    def under_way(self) -> dict[str, UnderWay]:
+        """Return job id → its work. From any thread."""
         now_s = self._clock.monotonic_s()
         return {
-            running.effect.job_id: (running.progress, now_s - running.began_s)
+            running.effect.job_id: UnderWay(
+                running.effect,
+                running.progress,
+                now_s - running.began_s,
+                self._rate_bytes_per_s(self._lanes[running.effect.equipment_id]),
+            )
             for running in list(self._running.values())
             if isinstance(running.effect, Push | Precheck | Verify | Seal)
         }

@@ -77,6 +77,8 @@ class Lane:
     nothing is concluded from the root; `answered_at`: when the destination last answered a question. `room_here`,
     `room_there`: how much room the disk of the root, and the destination, had when they were last asked. `lacks_heartbeat`: the
     last sign of life could not be left at the destination. `misplaced`: what the last search found where no run can be, by folder.
+    `reread_not_before_s`: when an overdue run may be read beside the working instrument again; `unread`: job id → since when it was
+    not read, of those that are overdue and wait for that.
     """
 
     ports: Ports
@@ -103,6 +105,8 @@ class Lane:
     vanished: frozenset[str] = frozenset()
     asks_twice: bool = False
     lacks_heartbeat: bool = False
+    reread_not_before_s: float = 0.0
+    unread: dict[str, datetime] = field(default_factory=dict)
     orphans: tuple[RunPlace, ...] = ()
     misplaced: Mapping[str, FolderProblem] = field(default_factory=dict)
     runs_seen: int = 0

@@ -40,7 +40,7 @@ from exlab_watch_agent.engine.caches import Caches
 from exlab_watch_agent.engine.commit import Commit, Moved, Reply
 from exlab_watch_agent.engine.destinations import Destinations
 from exlab_watch_agent.engine.dispatch import Anchor, Dispatch
-from exlab_watch_agent.engine.errands import CarryOut, Errands
+from exlab_watch_agent.engine.errands import CarryOut, Errands, UnderWay
 from exlab_watch_agent.engine.gaps import Gaps
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
@@ -52,7 +52,7 @@ from exlab_watch_agent.engine.timers import Timers
 from exlab_watch_agent.engine.turns import Turns
 from exlab_watch_agent.engine.uptime import AgentUptime
 from exlab_watch_agent.engine.views import EngineView, lane_now
-from exlab_watch_agent.ports import Clock, Ports, Progress, RunStore, SideBySide
+from exlab_watch_agent.ports import Clock, Ports, RunStore, SideBySide
 from exlab_watch_agent.statechart import CHART, RunState
 
 log = logging.getLogger(__name__)
@@ -377,9 +377,9 @@ class Engine:
         """Have a sign of life left on a lane's NAS, also during a pause. To be called from `on_pass` only."""
         self._errands.start_beside(effect)
 
-    def progress(self) -> dict[str, tuple[Progress, float]]:
-        """Return job id → (how far its work is, seconds since it began)."""
-        return self._errands.progress()
+    def under_way(self) -> dict[str, UnderWay]:
+        """Return job id → its work, and how far that is. From any thread."""
+        return self._errands.under_way()
 
 
 def _remaining(record: RunRecord, now: datetime) -> float:

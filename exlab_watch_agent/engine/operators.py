@@ -21,9 +21,10 @@ from exlab_watch_agent.core.commands import (
     ScanRoots,
     Sync,
     TakeOver,
+    UseNasManifest,
     VerifyNow,
 )
-from exlab_watch_agent.core.decide import is_short, verify_effect
+from exlab_watch_agent.core.decide import is_held_by_others, is_short, nas_choice_effect, verify_effect
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested, TakenOver
 from exlab_watch_agent.core.facts import OperatorCommand, ProblemDismissed
@@ -132,6 +133,8 @@ class Operators:
                 return self._resolve(self._named(command), command)
             case TakeOver():
                 return self._take_over(self._named(command), command)
+            case UseNasManifest():
+                return self._use_nas_manifest(self._named(command), command)
             case _:
                 assert_never(command)
 
@@ -228,11 +231,23 @@ class Operators:
             "below .exlab-superseded"
         )
 
+    def _use_nas_manifest(self, record: RunRecord, command: UseNasManifest) -> str:
+        if record.state is not RunState.CONFLICT or not record.is_sealed:
+            raise AgentError(
+                f"The run is {record.state}: there is no conflict in which a sealed copy of it could count."
+            )
+        if is_held_by_others(record):
+            raise AgentError(
+                "Others hold the copy of this run: it is not this agent's to count on. `show` says what helps."
+            )
+        self._bench.commit.then(nas_choice_effect(record, operator=str(command.operator), reason=command.reason))
+        return "the copy is hashed against what was sealed: if all of it is right, and no data are left here, it counts"
+
     def _resolve(self, record: RunRecord, command: Resolve) -> str:
         if record.state is not RunState.CONFLICT:
             raise AgentError(f"The run is {record.state}: there is no conflict to resolve.")
         must_compare = is_short(record)
-        is_others = record.last_error is not None and record.last_error.kind in OF_OTHERS
+        is_others = is_held_by_others(record) or (record.last_error is not None and record.last_error.kind in OF_OTHERS)
         self._runs.decide(record.job_id, LocalChosen(str(command.operator), command.reason))
         if must_compare:
             return "what is here is compared with what was sealed first: only if all of that is here again, it wins"

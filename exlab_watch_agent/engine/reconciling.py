@@ -160,7 +160,7 @@ class Reconciling:
 
         Their files may be many, so each scan takes its share: an agent that always runs looks at each about once a day.
         """
-        sealed = self._bench.commit.store.paths_in(CHART.sealed_here, lane.equipment_id)
+        sealed = [*self._bench.commit.store.paths_in(CHART.sealed_here, lane.equipment_id), *self._cleaned_here(lane)]
         if self._looks.only is not None:  # it was started for these runs
             return [path for path in sealed if path in self._looks.only]
         if is_all:
@@ -171,6 +171,11 @@ class Reconciling:
         # day in five days, by one scan a day in as many days as there are shares.
         turn = (scans + _SHARES_ON_EACH_DAY * (scans // shares)) % shares
         return [path for path in sealed if crc32(path.encode("utf-8", "surrogateescape")) % shares == turn]
+
+    def _cleaned_here(self, lane: Lane) -> Iterable[str]:
+        """Return the cleaned runs whose cache folder is here, as far as is known: data may come back into it without an event."""
+        cleaned = self._bench.commit.store.paths_in((RunState.CLEANED,), lane.equipment_id)
+        return (path for path in cleaned if lane.known.get(path) is not None)
 
     def _bind(self, lane: Lane, volume: str, operator: str | None) -> None:
         """Remember by which identity this root was last found to be ours, and who said so if an operator did."""

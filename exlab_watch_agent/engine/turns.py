@@ -16,7 +16,7 @@ from exlab_watch_agent.core.link import must_ask_fully
 from exlab_watch_agent.core.places import Footing, other_places
 from exlab_watch_agent.core.queueing import lanes_to_start
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.reread import is_reread, next_look_in_s
+from exlab_watch_agent.core.reread import is_overdue, is_reread, next_look_in_s, share_wait_s
 from exlab_watch_agent.core.retry import remaining_wait_s
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.keys import Slot
@@ -68,6 +68,7 @@ class Turns:
         lane = self._bench.lanes[record.equipment_id]
         lane.queue.pop(record.job_id, None)
         lane.audits.pop(record.job_id, None)
+        lane.unread.pop(record.job_id, None)
 
     def start_pushes(self) -> None:
         """Look at the runs whose turn it is, for a push."""
@@ -182,13 +183,29 @@ class Turns:
             return False
         is_vanished = record.run_path in lane.vanished
         if not is_vanished and is_reread(record, self._bench.policy) and self._is_instrument_at_work(lane):
-            self.audit_in(job_id, REREAD_PUT_OFF_S)
-            return False
+            put_off_s = self._put_off_s(lane, record)
+            if put_off_s > 0:
+                self.audit_in(job_id, put_off_s)
+                return False
         after = self._runs.decide(job_id, RunVanished() if is_vanished else AuditDue())
         if after is None or after.state is not RunState.AUDITING:
             # a conflict stays where it is: look again later whether the difference is gone
             self.audit_in(job_id, self._bench.policy.audit_interval_s)
         return True
+
+    def _put_off_s(self, lane: Lane, record: RunRecord) -> float:
+        """Return for how long a run is not read again because its instrument is at work, in seconds; 0: it is read all the same.
+
+        An instrument that never rests must not keep a copy from being looked at for good: what is overdue is read a run at a time.
+        """
+        now, now_s = self._bench.clock.now(), self._bench.clock.monotonic_s()
+        if not is_overdue(record, self._bench.policy, now=now):
+            return REREAD_PUT_OFF_S
+        if now_s >= lane.reread_not_before_s:
+            lane.reread_not_before_s = now_s + share_wait_s(record)
+            return 0.0
+        lane.unread[record.job_id] = record.verified_at or record.entered_at
+        return max(REREAD_PUT_OFF_S, lane.reread_not_before_s - now_s)
 
     def _is_instrument_at_work(self, lane: Lane) -> bool:
         """Whether a run of the lane is acquired or pushed: what was proven long ago is not read again then.

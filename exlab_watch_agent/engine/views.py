@@ -96,7 +96,7 @@ class LaneNow:
     `root_problem`: why nothing is concluded from its root; `away`: since when and why its destination cannot be used.
     `has_asked`: whether the destination has shown in this life that it keeps what is written. `is_bound`: whether an
     accepted destination root is known. `scan_took_s`: how long its last scan took. `lacks_heartbeat`: the last sign of life could
-    not be left there.
+    not be left there. `unread_since`: the oldest time since which a copy was not read that is overdue and waits for its instrument.
     """
 
     is_ours: bool
@@ -116,6 +116,7 @@ class LaneNow:
     orphans: tuple[RunPlace, ...]
     misplaced: Mapping[str, FolderProblem]
     lacks_heartbeat: bool = False
+    unread_since: datetime | None = None
 
 
 def lane_now(lane: Lane) -> LaneNow:
@@ -138,6 +139,7 @@ def lane_now(lane: Lane) -> LaneNow:
         orphans=lane.orphans,
         misplaced=lane.misplaced,
         lacks_heartbeat=lane.lacks_heartbeat,
+        unread_since=min(lane.unread.values(), default=None),
     )
 
 

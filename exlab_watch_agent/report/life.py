@@ -76,6 +76,7 @@ _OF_TRIGGER: Mapping[str, tuple[EventType, Outcome]] = {
     "local_gone": (EventType.DELETION, Outcome.SUCCESS),
     "interlock_broken": (EventType.DELETION, Outcome.UNFINISHED),
     "local_chosen": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
+    "nas_chosen": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
     "taken_over": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
     "claim_lapsed": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
     "retried": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),

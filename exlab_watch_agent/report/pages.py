@@ -15,8 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from exlab_watch_agent.core.text import counted, printable
-from exlab_watch_agent.report.status import human_bytes
+from exlab_watch_agent.core.text import counted, human_bytes, printable
 
 SCRIPT_NAME = "verify_trail.py"
 

@@ -23,12 +23,11 @@ from exlab_watch_agent.core.reread import Coverage
 from exlab_watch_agent.core.run_problems import failed_attempt, refusal_of
 from exlab_watch_agent.core.snapshot import Snapshot, lanes_json
 from exlab_watch_agent.core.standing import Moment
-from exlab_watch_agent.core.text import age, counted, printable, unicode_text, utc_text
+from exlab_watch_agent.core.text import age, counted, human_bytes, printable, unicode_text, utc_text
 from exlab_watch_agent.core.ways_out import WayOut, ways_out
 from exlab_watch_agent.report.heartbeat import OldestUnsynced
 from exlab_watch_agent.statechart import CHART, RunState
 
-UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 FINDINGS_SHOWN_MAX = 100
 NOTHING_SEEN = Snapshot()
 NOTHING_EXTRA = ExtraFiles()
@@ -37,7 +36,7 @@ NOTHING_SEALED = Coverage()
 
 def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
     """Return one run as `status --json` shows it."""
-    error = record.last_error
+    error, progress = record.last_error, snapshot.progress.get(record.job_id)
     return {
         "job_id": record.job_id,
         "run_path": unicode_text(record.run_path),
@@ -56,6 +55,7 @@ def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
         "files_total": record.files_total,
         "bytes_total": record.bytes_total,
         "bytes_done": bytes_done(record, snapshot),
+        "progress": progress.to_json() if progress is not None else None,
     }
 
 
@@ -90,11 +90,10 @@ class RunInFull:
                 "history": [],
                 "findings": findings,
             }
-        error, progress = self.record.last_error, self.snapshot.progress.get(self.record.job_id)
+        error = self.record.last_error
         return {
             **run_json(self.record, self.snapshot),
             "why": self.why,
-            "progress": progress.to_json() if progress is not None else None,
             "passes": [pass_json(one) for one in self.record.passes],
             "passes_past_cache": len(proofs_past_cache(self.record)),
             "incidents": [incident_json(one) for one in self.record.incidents],
@@ -160,16 +159,18 @@ def status_json(
     paused: str | None,
     hold: str | None,
     read_again: Coverage = NOTHING_SEALED,
+    listed: Sequence[RunRecord] | None = None,
 ) -> dict[str, Any]:
-    """Return what `status --json` prints."""
+    """Return what `status --json` prints. `listed`: the runs to be listed; None for all."""
     runs = sorted(records, key=lambda record: record.run_path)
+    shown = runs if listed is None else listed
     return {
         "schema": 1,
         "agent": {"running": is_running, "pid": pid, "version": version, "paused": paused, "hold": hold},
         "counts": counts(runs),
         "lanes": lanes_json(snapshot.lanes),
         "observer": snapshot.observer.to_json() if snapshot.observer is not None else None,
-        "runs": [run_json(record, snapshot) for record in runs],
+        "runs": [run_json(record, snapshot) for record in shown],
         "coverage": coverage_json(read_again),
     }
 
@@ -262,15 +263,6 @@ def _why_queued(record: RunRecord, snapshot: Snapshot, at: Moment) -> str:
         return failed_attempt(record, at)
     error = f": {record.last_error.message}" if record.last_error is not None else ""
     return f"waiting for {'an agent to run' if at.is_ended else 'its turn to be pushed'}{error}"
-
-
-def human_bytes(amount: float) -> str:
-    """Return an amount in the largest unit in which it is at least 1."""
-    unit = 0
-    while amount >= 1024 and unit < len(UNITS) - 1:
-        amount /= 1024
-        unit += 1
-    return f"{amount:.0f} {UNITS[unit]}" if unit == 0 else f"{amount:.1f} {UNITS[unit]}"
 
 
 class UnsyncedRuns:

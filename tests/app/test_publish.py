@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from exlab_watch_agent import __version__
+from exlab_watch_agent.app.agent import Agent
+from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.app.pace import PACE
+from exlab_watch_agent.config.load import load_settings
 from tests.lab.lab import CACHE, Equipment, Lab, run_to_rest, until
 
 GOLDEN = Path(__file__).parent
@@ -72,3 +77,19 @@ def test_a_watching_agent_says_of_each_root_how_it_is_watched(tmp_path: Path) ->
     assert list(observer) == ["kind", "degraded", "restarts", "watches_allowed", "roots"]
     (health,) = observer["roots"].values()
     assert list(health) == ["kind", "degraded", "reason", "command", "watches", "missing", "let_go", "canary"]
+
+
+def test_the_log_says_now_and_then_how_far_a_long_push_is(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, Equipment(upload_mbps=8))  # one MiB a second
+    run = lab.new_run(files={"a.bin": b"x" * 3_000_000})
+    pace = replace(PACE, progress_log_every_s=0.5)
+    agent = Agent(load_settings(lab.config), scope=Scope(is_watching=False), pace=pace)
+    agent.open()
+    try:
+        agent.run(until_rest=True)
+    finally:
+        agent.close()
+    lab.assert_whole(run)
+    said = re.findall(rf"Z \[INFO \] \S+: SCOPE_01 {run.name}: (push: .+)", lab.log())
+    assert 1 <= len(said) <= 7
+    assert all(re.fullmatch(r"push: .+ of 2.9 MiB \(\d+ %\).*, limit 1.0 MiB/s", line) for line in said)

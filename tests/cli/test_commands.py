@@ -31,6 +31,8 @@ COMMANDS = [
     ["reload"],
     ["scan"],
     ["status"],
+    ["top"],
+    ["log"],
     ["show"],
     ["problems"],
     ["sync"],
@@ -48,7 +50,7 @@ COMMANDS = [
 STATUS_KEYS = [
     "job_id", "run_path", "equipment_id", "project", "run_kind", "state", "sync_status", "attempts", "next_attempt_at",
     "last_error", "verify_passes", "verified_at", "enqueued_at", "destination", "files_total", "bytes_total",
-    "bytes_done",
+    "bytes_done", "progress",
 ]  # fmt: skip
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 README = Path(__file__).parents[2] / "README.md"
@@ -284,6 +286,7 @@ def test_status_json_has_the_promised_shape(lab: Lab, on: Command) -> None:
         "files_total": 1,
         "bytes_total": 20_000,
         "bytes_done": 20_000,
+        "progress": None,
     }
     assert TIME.fullmatch(whole["verified_at"])
     assert TIME.fullmatch(whole["enqueued_at"])
@@ -340,7 +343,7 @@ def test_show_explains_a_run_that_nobody_has_taken_up_yet(tmp_path: Path, comman
 def test_status_in_words_counts_and_lists_what_is_where(lab: Lab, on: Command) -> None:
     run = lab.new_run()
     on("run", "--once")
-    said = on("status")
+    said = on("status", "--all")
     verdict, quiet, first, helps, rest = said.out.split("\n", 4)
     assert (verdict, quiet) == ("nothing needs a person", "every known run is proven on the NAS")
     assert re.fullmatch(r"no agent is running: it was stopped in order at \S+", first)
@@ -417,12 +420,37 @@ def test_an_unknown_run_is_one_sentence_with_the_next_step(lab: Lab, on: Command
         assert "\x1b" not in one_line(said.err)
 
 
+def test_the_beginning_of_a_name_or_a_job_will_do_where_it_is_the_only_one(lab: Lab, on: Command) -> None:
+    runs = [lab.new_run(f"Run_2026-{month:02d}-01T00-00") for month in range(1, 8)]
+    shorter = lab.new_run("Run_2026-08-01T00-0")
+    longer = lab.new_run("Run_2026-08-01T00-00")
+    on("run", "--once")
+    unknown = lab.new_run("Run_2026-09-01T00-00")
+    job_id = on("show", str(runs[0]), "--json").json["job_id"]
+    for word, run in (
+        ("Run_2026-01", runs[0]),
+        (job_id[:8], runs[0]),
+        (job_id[:-1], runs[0]),
+        (shorter.name, shorter),
+        (longer.name, longer),
+        ("Run_2026-09", unknown),
+    ):
+        assert on("show", word, "--json").json["run_path"] == str(run), word
+    said = on("show", "Run_2026")
+    assert (said.code, said.out) == (1, "")
+    assert one_line(said.err) == (
+        f"Run_2026 may be any of 10 runs; give the path of one: {', '.join(map(str, runs[:5]))} and 5 more"
+    )
+    assert "No run is called" in one_line(on("show", job_id[:7]).err)
+    assert "No run is called" in one_line(on("show", "run_2026-01").err)
+
+
 def test_a_leaf_name_that_several_runs_have_must_be_a_path(lab: Lab, on: Command) -> None:
     first, second = (lab.new_run("Run_2026-01-01T00-00", project=name) for name in ("A", "B"))
     on("run", "--once")
     said = on("show", first.name)
     assert said.code == 1
-    assert f"is the name of 2 runs: give the path of one, e.g. {first}" in one_line(said.err)
+    assert f"may be any of 2 runs; give the path of one: {first}, {second}" in one_line(said.err)
     assert on("show", str(second)).code == 0
 
 
@@ -433,7 +461,7 @@ def test_names_with_spaces_quotes_dashes_and_other_scripts_work(lab: Lab, on: Co
     assert on("sync", str(run)).code == 0
     lab.assert_whole(run)
     assert on("show", run.name, "--json").json["project"] == project
-    assert f"verified         {run}" in on("status").out
+    assert f"verified         {run}" in on("status", "--all").out
 
 
 def test_a_name_that_is_not_unicode_is_shown_and_never_breaks_the_output(lab: Lab, on: Command) -> None:
@@ -590,7 +618,7 @@ def test_overrides_are_added_listed_and_revoked_and_nothing_else_is_changed(lab:
     said = on("override", "add", run.name, "--class", PLACEHOLDER, "--reason", 'it\'s "fine"', "--expires", "30d")
     assert (said.code, said.err) == (0, "")
     (entry,) = read_creation(run)["validation_overrides"]
-    assert one_line(said.out) == f"override {entry['id']} was added to {run}"
+    assert one_line(said.out) == f"override {entry['id']} was added to {run}; nothing blocks it any more"
     assert set(entry) == {"id", "problem_class", "operator", "recorded_at", "expires_at", "reason", "revoked"}
     assert TIME.fullmatch(entry["expires_at"])
     assert read_creation(run) | {"validation_overrides": []} == before
@@ -611,24 +639,37 @@ def test_overrides_are_added_listed_and_revoked_and_nothing_else_is_changed(lab:
 @pytest.mark.parametrize(
     ("words", "code", "part"),
     [
-        (["--class", "nonsense", "--reason", "r"], 2, "not a rule that blocks a run"),
+        (
+            ["--class", "nonsense", "--reason", "r"],
+            2,
+            f"not a rule that blocks a run; those that {{run}} breaks: {PLACEHOLDER}",
+        ),
+        (
+            ["--class", "case_collision", "--reason", "r"],
+            1,
+            f"so nothing was added; those that {{run}} breaks: {PLACEHOLDER}.",
+        ),
         (["--class", "orphan", "--reason", "r"], 2, "not a rule that blocks a run"),
         (["--class", PLACEHOLDER, "--reason", "  "], 2, "--reason must say why"),
         (["--class", PLACEHOLDER, "--reason", "r", "--operator", ""], 2, "--operator must name"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "soon"], 2, "--expires takes a time"),
+        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "soon"], 2, "--expires takes a day"),
         (["--class", PLACEHOLDER, "--reason", "r", "--expires", "2020-01-01T00:00:00Z"], 2, "lies in the past"),
+        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "2020-01-01"], 2, "lies in the past"),
+        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "2026-02-30"], 2, "--expires takes a day"),
+        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "9999-12-31"], 2, "--expires takes a day"),
+        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "0d"], 2, "lies in the past or is now"),
         (["--class", PLACEHOLDER, "--reason", "r", "--expires", "99999d"], 0, ""),
     ],
 )
 def test_an_override_that_makes_no_sense_is_refused_and_nothing_is_written(
     lab: Lab, on: Command, words: list[str], code: int, part: str
 ) -> None:
-    run = lab.new_run()
+    run = lab.new_run(files={"<id>": b"1"})
     before = (run / CACHE / "creation.json").read_bytes()
     said = on("override", "add", run.name, *words)
     assert said.code == code
     if code:
-        assert part in one_line(said.err)
+        assert part.format(run=run) in one_line(said.err)
         assert (run / CACHE / "creation.json").read_bytes() == before
 
 

@@ -91,7 +91,7 @@ def test_local_files_that_changed_after_the_sync_are_put_back_or_win(lab: Lab, o
     (run / "new.bin").write_bytes(b"3")
     assert on("verify", str(run)).code == 3
     assert kind(lab, run) == "local_changed_after_sync"
-    back, win = ways_out(on, run)
+    back, win, _ = ways_out(on, run)
     assert back.startswith("put the files back here as they were, from the copy on the NAS")
     assert back.endswith(f"then: exlab-watch-agent verify '{run}'")
     assert win.endswith(f"then: exlab-watch-agent resolve '{run}' --use local")

@@ -124,7 +124,7 @@ def test_a_running_agent_takes_a_dismissal(tmp_path: Path) -> None:
     [
         (["--reason", WHY], 2, "Name the ID of one problem"),
         (["ID", "--reason", "short"], 2, "10 to 500 characters"),
-        (["ID", "--reason", WHY, "--until", "soon"], 2, "--until takes a time"),
+        (["ID", "--reason", WHY, "--until", "soon"], 2, "--until takes a day"),
         (["ID", "--reason", WHY, "--until", "2020-01-01T00:00:00Z"], 2, "lies in the past"),
         (["0123456789ab", "--reason", WHY], 1, "No problem is called 0123456789ab"),
         (["ID", "--reason", WHY], 1, f"{PLACEHOLDER} cannot be dismissed"),

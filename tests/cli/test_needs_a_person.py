@@ -115,8 +115,8 @@ def test_run_once_whose_nas_is_away_says_so_and_ends_with_3_and_so_do_problems_a
     assert_line(r"1 run, .+ is only on this PC, the oldest for \d+ s", lines[1])
     assert_line(rf"no agent is running: it was stopped in order at {TIME}", lines[2])
     assert_line(rf"SCOPE_01 -> {lab.nas}/SCOPE_01: NAS unreachable since {TIME}: .+{EARLIER}; .*", lines[4])
-    assert lines[8].startswith(f"queued           {run}  (")
-    assert_line(rf" +NAS unreachable since {TIME}: .+{EARLIER}", lines[9])
+    assert lines[7].startswith(f"queued           {run}  (")
+    assert_line(rf" +NAS unreachable since {TIME}: .+{EARLIER}", lines[8])
     lane = on("status", "--json").json["lanes"]["SCOPE_01"]
     assert lane["waiting_since"]
     assert re.fullmatch(TIME, lane["at"])

@@ -15,7 +15,7 @@ from exlab_watch_agent.core.gate import Finding, Rule, orphan
 from exlab_watch_agent.core.incidents import IncidentKind, incident_of
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import TIERS, Problem, Tier, verdict, worst
-from exlab_watch_agent.core.record import LastError, RunRecord
+from exlab_watch_agent.core.record import LastError, RunRecord, SealTrouble
 from exlab_watch_agent.core.rollback import ELSEWHERE
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import (
@@ -217,6 +217,27 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         ("needs_you", "audit_failed"),
         f"exlab-watch-agent verify {RUN}",
     ),
+    *(
+        (
+            f"a seal that fails, while the run is {state}",
+            situation(record(state, seal_trouble=SealTrouble(OLD, 2, "network", "no"))),
+            ("needs_you", "seal_failed"),
+            SHOW,
+        )
+        for state in (RunState.ACQUIRING, RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_VERIFY, RunState.SEALING)
+    ),
+    (
+        "a cache folder that the NAS does not take",
+        situation(record(RunState.VERIFIED, cache_stays="no permission")),
+        ("needs_you", "cache_not_copied"),
+        SHOW,
+    ),
+    (
+        "files change during every audit",
+        situation(record(RunState.AUDITING, last_error=LastError("keeps_changing", "1 file changed"))),
+        ("needs_you", "keeps_changing"),
+        f"exlab-watch-agent verify {RUN}",
+    ),
     (
         "gone",
         situation(record(RunState.ACQUIRING), run_problems={f"job {RUN}": Note("run_gone", "it is gone")}),
@@ -346,6 +367,12 @@ CASES += [
         situation(week=Week(here={"SCOPE_01": FILLING})),
         ("needs_you", "local_disk_filling"),
         "exlab-watch-agent check",
+    ),
+    (
+        "an instrument that never rests",
+        situation(lanes={"SCOPE_01": LaneView(unread_since=NOW - 120 * 24 * HOUR)}),
+        ("needs_you", "reread_overdue"),
+        "exlab-watch-agent status",
     ),
     (
         "a NAS that fills",

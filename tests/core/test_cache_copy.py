@@ -6,7 +6,16 @@ import hashlib
 
 import pytest
 
-from exlab_watch_agent.core.cache_copy import digest_of, due, form_of, has_travelled, is_of_others, makes_due
+from exlab_watch_agent.core.cache_copy import (
+    digest_of,
+    due,
+    form_of,
+    has_travelled,
+    is_altered,
+    is_of_others,
+    makes_due,
+    size_known,
+)
 from exlab_watch_agent.core.inventory import FileEntry
 
 CREATION, LOG, CLAIM = (
@@ -66,3 +75,26 @@ def test_a_file_that_is_too_large_to_be_read_is_known_by_size_and_time() -> None
     entry = FileEntry(FIELDS, 7, 11)
     assert digest_of(entry, b"abc") == hashlib.sha256(b"abc").hexdigest()
     assert digest_of(entry, None) == "7:11"
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "is_so"),
+    [
+        (b"a", b"a", False),
+        (b"a", None, False),
+        (b"a", b"b", False),
+        (b"b", b"b", False),
+        (b"c", b"b", True),
+        (None, b"a", True),
+    ],
+)
+def test_a_file_of_the_copy_is_altered_where_it_is_neither_what_was_placed_nor_what_is_here(
+    there: bytes | None, here: bytes | None, is_so: bool
+) -> None:
+    assert is_altered(there, here=here, placed=hashlib.sha256(b"a").hexdigest()) is is_so
+
+
+def test_a_large_file_is_known_by_its_size() -> None:
+    assert size_known("20000000:17") == 20_000_000
+    assert size_known("a" * 64) is None
+    assert size_known("x:17") is None

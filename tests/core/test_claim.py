@@ -9,11 +9,11 @@ import pytest
 
 from exlab_watch_agent.core.claim import (
     NOBODY_KNOWN,
-    WHOEVER,
     Claim,
     DestinationLook,
     DestinationStanding,
     FormerHolder,
+    as_last_seen,
     conflict_at,
     may_be_displaced,
     standing,
@@ -137,7 +137,7 @@ HELD = (S.OCCUPIED, S.CLAIMED_UNSEALED, S.CLAIMED_BY_OTHER_AGENT, S.SEALED_UNCLA
 @pytest.mark.parametrize("where", list(S))
 def test_an_operators_word_displaces_the_holder_it_was_for_and_nobody_else(where: S) -> None:
     is_held = where in HELD
-    assert may_be_displaced(where, consent=WHOEVER, holding="b/7/1/") is is_held
+    assert may_be_displaced(where, consent=as_last_seen("b/7/1/m"), holding="b/7/1/") is is_held
     assert may_be_displaced(where, consent="b/7/1/", holding="b/7/1/") is is_held
     assert not may_be_displaced(where, consent="", holding="")
     for came_after in ("b/7/1/sealed", "b/7/3/", "c/7/1/", NOBODY_KNOWN):

@@ -19,6 +19,7 @@ from exlab_watch_agent.core.commands import (
     ScanRoots,
     Sync,
     TakeOver,
+    UseNasManifest,
     VerifyNow,
     command_of,
 )
@@ -43,6 +44,7 @@ COMMANDS: list[tuple[Command, dict[str, object]]] = [
     (VerifyNow(ASMITH, job_id="1f", reason="so"), {"command": "verify", "job_id": "1f", "reason": "so"}),
     (Resolve(ASMITH, job_id="1f", reason="so"), {"command": "resolve", "job_id": "1f", "reason": "so"}),
     (TakeOver(ASMITH, job_id="1f", reason="so"), {"command": "take_over", "job_id": "1f", "reason": "so"}),
+    (UseNasManifest(ASMITH, job_id="1f", reason="so"), {"command": "use_nas_manifest", "job_id": "1f", "reason": "so"}),
 ]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.core.claim import NOBODY_KNOWN, OF_OTHERS, WHOEVER, DestinationStanding
+from exlab_watch_agent.core.claim import HELD_BY_OTHERS, NOBODY_KNOWN, OF_OTHERS, DestinationStanding, as_last_seen
 from exlab_watch_agent.core.completeness import Completeness
 from exlab_watch_agent.core.creation import Creation, OverrideEntry, RunIdentity
-from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge
+from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_effects, judge, nas_choice_effect
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
@@ -38,7 +38,7 @@ from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, LocalSide, Pass, Uptime
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
-from exlab_watch_agent.core.record import LastError, RunRecord
+from exlab_watch_agent.core.record import LastError, RunRecord, SealTrouble
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -1052,13 +1052,15 @@ def test_a_claim_that_a_push_meets_is_a_conflict_and_costs_no_attempt(kind: Fail
 @pytest.mark.parametrize("is_sealed", [False, True])
 def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_conflict(is_sealed: bool) -> None:
     held = LastError("claimed_by_other_agent", "held")
-    queued = step(record("conflict", sealed=is_sealed, last_error=held), TakenOver("asmith", "it was stopped"))
+    queued = step(
+        record("conflict", sealed=is_sealed, last_error=held, held_by="b/7/1/l"), TakenOver("asmith", "it was stopped")
+    )
     assert queued.move is not None
     assert (queued.move.trigger, queued.move.operator, queued.move.reason) == (
         "taken_over", "asmith", "it was stopped",
     )  # fmt: skip
     run = queued.record
-    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, False, WHOEVER)
+    assert (run.state, run.is_sealed, run.takes_over) == (RunState.QUEUED, is_sealed, as_last_seen("b/7/1/l"))
     where = DestinationStanding.CLAIMED_BY_OTHER_AGENT
     seen = replace(inspected(destination=where), holding="b/7/1/m")
     pushing = step(run, seen)
@@ -1073,13 +1075,179 @@ def test_an_operators_word_to_take_over_is_for_one_holder_and_used_up_by_a_confl
     assert sealed.takes_over == ""
 
 
+@pytest.mark.parametrize("said_of", ["b/7/1/m", NOBODY_KNOWN, "", "as an earlier version wrote it"])
+@pytest.mark.parametrize("found", ["c/9/2/n", "b/8/1/m"])
+def test_a_word_that_waited_for_the_nas_is_not_for_who_came_meanwhile(said_of: str, found: str) -> None:
+    takes_over = "whoever" if said_of.startswith("as an") else as_last_seen(said_of)
+    seen = inspected(destination=DestinationStanding.CLAIMED_BY_OTHER_AGENT)
+    after = step(record("queued", takes_over=takes_over), replace(seen, holding=found)).record
+    assert (after.state, after.takes_over, after.held_by) == (RunState.CONFLICT, "", found)
+    assert after.last_error is not None
+    assert (after.last_error.kind, "not held by the one" in after.last_error.message) == (
+        "claimed_by_other_agent",
+        True,
+    )
+    again = step(step(after, TakenOver("asmith")).record, replace(seen, holding=found))
+    assert (again.record.state, again.record.takes_over) == (RunState.RUNNING, found)
+
+
+@pytest.mark.parametrize("how", [{"adopts": "m" * 64, "adopts_from": "theirs"}, {"takes_over": "b/7/1/m"}])
+def test_a_copy_that_came_from_others_is_proven_anew_where_its_proof_does_not_hold_for_the_seal(how: Any) -> None:
+    before = record("sealing", sealed=True, **how)
+    (seal,) = work(step(replace(before, state=RunState.AWAITING_VERIFY), verified()))
+    assert isinstance(seal, Seal)
+    assert (seal.is_again, seal.is_first) == (True, True)
+    event = RunChanged(TURN, "proven too long ago", is_unproven=True)
+    anew = step(before, event).record
+    assert (anew.state, anew.sealed_as, anew.verify_passes) == (RunState.ACQUIRING, before.sealed_as, 0)
+    queued = step(anew, inspected(fingerprint="g")).record
+    seen = inspected(fingerprint="g", destination=DestinationStanding.OURS)
+    proving = step(queued, seen)
+    (effect,) = work(proving)
+    assert isinstance(effect, Verify)
+    assert (proving.record.state, effect.manifest_digest) == (RunState.AWAITING_VERIFY, before.sealed_as)
+    assert moved(proving.record, verified(Agreement.LOCAL_DIFFERS, turn=proving.record.turn)) == (
+        "conflict_found", "conflict",
+    )  # fmt: skip
+    again = replace(before, adopts="", adopts_from="", takes_over="")
+    (effect,) = work(step(replace(again, state=RunState.AWAITING_VERIFY), verified()))
+    assert not effect.is_first
+
+
+@pytest.mark.parametrize("is_folder_here", [False, True])
+@pytest.mark.parametrize("kind", [LOCAL_CHANGED, "local_files_missing", "only_copy_lost"])
+def test_a_sealed_copy_counts_on_an_operators_word_once_it_alone_was_proven(kind: str, is_folder_here: bool) -> None:
+    conflict = record("conflict", sealed=True, verify_passes=0, last_error=LastError(kind, "so"))
+    effect = nas_choice_effect(conflict, operator="asmith", reason="it was moved to the archive")
+    assert (effect.local, effect.manifest_digest, effect.chosen_by) == (LocalSide.MANIFEST, "m" * 64, "asmith")
+    word: dict[str, Any] = {"chosen_by": "asmith", "reason": effect.reason, "is_folder_here": is_folder_here}
+    after = step(conflict, of_the_copy_alone(**word))
+    assert after.move is not None
+    assert (after.move.trigger, after.move.operator, after.move.reason) == ("nas_chosen", "asmith", effect.reason)
+    assert (after.record.state, after.record.gone_at) == (RunState.CLEANED, None if is_folder_here else NOW)
+    assert (after.record.sealed_as, after.record.verify_passes) == ("m" * 64, 1)
+    assert statuses(after) == (["cleaned"] if is_folder_here else [])
+
+
+@pytest.mark.parametrize(
+    ("sealed", "event"),
+    [
+        (True, of_the_copy_alone(Agreement.BOTH_DIFFER, chosen_by="asmith")),
+        (True, of_the_copy_alone(chosen_by="asmith", proof=None, skipped_oversize=("a",))),
+        (True, of_the_copy_alone()),
+        (False, of_the_copy_alone(chosen_by="asmith")),
+        (True, RunChanged(TURN, "2 data files of this run are left here")),
+    ],
+)
+def test_it_does_not_count_where_it_is_wrong_was_not_read_whole_or_data_are_left(sealed: bool, event: Any) -> None:
+    conflict = record("conflict", sealed=sealed, last_error=LastError("local_files_missing", "so"))
+    after = step(conflict, event)
+    assert (after.move, after.record.state) == (None, RunState.CONFLICT)
+    is_wrong = isinstance(event, Verified) and event.comparison.agreement is Agreement.BOTH_DIFFER
+    assert bool(after.record.incidents) is is_wrong, "what was found wrong there is on record"
+
+
+def test_a_seal_that_fails_for_good_is_one_trouble_with_one_since_through_every_proof_that_is_made_anew() -> None:
+    run = record("sealing")
+    for times in (1, 2, 3):
+        run = step(replace(run, state=RunState.SEALING, turn=TURN), failed()).record
+        assert run.seal_trouble == SealTrouble(NOW, times, "network", "the link broke")
+        old = step(replace(run, turn=TURN), RunChanged(TURN, "proven too long ago", is_unproven=True)).record
+        assert old.state is RunState.ACQUIRING
+        admitted = step(old, inspected()).record
+        run = step(replace(admitted, state=RunState.AWAITING_VERIFY, turn=TURN), verified()).record
+        assert (run.state, run.seal_trouble is not None and run.seal_trouble.times) == (RunState.SEALING, times)
+    assert step(replace(run, turn=TURN), Sealed(TURN)).record.seal_trouble is None
+    assert step(replace(run, turn=TURN), RunChanged(TURN, "it changed")).record.seal_trouble is None
+    away = step(replace(run, turn=TURN), failed(is_destination_away=True)).record
+    assert away.seal_trouble == run.seal_trouble, "a NAS that is away is the lane's matter"
+
+
+def test_files_that_were_touched_and_are_what_was_sealed_heal_a_damaged_copy() -> None:
+    damaged = step(record("auditing", sealed=True), verified(Agreement.REMOTE_DIFFERS, fingerprint="touched")).record
+    assert (damaged.state, damaged.fingerprint) == (RunState.QUEUED, "touched")
+    seen = inspected(fingerprint="touched", destination=DestinationStanding.OURS)
+    assert moved(damaged, seen) == ("push_started", "running")
+    later = inspected(fingerprint="changed since", destination=DestinationStanding.OURS)
+    assert moved(damaged, later) == ("conflict_found", "conflict")
+
+
+def interrupted(agreement: Agreement | None, **changes: Any) -> RunChanged:
+    """An audit in which a file changed here, and what became of all others."""
+    stayed = None if agreement is None else verified(agreement).comparison
+    return RunChanged(TURN, "1 file changed", stayed=stayed, moving=("z.log",), fingerprint="g", **changes)
+
+
+@pytest.mark.parametrize("agreement", [None, Agreement.EQUAL])
+def test_files_that_change_during_every_audit_are_told_and_forgotten_with_the_next_proof(
+    agreement: Agreement | None,
+) -> None:
+    after = record("auditing", sealed=True)
+    for times in (1, 2, 3, 4):
+        after = step(replace(after, state=RunState.AUDITING, turn=TURN), interrupted(agreement)).record
+        assert (after.state, after.verify_passes, after.incidents) == (RunState.VERIFIED, 1, ())
+        told = after.last_error is not None and after.last_error.kind == "keeps_changing"
+        assert (after.interruptions, told) == (times, times >= 3)
+    proven = step(replace(after, state=RunState.AUDITING, turn=TURN), verified()).record
+    assert (proven.interruptions, proven.last_error) == (0, None)
+
+
+def test_damage_shows_beside_files_that_change_during_an_audit_and_is_not_repaired_from_a_run_in_motion() -> None:
+    damaged = step(record("auditing", sealed=True, verify_passes=2), interrupted(Agreement.REMOTE_DIFFERS)).record
+    assert (damaged.state, damaged.verify_passes, damaged.passes) == (RunState.VERIFIED, 0, ())
+    assert [one.kind for one in damaged.incidents] == ["copy_damaged"]
+    again = step(record("conflict", sealed=True), interrupted(Agreement.REMOTE_DIFFERS))
+    assert again.record.state is RunState.CONFLICT
+
+
+@pytest.mark.parametrize(
+    ("agreement", "kind"),
+    [
+        (Agreement.LOCAL_DIFFERS, LOCAL_CHANGED),
+        (Agreement.LOCAL_GONE, "local_files_missing"),
+        (Agreement.BOTH_DIFFER, LOCAL_CHANGED),
+    ],
+)
+def test_what_differs_here_and_did_not_move_is_a_conflict_whatever_else_moves(agreement: Agreement, kind: str) -> None:
+    after = step(record("auditing", sealed=True), interrupted(agreement)).record
+    assert after.last_error is not None
+    assert (after.state, after.last_error.kind, after.fingerprint) == (RunState.CONFLICT, kind, "g")
+    assert bool(after.incidents) is (agreement is Agreement.BOTH_DIFFER)
+
+
+def test_a_word_to_take_over_gives_up_nothing_that_was_sealed_here_and_the_push_is_told_what_it_was() -> None:
+    held = LastError("claimed_by_other_agent", "held")
+    conflict = record("conflict", sealed=True, last_error=held, held_by="b/7/1/m")
+    queued = step(conflict, TakenOver("asmith")).record
+    assert (queued.sealed_as, queued.verify_passes) == (conflict.sealed_as, 0)
+    seen = inspected(fingerprint="g", destination=DestinationStanding.CLAIMED_BY_OTHER_AGENT)
+    pushing = step(queued, replace(seen, holding="b/7/1/m"))
+    (effect,) = work(pushing)
+    assert isinstance(effect, Push)
+    assert (effect.manifest_digest, effect.takes_over, effect.fingerprint) == (conflict.sealed_as, "b/7/1/m", "g")
+    refused = failed(turn=pushing.record.turn, conflict=LOCAL_CHANGED, detail=HELD_BY_OTHERS)
+    differs = step(pushing.record, refused).record
+    assert (differs.state, differs.sealed_as, differs.takes_over) == (RunState.CONFLICT, conflict.sealed_as, "")
+    assert differs.last_error == LastError(LOCAL_CHANGED, refused.message, HELD_BY_OTHERS)
+    assert moved(differs, TakenOver("asmith")) == ("taken_over", "queued"), "once the files are as they were"
+    assert not step(differs, LocalChosen("asmith")).record.is_sealed
+
+
+def test_who_holds_a_copy_is_known_from_every_look_that_a_conflict_comes_of() -> None:
+    told = failed(conflict="claimed_by_other_agent", holding="b/7/1/m")
+    for state in ("running", "auditing", "sealing"):
+        assert step(record(state, sealed=state == "auditing", held_by="a"), told).record.held_by == "b/7/1/m"
+    unknown = step(record("running", held_by="a"), failed(conflict="claimed_by_other_agent"))
+    assert unknown.record.held_by == "a"
+
+
 @pytest.mark.parametrize("where", [DestinationStanding.FREE, DestinationStanding.OURS])
 def test_a_word_to_take_over_that_nobody_had_to_give_way_to_is_used_up(where: DestinationStanding) -> None:
-    after = step(record("queued", takes_over=WHOEVER), inspected(destination=where))
+    after = step(record("queued", takes_over=as_last_seen("b/7/1/m")), inspected(destination=where))
     assert (after.record.state, after.record.takes_over) == (RunState.RUNNING, "")
 
 
-HELD_BY_OTHERS = (
+THEIRS = (
     DestinationStanding.OCCUPIED,
     DestinationStanding.CLAIMED_UNSEALED,
     DestinationStanding.CLAIMED_BY_OTHER_AGENT,
@@ -1089,13 +1257,13 @@ HELD_BY_OTHERS = (
 
 
 @pytest.mark.parametrize("before", list(Footing))
-@pytest.mark.parametrize("where", HELD_BY_OTHERS)
+@pytest.mark.parametrize("where", THEIRS)
 def test_a_place_that_was_taken_over_is_the_run_s_own(where: DestinationStanding, before: Footing) -> None:
     at: dict[str, Any] = {"destination": "Run_1", "footing": before}
     if before is Footing.OWN:
         at = {"destination": ""}
     seen = replace(inspected(destination=where, destination_path="Run_1"), holding="b/7/1/m")
-    pushing = step(record("queued", takes_over=WHOEVER, **at), seen)
+    pushing = step(record("queued", takes_over=as_last_seen("b/7/1/m"), **at), seen)
     assert (pushing.record.state, pushing.record.takes_over) == (RunState.RUNNING, "b/7/1/m")
     assert (pushing.record.destination, pushing.record.footing) == ("Run_1", Footing.OWN)
     assert pushing.record.has_place
@@ -1106,7 +1274,7 @@ def test_a_place_that_was_taken_over_is_the_run_s_own(where: DestinationStanding
 
 def test_a_copy_that_was_left_there_is_proven_before_an_operators_word_takes_anything_over() -> None:
     seen = replace(LEFT, holding=NOBODY_KNOWN)
-    proving = step(record("queued", destination="", takes_over=WHOEVER), seen)
+    proving = step(record("queued", destination="", takes_over=as_last_seen("")), seen)
     assert (proving.record.state, proving.record.footing) == (RunState.AWAITING_VERIFY, Footing.LEFT_THERE)
     assert proving.record.takes_over == NOBODY_KNOWN, "the word is for nobody who comes meanwhile"
     left = record("awaiting_verify", takes_over=NOBODY_KNOWN, **LEFT_THERE)
@@ -1127,13 +1295,13 @@ def test_a_copy_that_was_left_there_is_proven_before_an_operators_word_takes_any
 
 def test_a_word_to_take_over_waits_for_a_place_that_could_not_be_asked_and_moves_nobody_unseen() -> None:
     for destination in ("Run_1", ""):
-        before = record("queued", takes_over=WHOEVER, destination=destination)
+        before = record("queued", takes_over=as_last_seen("b/7/1/m"), destination=destination)
         unasked = step(before, inspected(destination=DestinationStanding.UNASKED))
         (effect,) = work(unasked)
         assert isinstance(effect, Push)
         assert effect.is_open, "who is to give way is yet to be seen"
         anew = step(unasked.record, RunChanged(unasked.record.turn, "its place is not decided yet")).record
-        assert (anew.state, anew.takes_over) == (RunState.ACQUIRING, WHOEVER)
+        assert (anew.state, anew.takes_over) == (RunState.ACQUIRING, as_last_seen("b/7/1/m"))
 
 
 def test_an_operators_word_is_not_for_another_destination() -> None:

@@ -69,7 +69,7 @@ def findings_of(
         place=place or a_place(),
         creation=creation or a_creation(),
         inventory=an_inventory(*files, folders=folders, odd=odd),
-        readme=readme,
+        markdown=() if readme is None else [("README.md", readme)],
         declared_mismatches=mismatches,
     )
 
@@ -359,7 +359,7 @@ def test_an_orphan_is_a_soft_finding_at_the_run_folder() -> None:
     assert finding.offending_path == f"CONFOCAL_01/Cortex Q3 Pilot/Runs/{LEAF}"
 
 
-# --- README front matter ----------------------------------------------------------------------------------------------
+# --- Front matter -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_an_orphan_is_a_soft_finding_at_the_run_folder() -> None:
         "---\r\ntitle: x\r\n---\r\n<sample>\r\n",
         "\ufeff---\ntitle: x\n---\n",
         "---  \ntitle: x\n---\t\n",
-        "---\ntitle: '{{ x }}'\n---",
+        "---\ntitle: '{x} {{ x } {% x }'\n---",
         "---\nonly a title\n---\n",
         "---\nwhen: 2026-13-45\nn: !!int ''\nlimit: '<2 mM>'\n---\n",
     ],
@@ -423,6 +423,54 @@ def test_a_placeholder_in_front_matter_is_a_hard_finding_about_content(line: str
     (finding,) = [f for f in findings_of("README.md", readme=f"---\n{line}\n---\n") if f.tier is Tier.HARD]
     assert (finding.rule, finding.matched_token) == (Rule.UNRESOLVED_PLACEHOLDER_TOKEN, "<sample>")
     assert (finding.offending_path, finding.offending_kind) == ("README.md", OffendingKind.FILE_CONTENT)
+
+
+@pytest.mark.parametrize("marker", ["{{ label }}", "{{}}", "{%- if x -%}", "{{ a\n{{ b }}"])
+@pytest.mark.parametrize("path", ["README.md", "notes/deep/Notes.MD"])
+def test_a_template_marker_in_any_front_matter_is_a_hard_finding_about_content(marker: str, path: str) -> None:
+    text = f"---\nlabel: '{marker}'\n---\n"
+    found = evaluate(place=a_place(), creation=a_creation(), inventory=an_inventory(path), markdown=[(path, text)])
+    (finding,) = [one for one in found if one.tier is Tier.HARD]
+    assert (finding.rule, finding.matched_token) == (Rule.LEFTOVER_JINJA_MARKER, printable(marker))
+    assert (finding.offending_path, finding.offending_kind) == (path, OffendingKind.FILE_CONTENT)
+    assert path in finding.rule_detail
+
+
+def test_each_file_has_its_own_findings() -> None:
+    texts = [("a.md", "---\nx: <one>\n---\n"), ("b.md", "---\nx: [\n---\n"), ("c.md", "---\nx: <one>\n---\n")]
+    found = evaluate(place=a_place(), creation=a_creation(), inventory=an_inventory("a.md"), markdown=iter(texts))
+    assert [(one.rule.value, one.offending_path) for one in found] == [
+        ("unresolved_placeholder_token", "a.md"),
+        ("unresolved_placeholder_token", "c.md"),
+        ("malformed_yaml_front_matter", "b.md"),
+    ]
+
+
+@given(st.text(alphabet=st.sampled_from("{}%a \n"), max_size=40))
+def test_markers_are_found_in_content_where_they_would_be_found_in_a_name(text: str) -> None:
+    assert bool(gate._jinja_markers(text)) == bool(gate._JINJA.search(text))
+
+
+def test_front_matter_of_the_greatest_length_is_searched_in_no_time() -> None:
+    # Searched by the pattern for names, these would take hours, and the test would not end.
+    for piece in ("{{ ", "{{ }", "{% ", "<a", "}{"):
+        text = "---\n" + piece * (gate.MARKDOWN_BYTES_MAX // len(piece)) + "\n---\n"
+        assert [one for one in findings_of("README.md", readme=text) if one.tier is Tier.HARD] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"), [("README.md", True), ("a/b.MD", True), ("a.mdx", False), ("md", False), ("a.md/b.txt", False)]
+)
+def test_markdown_is_known_by_its_name(name: str, is_one: bool) -> None:
+    assert gate.is_markdown(name) == is_one
+
+
+@pytest.mark.parametrize(
+    ("beginning", "may"),
+    [(b"---\nti", True), (b"\xef\xbb\xbf---", True), (b"--", False), (b"# Titl", False), (b"", False)],
+)
+def test_most_files_need_not_be_read_beyond_their_beginning(beginning: bytes, may: bool) -> None:
+    assert gate.may_have_front_matter(beginning) == may
 
 
 def test_nested_merge_keys_in_front_matter_do_not_multiply() -> None:
@@ -559,16 +607,14 @@ def test_the_same_run_gives_the_same_findings_in_the_same_order(inventory: Inven
     for entries in (files, folders, odd):
         rng.shuffle(entries)
     shuffled = Inventory(files=tuple(files), directories=tuple(folders), odd=tuple(odd))
-    one, other = (
-        evaluate(place=a_place(), creation=a_creation(), inventory=each, readme=None) for each in (inventory, shuffled)
-    )
+    one, other = (evaluate(place=a_place(), creation=a_creation(), inventory=each) for each in (inventory, shuffled))
     assert one == other
     assert len(set(one)) == len(one)
 
 
 @given(inventories())
 def test_every_finding_about_a_name_quotes_a_part_of_that_name_and_can_be_printed(inventory: Inventory) -> None:
-    for finding in evaluate(place=a_place(), creation=a_creation(), inventory=inventory, readme=None):
+    for finding in evaluate(place=a_place(), creation=a_creation(), inventory=inventory):
         assert finding.matched_token
         assert finding.matched_token in finding.offending_path.rpartition("/")[2]
         assert finding.rule_detail.endswith(".")
@@ -588,7 +634,7 @@ def test_the_quick_check_lets_no_bad_name_pass(rule: Rule, tokens_of: Callable[[
 def test_there_is_a_collision_exactly_when_two_paths_are_one_to_a_caseless_nas(inventory: Inventory) -> None:
     paths = {path for path, _ in gate._entries(inventory)} | {".exlab-wizard"}
     distinct = {"/".join(gate.folded(name) for name in path.split("/")) for path in paths}
-    found = evaluate(place=a_place(), creation=a_creation(), inventory=inventory, readme=None)
+    found = evaluate(place=a_place(), creation=a_creation(), inventory=inventory)
     assert any(f.rule is Rule.CASE_COLLISION for f in found) == (len(distinct) < len(paths))
 
 

@@ -61,6 +61,7 @@ def test_cleaned_is_entered_only_by_a_removal_of_ours_or_by_a_proof_of_the_copy_
     assert sources == {
         (RunState.CLEANING, Trigger.REMOVED),
         (RunState.AUDITING, Trigger.LOCAL_GONE),
+        (RunState.CONFLICT, Trigger.NAS_CHOSEN),
         (RunState.CLEANED, Trigger.AUDITED),
     }
 
@@ -80,6 +81,7 @@ def test_only_an_operator_a_proof_or_the_end_of_another_s_claim_leads_out_of_a_c
     assert {row.trigger for row in CHART.rows if row.source is RunState.CONFLICT} == {
         Trigger.LOCAL_CHOSEN,
         Trigger.TAKEN_OVER,
+        Trigger.NAS_CHOSEN,  # by an operator, and after a proof of the copy
         Trigger.DIFFERENCE_GONE,
         Trigger.SEAL_MISSED,
         Trigger.CLAIM_LAPSED,  # to the queue, where the destination is asked before anything is written

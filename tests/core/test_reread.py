@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from exlab_watch_agent.core.creation import RunIdentity
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
 from exlab_watch_agent.core.record import LastError, RunRecord
-from exlab_watch_agent.core.reread import Coverage, coverage, next_look_in_s
+from exlab_watch_agent.core.reread import Coverage, coverage, is_overdue, next_look_in_s, share_wait_s
 from exlab_watch_agent.statechart import RunState
 
 NOW = datetime(2026, 4, 17, 14, 32, tzinfo=UTC)
@@ -55,3 +55,12 @@ def test_coverage_counts_what_was_read_in_time_and_says_since_when_nothing_is_un
     disproven = coverage([*runs, run("e", passes=0, state=RunState.CONFLICT)], policy=POLICY, now=NOW)
     assert (disproven.runs_sealed, disproven.runs_read, disproven.oldest_at) == (4, 2, None)
     assert coverage([], policy=POLICY, now=NOW) == Coverage()
+
+
+def test_what_was_not_read_for_all_of_the_time_waits_for_no_instrument() -> None:
+    assert [is_overdue(run(days=days), POLICY, now=NOW) for days in (81, 90, 90.1, 400)] == [False, False, True, True]
+    assert not is_overdue(replace(run(days=400), verified_at=None), POLICY, now=NOW)
+
+
+def test_beside_an_instrument_it_is_read_at_a_bounded_rate() -> None:
+    assert share_wait_s(replace(run(), bytes_total=100 * 1024**3)) == 25_600.0

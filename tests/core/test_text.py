@@ -80,6 +80,10 @@ def test_a_posix_path_is_one_word_for_a_posix_shell(path: str) -> None:
 
 def test_any_other_path_is_one_word_as_windows_quotes_it_and_no_word_steers_the_terminal() -> None:
     assert shell_word("C:\\data\\Run 1") == '"C:\\data\\Run 1"'
+    assert shell_word("C:\\data\\Run_1") == "C:\\data\\Run_1"
+    assert shell_word("ours.yaml") == "ours.yaml"
+    assert shell_word("%TEMP%") == '"%TEMP%"'
+    assert shell_word("--all") == '"--all"'
     assert shell_word("/data/\x1b[31m") == "'/data/\\x1b[31m'"
 
 

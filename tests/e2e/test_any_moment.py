@@ -62,6 +62,10 @@ def gets_a_processor_first(pid: int) -> None:
             os.sched_setscheduler(int(task), os.SCHED_RR, os.sched_param(1))
 
 
+ENDS_WITH: dict[int, int] = {signal.SIGTERM: 0, signal.SIGINT: 130}
+"""A service is stopped by the one, and a person presses Ctrl-C for the other."""
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(SEED, SEED + LIVES))
 def test_killed_at_random_moments_it_loses_nothing_and_leaves_no_debris(tmp_path: Path, seed: int) -> None:
@@ -110,9 +114,10 @@ def test_a_signal_ends_it_within_three_seconds_in_the_middle_of_a_limited_push(t
         assert shown["state"] == "running"
         gets_a_processor_first(agent.pid)
         began = time.monotonic()
-        assert agent.stop(number) == 0
+        assert agent.stop(number) == ENDS_WITH[number]
         assert time.monotonic() - began < 3
         assert "Traceback" not in agent.said()
+        assert ("Stopped; the next agent that runs goes on with " in agent.said()) == (number == signal.SIGINT)
     assert lab.record(run)["state"] == "running"
     assert lab.record(run)["attempts"] == 0
     assert lab.cli("status", "--json").json["agent"]["running"] is False
@@ -150,7 +155,7 @@ def test_a_signal_ends_it_well_at_any_moment_of_its_life(tmp_path: Path, number:
         time.sleep(chance.uniform(0, 0.3))
         gets_a_processor_first(agent.pid)
         began = time.monotonic()
-        assert agent.stop(number) == 0, agent.said()
+        assert agent.stop(number) == ENDS_WITH[number], agent.said()
         assert time.monotonic() - began < 3
         assert "Traceback" not in agent.said()
     said = lab.cli("run", "--once", "--quiet")
@@ -165,7 +170,7 @@ def test_ctrl_c_while_it_still_loads_its_modules_ends_it_without_a_word_of_pytho
     with AgentProcess(lab, is_from_nothing=True) as agent:
         maps = Path(f"/proc/{agent.pid}/maps")
         until(lambda: library in maps.read_text(encoding="utf-8"), "the library is loaded")
-        assert agent.stop(signal.SIGINT) in (0, 1, -signal.SIGINT)
+        assert agent.stop(signal.SIGINT) in (130, 1, -signal.SIGINT)
         assert "Traceback" not in agent.said()
     assert lab.cli("run", "--once").code == 0
 

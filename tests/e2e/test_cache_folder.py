@@ -13,11 +13,10 @@ import pytest
 from exlab_watch_agent.errors import FailureKind, TransportError
 from tests.e2e.test_adoption import CLAIM, claim_of, data_there
 from tests.e2e.test_proof import FILES, superseded, triggers
-from tests.lab.lab import CACHE, AgentProcess, Lab, read_creation, run_to_rest, until
+from tests.lab.lab import CACHE, AgentProcess, Lab, override, read_creation, run_to_rest, save_by_rename, until
 from tests.lab.wrapped import Wrapped
 
 FIELDS = f"{CACHE}/readme_fields.json"
-OVERRIDE = ["--class", "reserved_filesystem_name", "--reason", "the instrument names it so"]
 
 
 @pytest.fixture
@@ -47,7 +46,9 @@ def as_sealed(lab: Lab, run: Path) -> tuple[Any, ...]:
 
 
 def add_override(lab: Lab, run: Path) -> None:
-    assert lab.cli("override", "add", str(run), *OVERRIDE).code == 0
+    document = read_creation(run)
+    document["validation_overrides"] = [override("reserved_filesystem_name")]
+    save_by_rename(run, document)
 
 
 def is_there(lab: Lab, run: Path) -> bool:
@@ -111,6 +112,25 @@ def test_what_changed_while_no_agent_ran_travels_by_the_scan_alone(lab: Lab, run
     carried = [line["data"] for line in lab.trail() if line["kind"] == "cache_carried"]
     assert len(carried) == 1
     assert (FIELDS if in_place else f"{CACHE}/creation.json") in carried[0]["files"]
+    assert lab.cli("audit", "verify").code == 0
+
+
+def test_a_file_that_the_nas_does_not_take_is_told_until_it_does(lab: Lab, run: Path) -> None:
+    in_the_way = lab.copy_of(run) / FIELDS
+    in_the_way.unlink(missing_ok=True)
+    (in_the_way / "a folder of somebody").mkdir(parents=True)
+    (run / FIELDS).write_text('{"sample": "2"}')
+    for _ in range(2):
+        assert lab.cli("run", "--once").code == 3
+        (problem,) = lab.cli("problems", "--json").problems
+        assert (problem["code"], problem["tier"], problem["runs"]) == ("cache_not_copied", "needs_you", [str(run)])
+    assert lab.record(run)["state"] == "verified"
+    (in_the_way / "a folder of somebody").rmdir()
+    in_the_way.rmdir()
+    assert lab.cli("run", "--once").code == 0
+    assert is_there(lab, run)
+    assert lab.cli("problems", "--json").problems == []
+    assert [line["data"]["message"] != "" for line in lab.trail() if line["kind"] == "cache_stays"] == [True, False]
     assert lab.cli("audit", "verify").code == 0
 
 

@@ -233,6 +233,31 @@ def reasons_of(lab: Lab, run: Path, trigger: str) -> list[str]:
     return [f["move"]["reason"] for f in lab.facts(run) if f.get("move", {}).get("trigger") == trigger]
 
 
+def test_a_file_that_moves_during_every_audit_hides_no_damage_and_that_it_does_is_told(lab: Lab) -> None:
+    run = proven_twice(lab)
+    zero(lab.copy_of(run) / "b.bin")
+
+    class Moving(Wrapped):
+        """Another program writes the same bytes into a file again while the copy is read."""
+
+        def read_back(self, *arguments: Any, **named: Any) -> Any:
+            (run / "a.bin").write_bytes(GOOD)
+            return self._inner.read_back(*arguments, **named)
+
+    for times in (1, 2, 3):
+        verify_here(lab, run, Moving)
+        record = lab.record(run)
+        assert (record["state"], record["verify_passes"]) == ("verified", 0)
+        (incident,) = lab.cli("show", run.name, "--json").json["incidents"]
+        assert (incident["kind"], incident["files"]) == ("copy_damaged", ["b.bin"])
+        assert problem_kinds(lab) == {"copy_damaged", "keeps_changing"} - ({"keeps_changing"} if times < 3 else set())
+    assert (lab.copy_of(run) / "b.bin").read_bytes() == bytes(5000), "nothing is repaired from a run in motion"
+    assert lab.cli("verify", run.name).code == 0
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    lab.assert_whole(run)
+    assert lab.record(run)["state"] == "verified"
+
+
 @pytest.mark.parametrize("names", [{"b.bin"}, {"a.bin", "sub/c.bin"}])
 def test_a_file_that_the_nas_cannot_give_back_is_damage_like_another_hash(lab: Lab, names: set[str]) -> None:
     run = proven_twice(lab)
@@ -593,6 +618,37 @@ def test_a_seal_that_was_lost_or_altered_on_the_nas_is_made_again_and_what_was_a
     lab.assert_whole(run)
     assert (lab.record(run)["state"], lab.record(run)["verify_passes"]) == ("verified", 3)
     assert list(superseded(lab).values()) == kept
+    assert lab.cli("verify", run.name).code == 0
+    assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"{}"), Path.unlink], ids=["altered", "lost"])
+def test_what_travelled_beside_the_data_is_looked_at_by_each_audit(
+    lab: Lab, harm: Callable[[Path], None], is_here: bool
+) -> None:
+    lab.new_run(files=FILES)
+    run = lab.new_run(files=FILES)
+    (run / CACHE / "readme_fields.json").write_bytes(b'{"from": "the instrument"}')
+    assert lab.cli("run", "--once", "--quiet").code == 0
+    if not is_here:
+        shutil.rmtree(run)
+        assert lab.cli("run", "--once", "--quiet").code == 0
+        assert lab.record(run)["state"] == "cleaned"
+    there = lab.copy_of(run) / CACHE / "readme_fields.json"
+    harm(there)
+    assert lab.cli("verify", run.name).code == (0 if is_here else 4)
+    (incident,) = lab.cli("show", run.name, "--json").json["incidents"]
+    assert incident["kind"] == "seal_altered"
+    assert "readme_fields.json" in incident["what"]
+    if not is_here:
+        assert problem_kinds(lab) == {"seal_altered", "removed_by_others"}
+        return
+    assert there.read_bytes() == b'{"from": "the instrument"}'
+    assert list(superseded(lab).values()) in ([b"{}"], [])
+    lab.assert_whole(run)
+    # What changed here and was not brought yet is nobody's harm there.
+    (run / CACHE / "readme_fields.json").write_bytes(b'{"from": "the instrument", "and": "more"}')
     assert lab.cli("verify", run.name).code == 0
     assert triggers(lab, run)[-2:] == ["audit_started", "proven"]
 

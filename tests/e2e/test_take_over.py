@@ -105,8 +105,16 @@ def test_a_sealed_copy_of_another_agent_is_taken_over_on_an_operators_word(
     assert first.cli("run", "--once").code == 3
     assert kind(first, run) == "claimed_by_other_agent"
     assert everything(first.copy_of(run)) == there
+    # What is here is not what it had proven: that is for an operator to choose, before anybody gives way.
+    assert first.cli("resolve", str(run), "--take-over").code == 1
+    assert kind(first, run) == "local_files_missing"
+    assert everything(first.copy_of(run)) == there
+    (problem,) = first.cli("problems", "--json").problems
+    assert problem["command"] == f"exlab-watch-agent resolve '{run}' --take-over"
+    put(run, FILES)
     assert first.cli("resolve", str(run), "--take-over").code == 0
     first.assert_whole(run)
+    assert lost(first, there) == []
     assert [one["job_id"] for one in claim_of(first, run)["former"]] == [held["job_id"], claim["job_id"]]
 
 
@@ -137,7 +145,6 @@ def test_a_take_over_that_was_broken_off_goes_on_and_does_not_displace_whoever_c
     assert first.cli("run", "--once").code == 0
     before = everything(first.copy_of(run))
     (run / "a.bin").write_bytes(b"measured anew")
-    (run / "b.bin").unlink()
     other = another_agent(first, tmp_path / "other")
     assert other.cli("run", "--once").code == 3
     StopsInTheMiddle.at = at
@@ -148,6 +155,10 @@ def test_a_take_over_that_was_broken_off_goes_on_and_does_not_displace_whoever_c
     assert first.cli("run", "--once").code in (0, 3)
     first.cli("verify", str(run))
     assert kind(first, run) in ("claimed_by_other_agent", "claimed_unsealed", "local_changed_after_sync")
+    assert first.cli("resolve", str(run), "--take-over").code == 1
+    assert kind(first, run) == "local_changed_after_sync"
+    assert first.cli("resolve", str(run), "--use", "local").code == 1, "what it had proven is given up"
+    assert kind(first, run) in ("claimed_by_other_agent", "claimed_unsealed")
     assert first.cli("resolve", str(run), "--take-over").code == 0, first.record(run)
     there = everything(first.copy_of(run))
     other.cli("retry", str(run))
@@ -183,6 +194,33 @@ def test_two_agents_with_one_copied_run_folder_stop_and_neither_moves_a_file_of_
     assert everything(first.copy_of(run)) == before
     assert superseded(first) == {}
     assert "a.bin" in everything(copied)
+
+
+def test_a_word_that_waits_for_a_nas_that_is_away_is_not_for_who_came_meanwhile(
+    first: Lab, run: Path, tmp_path: Path
+) -> None:
+    assert first.cli("run", "--once").code == 0
+    other = another_agent(first, tmp_path / "other")
+    (run / "a.bin").write_bytes(b"measured anew")
+    assert other.cli("run", "--once").code == 3
+    assert kind(other, run) == "claimed_by_other_agent"
+    away = first.nas.with_name("away")
+    first.nas.rename(away)
+    other.cli("resolve", str(run), "--take-over")
+    assert other.record(run)["state"] == "queued"
+    away.rename(first.nas)
+    claim = claim_of(first, run) | {"job_id": "third", "state_folder": "f" * 32, "generation": 2}
+    (first.copy_of(run) / CLAIM).write_text(json.dumps(claim))
+    before = everything(first.copy_of(run))
+    assert other.cli("run", "--once").code == 3
+    assert kind(other, run) == "claimed_by_other_agent"
+    assert everything(first.copy_of(run)) == before, "nobody said that this one is to give way"
+    assert superseded(first) == {}
+    (problem,) = other.cli("problems", "--json").problems
+    assert "not held by the one that was to give way" in problem["sentence"]
+    assert other.cli("resolve", str(run), "--take-over").code == 0
+    other.assert_whole(run)
+    assert [one["job_id"] for one in claim_of(other, run)["former"]] == ["third"]
 
 
 def test_what_was_claimed_and_never_sealed_is_taken_over(first: Lab, run: Path, tmp_path: Path) -> None:

@@ -334,15 +334,17 @@ def test_slots_are_counted_while_their_effects_run(desk: Desk) -> None:
 def test_progress_is_that_of_work_only(desk: Desk) -> None:
     def carry_out(effect: Effect, _ports: Ports, control: Control) -> Result:
         control.report(Progress(7, 1))
-        assert desk.errands.progress() == {"job": (Progress(7, 1), 5.0)}
+        (found,) = desk.errands.under_way().values()
+        assert (found.progress, found.seconds) == (Progress(7, 1), 5.0)
         return Pushed(3)
 
     desk = Desk(carry_out)
     desk.want(PUSH, Probe(EQ))
-    assert desk.errands.progress() == {"job": (Progress(0, 0), 0.0)}
+    (found,) = desk.errands.under_way().values()
+    assert (found.effect.job_id, found.progress, found.seconds) == ("job", Progress(0, 0), 0.0)
     desk.clock.advance(5.0)
     desk.end_one()
-    assert desk.errands.progress() == {}
+    assert desk.errands.under_way() == {}
 
 
 def test_after_the_stop_nothing_starts_and_what_runs_is_told(desk: Desk) -> None:

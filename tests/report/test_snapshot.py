@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.gate import Finding, orphan
 from exlab_watch_agent.core.snapshot import (
+    Doing,
     FolderProblem,
     LaneView,
     Note,
@@ -45,7 +46,7 @@ def a_full_one() -> Snapshot:
         at=NOW,
         lanes={"A": waits, "B": LaneView("/nas/B", seen_earlier=SeenEarlier(NOW))},
         observer=ObserverView("mixed", True, 3, 8192, {"A": RootHealth("native", True, "few", "do", 5, 2, 1, "heard")}),
-        progress={"job": ProgressView(100, 2, 1.5)},
+        progress={"job": ProgressView(100, 2, 1.5, Doing.VERIFY, 200, 1024.0)},
         waiting={"job": "it must be quiet"},
         run_problems={"job": Note("run_gone", "it is gone")},
         unreadable={RUN: UnreadableView("It is locked.", 3)},
@@ -76,7 +77,9 @@ def test_the_keys_of_the_live_view_are_those_that_were_pinned() -> None:
     assert list(document["lanes"]["A"]) == list(golden["lanes"]["SCOPE_01"])
     assert list(document["lanes"]["B"]) == [*golden["lanes"]["SCOPE_01"], "at"]
     assert list(document["orphans"][0]) == list(golden["orphans"][0])
-    assert list(document["progress"]["job"]) == ["bytes_done", "files_done", "seconds"]
+    assert list(document["progress"]["job"]) == [
+        *("bytes_done", "files_done", "seconds", "doing", "bytes_total", "limit_bytes_per_s")
+    ]
     assert list(document["unreadable"][RUN]) == ["message", "looks"]
 
 

@@ -15,6 +15,7 @@ from exlab_watch_agent.core.record import LastError, Move, RunRecord
 from exlab_watch_agent.core.reread import Coverage
 from exlab_watch_agent.core.snapshot import LaneView, ProgressView, Snapshot, UnreadableView
 from exlab_watch_agent.core.standing import Moment
+from exlab_watch_agent.core.text import human_bytes
 from exlab_watch_agent.report.heartbeat import OldestUnsynced
 from exlab_watch_agent.report.status import (
     FINDINGS_SHOWN_MAX,
@@ -24,7 +25,6 @@ from exlab_watch_agent.report.status import (
     counts,
     coverage_json,
     coverage_text,
-    human_bytes,
     run_json,
     sentence,
     status_json,
@@ -49,7 +49,7 @@ def test_a_run_has_all_of_its_keys_in_every_state() -> None:
     keys = [
         *("job_id", "run_path", "equipment_id", "project", "run_kind", "state", "sync_status", "attempts"),
         *("next_attempt_at", "last_error", "verify_passes", "verified_at", "enqueued_at", "destination"),
-        *("files_total", "bytes_total", "bytes_done"),
+        *("files_total", "bytes_total", "bytes_done", "progress"),
     ]
     for state in RunState:
         assert list(run_json(record(state), Snapshot())) == keys
@@ -101,7 +101,9 @@ def test_a_run_in_full_has_its_progress_its_history_and_so_many_findings() -> No
     shown = full.to_json()
     assert shown["why"] == "it is being pushed"
     assert shown["bytes_done"] == 400
-    assert shown["progress"] == {"bytes_done": 400, "files_done": 1, "seconds": 2.0}
+    assert shown["progress"] == {
+        "bytes_done": 400, "files_done": 1, "seconds": 2.0, "doing": None, "bytes_total": 0, "limit_bytes_per_s": None,
+    }  # fmt: skip
     assert "\x1b" in shown["last_error_detail"]
     assert len(shown["findings"]) == FINDINGS_SHOWN_MAX
     assert shown["history"] == [

@@ -87,8 +87,8 @@ GUARDS = (
         (
             Edit(
                 "core/decide.py",
-                "failed = record.with_error(error) if event.is_destination_away else record.failed(error)",
-                "failed = record.failed(error)",
+                "            if not event.is_destination_away:\n                failed = record.failed(error)",
+                "            if True:\n                failed = record.failed(error)",
             ),
         ),
     ),
@@ -353,8 +353,7 @@ GUARDS = (
     Guard(
         "an audit of a moving run is ended",
         "core/decide.py",
-        "    if record.state is RunState.AUDITING:\n"
-        "        return Judgement(Trigger.AUDIT_INTERRUPTED, message, replace(record, gone_at=None))\n",
+        "            if state is RunState.AUDITING:\n                return _judge_interrupted(record, event, now=now)\n",
         "",
     ),
     Guard(
@@ -451,14 +450,14 @@ GUARDS = (
     Guard(
         "damage that a comparison proved is kept as an incident",
         "core/decide.py",
-        "    return record.with_incident(_damage(record, event, now=now))\n\n",
+        "    return record.with_incident(_damage(record, found, now=now))\n\n",
         "    return record\n\n",
     ),
     Guard(
         "verify looks at the run again after hashing; a file that vanished meanwhile is missed",
         "acts/verify.py",
-        "    if len(here) != len(inventory.files) or ports.tree.inventory(effect.run_path).fingerprint != inventory.fingerprint:\n",
-        "    if False:\n",
+        "    has_changed = len(here) != len(inventory.files) or after.fingerprint != inventory.fingerprint\n",
+        "    has_changed = False\n",
     ),
     Guard(
         "a seal that is undone takes `synced` back at once",

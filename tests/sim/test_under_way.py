@@ -317,9 +317,9 @@ def test_what_was_proven_is_not_read_again_while_another_run_of_its_equipment_is
         runs = life.world.runs
         while not any(run.equipment_id == "EQ_A" and not life.environment.is_complete(run) for run in runs.values()):
             life.environment.begin_run()
-        life.run_for(12 * HOUR_S)  # of which the run is due after ten at the latest
+        life.run_for(9.5 * HOUR_S)  # of which the run is due after nine at the latest, and overdue after ten
         assert life.oracle.acknowledged[job_id].verify_passes == 2
-        life.run_for(16 * HOUR_S)  # the other one has become stale: it holds up nothing any longer
+        life.run_for(3 * HOUR_S)  # what is overdue waits for nobody
         assert life.oracle.acknowledged[job_id].verify_passes > 2
 
 
@@ -337,3 +337,30 @@ def test_a_run_that_was_removed_is_proven_at_the_nas_and_its_only_copy_is_watche
         life.run_for(14 * HOUR_S)
         assert [(one.kind, one.files) for one in record_of(life).incidents] == [("copy_damaged", (name,))]
         assert record_of(life).state is RunState.CLEANED
+
+
+def test_an_instrument_that_never_rests_keeps_no_copy_from_being_read_again(tmp_path: Path) -> None:
+    with one_run(tmp_path, "") as life:
+        (first,) = life.world.runs.values()
+        life.run_for(9 * HOUR_S)
+        assert [record.verify_passes for record in life.oracle.acknowledged.values()] == [2]
+        for hour in range(0, 60, 6):
+            if hour % 18 == 0:  # one that is not complete holds up nothing any more after a day
+                begin_run_in(life, "EQ_A")
+            life.run_for(6 * HOUR_S)
+            (copy,) = (record for record in life.oracle.acknowledged.values() if record.run_path == first.path)
+            assert copy.verified_at is not None
+            unread_s = (life.agent.clock.now() - copy.verified_at).total_seconds()
+            assert unread_s < 14 * HOUR_S, "it is read again although the instrument is at work all the time"
+
+
+def begin_run_in(life: Simulation, equipment_id: str) -> None:
+    """Have one instrument begin a run, which it does not complete."""
+    before = dict(life.world.runs)
+    for _ in range(100):
+        life.environment.begin_run()
+        (begun,) = life.world.runs.keys() - before.keys()
+        if life.world.runs[begun].equipment_id == equipment_id:
+            return
+        del life.world.runs[begun]
+    raise AssertionError(f"no run was begun in {equipment_id}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -16,7 +17,7 @@ from exlab_watch_agent.core.text import printable, printable_lines
 
 
 class _SafeFormatter(logging.Formatter):
-    """One line a message, with what may steer a terminal spelled out; a traceback below it."""
+    """One line a message, its time in UTC, with what may steer a terminal spelled out; a traceback below it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
         return printable(super().formatMessage(record))
@@ -32,7 +33,9 @@ class CentralLog(RotatingFileHandler):
         super().__init__(
             path, maxBytes=size_bytes_max, backupCount=kept, encoding="utf-8", errors="backslashreplace", delay=True
         )
-        self.setFormatter(_SafeFormatter("%(asctime)s [%(levelname)-5s] %(name)s: %(message)s"))
+        formatter = _SafeFormatter("%(asctime)s [%(levelname)-5s] %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ")
+        formatter.converter = time.gmtime
+        self.setFormatter(formatter)
 
     def _open(self) -> TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(exist_ok=True, mode=0o700)

@@ -304,7 +304,7 @@ class Destination:
             raise DestinationOccupiedError(f"{where}: {CLAIM_PATH} cannot be read, so nobody knows whose folder it is.")
         conflict = conflict_at(standing(there, claim), where, holder=there.holder, is_sealed=False)
         if conflict is not None:
-            raise DestinationOccupiedError(conflict.message, kind=conflict.kind)
+            raise DestinationOccupiedError(conflict.message, kind=conflict.kind, holding=there.holding)
         self._claims[destination] = claim
 
     # --- what is there -----------------------------------------------------------------------------------------------

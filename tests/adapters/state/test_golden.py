@@ -462,6 +462,7 @@ ADDED = {
         "config_changed_at",
         "config_news",
     ),  # and what holds now
+    *("doing", "bytes_total", "limit_bytes_per_s"),  # what is under way
 }
 """Members that later versions say beside those of the first one."""
 

@@ -41,7 +41,7 @@ from exlab_watch_agent.core.claim import DestinationLook
 from exlab_watch_agent.core.commands import command_of
 from exlab_watch_agent.core.decide import claim_of, work_effect
 from exlab_watch_agent.core.discovery import RunPlace
-from exlab_watch_agent.core.effects import Seal
+from exlab_watch_agent.core.effects import Precheck, Seal
 from exlab_watch_agent.core.events import Sealed
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
 from exlab_watch_agent.core.inventory import CACHE_FOLDER, FileSignature, Inventory
@@ -51,6 +51,7 @@ from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Po
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted
 from exlab_watch_agent.core.snapshot import FolderProblem, Note
+from exlab_watch_agent.engine.errands import UnderWay
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import CommandGiven
 from exlab_watch_agent.engine.views import EngineView, RunView, Told, lane_now
@@ -324,7 +325,8 @@ def _give_it_something_to_tell(agent: Agent) -> None:
             HashTrieMap({run_path: FolderProblem("its creation.json is no JSON", "creation_invalid_json")}),
         ),
     )
-    engine.progress = lambda: {running: (Progress(4096, 1), 12.34)}  # type: ignore[method-assign]
+    work = Precheck(running, 1, run_path, "SCOPE_01", "P-42/Runs/Run", "")
+    engine.under_way = lambda: {running: UnderWay(work, Progress(4096, 1), 12.34, None)}  # type: ignore[method-assign]
     agent._watching = _watching(engine, agent.store)
 
 
@@ -380,6 +382,7 @@ def _sealed_claim(record: RunRecord, manifest: bytes, trail_head: Mapping[str, A
             listing=lambda *_, **__: {},
             replace=lambda *_, instead, **__: told.update(instead),
             read_small=lambda _, path, **__: told[path],
+            read_several=lambda _, paths, **__: {path: told[path] for path in paths},
         ),
         manifests=SimpleNamespace(load=lambda *_, **__: manifest),
         agent=AgentSelf(state_folder="5f" * 16, host=HOST),

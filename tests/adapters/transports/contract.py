@@ -91,15 +91,8 @@ def in_background(work: object, *arguments: object) -> threading.Thread:
     return thread
 
 
-class TransportContract:
-    """Hooks first; each test's name is a sentence about the transport."""
-
-    NAMES_IT_CANNOT_CARRY: ClassVar[frozenset[str]] = frozenset()
-    KEEPS_TIMES: ClassVar[bool] = True
-    LISTS_AT_ONCE: ClassVar[bool] = True
-    HOW_READ: ClassVar[HowRead] = HowRead.DOWNLOAD
-    """How this way reads two megabytes back, and as the next says, whether past the caches of this PC."""
-    IS_PAST_CACHE: ClassVar[bool] = True
+class OneWay:
+    """The hooks: how a suite gets a transport of one way, and the places that it looks at."""
 
     def constructor(self, root: Path) -> str:
         """Return Python source, imports included, whose last line binds `transport` to a transport of this root."""
@@ -109,8 +102,6 @@ class TransportContract:
         names: dict[str, Transport] = {}
         exec(self.constructor(root), names)
         return names["transport"]
-
-    # --- fixtures ----------------------------------------------------------------------------------------------------
 
     @pytest.fixture
     def run(self, tmp_path: Path) -> Path:
@@ -132,6 +123,17 @@ class TransportContract:
     @pytest.fixture
     def transport(self, root: Path) -> Transport:
         return self.make(root)
+
+
+class TransportContract(OneWay):
+    """Each test's name is a sentence about the transport."""
+
+    NAMES_IT_CANNOT_CARRY: ClassVar[frozenset[str]] = frozenset()
+    KEEPS_TIMES: ClassVar[bool] = True
+    LISTS_AT_ONCE: ClassVar[bool] = True
+    HOW_READ: ClassVar[HowRead] = HowRead.DOWNLOAD
+    """How this way reads two megabytes back, and as the next says, whether past the caches of this PC."""
+    IS_PAST_CACHE: ClassVar[bool] = True
 
     @pytest.fixture
     def tiny_root(self, tmp_path: Path) -> Iterator[Path]:

@@ -88,6 +88,25 @@ class TestContract(WholeRuns, TransportContract):
         assert life.bring_to_rest() is RunState.VERIFIED
         assert {name: (there / name).read_bytes() for name in FILES} == FILES
 
+    @pytest.mark.parametrize("is_gone", [False, True])
+    def test_a_proof_of_long_ago_is_made_anew_before_it_is_adopted(
+        self, life: OneRun, there: Path, equipment: Path, tmp_path: Path, is_gone: bool
+    ) -> None:
+        life.bring_to_rest()
+        other = self.another(life, equipment, tmp_path, days_ahead=2)
+        other.bring_to_rest(but_stop_in=RunState.SEALING)
+        if is_gone:
+            (there / "a.tif").unlink()
+        else:
+            (there / "a.tif").write_bytes(b"x" * len(FILES["a.tif"]))
+            other.clock.up_longer_s = PROOF_HOLDS_S + 1
+        other.work()
+        assert (other.moves[-1], other.record.state) == ("changed", RunState.ACQUIRING)
+        assert other.bring_to_rest() is RunState.VERIFIED, other.moves
+        assert {name: (there / name).read_bytes() for name in FILES} == FILES
+        (incident,) = other.record.incidents
+        assert (incident.kind, incident.files, incident.is_healed) == ("copy_damaged", ("a.tif",), True)
+
     def test_a_copy_of_which_files_go_again_and_again_is_pushed_once_more_and_then_told(
         self, life: OneRun, there: Path
     ) -> None:

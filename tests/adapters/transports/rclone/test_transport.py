@@ -67,7 +67,7 @@ class RcloneContract(WholeRuns, TransportContract):
             self.after_kill(Path())
 
     def after_kill(self, root: Path) -> None:
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 120
         while list(self._folder_of_children.iterdir()):  # the warden takes it away when its rclone has ended
             assert time.monotonic() < deadline_s
             time.sleep(0.01)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from exlab_watch_agent.adapters.children.process import Children
 from exlab_watch_agent.adapters.local.digests import LocalDigester
 from exlab_watch_agent.adapters.transports.destination import Destination
 from exlab_watch_agent.adapters.transports.rsync.by_rsync import RsyncOnlyFarSide
@@ -38,7 +37,7 @@ from tests.adapters.transports.contract import (
     fill,
     tree,
 )
-from tests.adapters.transports.whole_runs import WholeRuns
+from tests.adapters.transports.rsync.behind_rrsync import BehindRrsync
 from tests.lab.servers import Place, SshServer
 
 
@@ -49,46 +48,12 @@ def without_probe(found: dict[str, bytes]) -> dict[str, bytes]:
     return {path: data for path, data in found.items() if path not in probes}
 
 
-class TestContractBehindRrsync(WholeRuns, TransportContract):
-    @pytest.fixture(autouse=True)
-    def _server(self, sshd_rrsync: SshServer) -> Iterator[None]:
-        self.server = sshd_rrsync
-        self.made: list[tuple[Transport, Children]] = []
-        yield
-        for transport, children in self.made:
-            transport.close()
-            children.close()
-
-    @pytest.fixture
-    def root(self, tmp_path: Path) -> Path:
-        return self.server.place(f"{tmp_path.parent.name} {tmp_path.name}").root
-
+class TestContractBehindRrsync(BehindRrsync, TransportContract):
     @pytest.fixture
     def tiny_root(self, root: Path) -> Iterator[Path]:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(root)], check=True)
         yield root
         subprocess.run(["umount", "--lazy", str(root)], check=True)
-
-    def constructor(self, root: Path) -> str:
-        return (
-            "import os\n"
-            "from exlab_watch_agent.adapters.children.process import Children\n"
-            "from exlab_watch_agent.adapters.transports.destination import Destination\n"
-            "from exlab_watch_agent.adapters.transports.rsync.by_rsync import RsyncOnlyFarSide\n"
-            "from exlab_watch_agent.core.policy import RsyncSshTarget\n"
-            f"target = RsyncSshTarget({self.server.target!r}, {self.server.port}, {str(self.server.key)!r}, "
-            f"{str(self.server.known_hosts)!r}, {self.server.path_of(root)!r})\n"
-            "children = Children()\n"
-            "far = RsyncOnlyFarSide(target, children=children)\n"
-            "transport = Destination(far, owner=str(os.getpid()), stream_bytes_max=1 << 30)"
-        )
-
-    def make(self, root: Path) -> Transport:
-        names: dict[str, Any] = {}
-        exec(self.constructor(root), names)
-        self.made.append((names["transport"], names["children"]))
-        transport: Transport = names["transport"]
-        return transport
 
     # rsync itself gives a file its name: see the file that changed while it was sent, below.
     test_a_source_that_changes_while_it_is_copied_gets_no_final_name = None  # type: ignore[assignment]
