@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from exlab_watch_agent.core.binding import Below
 from exlab_watch_agent.core.commands import AgentCommand
@@ -327,35 +327,7 @@ Fact = (
     | ConfigChanged
 )
 KINDS = frozenset(
-    {
-        *(
-            fact.kind
-            for fact in (
-                Transition,
-                IdentityChanged,
-                RunMoved,
-                OverridesRemoved,
-                DestinationBound,
-                MountFound,
-                PassesVoided,
-                IncidentFound,
-                IncidentHealed,
-                CacheFolderCarried,
-                CacheFolderStays,
-                RootBound,
-                OperatorCommand,
-                TrailFoundBehind,
-                TrailAccepted,
-                FolderNamed,
-                MachineChanged,
-                MachineAccepted,
-                ProblemDismissed,
-                ConfigChanged,
-            )
-        ),
-        "override_added",
-        "override_revoked",
-    }
+    {*(fact.kind for fact in get_args(Fact) if fact is not OverrideFound), "override_added", "override_revoked"}
 )
 """Every kind of line that a fact is written as."""
 
