@@ -25,6 +25,7 @@ from exlab_watch_agent.core.manifest import ExtraFiles as ExtraFiles
 from exlab_watch_agent.core.passes import ReadBack as ReadBack
 from exlab_watch_agent.core.passes import Uptime as Uptime
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
+from exlab_watch_agent.core.problem import Dismissal
 from exlab_watch_agent.core.reconcile import SeenRun as SeenRun
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.rollback import TrailPosition
@@ -588,6 +589,11 @@ class RunStore(Protocol):
 
     def counts(self) -> Mapping[RunState, int]:
         """Return how many runs are in each state; states without runs are left out."""
+        ...
+
+    @property
+    def dismissals(self) -> Mapping[str, Dismissal]:
+        """Id of a problem → that an operator wants it listed no more."""
         ...
 
     def binding(self, equipment_id: str, spelling: str) -> Binding | None:

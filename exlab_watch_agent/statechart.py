@@ -71,6 +71,7 @@ class Trigger(StrEnum):
     NAS_CHOSEN = "nas_chosen"
     DIFFERENCE_GONE = "difference_gone"
     SEAL_MISSED = "seal_missed"
+    CANCELLED = "cancelled"
     RETRIED = "retried"
     DESTINATION_REPLACED = "destination_replaced"
 

@@ -111,7 +111,10 @@ def verify(effect: Verify, ports: Ports, control: Control) -> Verified | RunChan
     unread = {p: (manifest or here).get(p, "") for p in oversize if sizes.get(p) == listing[p].size_bytes}
     remote = {**there.digests, **unread}
     if has_changed and manifest:
-        return _of_what_stayed(effect, inventory, after, here, manifest, remote)
+        moved = _of_what_stayed(effect, inventory, after, here, manifest, remote)
+        if look_there is None or moved.stayed is None or moved.stayed.agreement is not Agreement.EQUAL:
+            return moved  # what the seal says is asked for once the data are known to be right
+        return replace(moved, seal_fault=_seal_fault(effect, after, look_there, ports))
     comparison = compare(local=here, manifest=manifest, remote=remote, remote_listing=listing)
     found = Verified(
         turn=effect.turn,

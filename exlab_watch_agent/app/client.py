@@ -150,8 +150,10 @@ class NASSyncClient:
     async def enqueue(self, run_path: Path | str) -> SyncJobHandle:
         """Hand a run over and return its job; a known run's job is returned, a failed one is armed again.
 
+        One that a person cancelled is not: only `retry` has it go on.
+
         A run that the gate refuses is `blocked`; it goes on by itself once its `creation.json` has an override.
-        Raises: AgentError when the run cannot be read or belongs to no configured equipment.
+        Raises: AgentError when the run cannot be read, belongs to no configured equipment, or was cancelled.
         """
         path = _absolute(run_path)
         refusals = await asyncio.to_thread(self._refusals, path)

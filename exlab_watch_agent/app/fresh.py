@@ -18,10 +18,9 @@ from exlab_watch_agent.core.notes import notes_of
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.reconcile import Differences, Known, differences, root_doubt
 from exlab_watch_agent.core.record import RunRecord
-from exlab_watch_agent.core.run_problems import ADMITTED_NOW
+from exlab_watch_agent.core.run_problems import ADMITTED_NOW, RUN_GONE, gone_text, is_told_as_gone
 from exlab_watch_agent.core.snapshot import FolderProblem, Note, Snapshot, UnreadableView
 from exlab_watch_agent.core.text import printable
-from exlab_watch_agent.engine.reconciling import gone
 from exlab_watch_agent.errors import RootUnavailableError
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -54,10 +53,8 @@ def look_through(site: Site) -> Snapshot:
             continue
         view.path_problems |= {printable(path): folder for path, folder in misplaced.items()}
         view.orphans += [orphan(place) for place in found.orphans.values()]
-        missing = {
-            of_lane[path].job_id: path for path in found.missing if of_lane[path].state in CHART.gone_when_missing
-        }
-        view.run_problems |= {job_id: Note("run_gone", printable(gone(path))) for job_id, path in missing.items()}
+        missing = {of_lane[path].job_id: path for path in found.missing if is_told_as_gone(of_lane[path])}
+        view.run_problems |= {job_id: Note(RUN_GONE, printable(gone_text(path))) for job_id, path in missing.items()}
         unsettled = [path for path, record in of_lane.items() if record.state in CHART.unsettled]
         for path in sorted({*found.changed, *unsettled} - {*found.missing}):
             record = of_lane.get(path)

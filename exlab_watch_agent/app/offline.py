@@ -22,10 +22,11 @@ from exlab_watch_agent.app.diary import read_week
 from exlab_watch_agent.app.fresh import look_at, look_through
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.core.attention import Situation, attention
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, DismissProblem, LookAt
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, DismissProblem, Forget, LookAt
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.events import Seen, Unseen
-from exlab_watch_agent.core.facts import ProblemDismissed
+from exlab_watch_agent.core.facts import dismissals_of
+from exlab_watch_agent.core.forgetting import is_of
 from exlab_watch_agent.core.gate import Finding, Tier, mark_overrides, refusal
 from exlab_watch_agent.core.notes import why_without_effect
 from exlab_watch_agent.core.overrides import OverrideStanding, override_standing
@@ -35,7 +36,7 @@ from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.run_problems import ADMITTED_NOW
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.text import printable, shell_word, unicode_text, utc_text
-from exlab_watch_agent.engine.operators import AT_HOME, DISMISSED, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED
+from exlab_watch_agent.engine.operators import AT_HOME, MACHINE_ACCEPTED, NOTHING_ON_HOLD, TRAIL_ACCEPTED, dismissed
 from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.report.choice import Choice
 from exlab_watch_agent.report.problems import Wanted
@@ -106,7 +107,15 @@ def run_in_full(site: Site, word: str) -> RunInFull:
         snapshot=site.snapshot,
         history=site.history(record.job_id),
         extra=FolderManifestStore(StateLayout(site.state_dir).manifests).extra_files(record.job_id),
+        dismissed=_not_told_of(site, record),
     )
+
+
+def _not_told_of(site: Site, record: RunRecord) -> tuple[Problem, ...]:
+    """Return what is not told of a run any more, because an operator said so."""
+    if not dismissals_in(site.loaded.facts):
+        return ()
+    return tuple(one for one in find_problems(site) if one.is_dismissed and is_of(one, run_path=record.run_path))
 
 
 def _must_be_quiet(site: Site) -> str:
@@ -188,19 +197,19 @@ def accept(site: Site, command: AcceptTrail | AcceptMachine) -> str:
     return said
 
 
-def dismiss(site: Site, command: DismissProblem) -> str:
-    """Have a problem listed no more; return what is to be said. Raises: AgentError."""
+def dismiss(site: Site, command: DismissProblem | Forget) -> str:
+    """Have problems listed no more; return what is to be said. Raises: AgentError."""
     if site.holder is not None:
         return site.ask_agent(command)
     require_private(site.state_dir)
     store = RunStore(site.state_dir)
     store.open()
     try:
-        by = str(command.operator)
-        store.note(ProblemDismissed(command.problem_id, by, command.reason, command.until or ""), by, site.now())
+        for fact in dismissals_of(command):
+            store.note(fact, fact.by, site.now())
     finally:
         store.close()
-    return DISMISSED
+    return dismissed(command)
 
 
 # --- overrides -------------------------------------------------------------------------------------------------------

@@ -11,12 +11,14 @@ from exlab_watch_agent.app.auditing import Audited, Wanted, search, verify_folde
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.options import span_in
 from exlab_watch_agent.cli.saying import say, say_aside, say_csv
+from exlab_watch_agent.core.facts import KINDS
 from exlab_watch_agent.core.overrides import parse_time
 from exlab_watch_agent.core.text import counted, utc_text_exact
 from exlab_watch_agent.errors import ConfigError, ExitCode
 from exlab_watch_agent.report.trail import COLUMNS, row_of
 
 BREAKS_SHOWN_MAX = 5
+KINDS_OF_LINES = KINDS | {"segment_opened", "trail_damaged"}
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -73,13 +75,14 @@ def log(
     site.require_state_dir()
     if as_csv and as_json:
         raise ConfigError("Give --csv or --json, not both.")
+    from_then, to_then = span_of(since, until, site.now())
     wanted = Wanted(
         job_id=_job_of(site, run),
         equipment_id=equipment or "",
         operator=operator or "",
         kind=kind or "",
-        since=moment_of(since, site.now(), "--since"),
-        until=moment_of(until, site.now(), "--until", is_end=True),
+        since=from_then,
+        until=to_then,
     )
     shown = 0
     for fact in search(site, wanted):
@@ -95,7 +98,7 @@ def log(
                 say("  ".join(cell for cell in cells if cell))
         shown += 1
     if not shown:
-        say_aside("no line of the trail says that")
+        say_aside(f"no line of the trail says that{_what_could_be_asked(site, wanted)}")
     return ExitCode.FINE
 
 
@@ -106,6 +109,24 @@ def _job_of(site: Site, word: str | None) -> str:
     if record is None:
         raise ConfigError(f"{word} is not known yet, so the trail says nothing of it.")
     return record.job_id
+
+
+def _what_could_be_asked(site: Site, wanted: Wanted) -> str:
+    """Return, for a word that was probably mistyped, those that are known."""
+    instruments = {record.equipment_id for record in site.records.values()} | site.roots.keys()
+    if wanted.kind and wanted.kind not in KINDS_OF_LINES:
+        return f"; kinds of lines are: {', '.join(sorted(KINDS_OF_LINES))}"
+    if wanted.equipment_id and wanted.equipment_id not in instruments:
+        return f"; instruments that are known are: {', '.join(sorted(instruments)) or 'none'}"
+    return ""
+
+
+def span_of(since: str | None, until: str | None, now: datetime) -> tuple[str, str]:
+    """Return both ends of a time as the trail writes them, empty where none is given. Raises: ConfigError."""
+    found = moment_of(since, now, "--since"), moment_of(until, now, "--until", is_end=True)
+    if all(found) and found[0] >= found[1]:
+        raise ConfigError("--until must be later than --since.")
+    return found
 
 
 def moment_of(text: str | None, now: datetime, option: str, *, is_end: bool = False) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from exlab_watch_agent.app import checks
 from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say, say_aside
+from exlab_watch_agent.core.commands import reason_in
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.text import counted, human_bytes, printable
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 
 NAMES_SHOWN_MAX = 5
-REASON_CHARS_MIN, REASON_CHARS_MAX = 10, 500
 
 
 def bind(site: Site, equipment_ids: Sequence[str], *, is_all: bool, is_yes: bool) -> int:
@@ -57,12 +57,9 @@ def _bind_one(site: Site, equipment: EquipmentPolicy, *, is_yes: bool) -> ExitCo
 
 def replace(site: Site, equipment_ids: Sequence[str], *, is_all: bool, is_yes: bool, reason: str) -> int:
     """Have the configured roots take the place of those that were bound; return the exit code. Raises: ConfigError."""
-    if not REASON_CHARS_MIN <= len(reason.strip()) <= REASON_CHARS_MAX:
-        raise ConfigError(
-            f"--replace needs --reason with {REASON_CHARS_MIN} to {REASON_CHARS_MAX} characters: why this is right."
-        )
+    why = reason_in(reason)
     chosen = _chosen(site, equipment_ids, is_all=is_all)
-    codes = [_replace_one(site, equipment, is_yes=is_yes, reason=reason.strip()) for equipment in chosen]
+    codes = [_replace_one(site, equipment, is_yes=is_yes, reason=why) for equipment in chosen]
     return max(codes, default=ExitCode.FINE)
 
 

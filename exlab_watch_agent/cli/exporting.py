@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from exlab_watch_agent.app.exporting import dossier_of, period_of
 from exlab_watch_agent.app.site import Site
-from exlab_watch_agent.cli.auditing import moment_of
+from exlab_watch_agent.cli.auditing import span_of
 from exlab_watch_agent.cli.saying import put, say_aside, write_new, write_new_folder
+from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.diagram.overlay import way_overlay
 from exlab_watch_agent.diagram.svg import svg_element
 from exlab_watch_agent.diagram.wall import wall_picture
-from exlab_watch_agent.errors import ConfigError, ExitCode
+from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.bagit import bag_of
 from exlab_watch_agent.report.dossier import HOW_READ, Dossier
 from exlab_watch_agent.report.pages import SCRIPT_NAME
@@ -49,6 +51,8 @@ def export(
         raise ConfigError(f"--format {form} is for one run: give --run, or take {' or '.join(OF_A_PERIOD)}.")
     if form in FOLDERS and output is None:
         raise ConfigError(f"--format {form} makes a folder: name a new one with -o.")
+    if output is not None and os.path.lexists(output):  # said before a trail of a million lines is read
+        raise AgentError(f"{printable(str(output))} {TAKEN}")
     made = (
         _of_run(site, run, form) if run is not None else _of_period(site, _bounds(site, equipment, since, until), form)
     )
@@ -107,8 +111,4 @@ def _json(value: object) -> bytes:
 
 
 def _bounds(site: Site, equipment: str | None, since: str | None, until: str | None) -> Bounds:
-    now = site.now()
-    bounds = Bounds(equipment or "", moment_of(since, now, "--since"), moment_of(until, now, "--until", is_end=True))
-    if bounds.since and bounds.until and bounds.since >= bounds.until:
-        raise ConfigError("--until must be later than --since.")
-    return bounds
+    return Bounds(equipment or "", *span_of(since, until, site.now()))

@@ -379,19 +379,43 @@ def problems(
 
 @app.command()
 def sync(run: Run, config: Config = None, state_dir: StateDir = None) -> int:
-    """Look at one run now and, if it is complete, bring it to the NAS."""
+    """Look at one run now and, if it is complete, bring it to the NAS before all others of its instrument."""
     return work.sync_run(Site(config, state_dir), run)
 
 
 @app.command()
 def retry(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs that failed.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every failed run.")] = False,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Runs that failed or wait.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every run that failed or waits for its next attempt.")
+    ] = False,
     config: Config = None,
     state_dir: StateDir = None,
 ) -> int:
-    """Try failed runs again, with the attempts counted from 0."""
+    """Try runs again that failed, were cancelled or wait for their next attempt; the attempts count from 0."""
     return work.retry(Site(config, state_dir), runs or (), is_all=everything)
+
+
+@app.command()
+def cancel(
+    run: Run,
+    reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail, and `problems` tells it.")],
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """End what is under way with one run; it stays `failed`, also where it changes, until `retry`."""
+    return work.cancel(Site(config, state_dir), run, reason)
+
+
+@app.command()
+def forget(
+    word: Annotated[str, typer.Argument(metavar="RUN|EQUIPMENT", help="A run, or an instrument with its runs.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; goes into the audit trail.")],
+    config: Config = None,
+    state_dir: StateDir = None,
+) -> int:
+    """List no more what nobody can mend: of what is gone, no longer configured, or lost. The record stays."""
+    return needing.forget(Site(config, state_dir), word, reason)
 
 
 @app.command()

@@ -1,6 +1,7 @@
-"""`problems`: what needs a person, of all or of some; and `problems dismiss ID`: a soft finding or an orphan is listed no more.
+"""`problems`: what needs a person, of all or of some; `problems dismiss ID`: a soft finding or an orphan is listed no more; and
+`forget`: neither is what nobody can mend any more.
 
-A dismissal changes nothing of gate, cleanup and record.
+Neither changes anything of gate, cleanup and record.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli.overriding import moment_of
 from exlab_watch_agent.cli.saying import say, say_json
-from exlab_watch_agent.core.commands import DismissProblem
-from exlab_watch_agent.core.problem import DISMISSABLE, TIERS
+from exlab_watch_agent.core.attention import with_flags
+from exlab_watch_agent.core.commands import DismissProblem, Forget, reason_in
+from exlab_watch_agent.core.forgetting import is_of, refusal, rest, to_forget
+from exlab_watch_agent.core.problem import DISMISSABLE, TIERS, Problem, about
+from exlab_watch_agent.core.run_problems import RUN_GONE
 from exlab_watch_agent.core.text import printable, utc_text
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import Wanted, exit_code, folded, lines, unfolded
-
-REASON_MIN, REASON_MAX = 10, 500
 
 
 def list_all(site: Site, words: Sequence[str], asked: Wanted, *, as_json: bool) -> int:
@@ -43,8 +45,7 @@ def dismiss(site: Site, words: Sequence[str], *, reason: str, until: str | None)
     """Dismiss one problem. Raises: ConfigError for wrong words, AgentError where it cannot be dismissed."""
     if len(words) != 1:
         raise ConfigError("Name the ID of one problem, as `problems --json` gives it: problems dismiss ID --reason R.")
-    if not REASON_MIN <= len(reason.strip()) <= REASON_MAX:
-        raise ConfigError(f"--reason must say why, in {REASON_MIN} to {REASON_MAX} characters.")
+    why = reason_in(reason)
     moment = moment_of(until, site.now(), "--until")
     found = next((one for one in offline.find_problems(site) if one.id == words[0]), None)
     if found is None:
@@ -53,8 +54,32 @@ def dismiss(site: Site, words: Sequence[str], *, reason: str, until: str | None)
         raise AgentError(
             f"{found.code} cannot be dismissed, only soft findings and orphans can: it goes once it is mended. -> {found.command}"
         )
-    command = DismissProblem(
-        operator_here(), found.id, reason.strip(), utc_text(moment) if moment is not None else None
-    )
+    command = DismissProblem(operator_here(), found.id, why, utc_text(moment) if moment is not None else None)
     say(offline.dismiss(site, command))
     return ExitCode.FINE
+
+
+def forget(site: Site, word: str, reason: str) -> int:
+    """Have what nobody can mend any more of a run or an instrument told no longer.
+
+    Raises: ConfigError for a reason that says too little, RunNotFoundError, AgentError where all of it can still be mended.
+    """
+    why = reason_in(reason)
+    is_equipment = word in site.roots or any(record.equipment_id == word for record in site.records.values())
+    subject = word if is_equipment else site.find_run(word)[0]
+    named = {"equipment_id": subject} if is_equipment else {"run_path": subject}
+    found = [one for one in offline.find_problems(site) if is_of(one, **named)]
+    if back := next((one.subject for one in to_forget(found) if _is_back(site, one)), None):
+        again = with_flags(about("sync", back), site.flags)
+        raise AgentError(f"{printable(back)} is here again, so that nothing of it is beyond mending yet. -> {again}")
+    beyond = to_forget(found)
+    if not beyond:
+        raise AgentError(refusal(found, subject))
+    command = Forget(operator_here(), subject, " ".join(one.id for one in beyond), why)
+    say(f"{printable(subject)}: {offline.dismiss(site, command)}{rest(found)}")
+    return ExitCode.FINE
+
+
+def _is_back(site: Site, problem: Problem) -> bool:
+    """Whether the run that a problem is about is on the disk now, of which an agent has known that it is not."""
+    return problem.code == RUN_GONE and site.is_here(problem.subject)

@@ -11,6 +11,7 @@ from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli.options import span_in
 from exlab_watch_agent.cli.saying import say, say_aside, say_json
+from exlab_watch_agent.core.commands import reason_in
 from exlab_watch_agent.core.gate import Finding, Rule, Tier, refusal
 from exlab_watch_agent.core.overrides import OverrideStanding, parse_time
 from exlab_watch_agent.core.text import counted, printable
@@ -27,7 +28,7 @@ def add(site: Site, word: str, problem_class: str, *, reason: str, operator: str
     looked at, that is said. Raises: ConfigError for a wrong word, AgentError when the file cannot be changed.
     """
     path, record = site.find_run(word)
-    who, why, now = _who(operator), _why(reason), site.now()
+    who, why, now = _who(operator), reason_in(reason), site.now()
     until = moment_of(expires, now, "--expires")
     findings = offline.findings_now(site, path, record)
     _require_class(problem_class, path, findings)
@@ -65,7 +66,7 @@ def _what_blocks(findings: tuple[Finding, ...] | str) -> str:
 def revoke(site: Site, word: str, override_id: str, *, reason: str, operator: str | None) -> int:
     """Append a tombstone. Raises: AgentError when there is no such override in force."""
     path, _ = site.find_run(word)
-    offline.revoke_override(site, path, override_id, operator=_who(operator), reason=_why(reason))
+    offline.revoke_override(site, path, override_id, operator=_who(operator), reason=reason_in(reason))
     say(f"override {override_id} of {printable(path)} is revoked")
     return ExitCode.FINE
 
@@ -108,12 +109,6 @@ def _who(operator: str | None) -> str:
     if not name.strip():
         raise ConfigError("--operator must name who takes responsibility.")
     return name.strip()
-
-
-def _why(reason: str) -> str:
-    if not reason.strip():
-        raise ConfigError("--reason must say why.")
-    return reason.strip()
 
 
 def moment_of(text: str | None, now: datetime, option: str) -> datetime | None:

@@ -8,7 +8,7 @@ from exlab_watch_agent.app import offline
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli import work
 from exlab_watch_agent.cli.saying import say
-from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, TakeOver, UseNasManifest
+from exlab_watch_agent.core.commands import AcceptMachine, AcceptTrail, Resolve, TakeOver, UseNasManifest, reason_in
 from exlab_watch_agent.core.decide import is_short
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import printable
@@ -36,14 +36,14 @@ def resolve(
     has_deed, names_runs = (use is not None) + takes_over, bool(words) + is_for_all
     if accepts_trail + accepts_machine + has_deed != 1 or has_deed != names_runs:
         raise ConfigError(
-            "Name runs, an equipment or --all with --use local or --take-over, or give --accept-trail or --accept-machine alone."
+            "Name runs, an equipment or --all with --use local, --use nas-manifest or --take-over, or give --accept-trail or "
+            "--accept-machine alone."
         )
-    if accepts_machine and not reason.strip():
-        raise ConfigError("--accept-machine needs --reason: why this machine goes on with the state folder.")
+    why = reason_in(reason) if reason or accepts_machine else ""
     if accepts_machine:
-        return _accept(site, AcceptMachine(operator_here(), reason))
+        return _accept(site, AcceptMachine(operator_here(), why))
     if accepts_trail:
-        return _accept(site, AcceptTrail(operator_here(), reason))
+        return _accept(site, AcceptTrail(operator_here(), why))
     if use not in (None, *_USES):
         raise ConfigError("--use takes `local` or `nas-manifest`: the agent never overwrites local data.")
     kind = TakeOver if takes_over else _USES[use or "local"]
@@ -56,7 +56,7 @@ def resolve(
             _require_what_could_win(site, record)
         if use == "nas-manifest":
             _require_nothing_left(site, record)
-    commands = {r.run_path: kind(operator_here(), job_id=r.job_id, reason=reason) for r in records}
+    commands = {r.run_path: kind(operator_here(), job_id=r.job_id, reason=why) for r in records}
     if not commands:
         say("no run is in conflict")
         return ExitCode.FINE

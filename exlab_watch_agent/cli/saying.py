@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ def _reading() -> Iterator[None]:
         raise NobodyReadsError from error
 
 
+# Some spreadsheets skip blanks before a formula, and take the wide forms of its signs for the narrow ones.
+_FORMULA = re.compile(r"(\s|\\t|\\r|\\n)*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+
+
 def say(text: str = "", *, end: str = "\n", is_flushed: bool = False) -> None:
     """Print one line of a result. Several lines are several calls, so that no name can make one. Raises: NobodyReadsError."""
     with _reading():
@@ -70,11 +75,17 @@ def say_json(value: Any) -> None:
         print(json.dumps(value, indent=2, ensure_ascii=True))
 
 
-def say_csv(cells: tuple[str, ...]) -> None:
-    """Print one line of CSV. What a spreadsheet would take for a formula begins with an apostrophe."""
+def say_csv(cells: Sequence[str]) -> None:
+    """Print one line of CSV."""
+    say(csv_line(cells))
+
+
+def csv_line(cells: Sequence[str]) -> str:
+    """Return one line of CSV, without its line end. What a spreadsheet would take for a formula begins with an apostrophe."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([f"'{cell}" if cell[:1] in "=+-@\t\r" else cell for cell in cells])
-    say(line.getvalue())
+    shown = (printable(cell) for cell in cells)
+    csv.writer(line, lineterminator="").writerow([f"'{cell}" if _FORMULA.match(cell) else cell for cell in shown])
+    return line.getvalue()
 
 
 def write_new(path: Path, content: bytes, *, taken: str) -> None:

@@ -9,7 +9,7 @@ from exlab_watch_agent.app.site import Site
 from exlab_watch_agent.cli.saying import say
 from exlab_watch_agent.core.attention import of_agent, why_lane_waits, why_root_waits, with_flags
 from exlab_watch_agent.core.incidents import Incident
-from exlab_watch_agent.core.problem import verdict
+from exlab_watch_agent.core.problem import command, verdict
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.reread import coverage
 from exlab_watch_agent.core.snapshot import LaneView, ObserverView, RootHealth
@@ -37,7 +37,13 @@ EXTRA_SHOWN_MAX = 3
 def print_status(site: Site, choice: Choice) -> None:
     """Print the verdict, the lanes, and the runs that are asked for: without more words those that are not at their goal."""
     at, holder, snapshot = site.moment, site.holder, site.snapshot
-    say(verdict(offline.find_problems(site)))
+    found = offline.find_problems(site)
+    say(verdict(found))
+    if hidden := sum(problem.is_dismissed for problem in found):
+        verb = "is" if hidden == 1 else "are"
+        say(
+            f"{counted(hidden, 'problem')} {verb} dismissed or forgotten: {with_flags(command('problems', '--all'), site.flags)}"
+        )
     if holder is not None:
         version, pid, since = holder.version or "?", holder.pid or "?", holder.since or "?"
         say(f"agent {version} is running, pid {pid}, since {since}")
@@ -111,6 +117,11 @@ def print_run(run: RunInFull) -> None:
         _print_record(record)
         for one in record.incidents:
             say(f"  incident     {time_text(one.found_at)}  {one.kind} ({_end_of(one)}): {printable(one.what)}")
+    for problem in run.dismissed:
+        said = problem.detail
+        say(
+            f"  not told     {problem.code}, as {printable(said['dismissed_by'])} said: {printable(said['dismissed_reason'])}"
+        )
     for way in run.ways_out:
         say(f"  way out      {way}")
     if run.extra.files_total:

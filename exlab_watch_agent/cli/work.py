@@ -17,12 +17,14 @@ from exlab_watch_agent.cli.narrating import Narrator
 from exlab_watch_agent.cli.saying import say, say_aside
 from exlab_watch_agent.core.attention import with_flags
 from exlab_watch_agent.core.commands import (
+    Cancel,
     Command,
     LookAt,
     Retry,
     RetryAll,
     ScanRoots,
     Sync,
+    reason_in,
 )
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.problem import command as command_of
@@ -183,14 +185,20 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attenti
     narrator = Narrator()
     agent = _agent_for(site, run_paths, narrator)
     answers, found = drive(agent, narrator, until_rest=True, commands=(command,))
+    for said in _answered(answers):
+        say(said)
+    found = found or _still_under_way(site, agent, run_paths)
+    return end(agent, narrator, found, exit_code(found) if asks_attention else _done_or_not(found))
+
+
+def _answered(answers: Answers) -> list[str]:
+    """Return what was answered. Raises: AgentError with the first refusal, or where nothing was."""
     if not answers:
         raise AgentError("Stopped before the command took effect; run it again.")
     for answer in answers:
         if not answer["ok"]:
             raise AgentError(str(answer["message"]))
-        say(str(answer["message"]))
-    found = found or _still_under_way(site, agent, run_paths)
-    return end(agent, narrator, found, exit_code(found) if asks_attention else _done_or_not(found))
+    return [str(answer["message"]) for answer in answers]
 
 
 def _done_or_not(found: Sequence[Problem]) -> ExitCode:
@@ -216,11 +224,11 @@ def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
     if is_all == bool(words):
         raise ConfigError("Name the runs to try again, or give --all.")
     if is_all:
-        failed = frozenset(r.run_path for r in site.records.values() if r.state is RunState.FAILED)
-        if not failed:
-            say("no run has failed")
+        tried = frozenset(record.run_path for record in site.records.values() if _is_to_be_tried(record))
+        if not tried:
+            say("no run has failed, and none waits for its next attempt")
             return ExitCode.FINE
-        return act(site, RetryAll(operator_here()), run_paths=failed)
+        return act(site, RetryAll(operator_here()), run_paths=tried)
     named = [known(site, word) for word in words]  # a mistyped name stops all before anything is done
     codes: list[int] = []
     for path, record in named:
@@ -230,6 +238,25 @@ def retry(site: Site, words: Sequence[str], *, is_all: bool) -> int:
             say_aside(str(error))
             codes.append(ExitCode.FAILED)
     return max(codes)
+
+
+def _is_to_be_tried(record: RunRecord) -> bool:
+    return record.state is RunState.FAILED or (record.state is RunState.QUEUED and record.next_attempt_at is not None)
+
+
+def cancel(site: Site, word: str, reason: str) -> int:
+    """End what is under way with a run; return the exit code. Raises: AgentError with the refusal, RunNotFoundError."""
+    path, record = known(site, word)
+    command = Cancel(operator_here(), job_id=record.job_id, reason=reason_in(reason))
+    if site.holder is not None:
+        said = site.ask_agent(command)
+    else:
+        scope = Scope(only=frozenset({path}), is_watching=False, is_working=False)
+        agent = Agent(site.settings, state_dir=site.state, scope=scope, flags=site.flags)
+        (said,) = _answered(drive(agent, Narrator(is_quiet=True), until_rest=True, commands=(command,))[0])
+        leave_now(agent, ExitCode.FINE)
+    say(f"{printable(path)}: {said}")
+    return ExitCode.FINE
 
 
 def scan(site: Site, accept_root: str | None) -> int:
@@ -280,7 +307,9 @@ def sync_run(site: Site, word: str) -> int:
     agent = _agent_for(site, frozenset({path}), narrator)
     must_ask = record is not None and record.state in CHART.retryable
     commands = (Sync(operator_here(), run_path=path),) if must_ask else ()
-    _, found = drive(agent, narrator, until_rest=True, commands=commands)
+    answers, found = drive(agent, narrator, until_rest=True, commands=commands)
+    if commands:
+        _answered(answers)  # what was done is said by how it ended
     return _say_how_it_ended(site, agent, narrator, path, found)
 
 

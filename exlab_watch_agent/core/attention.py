@@ -26,8 +26,10 @@ from exlab_watch_agent.core.problem import (
     STATE_FULL,
     Dismissal,
     Problem,
+    Tier,
     about,
     command,
+    forget,
     rank,
 )
 from exlab_watch_agent.core.record import RunRecord
@@ -343,7 +345,8 @@ def _of_runs(situation: Situation) -> Iterable[Problem]:
             yield from of_run(record, situation.snapshot, policy=situation.policy, at=situation.at)
         else:
             nobody_s.setdefault(record.equipment_id, []).append(record)
-            yield from of_incidents(record, situation.at)
+            for found in of_incidents(record, situation.at):
+                yield replace(found, is_beyond_mending=found.tier is not Tier.NOTICE)
     yield from _of_nobody_s(nobody_s)
     yield from _of_damages(situation)
 
@@ -367,7 +370,10 @@ def _of_nobody_s(records: Mapping[str, list[RunRecord]]) -> Iterable[Problem]:
     for equipment_id, runs in records.items():
         its = f"its {counted(len(runs), 'run')}"
         text = (
-            f"{printable(equipment_id)} is no longer in the configuration, so no agent looks after {its}: add it again"
+            f"{printable(equipment_id)} is no longer in the configuration, so no agent looks after {its}: add it again, or have it "
+            "forgotten"
         )
         paths = tuple(sorted(record.run_path for record in runs))
-        yield Problem("equipment_unknown", equipment_id, text, CHECK, equipment_id, paths)
+        found = Problem("equipment_unknown", equipment_id, text, forget(equipment_id), equipment_id, paths)
+        moves = sum(record.turn for record in runs)  # none happens while nobody looks after them
+        yield replace(found, is_beyond_mending=True, occurrence=f"{len(runs)} runs, {moves} moves")

@@ -11,9 +11,19 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from exlab_watch_agent.core.operator import Operator, operator_in
-from exlab_watch_agent.errors import AgentError
+from exlab_watch_agent.errors import AgentError, ConfigError
 
 Json = str | bool | None
+REASON_MIN, REASON_MAX = 10, 500
+"""So many characters say why: an auditor reads it years later."""
+
+
+def reason_in(text: str) -> str:
+    """Return why, without the blanks around it. Raises: ConfigError where it says too little, or too much."""
+    reason = text.strip()
+    if not REASON_MIN <= len(reason) <= REASON_MAX:
+        raise ConfigError(f"--reason must say why, in {REASON_MIN} to {REASON_MAX} characters.")
+    return reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,23 @@ class Reload(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class Forget(_Command):
+    """These problems of a run or an instrument, which nobody can mend any more, are not to be told again.
+
+    `subject`: the run's path, or the instrument's id; `problems`: their ids with a blank between.
+    """
+
+    name = "forget"
+    subject: str = ""
+    problems: str = ""
+    reason: str = ""
+
+    @property
+    def problem_ids(self) -> tuple[str, ...]:
+        return tuple(self.problems.split())
+
+
+@dataclass(frozen=True, slots=True)
 class Enqueue(_Command):
     """Look after this run from now on."""
 
@@ -168,7 +195,15 @@ class TakeOver(_OfRun):
     reason: str = ""
 
 
-RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver | UseNasManifest
+@dataclass(frozen=True, slots=True)
+class Cancel(_OfRun):
+    """End what is under way with a run, and leave it until somebody asks for another try."""
+
+    name = "cancel"
+    reason: str = ""
+
+
+RunCommand = Retry | Sync | VerifyNow | Resolve | TakeOver | UseNasManifest | Cancel
 Command = (
     ScanRoots
     | BindDestination
@@ -176,6 +211,7 @@ Command = (
     | AcceptTrail
     | AcceptMachine
     | DismissProblem
+    | Forget
     | Enqueue
     | LookAt
     | RetryAll
@@ -192,6 +228,7 @@ _BY_NAME: dict[str, type[Command]] = {
         AcceptTrail,
         AcceptMachine,
         DismissProblem,
+        Forget,
         Enqueue,
         LookAt,
         Retry,
@@ -200,6 +237,7 @@ _BY_NAME: dict[str, type[Command]] = {
         Resolve,
         TakeOver,
         UseNasManifest,
+        Cancel,
     )
 }
 

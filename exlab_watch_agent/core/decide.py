@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import assert_never
 
 from exlab_watch_agent.core.claim import (
+    DESTINATION_OCCUPIED,
     OF_OTHERS,
     Claim,
     DestinationStanding,
@@ -25,6 +26,7 @@ from exlab_watch_agent.core.claim import (
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, SealedRun, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
+    CancelRequested,
     CopyWrong,
     DestinationReplaced,
     EffectFailed,
@@ -48,7 +50,7 @@ from exlab_watch_agent.core.overrides import active_classes
 from exlab_watch_agent.core.passes import UNKNOWN_UPTIME, LocalSide, Pass, Uptime, are_apart, is_apart_from
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import Policy
-from exlab_watch_agent.core.record import LastError, Move, RunRecord
+from exlab_watch_agent.core.record import CANCELLED, LastError, Move, RunRecord
 from exlab_watch_agent.core.retry import PutBack, after_failure
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.core.text import counted
@@ -57,6 +59,7 @@ from exlab_watch_agent.core.ways_out import (
     KEEPS_CHANGING,
     LOCAL_MISSING,
     ONLY_COPY_LOST,
+    UNCOMPARED,
     may_be_taken_over,
 )
 from exlab_watch_agent.core.ways_out import LOCAL_CHANGED as LOCAL_CHANGED
@@ -157,13 +160,26 @@ def judge(record: RunRecord, event: Event, *, now: datetime, policy: Policy) -> 
             if state is RunState.FAILED:
                 reason = event.reason or "another try was asked for"
                 return Judgement(Trigger.RETRIED, reason, record.cleared(), event.operator)
+        case CancelRequested():
+            if state in CHART.sources(Trigger.CANCELLED):
+                error = LastError(CANCELLED, f"cancelled by {event.operator}: {event.reason}")
+                # Whom the operator before had make room keeps it: the later word counts.
+                stopped = replace(record.with_error(error).without_wait(), takes_over="")
+                return Judgement(Trigger.CANCELLED, event.reason, stopped, event.operator)
         case LocalChosen():
             reason = event.reason or "the local data win"
             if is_short(record):  # they win once a comparison has shown that all that was sealed is here again
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, record.returned(now), event.operator)
+            if (
+                state is RunState.CONFLICT
+                and record.is_sealed
+                and kind_of(record) in OF_OTHERS - {DESTINATION_OCCUPIED}
+            ):
+                # What was proven here is given up by no word about others: files may be missing, which nobody was told of.
+                return Judgement(Trigger.LOCAL_CHOSEN, reason, record.returned(now), event.operator)
             if state is RunState.CONFLICT:
                 anew = record.unsealed(by=event.operator)
-                if record.last_error is not None and record.last_error.kind in OF_OTHERS:
+                if kind_of(record) in OF_OTHERS:
                     # What others have there stays theirs: the run may have a place of its own elsewhere.
                     anew = anew.at_place("")
                 return Judgement(Trigger.LOCAL_CHOSEN, reason, anew.cleared(), event.operator)
@@ -223,11 +239,10 @@ def _judge_inspection(record: RunRecord, event: Inspected, *, now: datetime) -> 
             return _judge_change(record, HAS_CHANGED)
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE if has_changed:
             return Judgement(Trigger.AUDIT_STARTED, "the local data moved since they were proven", record)
-        case RunState.FAILED if has_changed and not record.is_sealed:
+        case RunState.FAILED if has_changed and not (record.is_sealed or record.is_cancelled):
             return _start_over(record, HAS_CHANGED)
-        case RunState.CLEANED if (
-            event.files_total
-        ):  # of a cache folder alone the copy stays the only one, and is looked at
+        # Of a cache folder alone the copy stays the only one, and is looked at.
+        case RunState.CLEANED if event.files_total:
             text = "there are data in the run folder again: they are compared with the copy before anything is written"
             return Judgement(Trigger.DATA_FOUND, text, record.returned(now))
         case RunState.CONFLICT if awaits_holder(record) and event.destination in _NOT_HELD:
@@ -241,7 +256,7 @@ def _judge_queued(
     is_back = record.is_sealed and record.gone_at is not None  # what it is now, only a comparison shows
     if not is_back and (changed is not None or not (event.completeness.is_complete or record.is_sealed)):
         if record.is_sealed:
-            return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after the run was sealed"))
+            return _not_compared(record, "the local data changed after the run was sealed")
         return changed or _start_over(record, event.completeness.reason)
     if refused is not None:
         return refused
@@ -254,9 +269,8 @@ def _judge_queued(
     if where is DestinationStanding.ADOPTABLE and record.is_sealed and not _is_the_one_it_adopts(record, event):
         where = DestinationStanding.CLAIMED_BY_OTHER_AGENT  # it was put over the copy that we had sealed
     if may_be_displaced(where, consent=record.takes_over, holding=event.holding):
-        displacing = _as_seen(
-            record.at_place(event.destination_path), event
-        )  # the push asks whether that is what was sealed
+        # The push asks whether that is what was sealed.
+        displacing = _as_seen(record.at_place(event.destination_path), event)
         displacing = replace(displacing, takes_over=event.holding, gone_at=None).without_wait()
         text = f"an operator has it taken over ({event.holder or 'no claim says whose it is'})"
         return Judgement(Trigger.PUSH_STARTED, text, displacing)
@@ -325,10 +339,20 @@ def is_held_by_others(record: RunRecord) -> bool:
     )
 
 
+def kind_of(record: RunRecord) -> str:
+    """Return the kind of what a run was last stopped by; empty where nothing did."""
+    return record.last_error.kind if record.last_error is not None else ""
+
+
 def is_short(record: RunRecord) -> bool:
-    """Whether a sealed run rests because local data are missing, some or all: what is left must not be called the run."""
-    kind = record.last_error.kind if record.last_error is not None else ""
-    return record.state is RunState.CONFLICT and record.is_sealed and kind in (LOCAL_MISSING, ONLY_COPY_LOST)
+    """Whether a sealed run rests because local data are missing, some or all, or nobody has looked whether they are.
+
+    What is left must not be called the run.
+    """
+    if record.state is not RunState.CONFLICT or not record.is_sealed or record.last_error is None:
+        return False
+    kind, detail = record.last_error.kind, record.last_error.detail
+    return kind in (LOCAL_MISSING, ONLY_COPY_LOST) or (kind, detail) == (LOCAL_CHANGED, UNCOMPARED)
 
 
 def _judge_verify(record: RunRecord, event: Verified, *, now: datetime, policy: Policy) -> Judgement | None:
@@ -371,7 +395,9 @@ def _judge_first_verify(record: RunRecord, event: Verified, *, now: datetime, po
                 record, FailureKind.LOCAL_FILE_VANISHED, error, now=now, policy=policy, fingerprint=left
             )
         case Agreement.LOCAL_DIFFERS | Agreement.BOTH_DIFFER:
-            return _change_of_a_push(record, found)
+            sealed = record if record.is_sealed else None
+            differs = sealed and _local_differs(sealed, event.comparison, fingerprint=event.fingerprint)
+            return differs or _start_over(record, found)
         case Agreement.REMOTE_DIFFERS:
             error = LastError(FailureKind.HASH_MISMATCH, found)
             if record.is_sealed and record.gone_at is not None:  # what is back is whole, so that it may repair the copy
@@ -442,9 +468,8 @@ def _judge_audit(record: RunRecord, event: Verified, *, now: datetime, policy: P
         return conflict
     match event.comparison.agreement:
         case Agreement.REMOTE_DIFFERS:
-            intact = replace(
-                record, fingerprint=event.fingerprint
-            )  # every file here is what was sealed, whatever times they have
+            # Every file here is what was sealed, whatever times they have.
+            intact = replace(record, fingerprint=event.fingerprint)
             return _damaged(intact, LastError(FailureKind.HASH_MISMATCH, found))
         case Agreement.EQUAL:
             error = LastError("verify_skipped_oversize", "some files are too large to be proven by download")
@@ -464,7 +489,8 @@ def _local_differs(record: RunRecord, found: Comparison, *, fingerprint: str) ->
 
 
 def _judge_interrupted(record: RunRecord, event: RunChanged, *, now: datetime) -> Judgement:
-    """Files changed here during an audit: what did not change was compared all the same, and what is wrong there is on record.
+    """Files changed here during an audit: what did not change was compared all the same, and what is wrong there is on record, the
+    seal included.
 
     It is repaired once the run is quiet; that it never is gets told. A first change or two is nobody's problem.
     """
@@ -475,6 +501,8 @@ def _judge_interrupted(record: RunRecord, event: RunChanged, *, now: datetime) -
             return conflict
         if event.stayed.agreement is Agreement.REMOTE_DIFFERS:
             again, reason = again.with_passes_void(), f"{event.message}; {_words(event.stayed)}"
+        elif event.seal_fault:
+            again, reason = _with_altered_seal(again, event.seal_fault, now=now), f"{event.message}; {event.seal_fault}"
     if again.interruptions >= INTERRUPTIONS_TOLD:
         text = f"{event.message}, and so it was each time of the last {again.interruptions}"
         again = again.with_error(LastError(KEEPS_CHANGING, text))
@@ -544,10 +572,15 @@ def _looked_at(record: RunRecord, event: Verified, proof: Pass, *, now: datetime
 def _seal_missed(proven: RunRecord, event: Verified, *, now: datetime) -> Judgement:
     """The data are what they were, and the copy does not say so, or says something else: it is sealed again."""
     what = f"both sides equal the manifest, but the NAS copy does not say so: {event.seal_fault}"
-    if event.seal_fault != FOLDERS_FAULT:  # that the run has another empty folder now is nobody's doing there
-        kind, found_by = IncidentKind.SEAL_ALTERED, _found_by(proven)
-        proven = proven.with_incident(incident_of(kind, found_by=found_by, found_at=now, what=event.seal_fault))
-    return Judgement(Trigger.SEAL_MISSED, what, proven)
+    return Judgement(Trigger.SEAL_MISSED, what, _with_altered_seal(proven, event.seal_fault, now=now))
+
+
+def _with_altered_seal(record: RunRecord, fault: str, *, now: datetime) -> RunRecord:
+    """Return the record with what is wrong with the seal of its copy as an incident, where that is somebody's doing there."""
+    if fault == FOLDERS_FAULT:  # that the run has another empty folder now is not
+        return record
+    found = incident_of(IncidentKind.SEAL_ALTERED, found_by=_found_by(record), found_at=now, what=fault)
+    return record.with_incident(found)
 
 
 def _noticed(record: RunRecord, event: Event, *, now: datetime) -> RunRecord:
@@ -622,7 +655,7 @@ def _change_of_a_push(record: RunRecord, message: str) -> Judgement:
     if not record.is_sealed:
         return _start_over(record, message)
     if record.state in (RunState.AWAITING_VERIFY, RunState.SEALING):
-        return _conflict(record, LastError(LOCAL_CHANGED, message))
+        return _not_compared(record, message)
     return Judgement(Trigger.PUT_BACK, message, record.without_wait())
 
 
@@ -697,6 +730,11 @@ def _conflict(record: RunRecord, error: LastError, *, fingerprint: str = "") -> 
     if fingerprint:
         found = replace(found, fingerprint=fingerprint)
     return Judgement(Trigger.CONFLICT_FOUND, error.message, replace(found, takes_over=""))
+
+
+def _not_compared(record: RunRecord, message: str) -> Judgement:
+    """Return the conflict of a sealed run that changed here, of which nobody knows yet whether files are missing."""
+    return _conflict(record, LastError(LOCAL_CHANGED, message, UNCOMPARED))
 
 
 def _as_seen(record: RunRecord, event: Inspected) -> RunRecord:

@@ -134,7 +134,8 @@ class RunChanged:
 
     `is_unproven`: as far as is known neither has changed, but the proof is none to seal by.
     `stayed`: of a sealed run that changed while it was hashed, how all else compares with its manifest and its copy: what a file
-    that moved is now counts as what was sealed, and proves nothing. `moving`: the paths of those files.
+    that moved is now counts as what was sealed, and proves nothing. `moving`: the paths of those files. `seal_fault`: as in
+    Verified.
     """
 
     turn: int
@@ -144,6 +145,7 @@ class RunChanged:
     stayed: Comparison | None = None
     moving: tuple[str, ...] = ()
     fingerprint: str = ""
+    seal_fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,14 @@ class RetryRequested:
 
     operator: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """An operator does not want the run to go on until somebody asks for another try."""
+
+    operator: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +231,17 @@ class DestinationReplaced:
 
 
 Outcome = Pushed | PrecheckPassed | CopyWrong | Verified | Sealed | RunChanged | EffectFailed
-Event = Inspected | Outcome | RetryRequested | LocalChosen | TakenOver | AuditDue | RunVanished | DestinationReplaced
+Event = (
+    Inspected
+    | Outcome
+    | RetryRequested
+    | CancelRequested
+    | LocalChosen
+    | TakenOver
+    | AuditDue
+    | RunVanished
+    | DestinationReplaced
+)
 
 
 # --- of the other effects -----------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What a line of the audit trail may say: a closed union, and what each says as JSON members (`data`).
 
 Kinds and keys are what auditors and later versions read: they never change their meaning. Not here: the lines that the
-state folder writes about itself (adapters/state), and how a line is chained to the one before.
+state folder writes about itself (adapters/state), and how a line is chained to the one before. Longer than other modules: the union
+is closed, and who reads it looks for what there is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from enum import StrEnum
 from typing import ClassVar, get_args
 
 from exlab_watch_agent.core.binding import Below
-from exlab_watch_agent.core.commands import AgentCommand
+from exlab_watch_agent.core.commands import AgentCommand, DismissProblem, Forget
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.record import Move
@@ -178,6 +179,17 @@ class CacheFolderCarried:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptsCleared:
+    """An operator ended the wait of a queued run: its attempts count from 0 again. `attempts`: how many had failed."""
+
+    kind: ClassVar[str] = "attempts_cleared"
+    attempts: int
+
+    def data(self) -> Data:
+        return {"attempts": self.attempts}
+
+
+@dataclass(frozen=True, slots=True)
 class CacheFolderStays:
     """What changed in the run's cache folder could not be brought to its copy although the NAS answers; empty: it could again."""
 
@@ -263,16 +275,30 @@ class MachineAccepted:
 
 @dataclass(frozen=True, slots=True)
 class ProblemDismissed:
-    """An operator wants a problem listed no more. `until`: RFC 3339, empty for good."""
+    """An operator wants a problem listed no more. `until`: RFC 3339, empty for good. `subject`: the run or the instrument that it
+    was said of; empty where only the problem was named."""
 
     kind: ClassVar[str] = "problem_dismissed"
     problem_id: str
     by: str
     reason: str
     until: str = ""
+    subject: str = ""
 
     def data(self) -> Data:
-        return {"problem_id": self.problem_id, "by": self.by, "reason": self.reason, "until": self.until}
+        said = {"problem_id": self.problem_id, "by": self.by, "reason": self.reason, "until": self.until}
+        return {**said, "subject": self.subject} if self.subject else said
+
+
+def dismissals_of(command: DismissProblem | Forget) -> tuple[ProblemDismissed, ...]:
+    """Return what the trail is to say of each problem that an operator does not want listed."""
+    by = str(command.operator)
+    match command:
+        case DismissProblem():
+            return (ProblemDismissed(command.problem_id, by, command.reason, command.until or ""),)
+        case Forget():
+            named = command.subject
+            return tuple(ProblemDismissed(one, by, command.reason, subject=named) for one in command.problem_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,10 +315,7 @@ class TrailAccepted:
 
 @dataclass(frozen=True, slots=True)
 class ConfigChanged:
-    """A running agent took in another config. `changes`: the first of `total`, a sentence each. `because`: who wanted it.
-
-    Who gave the command stands beside it, as for each command (`operator_command`).
-    """
+    """A running agent took in another config. `changes`: the first of `total`, a sentence each. `because`: who wanted it."""
 
     kind: ClassVar[str] = "config_changed"
     changes: tuple[str, ...]
@@ -315,6 +338,7 @@ Fact = (
     | IncidentFound
     | IncidentHealed
     | CacheFolderCarried
+    | AttemptsCleared
     | CacheFolderStays
     | RootBound
     | OperatorCommand
@@ -367,7 +391,7 @@ def folder_fact(kind: str, data: Mapping[str, object]) -> FolderFact | None:
         case FolderNamed.kind:
             return FolderNamed(str(data["state_folder"]), str(data["machine"]))
         case ProblemDismissed.kind:
-            words = (str(data.get(name, "")) for name in ("problem_id", "by", "reason", "until"))
+            words = (str(data.get(name, "")) for name in ("problem_id", "by", "reason", "until", "subject"))
             return ProblemDismissed(*words)
         case MachineChanged.kind:
             return MachineChanged(str(data["machine"]))

@@ -47,7 +47,7 @@ FAILED = "nas_sync_failed"
 SOFT_RULES = frozenset({rule.value for rule in Rule if rule.tier.value == Severity.SOFT})
 
 DISMISSABLE = SOFT_RULES
-"""Codes that an operator may dismiss."""
+"""Codes that an operator may dismiss; beside them, what nobody can mend any more is forgotten (Problem.is_beyond_mending)."""
 
 TIERS: Mapping[str, Tier] = {
     # the agent
@@ -137,7 +137,8 @@ class Dismissal:
     until: datetime | None = None
 
     def holds(self, problem: Problem, *, now: datetime) -> bool:
-        return problem.code in DISMISSABLE and (self.until is None or now < self.until)
+        may_be = problem.code in DISMISSABLE or problem.is_beyond_mending
+        return may_be and (self.until is None or now < self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ class Problem:
 
     `subject`: what it is about (a run's path, a folder's, an instrument's id, `agent`), as it is: made safe when shown. `runs`: the
     paths of all runs that it is about. `since`: None until it is known since when. `detail`: what a program may want beside the
-    code, such as the kind of a failure.
+    code, such as the kind of a failure. `is_beyond_mending`: it is of what is gone, no longer configured or lost, so that nothing
+    that is left here can end it; then `occurrence` tells it from a later one of the same, and stays as it is while it lasts.
     """
 
     code: str
@@ -158,11 +160,14 @@ class Problem:
     since: datetime | None = None
     detail: Mapping[str, str] = field(default_factory=dict)
     is_dismissed: bool = False
+    is_beyond_mending: bool = False
+    occurrence: str = ""
 
     @property
     def id(self) -> str:
         """What it is called as long as it lasts: of what it is and about what, and of nothing that changes meanwhile."""
-        named = "\0".join((self.code, self.equipment_id or "", self.subject, self.detail.get("incident", "")))
+        members = [self.code, self.equipment_id or "", self.subject, self.detail.get("incident", "")]
+        named = "\0".join([*members, self.occurrence] if self.occurrence else members)
         return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:ID_LENGTH]
 
     @property
@@ -188,6 +193,7 @@ class Problem:
             "dismissed": self.is_dismissed,
             "subject": unicode_text(self.subject),
             "detail": dict(self.detail),
+            "beyond_mending": self.is_beyond_mending,
         }
 
 
@@ -199,6 +205,11 @@ def command(*words: str) -> str:
 def about(verb: str, path: str) -> str:
     """Return a command of ours about one run."""
     return command(verb, shell_word(path))
+
+
+def forget(word: str) -> str:
+    """Return the command that has what is beyond mending forgotten. `word`: an instrument, or a run as a shell takes it."""
+    return command("forget", word, "--reason", '"..."')
 
 
 def rank(problem: Problem) -> tuple[object, ...]:

@@ -13,10 +13,13 @@ from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, LocalSide, Pass
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
 
+CANCELLED = "cancelled"
+"""The `kind` of the last error of a run that an operator has stopped."""
+
 
 @dataclass(frozen=True, slots=True)
 class LastError:
-    """Why a run is not where it should be. `kind` is a FailureKind, a gate rule or a conflict's name."""
+    """Why a run is not where it should be. `kind` is a FailureKind, a gate rule, a conflict's name or CANCELLED."""
 
     kind: str
     message: str
@@ -123,6 +126,11 @@ class RunRecord:
     @property
     def is_sealed(self) -> bool:
         return self.sealed_at is not None
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it rests because an operator stopped it: no change of its data, and no restart, has it go on."""
+        return self.state is RunState.FAILED and self.last_error is not None and self.last_error.kind == CANCELLED
 
     @property
     def sealed_as(self) -> str:

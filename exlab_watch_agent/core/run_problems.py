@@ -14,7 +14,7 @@ from exlab_watch_agent.core.gate import Rule
 from exlab_watch_agent.core.incidents import Incident, IncidentKind
 from exlab_watch_agent.core.notes import DANGLING, EXPIRING, MALFORMED, UNKNOWN_CLASS
 from exlab_watch_agent.core.policy import Policy
-from exlab_watch_agent.core.problem import FAILED, Problem, about, command
+from exlab_watch_agent.core.problem import FAILED, Problem, about, command, forget
 from exlab_watch_agent.core.record import LastError, RunRecord
 from exlab_watch_agent.core.snapshot import Note, Snapshot
 from exlab_watch_agent.core.standing import Moment
@@ -43,11 +43,16 @@ _IN_WORDS = {
 }
 SAID_BY_LOST = frozenset({IncidentKind.COPY_DAMAGED, IncidentKind.COPY_UNREADABLE})
 """Incidents that `only_copy_lost` says already, with what they mean where nothing of the run is left here."""
+RUN_GONE = "run_gone"
 NO_REASON = LastError("", "no reason is known")
 
 
 def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment) -> Iterable[Problem]:
-    """Return all that is to be told of a run whose equipment is configured."""
+    """Return all that is to be told of a run whose equipment is configured; where it is gone and was never sealed, that alone."""
+    note = snapshot.run_problems.get(record.job_id)
+    if note is not None and note.code == RUN_GONE and not record.is_sealed:
+        yield gone(record)
+        return
     yield from _of_state(record, snapshot, policy=policy, at=at)
     is_lost = record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
     yield from (found for found in of_incidents(record, at) if not (is_lost and found.code in SAID_BY_LOST))
@@ -64,7 +69,7 @@ def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment)
         )
         found = _problem(record, "cache_not_copied", text, about("show", record.run_path))
         yield replace(found, since=record.cache_stays_since)
-    if note := snapshot.run_problems.get(record.job_id):
+    if note is not None:
         yield _problem(record, note.code, printable(note.sentence), about("show", record.run_path), is_dated=False)
     if details := snapshot.refused_after_sync.get(record.job_id):
         text = "; ".join(printable(detail) for detail in details)
@@ -72,6 +77,48 @@ def of_run(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Moment)
     for note in snapshot.notes.get(record.job_id, ()):
         if note.due is None or _is_near(note.due, record, at):
             yield _problem(record, note.code, printable(note.sentence), _shows(note, record), is_dated=False)
+
+
+def is_told_as_gone(record: RunRecord) -> bool:
+    """Whether it is told of this run that its folder is missing. What a sealed one needs, its failure or conflict says already."""
+    rests = (RunState.FAILED, RunState.CONFLICT)
+    return record.state in CHART.gone_when_missing and not (record.is_sealed and record.state in rests)
+
+
+def gone_text(run_path: str) -> str:
+    """Return what is said of a run whose folder is gone although it was not synced."""
+    return f"{run_path} is gone: put it back, or have it forgotten if it was removed on purpose"
+
+
+def gone(record: RunRecord) -> Problem:
+    """Return that the folder of this run is gone, and that no copy of it was ever sealed."""
+    found = _problem(
+        record, RUN_GONE, printable(gone_text(record.run_path)), forget(shell_word(record.run_path)), is_dated=False
+    )
+    return replace(found, is_beyond_mending=True, occurrence=f"turn {record.turn}")
+
+
+def is_nothing_here(record: RunRecord) -> bool:
+    """Return whether nothing is left here of a sealed run from which its copy could be repaired, as far as is known.
+
+    Of a run that is back `gone_at` stays until it is proven (RunRecord.returned), so that it alone does not tell.
+    """
+    is_lost = (
+        record.state is RunState.CONFLICT and record.last_error is not None and record.last_error.kind == ONLY_COPY_LOST
+    )
+    return record.state is RunState.CLEANED or (is_lost and record.gone_at is not None)
+
+
+def _deeds_for_lost(run_path: str) -> str:
+    """Return the first and the last thing that can end the loss of an only copy: the data come back, or nobody has them."""
+    ways = ways_out(ONLY_COPY_LOST, run_path)
+    return f"{ways[0].deed}, {ways[-1].deed}"
+
+
+def _lost(record: RunRecord) -> str:
+    """Return what tells this loss of the only copy from another one: no pass is possible while it lasts."""
+    damages = [one.id for one in record.incidents if not one.is_healed]
+    return ", ".join([f"since {utc_text(record.verified_at)}" if record.verified_at is not None else "", *damages])
 
 
 def _is_near(due: datetime, record: RunRecord, at: Moment) -> bool:
@@ -93,7 +140,8 @@ def of_incidents(record: RunRecord, at: Moment) -> Iterable[Problem]:
         show = about("show", record.run_path)
         if one.healed_at is None:
             found = _problem(record, one.kind.value, f"{what}; it is not repaired yet", show)
-            yield replace(found, since=one.found_at, detail={"incident": one.id})
+            is_lost = is_nothing_here(record)
+            yield replace(found, since=one.found_at, detail={"incident": one.id}, is_beyond_mending=is_lost)
         elif at.now - one.healed_at <= REPAIRS_TOLD_FOR:
             found = _problem(record, "repaired", f"{what}; {_end_of(one)}", show)
             yield replace(found, since=one.healed_at, detail={"incident": one.id})
@@ -132,14 +180,20 @@ def _of_state(record: RunRecord, snapshot: Snapshot, *, policy: Policy, at: Mome
         case RunState.VERIFIED | RunState.CLEANUP_ELIGIBLE | RunState.CLEANED if error.kind == ONLY_COPY_LOST:
             # A cleaned run is compared with its copy once it was seen that there are data again, any other when it is asked for.
             helps = about("sync" if record.state is RunState.CLEANED else "verify", path)
-            text = f"{message}. What can end it: {ways_out(error.kind, path)[0].deed}"
-            yield _problem(record, error.kind, text, helps)
+            text = f"{message}. What can end it: {_deeds_for_lost(path)}"
+            yield replace(_problem(record, error.kind, text, helps), is_beyond_mending=True, occurrence=_lost(record))
         case RunState.CONFLICT:
             ways = ways_out(error.kind, path, detail=error.detail)
             is_since = error.kind in (LOCAL_CHANGED, LOCAL_MISSING)
             so = f"since it was proven: {message}" if is_since else message
-            text = f"{so.rstrip('.')}. What can end it: {ways[0].deed}" if ways else so
-            yield _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
+            is_lost = error.kind == ONLY_COPY_LOST and is_nothing_here(record)
+            deed = _deeds_for_lost(path) if is_lost else ways[0].deed if ways else ""
+            text = f"{so.rstrip('.')}. What can end it: {deed}" if ways else so
+            found = _problem(record, error.kind or "conflict", text, ways[0].command if ways else show)
+            yield replace(found, is_beyond_mending=True, occurrence=_lost(record)) if is_lost else found
+        case RunState.FAILED if record.is_cancelled:
+            text = f"{message.rstrip('.')} ({utc_text(record.entered_at)}): it stays so, also where it changes, until it is retried"
+            yield _problem(record, FAILED, text, about("retry", path), kind=error.kind)
         case RunState.FAILED:
             yield _problem(record, FAILED, message, about("retry", path), kind=error.kind)
         case RunState.BLOCKED:

@@ -16,6 +16,8 @@ DIFFERS_FROM_SEALED = "differs_from_sealed_copy"
 LOCAL_CHANGED = "local_changed_after_sync"
 LOCAL_MISSING = "local_files_missing"
 ONLY_COPY_LOST = "only_copy_lost"
+UNCOMPARED = "and it is not compared yet with what was sealed"
+"""Of local data that changed: whether files are missing among them nobody knows."""
 KEEPS_CHANGING = "keeps_changing"
 """No conflict yet: a sealed run of which files change during every audit."""
 NAMES_TOLD_MAX = 10
@@ -91,7 +93,9 @@ def ways_out(kind: str, run_path: str, *, detail: str = "") -> tuple[WayOut, ...
     if kind == ONLY_COPY_LOST:
         again_here = "put the run's data back here as they were, from the old NAS or from a backup"
         put_right = "or, once the copy on the NAS was put right, from a backup of it, have it proven as the only one"
-        return WayOut(again_here, again), WayOut(put_right, manifest)
+        forgotten = f'exlab-watch-agent forget {run} --reason "..."'
+        given_up = WayOut("or, if nobody has them any more, have the loss forgotten", forgotten)
+        return WayOut(again_here, again), WayOut(put_right, manifest), given_up
     return ()
 
 

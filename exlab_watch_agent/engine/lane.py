@@ -64,21 +64,20 @@ class Lane:
     """All work of one equipment.
 
     `spelling`: of the destination root, as its transport says it; `binding`: the equipment's, which may be to another one;
-    `mounts`: those known directly below the root.
-    `is_working`: False where the engine only finds out what is where. `queue`, `audits`: job ids of the runs that may be
-    pushed, and audited, in this order. `known`: run path → signature of the `creation.json` that was last read, None when
-    none was in this life; `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their
-    completeness signal; only a scan or an event for that run checks it again. `backlog`: paths to look at when there is
-    time. `caches`: path of a sealed run → how its cache folder looked when it travelled last; `caches_due`: job ids of those that
-    look otherwise. `accepted_by`: an operator's word on what is in the root, of which the next scan takes note; `replacing`: one
-    on the destination, for which the lane comes to rest: nothing more is started there. `gone`: paths of known runs that the last
-    scan did not find; `vanished`: those of sealed ones of which two in a row say so, and that are in no other place as far as can
-    be told; `asks_twice`: the second scan is still to come. `doubted_since`: since when
-    nothing is concluded from the root; `answered_at`: when the destination last answered a question. `room_here`,
-    `room_there`: how much room the disk of the root, and the destination, had when they were last asked. `lacks_heartbeat`: the
-    last sign of life could not be left at the destination. `misplaced`: what the last search found where no run can be, by folder.
-    `reread_not_before_s`: when an overdue run may be read beside the working instrument again; `unread`: job id → since when it was
-    not read, of those that are overdue and wait for that.
+    `mounts`: those known directly below the root. `is_working`: False where the engine only finds out what is where. `queue`,
+    `audits`: job ids of the runs that may be pushed, and audited, in this order; `firsts`: those that an operator wants pushed
+    before all others. `known`: run path → signature of the `creation.json` that was last read, None when none was in this life;
+    `rejected`: the same of folders that are not a usable run. `unsignalled`: runs waiting for their completeness signal; only a
+    scan or an event for that run checks it again. `backlog`: paths to look at when there is time. `caches`: path of a sealed run
+    → how its cache folder looked when it travelled last; `caches_due`: job ids of those that look otherwise. `accepted_by`: an
+    operator's word on what is in the root, of which the next scan takes note; `replacing`: one on the destination, for which the
+    lane comes to rest: nothing more is started there. `gone`: paths of known runs that the last scan did not find; `vanished`:
+    those of sealed ones of which two in a row say so, and that are in no other place as far as can be told; `asks_twice`: the
+    second scan is still to come. `doubted_since`: since when nothing is concluded from the root; `answered_at`: when the
+    destination last answered a question. `room_here`, `room_there`: how much room the disk of the root, and the destination, had
+    when they were last asked. `lacks_heartbeat`: the last sign of life could not be left at the destination. `misplaced`: what
+    the last search found where no run can be, by folder. `reread_not_before_s`: when an overdue run may be read beside the
+    working instrument again; `unread`: job id → since when it was not read, of those that are overdue and wait for that.
     """
 
     ports: Ports
@@ -90,6 +89,7 @@ class Lane:
     root: Root = field(default_factory=roots.Unasked)
     link: Link = field(default_factory=links.Unasked)
     queue: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    firsts: set[str] = field(default_factory=set)
     audits: OrderedDict[str, None] = field(default_factory=OrderedDict)
     accepted_volume: str | None = None
     accepted_by: str | None = None
@@ -175,7 +175,13 @@ class Lane:
     def put_into_queue(self, job_id: str, *, is_first: bool = False) -> None:
         if job_id not in self.queue:
             self.queue[job_id] = None
-            self.queue.move_to_end(job_id, last=not is_first)
+            self.queue.move_to_end(job_id, last=not (is_first or job_id in self.firsts))
+
+    def put_before_all(self, job_id: str) -> None:
+        """Have this run pushed before all others of the lane, from when it is ready to be; the last one asked for comes first."""
+        self.firsts.add(job_id)
+        if job_id in self.queue:
+            self.queue.move_to_end(job_id, last=False)
 
     def put_first(self, run_paths: Iterable[str]) -> None:
         """Have these folders looked at in the background, in this order, before all others that wait."""

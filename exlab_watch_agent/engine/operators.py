@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
+from exlab_watch_agent.core.asking import no_cancel, no_retry, no_sync
 from exlab_watch_agent.core.claim import OF_OTHERS
 from exlab_watch_agent.core.commands import (
     AcceptMachine,
     AcceptTrail,
     BindDestination,
+    Cancel,
     DismissProblem,
     Enqueue,
+    Forget,
     LookAt,
     ReplaceDestination,
     Resolve,
@@ -23,11 +26,12 @@ from exlab_watch_agent.core.commands import (
     TakeOver,
     UseNasManifest,
     VerifyNow,
+    reason_in,
 )
 from exlab_watch_agent.core.decide import is_held_by_others, is_short, nas_choice_effect, verify_effect
 from exlab_watch_agent.core.discovery import place_of
-from exlab_watch_agent.core.events import AuditDue, LocalChosen, RetryRequested, TakenOver
-from exlab_watch_agent.core.facts import OperatorCommand, ProblemDismissed
+from exlab_watch_agent.core.events import AuditDue, CancelRequested, LocalChosen, RetryRequested, TakenOver
+from exlab_watch_agent.core.facts import AttemptsCleared, OperatorCommand, dismissals_of
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.text import counted
 from exlab_watch_agent.core.ways_out import no_take_over
@@ -46,8 +50,15 @@ from exlab_watch_agent.statechart import CHART, RunState
 NOTHING_ON_HOLD = "Nothing is on hold: there is no damage that would have to be accepted."
 AT_HOME = "This state folder is at home on this machine: there is nothing that would have to be accepted."
 MACHINE_ACCEPTED = "this state folder is at home on this machine from now on; a copy elsewhere needs one of its own"
-DISMISSED = "it is listed with --all only from now on"
+CANCELLED = "nothing more is done with the run, also where it changes or the agent starts again, until `retry`"
 TRAIL_ACCEPTED = "the state as it is now counts; what was damaged stays in the evidence folder"
+
+
+def dismissed(command: DismissProblem | Forget) -> str:
+    """Return what is said once that is durable."""
+    what = counted(len(command.problem_ids), "problem") if isinstance(command, Forget) else "it"
+    is_one = not isinstance(command, Forget) or len(command.problem_ids) == 1
+    return f"{what} {'is' if is_one else 'are'} listed with --all only from now on"
 
 
 class Operators:
@@ -103,7 +114,15 @@ class Operators:
 
     def _obey(
         self,
-        command: ScanRoots | AcceptTrail | AcceptMachine | DismissProblem | Enqueue | LookAt | RetryAll | RunCommand,
+        command: ScanRoots
+        | AcceptTrail
+        | AcceptMachine
+        | DismissProblem
+        | Forget
+        | Enqueue
+        | LookAt
+        | RetryAll
+        | RunCommand,
     ) -> str:
         match command:
             case ScanRoots():
@@ -114,10 +133,8 @@ class Operators:
                 return self._accept_trail(command)
             case AcceptMachine():
                 return self._accept_machine(command)
-            case DismissProblem():
-                by, until = str(command.operator), command.until or ""
-                self._bench.commit.note(ProblemDismissed(command.problem_id, by, command.reason, until), operator=by)
-                return DISMISSED
+            case DismissProblem() | Forget():
+                return self._dismiss(command)
             case Enqueue():
                 return self._enqueue(command.run_path)
             case LookAt():
@@ -133,6 +150,8 @@ class Operators:
                 return self._resolve(self._named(command), command)
             case TakeOver():
                 return self._take_over(self._named(command), command)
+            case Cancel():
+                return self._cancel(self._named(command), command)
             case UseNasManifest():
                 return self._use_nas_manifest(self._named(command), command)
             case _:
@@ -168,6 +187,12 @@ class Operators:
         self._reconciling.want_scan((lane.equipment_id,), is_deep=True)
         return f"a scan was started, and what is in {lane.ports.root} now is taken for the right folder"
 
+    def _dismiss(self, command: DismissProblem | Forget) -> str:
+        reason_in(command.reason)
+        for fact in dismissals_of(command):
+            self._bench.commit.note(fact, operator=fact.by)
+        return dismissed(command)
+
     def _enqueue(self, run_path: str) -> str:
         """Look after this run from now on, also where this engine does not look after all that it finds."""
         if place_of(run_path, self._looks.roots) is None:
@@ -175,39 +200,64 @@ class Operators:
         if self._looks.only is not None:
             self._looks.only.add(run_path)
         record = self._bench.commit.record_at(run_path)
+        if record is not None and record.is_cancelled and (refusal := no_sync(record)):
+            raise AgentError(refusal)  # a person stopped it, and a program hands over what it has again and again
         if record is not None and record.state is RunState.FAILED:
             self._runs.decide(record.job_id, RetryRequested("program"))
         self._looks.want(run_path)
         return record.job_id if record is not None else ""
 
     def _retry_all(self, operator: str) -> str:
-        failed = [
-            job_id
-            for job_id in self._bench.commit.store.ids_in((RunState.FAILED,))
-            if (record := self._bench.commit.record(job_id)) is not None
-            and record.state is RunState.FAILED
-            and self._looks.is_mine(record)
-        ]
-        for job_id in failed:
-            self._runs.decide(job_id, RetryRequested(operator))
-        return f"{counted(len(failed), 'failed run')} put back into the queue"
+        """Try every failed run again, and let none wait for its next attempt."""
+        store = self._bench.commit.store
+        known = [self._bench.commit.record(job_id) for job_id in store.ids_in((RunState.FAILED, RunState.QUEUED))]
+        mine = [record for record in known if record is not None and self._looks.is_mine(record)]
+        failed = [record for record in mine if record.state is RunState.FAILED]
+        waiting = [record for record in mine if record.state is RunState.QUEUED and record.next_attempt_at is not None]
+        for record in (*failed, *waiting):
+            self._try_again(record, operator)
+        cancelled = sum(record.is_cancelled for record in failed)
+        said = f"{counted(len(failed), 'failed run')} put back into the queue"
+        if cancelled:
+            said += f", {cancelled} of them cancelled before"
+        return f"{said}; {counted(len(waiting), 'run')} waited for the next attempt, and no longer" if waiting else said
 
     def _retry(self, record: RunRecord, operator: str) -> str:
+        if refusal := no_retry(record):
+            raise AgentError(refusal)
+        self._try_again(record, operator)
+        if record.state is RunState.FAILED:
+            return f"the run is queued again{self._until_when(record)}"
+        has_waited = record.next_attempt_at is not None or record.attempts > 0
+        said = "the run does not wait for its next attempt any longer" if has_waited else "the run is in the queue"
+        return f"{said}{self._until_when(record)}"
+
+    def _try_again(self, record: RunRecord, operator: str) -> None:
+        """Have a failed or a queued run tried when it is its turn, with its attempts counted from 0."""
         if record.state is RunState.FAILED:
             self._runs.decide(record.job_id, RetryRequested(operator))
-            return "the run is queued again"
-        if record.state is RunState.QUEUED:
-            self._turns.make_ready(record, wait_s=0)
-            return "the run does not wait any longer"
-        raise AgentError(f"The run is {record.state}, and only a failed or queued one can be tried again.")
+            return
+        if record.attempts or record.next_attempt_at is not None:
+            self._bench.commit.save(record.cleared(), AttemptsCleared(record.attempts), operator=operator)
+        self._turns.make_ready(record, wait_s=0)
+
+    def _until_when(self, record: RunRecord) -> str:
+        """Return what a queued run still waits for, as the end of a sentence; empty where it only waits for its turn."""
+        lane = self._bench.lanes[record.equipment_id]
+        why = lane.root_problem or (lane.waits.reason if lane.waits is not None else "")
+        return f", and waits with all of {record.equipment_id}: {why}" if why else ""
 
     def _sync(self, record: RunRecord, operator: str) -> str:
-        if record.state in (RunState.FAILED, RunState.QUEUED):
-            return self._retry(record, operator)
+        if refusal := no_sync(record):
+            raise AgentError(refusal)
+        if record.state in CHART.retryable:
+            self._bench.lanes[record.equipment_id].put_before_all(record.job_id)
+            self._try_again(record, operator)
+            return f"the run is the first in the line of {record.equipment_id}{self._until_when(record)}"
         if record.state in (RunState.ACQUIRING, RunState.BLOCKED, RunState.CLEANED, *CHART.sealed_here):
             self._looks.want(record.run_path)
             return f"the run is {record.state} and is looked at now"
-        return f"the run is {record.state}"
+        return f"the run is {record.state}: {CHART.states[record.state].meaning}"
 
     def _verify(self, record: RunRecord, command: VerifyNow) -> str:
         if record.state in (RunState.CONFLICT, RunState.CLEANED) and record.is_sealed:
@@ -230,6 +280,13 @@ class Operators:
             "the destination is taken over: the run is queued, what is equal there stays, and all else is moved aside there, "
             "below .exlab-superseded"
         )
+
+    def _cancel(self, record: RunRecord, command: Cancel) -> str:
+        reason = reason_in(command.reason)
+        if refusal := no_cancel(record):
+            raise AgentError(refusal)
+        self._runs.decide(record.job_id, CancelRequested(str(command.operator), reason))
+        return CANCELLED
 
     def _use_nas_manifest(self, record: RunRecord, command: UseNasManifest) -> str:
         if record.state is not RunState.CONFLICT or not record.is_sealed:

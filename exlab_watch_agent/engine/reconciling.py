@@ -21,6 +21,7 @@ from exlab_watch_agent.core.facts import RootBound
 from exlab_watch_agent.core.reconcile import Known
 from exlab_watch_agent.core.record import RunRecord
 from exlab_watch_agent.core.root import Doubted, RootFound, RootInDoubt, after_scan
+from exlab_watch_agent.core.run_problems import gone_text, is_told_as_gone
 from exlab_watch_agent.core.week import Room
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.caches import Caches
@@ -41,11 +42,6 @@ LOOK_AT_SEALED_S = 86_400.0
 _SHARES_ON_EACH_DAY = 37
 """By so many shares the scans of an hour are further on the next day: a prime, so that all come round."""
 NOTHING_KNOWN = Known({}, {})
-
-
-def gone(run_path: str) -> str:
-    """Return what is said of a run whose folder is gone although it was not synced."""
-    return f"{run_path} is gone: put it back, or ignore this if it was removed on purpose"
 
 
 class Reconciling:
@@ -203,9 +199,9 @@ class Reconciling:
         if record.state in CHART.sealed_here:
             self._on_sealed_gone(lane, record, is_first=is_first, may_have_moved=may_have_moved)
             return
-        if record.state not in CHART.gone_when_missing:
+        if not is_told_as_gone(record):
             return
-        self._runs.say_gone(record, gone(record.run_path))
+        self._runs.say_gone(record, gone_text(record.run_path))
         if record.state is not RunState.QUEUED or self._bench.errands.is_admitting(record.job_id):
             return
         if is_first:

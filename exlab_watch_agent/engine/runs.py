@@ -28,12 +28,17 @@ from exlab_watch_agent.core.events import (
     Verified,
     Whereabouts,
 )
-from exlab_watch_agent.core.facts import IdentityChanged, OverrideFound, OverridesRemoved, RunMoved, Transition
+from exlab_watch_agent.core.facts import (
+    IdentityChanged,
+    RunMoved,
+    Transition,
+)
 from exlab_watch_agent.core.gate import blocking, mark_overrides
 from exlab_watch_agent.core.inventory import FileSignature
 from exlab_watch_agent.core.notes import notes_of
-from exlab_watch_agent.core.overrides import dangling_tombstones, next_expiry
+from exlab_watch_agent.core.overrides import next_expiry
 from exlab_watch_agent.core.record import Move, RunRecord
+from exlab_watch_agent.core.run_problems import RUN_GONE
 from exlab_watch_agent.core.snapshot import Note
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.commit import Moved
@@ -41,6 +46,7 @@ from exlab_watch_agent.engine.keys import work_key
 from exlab_watch_agent.engine.lane import Lane
 from exlab_watch_agent.engine.looks import Looks
 from exlab_watch_agent.engine.messages import Ended, ScanWanted
+from exlab_watch_agent.engine.noting import note_overrides, note_that_it_is_here
 from exlab_watch_agent.engine.views import UNREADABLE_LOOKS_TOLD, RunView, Views
 from exlab_watch_agent.statechart import CHART, RunState
 
@@ -245,7 +251,8 @@ class Runs:
         lane.read(path, None if self._may_change_unseen(seen.signature) else seen.signature)
         if record.identity != seen.creation.identity and not record.is_sealed:
             record = self._bench.commit.save(replace(record, identity=seen.creation.identity), IdentityChanged())
-        record = self._note_overrides(record, seen)
+        record = note_overrides(self._bench.commit, record, seen.creation.overrides)
+        note_that_it_is_here(self._bench, record)
         memory, view = self._memory_of(record.job_id), self.views.of(record.job_id)
         if view.unreadable:
             log.info("%s can be read whole again", path)
@@ -324,26 +331,11 @@ class Runs:
             self._bench.commit.then(work)
         return moved
 
-    def _note_overrides(self, record: RunRecord, seen: Seen) -> RunRecord:
-        overrides = seen.creation.overrides
-        before = record.overrides_seen
-        if len(overrides) == before:
-            return record
-        for tombstone in dangling_tombstones(overrides):
-            if tombstone.index >= before:
-                log.warning("%s: a tombstone revokes %s, which is not there", record.run_path, tombstone.revokes)
-        saved = replace(record, overrides_seen=len(overrides))
-        for entry in overrides[before:]:
-            self._bench.commit.save(saved, OverrideFound(entry), operator=entry.operator or None)
-        if len(overrides) < before:
-            self._bench.commit.save(saved, OverridesRemoved(before, len(overrides)))
-        return saved
-
     # --- what is remembered ------------------------------------------------------------------------------------------
 
     def say_gone(self, record: RunRecord, problem: str) -> None:
         """Say that a run's folder is gone."""
-        self.views.tell_problem(record.job_id, Note("run_gone", problem))
+        self.views.tell_problem(record.job_id, Note(RUN_GONE, problem))
         self._memory_of(record.job_id).is_settling = False
 
     def forget(self, lane: Lane) -> None:

@@ -67,6 +67,8 @@ class Turns:
         self._bench.timers.cancel(TimerKind.READY, record.job_id)
         lane = self._bench.lanes[record.equipment_id]
         lane.queue.pop(record.job_id, None)
+        if record.state is not RunState.QUEUED:
+            lane.firsts.discard(record.job_id)
         lane.audits.pop(record.job_id, None)
         lane.unread.pop(record.job_id, None)
 

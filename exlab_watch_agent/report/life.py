@@ -79,6 +79,7 @@ _OF_TRIGGER: Mapping[str, tuple[EventType, Outcome]] = {
     "nas_chosen": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
     "taken_over": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
     "claim_lapsed": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
+    "cancelled": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
     "retried": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
     "destination_replaced": (EventType.POLICY_ASSIGNMENT, Outcome.SUCCESS),
 }

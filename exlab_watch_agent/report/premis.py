@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element, SubElement
 from exlab_watch_agent.core.text import printable
 from exlab_watch_agent.report.dossier import Dossier, FileProof
 from exlab_watch_agent.report.life import EventType, LifeEvent, copy_of, life_of, operators_in
+from exlab_watch_agent.report.pages import script_elsewhere
 
 PREMIS = "http://www.loc.gov/premis/v3"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
@@ -108,6 +109,7 @@ def _agents(root: Element, dossier: Dossier, events: Sequence[LifeEvent]) -> Non
     program = _agent(root, "program", "exlab-watch-agent", "software")
     _texts(program, agentVersion=dossier.program.get("exlab-watch-agent", ""))
     _texts(program, agentNote=f"chart {dossier.program.get('chart', '')}, on {dossier.host}")
+    _texts(program, agentNote=script_elsewhere(dossier.script))
     for operator in operators_in(events):
         _agent(root, "account", operator, "person")
 

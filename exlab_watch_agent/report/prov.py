@@ -14,6 +14,7 @@ from typing import Any
 from exlab_watch_agent.core.text import unicode_text
 from exlab_watch_agent.report.dossier import Dossier
 from exlab_watch_agent.report.life import EventType, LifeEvent, Outcome, copy_of, life_of, operators_in
+from exlab_watch_agent.report.pages import script_elsewhere
 
 NAMESPACE = "urn:exlab-watch-agent:"
 LOCAL, COPY, PROGRAM = "exlab:local", "exlab:copy", "exlab:agent"
@@ -31,6 +32,7 @@ def prov_of(dossier: Dossier) -> bytes:
             "prov:type": _name("prov:SoftwareAgent"),
             "prov:label": "exlab-watch-agent",
             **{f"exlab:{name}": version for name, version in dossier.program.items()},
+            "exlab:verify-script": script_elsewhere(dossier.script),
         },
         **{
             _operator_id(name): {"prov:type": _name("prov:Person"), "prov:label": unicode_text(name)}

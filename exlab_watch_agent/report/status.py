@@ -18,6 +18,7 @@ from exlab_watch_agent.core.gate import Finding
 from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.manifest import ExtraFiles
 from exlab_watch_agent.core.passes import Pass, counting
+from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.reread import Coverage
 from exlab_watch_agent.core.run_problems import failed_attempt, refusal_of
@@ -61,7 +62,10 @@ def run_json(record: RunRecord, snapshot: Snapshot) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class RunInFull:
-    """Everything that `show` says about one run. `record` is None for a run that is on the disk and not known yet."""
+    """Everything that `show` says about one run. `record` is None for a run that is on the disk and not known yet.
+
+    `dismissed`: what is not told of it any more, because an operator said so.
+    """
 
     run_path: str
     why: str
@@ -70,6 +74,7 @@ class RunInFull:
     snapshot: Snapshot = NOTHING_SEEN
     history: tuple[Move, ...] = ()
     extra: ExtraFiles = NOTHING_EXTRA
+    dismissed: tuple[Problem, ...] = ()
 
     @property
     def ways_out(self) -> tuple[WayOut, ...]:
@@ -101,6 +106,7 @@ class RunInFull:
             "history": history_json(self.history),
             "findings": findings,
             "ways_out": [str(way) for way in self.ways_out],
+            "dismissed": [problem.to_json() for problem in self.dismissed],
             "extra": {
                 "files_total": self.extra.files_total,
                 "paths": [unicode_text(path) for path in self.extra.paths],

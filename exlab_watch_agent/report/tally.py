@@ -28,7 +28,11 @@ _STOPS = frozenset({"blocked", "failed", "conflict"})
 _FAILURES = frozenset({"put_back", "gave_up", "seal_failed", "audit_interrupted"})
 _INCIDENTS = frozenset({"incident", "incident_healed"})
 _OVERRIDES = frozenset({"override_added", "override_revoked", "overrides_removed"})
-_RUNS_OWN = frozenset({"transition", "identity_changed", "moved", "run_restored", "cache_carried", "segment_opened"})
+_RUNS_OWN = frozenset(
+    {
+        "transition", "identity_changed", "moved", "run_restored", "cache_carried", "attempts_cleared", "segment_opened",
+    }
+)  # fmt: skip
 """Kinds that are not listed line by line: they are counted, or say nothing that a period is asked for."""
 _STATES = {state.value: state for state in RunState}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from exlab_watch_agent.cli.saying import csv_line
 from tests.lab.lab import Lab, Said
 
 Command = Callable[..., Said]
@@ -100,6 +101,7 @@ def test_lines_are_found_and_said_as_a_table_as_csv_and_as_json(lab: Lab, on: Co
         (("--since", "yesterday"), "--since takes a day"),
         (("--until", "2026-13-40"), "--until takes a day"),
         (("--csv", "--json"), "not both"),
+        (("--since", "2026-04-19", "--until", "2026-04-18"), "--until must be later than --since"),
     ],
 )
 def test_what_makes_no_sense_is_one_sentence(lab: Lab, on: Command, words: tuple[str, ...], said: str) -> None:
@@ -111,12 +113,39 @@ def test_what_makes_no_sense_is_one_sentence(lab: Lab, on: Command, words: tuple
     assert found.err.count("\n") == 1
 
 
+def test_a_question_that_nothing_answers_names_what_could_be_asked(lab: Lab, on: Command) -> None:
+    lab.new_run()
+    on("run", "--once")
+    kinds = on("audit", "log", "--kind", "verify")
+    assert (kinds.code, kinds.out) == (0, "")
+    assert kinds.err.startswith("no line of the trail says that; kinds of lines are: cache_carried, ")
+    assert "operator_command, override_added" in kinds.err
+    equipment = on("audit", "log", "--equipment", "SCOPE_O1", "--csv")
+    assert (equipment.code, equipment.out) == (0, "")
+    assert equipment.err == "no line of the trail says that; instruments that are known are: SCOPE_01\n"
+
+
 def test_a_cell_that_a_spreadsheet_would_take_for_a_formula_is_none(lab: Lab, on: Command) -> None:
     lab.new_run()
     on("run", "--once")
     on("resolve", "--accept-trail", "--reason", "=HYPERLINK(1)")
     for row in csv.reader(on("audit", "log", "--csv").out.splitlines()):
         assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(1)", " =1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"])
+def test_what_begins_like_a_formula_is_text_in_csv(cell: str) -> None:
+    assert next(csv.reader([csv_line(("7", cell))])) == ["7", f"'{cell}"]
+
+
+def test_all_other_cells_are_as_they_are_and_each_row_is_one_line(lab: Lab, on: Command) -> None:
+    cells = ("7", "", "a=b", "/data/a,b", 'a "quoted" one', "<script>", "\u2019")
+    assert next(csv.reader([csv_line(cells)])) == list(cells)
+    assert "\n" not in csv_line(("a\nb", "c\r\nd"))
+    lab.new_run()
+    on("run", "--once")
+    first = next(csv.DictReader(on("audit", "log", "--csv").out.splitlines()))
+    assert (first["kind"], first["equipment"], first["run"], first["operator"]) == ("segment_opened", "", "", "")
 
 
 def test_without_a_state_folder_it_ends_with_2_and_a_folder_without_a_trail_with_1(

@@ -37,6 +37,8 @@ COMMANDS = [
     ["problems"],
     ["sync"],
     ["retry"],
+    ["cancel"],
+    ["forget"],
     ["verify"],
     ["resolve"],
     ["diagram"],
@@ -566,7 +568,7 @@ def test_retry_puts_a_failed_run_back_with_its_attempts_counted_anew(lab: Lab, o
     assert "1 failed run put back into the queue" in said.out
     lab.assert_whole(run)
     assert lab.record(run)["attempts"] == 0
-    assert on("retry", "--all") == Said(0, "no run has failed\n", "")
+    assert on("retry", "--all") == Said(0, "no run has failed, and none waits for its next attempt\n", "")
     said = on("retry", run.name)
     assert said.code == 1
     assert "only a failed or queued one can be tried again" in said.err
@@ -624,7 +626,7 @@ def test_overrides_are_added_listed_and_revoked_and_nothing_else_is_changed(lab:
     assert read_creation(run) | {"validation_overrides": []} == before
     assert on("run", "--once").code == 0
 
-    said = on("override", "revoke", run.name, entry["id"], "--reason", "a mistake", "--operator", "bjones")
+    said = on("override", "revoke", run.name, entry["id"], "--reason", "it was a mistake", "--operator", "bjones")
     assert (said.code, said.out) == (0, f"override {entry['id']} of {run} is revoked\n")
     kept, grave = read_creation(run)["validation_overrides"]
     assert kept == entry
@@ -632,7 +634,7 @@ def test_overrides_are_added_listed_and_revoked_and_nothing_else_is_changed(lab:
     assert (grave["revokes"], grave["operator"], grave["revoked"]) == (entry["id"], "bjones", True)
     listed = on("override", "list", run.name, "--json").json["overrides"]
     assert [one["standing"] for one in listed] == ["revoked", "tombstone"]
-    again = on("override", "revoke", run.name, entry["id"], "--reason", "x")
+    again = on("override", "revoke", run.name, entry["id"], "--reason", "the name may stay")
     assert (again.code, one_line(again.err)) == (1, f"The override {entry['id']} is revoked already.")
 
 
@@ -640,25 +642,38 @@ def test_overrides_are_added_listed_and_revoked_and_nothing_else_is_changed(lab:
     ("words", "code", "part"),
     [
         (
-            ["--class", "nonsense", "--reason", "r"],
+            ["--class", "nonsense", "--reason", "the name may stay"],
             2,
             f"not a rule that blocks a run; those that {{run}} breaks: {PLACEHOLDER}",
         ),
         (
-            ["--class", "case_collision", "--reason", "r"],
+            ["--class", "case_collision", "--reason", "the name may stay"],
             1,
             f"so nothing was added; those that {{run}} breaks: {PLACEHOLDER}.",
         ),
-        (["--class", "orphan", "--reason", "r"], 2, "not a rule that blocks a run"),
-        (["--class", PLACEHOLDER, "--reason", "  "], 2, "--reason must say why"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--operator", ""], 2, "--operator must name"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "soon"], 2, "--expires takes a day"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "2020-01-01T00:00:00Z"], 2, "lies in the past"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "2020-01-01"], 2, "lies in the past"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "2026-02-30"], 2, "--expires takes a day"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "9999-12-31"], 2, "--expires takes a day"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "0d"], 2, "lies in the past or is now"),
-        (["--class", PLACEHOLDER, "--reason", "r", "--expires", "99999d"], 0, ""),
+        (["--class", "orphan", "--reason", "the name may stay"], 2, "not a rule that blocks a run"),
+        (["--class", PLACEHOLDER, "--reason", "  "], 2, "--reason must say why, in 10 to 500 characters"),
+        (["--class", PLACEHOLDER, "--reason", "too short"], 2, "--reason must say why, in 10 to 500 characters"),
+        (["--class", PLACEHOLDER, "--reason", "the name may stay", "--operator", ""], 2, "--operator must name"),
+        (["--class", PLACEHOLDER, "--reason", "the name may stay", "--expires", "soon"], 2, "--expires takes a day"),
+        (
+            ["--class", PLACEHOLDER, "--reason", "the name may stay", "--expires", "2020-01-01T00:00:00Z"],
+            2,
+            "lies in the past",
+        ),
+        (["--class", PLACEHOLDER, "--reason", "the name may stay", "--expires", "2020-01-01"], 2, "lies in the past"),
+        (
+            ["--class", PLACEHOLDER, "--reason", "the name may stay", "--expires", "2026-02-30"],
+            2,
+            "--expires takes a day",
+        ),
+        (
+            ["--class", PLACEHOLDER, "--reason", "the name may stay", "--expires", "9999-12-31"],
+            2,
+            "--expires takes a day",
+        ),
+        (["--class", PLACEHOLDER, "--reason", "the name may stay", "--expires", "0d"], 2, "lies in the past or is now"),
+        (["--class", PLACEHOLDER, "--reason", "the name may stay", "--expires", "99999d"], 0, ""),
     ],
 )
 def test_an_override_that_makes_no_sense_is_refused_and_nothing_is_written(
@@ -677,15 +692,15 @@ def test_an_override_of_a_run_whose_creation_json_is_bad_is_refused_and_the_file
     run = lab.new_run()
     (run / CACHE / "creation.json").write_text('{"schema_version": "1.8"')
     for words in (
-        ["add", run.name, "--class", PLACEHOLDER, "--reason", "r"],
+        ["add", run.name, "--class", PLACEHOLDER, "--reason", "the name may stay"],
         ["list", run.name],
-        ["revoke", run.name, "x", "--reason", "r"],
+        ["revoke", run.name, "x", "--reason", "the name may stay"],
     ):
         said = on("override", *words)
         assert (said.code, said.out) == (1, "")
         assert "line 1, column" in one_line(said.err)
     assert (run / CACHE / "creation.json").read_text() == '{"schema_version": "1.8"'
-    assert on("override", "revoke", lab.new_run().name, "no-such-id", "--reason", "r").code == 1
+    assert on("override", "revoke", lab.new_run().name, "no-such-id", "--reason", "the name may stay").code == 1
 
 
 def test_a_revoked_override_on_a_synced_run_is_a_notice_and_does_not_unsync_it(lab: Lab, on: Command) -> None:

@@ -145,6 +145,15 @@ def test_what_makes_no_sense_is_one_sentence(lab: Lab, on: Command, words: tuple
     assert (found.out, found.err.count("\n")) == ("", 1)
 
 
+def test_a_place_that_is_taken_is_said_before_anything_is_read(lab: Lab, on: Command, tmp_path: Path) -> None:
+    lab.new_run()
+    on("run", "--once")
+    (tmp_path / "taken").symlink_to(tmp_path / "nowhere")
+    for place in (tmp_path, tmp_path / "taken"):
+        said = on("audit", "export", "--run", "nobody", "-o", str(place))
+        assert (said.code, said.err) == (1, f"{place} exists and is not overwritten: give another -o.\n")
+
+
 def test_a_run_that_is_not_sealed_has_all_forms_but_the_bag(lab: Lab, on: Command, tmp_path: Path) -> None:
     run = lab.new_run(files={"scan_<sample_id>.dat": b"x"})
     on("run", "--once")

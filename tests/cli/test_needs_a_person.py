@@ -207,10 +207,11 @@ def test_a_run_that_is_gone_before_it_was_synced_is_said_by_run_once_and_by_prob
     assert on("run", "--once").code == 0
     shutil.rmtree(run)
     said = on("run", "--once", "--quiet")
-    gone = f"{run} is gone: put it back, or ignore this if it was removed on purpose"
+    gone = f"{run} is gone: put it back, or have it forgotten if it was removed on purpose"
+    forget = f"exlab-watch-agent forget '{run}' --reason \"...\""
     assert said.code == 3
-    assert said.err.startswith(f"NEEDS YOU  {run}: {gone} -> exlab-watch-agent show '{run}' --config ")
-    assert needed(on("problems")) == [f"NEEDS YOU  {run}: {gone}", f"    -> exlab-watch-agent show '{run}'"]
+    assert said.err.startswith(f"NEEDS YOU  {run}: {gone} -> {forget} --config ")
+    assert needed(on("problems")) == [f"NEEDS YOU  {run}: {gone}", f"    -> {forget}"]
 
 
 # --- attempts that fail ----------------------------------------------------------------------------------------------
@@ -231,7 +232,7 @@ def test_run_once_whose_first_attempt_failed_says_so_and_ends_with_3(lab: Lab, o
     assert_line(f" +{failed}", on("status").out.splitlines()[-1])
     said = on("retry", run.name)
     assert said.code == 1
-    assert "attempt 2 failed: " in last_line(said)
+    assert "attempt 1 failed: " in last_line(said), "the attempts count anew"
     obstacle.unlink()
     assert on("retry", run.name).code == 0
     assert_nothing(on("problems"))
@@ -418,7 +419,10 @@ def test_what_only_reads_ends_with_2_where_there_is_no_state_folder(
 def test_what_acts_makes_its_state_folder_or_needs_none(lab: Lab, on: Command) -> None:
     run = lab.new_run(files={"<id>": b"1"})
     shutil.rmtree(lab.state)
-    assert on("override", "add", run.name, "--class", "unresolved_placeholder_token", "--reason", "no id").code == 0
+    assert (
+        on("override", "add", run.name, "--class", "unresolved_placeholder_token", "--reason", "it has no id yet").code
+        == 0
+    )
     assert not lab.state.exists()
     assert on("bind", "--all", "--yes").code == 0
     assert on("sync", run.name).code == 0

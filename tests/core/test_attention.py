@@ -146,7 +146,7 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         "no longer configured",
         situation(record(RunState.VERIFIED), known_equipment=frozenset()),
         ("needs_you", "equipment_unknown"),
-        "exlab-watch-agent check",
+        'exlab-watch-agent forget SCOPE_01 --reason "..."',
     ),
     (
         "of another schema",
@@ -242,7 +242,7 @@ CASES: list[tuple[str, Situation, tuple[str, str], str]] = [
         "gone",
         situation(record(RunState.ACQUIRING), run_problems={f"job {RUN}": Note("run_gone", "it is gone")}),
         ("needs_you", "run_gone"),
-        SHOW,
+        f'exlab-watch-agent forget {RUN} --reason "..."',
     ),
     (
         "refused after it was synced",
@@ -711,3 +711,18 @@ def test_what_is_where_no_run_can_be_names_its_instrument_and_the_runs_that_are_
 def test_an_instrument_of_which_runs_are_known_is_not_told_twice() -> None:
     known = replace(record(RunState.VERIFIED, "/data/FLOW_01/P/Runs/Run_1"), equipment_id="FLOW_01")
     assert codes(judged(known, path_problems={"/data/FLOW_01": OF_NOBODY})) == [("needs_you", "equipment_unknown")]
+
+
+def test_a_run_that_was_cancelled_needs_a_person_and_says_who_did_it_why_and_what_has_it_go_on() -> None:
+    error = LastError("cancelled", "cancelled by asmith (uid 1000): the wrong sample was measured")
+    (found,) = judged(record(RunState.FAILED, last_error=error))
+    assert (found.tier, found.code, found.detail, found.command) == (
+        Tier.NEEDS_YOU,
+        "nas_sync_failed",
+        {"kind": "cancelled"},
+        RETRY,
+    )
+    assert found.sentence == (
+        "cancelled by asmith (uid 1000): the wrong sample was measured (2026-04-18T12:00:00Z): it stays so, also where it "
+        "changes, until it is retried"
+    )

@@ -9,6 +9,7 @@ import pytest
 from exlab_watch_agent.core.commands import (
     AcceptTrail,
     BindDestination,
+    Cancel,
     Command,
     Enqueue,
     LookAt,
@@ -44,6 +45,7 @@ COMMANDS: list[tuple[Command, dict[str, object]]] = [
     (VerifyNow(ASMITH, job_id="1f", reason="so"), {"command": "verify", "job_id": "1f", "reason": "so"}),
     (Resolve(ASMITH, job_id="1f", reason="so"), {"command": "resolve", "job_id": "1f", "reason": "so"}),
     (TakeOver(ASMITH, job_id="1f", reason="so"), {"command": "take_over", "job_id": "1f", "reason": "so"}),
+    (Cancel(ASMITH, job_id="1f", reason="so"), {"command": "cancel", "job_id": "1f", "reason": "so"}),
     (UseNasManifest(ASMITH, job_id="1f", reason="so"), {"command": "use_nas_manifest", "job_id": "1f", "reason": "so"}),
 ]
 

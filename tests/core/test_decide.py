@@ -17,6 +17,7 @@ from exlab_watch_agent.core.decide import LOCAL_CHANGED, Step, decide, entry_eff
 from exlab_watch_agent.core.effects import Precheck, Push, Seal, Verify, Work, WriteStatus
 from exlab_watch_agent.core.events import (
     AuditDue,
+    CancelRequested,
     CopyWrong,
     DestinationReplaced,
     EffectFailed,
@@ -34,11 +35,12 @@ from exlab_watch_agent.core.events import (
 )
 from exlab_watch_agent.core.facts import IncidentHealed
 from exlab_watch_agent.core.gate import Finding, OffendingKind, Rule
+from exlab_watch_agent.core.incidents import IncidentKind, incident_of
 from exlab_watch_agent.core.manifest import Agreement, Comparison
 from exlab_watch_agent.core.passes import PASSES_KEPT_MAX, UNKNOWN_UPTIME, HowRead, LocalSide, Pass, Uptime
 from exlab_watch_agent.core.places import Footing
 from exlab_watch_agent.core.policy import CleanupPolicy, Policy
-from exlab_watch_agent.core.record import LastError, RunRecord, SealTrouble
+from exlab_watch_agent.core.record import CANCELLED, LastError, RunRecord, SealTrouble
 from exlab_watch_agent.core.seal import FOLDERS_FAULT
 from exlab_watch_agent.errors import FailureKind
 from exlab_watch_agent.statechart import CHART, RunState, Trigger
@@ -190,6 +192,7 @@ OUTCOMES = [
 ]
 OTHERS = [
     RetryRequested("op"),
+    CancelRequested("op", "the wrong sample"),
     LocalChosen("op"),
     AuditDue(),
     AuditDue("op", "by hand"),
@@ -741,12 +744,19 @@ def test_where_an_operator_lets_other_data_take_a_damaged_copy_s_place_its_incid
 
 
 @pytest.mark.parametrize(
-    ("kind", "place"), [*((kind, "") for kind in sorted(OF_OTHERS)), (LOCAL_CHANGED, "CONFOCAL_01/Run_1")]
+    ("kind", "place"),
+    [
+        *((kind, "" if kind == "destination_occupied" else "CONFOCAL_01/Run_1") for kind in sorted(OF_OTHERS)),
+        (LOCAL_CHANGED, "CONFOCAL_01/Run_1"),
+    ],
 )
 def test_a_place_that_others_have_is_given_up_when_the_local_data_win_and_one_of_ours_is_kept(
     kind: str, place: str
 ) -> None:
-    """A run that was moved here after its seal kept its old place, which another agent has taken since: it was stuck there."""
+    """A run that was moved here after its seal kept its old place, which another agent has taken since: it was stuck there.
+
+    The look that follows finds such a place to be occupied; before that nothing says so.
+    """
     before = record("conflict", sealed=True, destination="CONFOCAL_01/Run_1", last_error=LastError(kind, "theirs"))
     assert step(before, LocalChosen("asmith")).record.destination == place
 
@@ -1215,6 +1225,46 @@ def test_what_differs_here_and_did_not_move_is_a_conflict_whatever_else_moves(ag
     assert bool(after.incidents) is (agreement is Agreement.BOTH_DIFFER)
 
 
+@pytest.mark.parametrize("changes", [{"seal_fault": "its claim is damaged"}, {"seal_fault": FOLDERS_FAULT}, {}])
+def test_an_altered_seal_shows_beside_files_that_change_during_an_audit(changes: dict[str, str]) -> None:
+    after = step(record("auditing", sealed=True), interrupted(Agreement.EQUAL, **changes)).record
+    is_altered = changes.get("seal_fault", FOLDERS_FAULT) != FOLDERS_FAULT
+    assert (after.state, [one.kind for one in after.incidents]) == (RunState.VERIFIED, ["seal_altered"] * is_altered)
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+@pytest.mark.parametrize("agreement", [Agreement.LOCAL_DIFFERS, Agreement.BOTH_DIFFER])
+def test_of_a_sealed_run_that_is_back_missing_files_are_the_conflict_whatever_else_changed(
+    agreement: Agreement, is_short: bool
+) -> None:
+    found = verified(agreement)
+    missing = ("b.bin",) if is_short else ()
+    found = replace(found, comparison=replace(found.comparison, local_missing=missing))
+    after = step(record("awaiting_verify", sealed=True), found).record
+    assert after.last_error is not None
+    assert (after.state, after.last_error.kind) == (
+        RunState.CONFLICT,
+        "local_files_missing" if is_short else LOCAL_CHANGED,
+    )
+    assert step(after, LocalChosen("asmith")).record.is_sealed is is_short
+
+
+@pytest.mark.parametrize("state", ["awaiting_verify", "sealing"])
+def test_changed_data_that_nobody_compared_are_compared_before_they_win(state: str) -> None:
+    conflict = step(record(state, sealed=True), RunChanged(TURN, "it changed")).record
+    assert (conflict.state, conflict.last_error and conflict.last_error.kind) == (RunState.CONFLICT, LOCAL_CHANGED)
+    chosen = step(conflict, LocalChosen("asmith")).record
+    assert (chosen.state, chosen.sealed_as, chosen.gone_at) == (RunState.QUEUED, conflict.sealed_as, NOW)
+
+
+@pytest.mark.parametrize("kind", sorted(OF_OTHERS))
+def test_no_word_about_others_gives_up_what_was_sealed_here(kind: str) -> None:
+    held = record("conflict", sealed=True, last_error=LastError(kind, "held"), destination="P/Run_1")
+    chosen = step(held, LocalChosen("asmith")).record
+    assert chosen.is_sealed is (kind != "destination_occupied")
+    assert bool(chosen.destination) is chosen.is_sealed, "without a place of its own it may have one elsewhere"
+
+
 def test_a_word_to_take_over_gives_up_nothing_that_was_sealed_here_and_the_push_is_told_what_it_was() -> None:
     held = LastError("claimed_by_other_agent", "held")
     conflict = record("conflict", sealed=True, last_error=held, held_by="b/7/1/m")
@@ -1395,6 +1445,7 @@ STATUSES = [
     ("conflict", False, inspected(sync_status="pending"), ["failed"]),
     ("conflict", True, LocalChosen("op"), ["pending"]),
     ("failed", False, RetryRequested("op"), ["pending"]),
+    ("running", False, CancelRequested("op", "the wrong sample"), ["failed"]),
     ("failed", False, inspected(sync_status="pending"), ["failed"]),
     ("queued", False, RunVanished(), ["failed"]),
 ]
@@ -1416,6 +1467,56 @@ def test_retry_arms_a_failed_run_anew_and_no_other() -> None:
     assert (after.state, after.attempts, after.mismatches, after.last_error) == (RunState.QUEUED, 0, 0, None)
     for state in set(RunState) - {RunState.FAILED}:
         assert moved(record(state), RetryRequested("asmith")) == (None, state.value)
+
+
+CANCEL = CancelRequested("asmith", "the wrong sample was measured")
+CANCELLED_ERROR = LastError(CANCELLED, "cancelled by asmith: the wrong sample was measured")
+
+
+@pytest.mark.parametrize("state", RunState)
+@pytest.mark.parametrize("sealed", [False, True])
+def test_cancel_ends_what_is_under_way_before_the_proof_and_nothing_else(state: RunState, sealed: bool) -> None:
+    """A seal is not stopped: every byte is proven then. A heal is: what it repairs stays on record as damaged."""
+    damage = incident_of(IncidentKind.COPY_DAMAGED, found_by="job/6", found_at=EARLIER, what="a.bin differs")
+    before = record(state, sealed=sealed, wait_s=30.0, next_attempt_at=NOW, incidents=(damage,) if sealed else ())
+    after = step(before, CANCEL)
+    if state not in (RunState.QUEUED, *WITH_A_PUSH):
+        assert after == Step(before)
+        return
+    assert (after.record.state, after.record.last_error) == (RunState.FAILED, CANCELLED_ERROR)
+    assert (after.record.next_attempt_at, after.record.sync_status) == (None, "failed")
+    assert (after.record.is_sealed, after.record.incidents) == (sealed, before.incidents)
+    assert after.move is not None
+    assert (after.move.operator, after.move.reason) == ("asmith", CANCEL.reason)
+
+
+def test_a_cancelled_run_stays_so_whatever_happens_to_it_until_it_is_retried() -> None:
+    cancelled = step(record("running"), CANCEL).record
+    for event in EVERY_EVENT:
+        if isinstance(event, RetryRequested):
+            continue
+        of_this_turn: Any = event
+        if hasattr(event, "turn"):
+            of_this_turn = replace(of_this_turn, turn=cancelled.turn)
+        for given in (event, of_this_turn):
+            after = step(cancelled, given)
+            assert after.record == cancelled, given
+            assert not [effect for effect in after.effects if not isinstance(effect, WriteStatus)]
+    failed_before = replace(cancelled, last_error=LastError("network", "x"))
+    assert moved(failed_before, inspected(fingerprint="g")) == ("changed", "acquiring"), (
+        "another failure is left by a change"
+    )
+    retried = step(cancelled, RetryRequested("bjones")).record
+    assert (retried.state, retried.last_error, retried.attempts) == (RunState.QUEUED, None, 0)
+
+
+def test_an_outcome_that_comes_after_the_cancel_is_stale() -> None:
+    cancelled = step(record("running"), CANCEL).record
+    assert step(cancelled, Pushed(TURN)) == Step(cancelled)
+
+
+def test_whoever_was_to_make_room_keeps_it_once_the_run_is_cancelled() -> None:
+    assert step(record("queued", takes_over="their-job"), CANCEL).record.takes_over == ""
 
 
 def test_resolving_a_conflict_starts_the_proof_over() -> None:

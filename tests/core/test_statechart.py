@@ -108,7 +108,7 @@ TAGGED = {
     Tag.SETTLED: "verified cleanup_eligible cleaned",
     Tag.AUDITABLE: "verified cleanup_eligible conflict cleaned",
     Tag.ON_A_PUSH: "running prechecking awaiting_verify sealing",
-    Tag.GONE_WHEN_MISSING: "acquiring blocked queued",
+    Tag.GONE_WHEN_MISSING: "acquiring blocked queued conflict failed",
     Tag.AT_DESTINATION: "prechecking awaiting_verify sealing verified auditing cleanup_eligible cleaning cleaned conflict",
     Tag.TELLS_ATTEMPTS: "queued running prechecking awaiting_verify",
     Tag.RETRYABLE: "queued failed",

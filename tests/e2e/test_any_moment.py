@@ -215,5 +215,5 @@ def test_a_trail_that_was_changed_is_said_and_holds_deletion_until_an_operator_a
         assert "The audit trail was changed" in " ".join(said.out.split())
         lab.cli("run", "--once")
     assert str(run) in lab.cli("status", "--json").out
-    assert lab.cli("resolve", "--accept-trail", "--reason", "restored").code == 0
+    assert lab.cli("resolve", "--accept-trail", "--reason", "restored from a backup").code == 0
     assert "The audit trail was changed" not in " ".join(lab.cli("problems").out.split())

@@ -70,7 +70,15 @@ def test_a_removed_run_whose_copy_has_rotted_is_a_conflict_and_an_incident(lab: 
     back = "put the run's data back here as they were, from the old NAS or from a backup"
     put_right = "or, once the copy on the NAS was put right, from a backup of it, have it proven as the only one"
     again = f"exlab-watch-agent resolve {shell_word(str(run))} --use"
-    assert shown["ways_out"] == [f"{back}, then: {again} local", f"{put_right}, then: {again} nas-manifest"]
+    forgotten = (
+        "or, if nobody has them any more, have the loss forgotten, then: "
+        f'exlab-watch-agent forget {shell_word(str(run))} --reason "..."'
+    )
+    assert shown["ways_out"] == [
+        f"{back}, then: {again} local",
+        f"{put_right}, then: {again} nas-manifest",
+        forgotten,
+    ]
     before = sorted((run, copy) for run, copy in everything(lab).items())
     assert lab.cli("resolve", run.name, "--use", "nas-manifest").code == 1
     assert (lab.record(run)["state"], sorted(everything(lab).items())) == ("conflict", before), "it is not right yet"

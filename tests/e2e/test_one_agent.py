@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from exlab_watch_agent.core.text import shell_word
 from tests.lab.lab import (
     CACHE,
     MANIFEST_SIGNAL,
@@ -339,12 +340,14 @@ def test_a_half_saved_creation_json_releases_nothing_and_blocks_nothing(lab: Lab
 
 def test_a_blocked_run_is_released_by_the_command_that_problems_names(lab: Lab) -> None:
     run = blocked_run(lab)
-    said = lab.cli("override", "add", run.name, "--class", PLACEHOLDER, "--reason", "no id", "--operator", "bjones")
+    said = lab.cli(
+        "override", "add", run.name, "--class", PLACEHOLDER, "--reason", "it has no id yet", "--operator", "bjones"
+    )
     assert (said.code, said.err) == (0, "")
     lab.until_state(run, "verified")
     lab.assert_whole(run)
     entry = read_creation(run)["validation_overrides"][0]
-    assert (entry["problem_class"], entry["operator"], entry["reason"]) == (PLACEHOLDER, "bjones", "no id")
+    assert (entry["problem_class"], entry["operator"], entry["reason"]) == (PLACEHOLDER, "bjones", "it has no id yet")
     assert f"active    {entry['id']}" in lab.cli("override", "list", run.name).out
 
 
@@ -546,12 +549,16 @@ def test_commands_reach_the_running_agent_and_come_back_with_its_answer(lab: Lab
     assert lab.facts(run)[-2]["operator"]
     assert lab.cli("sync", run.name).out == "the run is verified and is looked at now\n"
     for words, sentence in (
-        (["retry", run.name], "The run is verified, and only a failed or queued one can be tried again."),
+        (
+            ["retry", run.name],
+            "The run is verified, and only a failed or queued one can be tried again. "
+            f"-> exlab-watch-agent verify {shell_word(str(run))}",
+        ),
         (["resolve", run.name, "--use", "local"], "The run is verified: there is no conflict to resolve."),
     ):
         said = lab.cli(*words)
         assert (said.code, said.out, said.err) == (1, "", sentence + "\n")
-    assert lab.cli("retry", "--all").out == "no run has failed\n"
+    assert lab.cli("retry", "--all").out == "no run has failed, and none waits for its next attempt\n"
     commands = [fact["data"]["command"] for fact in lab.trail() if fact["kind"] == "operator_command"]
     assert commands[-4:] == ["verify", "sync", "retry", "resolve"]
     assert os.listdir(lab.state / "inbox") == os.listdir(lab.state / "replies") == []

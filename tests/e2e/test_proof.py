@@ -258,6 +258,30 @@ def test_a_file_that_moves_during_every_audit_hides_no_damage_and_that_it_does_i
     assert lab.record(run)["state"] == "verified"
 
 
+@pytest.mark.parametrize("harm", ["manifest", "cache folder"])
+def test_a_file_that_moves_during_every_audit_hides_no_altered_seal(lab: Lab, harm: str) -> None:
+    run = proven_twice(lab)
+    cache = lab.copy_of(run) / CACHE
+    if harm == "manifest":
+        (cache / "checksums.sha256").write_bytes(b"")
+    else:
+        shutil.rmtree(cache)
+
+    class Moving(Wrapped):
+        def read_back(self, *arguments: Any, **named: Any) -> Any:
+            (run / "a.bin").write_bytes(GOOD)
+            return self._inner.read_back(*arguments, **named)
+
+    verify_here(lab, run, Moving)
+    assert lab.record(run)["state"] == "verified"
+    assert [one["kind"] for one in lab.cli("show", run.name, "--json").json["incidents"]] == ["seal_altered"]
+    assert "seal_altered" in problem_kinds(lab)
+    assert lab.cli("verify", run.name).code == 0
+    lab.assert_whole(run)
+    (incident,) = lab.cli("show", run.name, "--json").json["incidents"]
+    assert incident["healed_at"] is not None
+
+
 @pytest.mark.parametrize("names", [{"b.bin"}, {"a.bin", "sub/c.bin"}])
 def test_a_file_that_the_nas_cannot_give_back_is_damage_like_another_hash(lab: Lab, names: set[str]) -> None:
     run = proven_twice(lab)

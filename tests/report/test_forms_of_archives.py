@@ -30,12 +30,13 @@ from exlab_watch_agent.errors import AgentError
 from exlab_watch_agent.report.bagit import bag_of
 from exlab_watch_agent.report.dossier import Dossier, FileProof
 from exlab_watch_agent.report.life import DISCOVERED, EVENTS, FAILED_ATTEMPTS, NO_EVENTS, life_of
+from exlab_watch_agent.report.pages import SCRIPT_NAME
 from exlab_watch_agent.report.premis import premis_of
 from exlab_watch_agent.report.prov import prov_of
 from exlab_watch_agent.report.rocrate import crate_of
 from exlab_watch_agent.report.status import RunInFull
 from exlab_watch_agent.statechart import RunState, Trigger
-from tests.report.reports import HOSTILE, NOW, RECORD, dossier, hostile_dossier
+from tests.report.reports import HOSTILE, NOW, RECORD, SCRIPT, dossier, hostile_dossier
 
 DATA = {"a.tif": b"first", "sub folder/b #2.tif": b"the second", "ä.dat": b""}
 EVIDENCE = {"report.html": b"<!DOCTYPE html>", "trail.jsonl": b"{}\n"}
@@ -274,6 +275,14 @@ def test_prov_says_what_was_made_of_what_and_by_whom() -> None:
     assert "used(exlab:move-6, exlab:copy" in said
     unused = [one for one in entities if one not in said.partition("agent(")[2]]
     assert not unused
+
+
+@pytest.mark.parametrize("form", [premis_of, prov_of])
+def test_a_form_of_somebody_else_names_the_script_that_it_cannot_carry(form: Callable[[Dossier], bytes]) -> None:
+    made = form(whole_life()).decode()
+    assert SCRIPT_NAME in made
+    assert sha256(SCRIPT.encode()).hexdigest() in made
+    assert "--format json" in made
 
 
 # --- RO-Crate --------------------------------------------------------------------------------------------------------

@@ -296,7 +296,9 @@ class Environment:
         if not self._world.runs:
             return False
         run = self._aim or self._random.choice(list(self._world.runs.values()))
-        self._operate({"command": command, "run_path": run.path, "operator": "asmith"})
+        self._operate(
+            {"command": command, "run_path": run.path, "operator": "asmith", "reason": "as the simulation wants"}
+        )
         return None
 
     # --- NAS, disk, clock --------------------------------------------------------------------------------------------
@@ -412,7 +414,9 @@ class Environment:
         return False
 
 
-COMMANDS = ("retry", "retry all", "verify", "resolve", "resolve", "sync", "scan", "accept_trail", "accept_machine")
+COMMANDS = (
+    "retry", "retry all", "verify", "resolve", "resolve", "sync", "scan", "cancel", "accept_trail", "accept_machine",
+)  # fmt: skip
 GLOBAL = frozenset(
     {
         "begin_run", "carry_run", "operate", "rot", "unreadable", "change_places", "nas_trouble", "nas_back", "root_trouble",

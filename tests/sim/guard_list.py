@@ -286,14 +286,14 @@ GUARDS = (
     Guard(
         "a sealed run that changed in the queue is a conflict",
         "core/decide.py",
-        '        if record.is_sealed:\n            return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after',
-        '        if False:\n            return _conflict(record, LastError(LOCAL_CHANGED, "the local data changed after',
+        '        if record.is_sealed:\n            return _not_compared(record, "the local data changed after',
+        '        if False:\n            return _not_compared(record, "the local data changed after',
     ),
     Guard(
         "a sealed run that failed or was blocked is not started over",
         "core/decide.py",
-        "case RunState.FAILED if has_changed and not record.is_sealed:",
-        "case RunState.FAILED if has_changed:",
+        "case RunState.FAILED if has_changed and not (record.is_sealed or record.is_cancelled):",
+        "case RunState.FAILED if has_changed and not record.is_cancelled:",
         (
             Edit(
                 "core/decide.py",
@@ -413,8 +413,8 @@ GUARDS = (
     Guard(
         "a run that is gone, or whose root is, does not count as settling",
         "engine/runs.py",
-        'Note("run_gone", problem))\n        self._memory_of(record.job_id).is_settling = False\n',
-        'Note("run_gone", problem))\n',
+        "Note(RUN_GONE, problem))\n        self._memory_of(record.job_id).is_settling = False\n",
+        "Note(RUN_GONE, problem))\n",
         (
             Edit(
                 "engine/runs.py",

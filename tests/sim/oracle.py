@@ -173,7 +173,8 @@ class Oracle:
         record = self.acknowledged.get(effect.job_id)
         if record is None or not record.is_sealed:
             raise Violation(f"a cache folder travels of a run that was never sealed: {effect}")
-        if any(window.effect.job_id == effect.job_id for window in self.windows):
+        others = [window.effect for window in self.windows if window.effect.job_id == effect.job_id]
+        if any(not isinstance(other, Verify) for other in others):  # an audit only reads: see `_may_meet`
             raise Violation(f"a cache folder travels while its run is worked on: {effect}")
         nas = self._world.nas[effect.equipment_id]
         window = Window(effect, nas, nas.state != "up", self._world.clock.mono_s)
@@ -472,6 +473,8 @@ class Oracle:
             raise Violation("an attempt was counted while the NAS was away")
         if move.trigger == Trigger.PROVEN and after.manifest_digest not in self._copies.proven.get(after.job_id, ()):
             raise Violation("proven, and no comparison found that")
+        if before.is_cancelled and move.trigger != Trigger.RETRIED:
+            raise Violation(f"{after.run_path} was cancelled, and goes on without anybody's word: {move.trigger}")
         self._check_seals(Trigger(move.trigger), before, after)
         if move.trigger == Trigger.LOCAL_GONE and after.identity.created_by not in self._world.taken_from:
             raise Violation(f"{after.run_path} counts as removed, and nobody removed it")

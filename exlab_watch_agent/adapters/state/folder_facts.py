@@ -5,7 +5,7 @@ Decided here: what each kind of line of the trail changes of it. Not here: which
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, assert_never
 
 from exlab_watch_agent.adapters.state.trail import TRAIL_SCHEMA
@@ -103,12 +103,26 @@ def folder_id_in(facts: Mapping[str, Any]) -> str:
     return str(facts.get("folder", {}).get("id", ""))
 
 
-def dismissals_in(facts: Mapping[str, Any]) -> dict[str, Dismissal]:
+class _Dismissals(Mapping[str, Dismissal]):
+    """Each is made when it is asked for: there may be many, and a look at a run asks for one."""
+
+    def __init__(self, said: Mapping[str, Mapping[str, str]]) -> None:
+        self._said = said
+
+    def __getitem__(self, problem_id: str) -> Dismissal:
+        said = self._said[problem_id]
+        return Dismissal(said["by"], said["reason"], parse_time(said["until"]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._said)
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+
+def dismissals_in(facts: Mapping[str, Any]) -> Mapping[str, Dismissal]:
     """Return id of a problem → its dismissal, the last one that was given."""
-    return {
-        problem_id: Dismissal(said["by"], said["reason"], parse_time(said["until"]))
-        for problem_id, said in facts.get("dismissed", {}).items()
-    }
+    return _Dismissals(facts.get("dismissed", {}))
 
 
 def trail_doubt_in(facts: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -240,7 +240,7 @@ class RunStore:
         return hold_in(self._facts, trail_doubt=trail_doubt_in(self._facts))
 
     @property
-    def dismissals(self) -> dict[str, Dismissal]:
+    def dismissals(self) -> Mapping[str, Dismissal]:
         """Id of a problem → that an operator wants it listed no more."""
         return dismissals_in(self._facts)
 

@@ -59,6 +59,12 @@ def script(folder: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def script_with(folder: Path, *files: str) -> tuple[int, str]:
+    argv = [sys.executable, str(SCRIPT), "--fast", str(folder), *files]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
 def checked(folder: Path) -> tuple[Chain, tuple[str, ...]]:
     found = read_chain(folder, anchors_in(folder))
     return found, found.against
@@ -67,7 +73,10 @@ def checked(folder: Path) -> tuple[Chain, tuple[str, ...]]:
 def test_a_whole_trail_holds_and_its_own_slots_agree(folder: Path) -> None:
     found, said = checked(folder)
     assert (found.lines, found.head.seq, found.breaks, said) == (LINES, LINES, (), ())
-    assert script(folder) == (0, f"every line chains; the last is line {LINES}, its BLAKE3 {found.head.digest}\n")
+    code, words = script(folder)
+    assert code == 0
+    assert words.startswith(f"every line chains; the last is line {LINES}, its BLAKE3 {found.head.digest}\n")
+    assert "agree: 2 beside it, 0 given\nno FILE of the NAS was given" in words
 
 
 def change(lines: list[bytes]) -> list[bytes]:
@@ -88,6 +97,8 @@ TAMPERED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int]] = {
     "first removed": (lambda lines: lines[1:], 1),
     "doubled": (lambda lines: lines[:7] + lines[6:], 7),
     "garbled": (lambda lines: [*lines[:6], b"\xff\x00{", *lines[7:]], 7),
+    "with a line end that JSON allows": (lambda lines: [*lines[:6], lines[6].replace(b",", b",\r", 1), *lines[7:]], 7),
+    "with half a line before it": (lambda lines: [*lines[:6], b'{"seq":7\r' + lines[6], *lines[7:]], 7),
 }
 
 
@@ -134,6 +145,58 @@ def test_a_trail_that_was_written_anew_with_a_valid_chain_is_told_by_its_anchors
     assert "the store beside it knows another line 40" in said[0]
     outside = Anchor("the NAS", TrailPosition(20, "0" * 64))
     assert read_chain(folder, [outside]).against
+
+
+def known_line(lines: list[bytes], seq: int, path: Path, *, is_claim: bool) -> str:
+    """Write what a claim of a sealed run, or a heartbeat, says of one line, as they lie on the NAS."""
+    digest = blake3(lines[seq - 1]).hexdigest()
+    said = {"audit_seq": seq, "audit_blake3": digest} if is_claim else {"audit": {"seq": seq, "blake3": digest}}
+    path.write_text(json.dumps({"schema": 2, **said}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "claim_holds", "heartbeat_holds"),
+    [
+        (lambda lines: lines, True, True),
+        (lambda lines: lines[:-3], True, False),
+        (lambda lines: lines[:20], True, False),
+        (lambda lines: rechained(change(lines)), False, False),
+        (lambda lines: [*lines[:-1], lines[-1].replace(b"asmith", b"nobody")], True, False),
+    ],
+    ids=["whole", "cut", "put back to an older copy", "written anew", "last line changed"],
+)
+def test_the_script_holds_a_trail_against_what_others_know_of_it(
+    folder: Path,
+    tmp_path: Path,
+    tamper: Callable[[list[bytes]], list[bytes]],
+    claim_holds: bool,
+    heartbeat_holds: bool,
+) -> None:
+    lines = lines_of(folder)
+    claim = known_line(lines, 20, tmp_path / "exlab-watch-agent.json", is_claim=True)
+    heartbeat = known_line(lines, LINES, tmp_path / "labpc-04.json", is_claim=False)
+    write(folder, tamper(lines))
+    assert script(folder, "--fast")[0] == int(not heartbeat_holds)  # by the store's own slots
+    for slot in folder.glob("state.?.json"):
+        slot.unlink()
+    assert script_with(folder, claim)[0] == int(not claim_holds)
+    code, said = script_with(folder, claim, heartbeat)
+    assert code == int(not heartbeat_holds)
+    if not heartbeat_holds:
+        assert "labpc-04.json knows" in said
+    (tmp_path / "labpc-04.json").replace(folder / "heartbeat.json")
+    assert script(folder, "--fast")[0] == int(not heartbeat_holds)
+
+
+def test_the_script_says_which_files_know_nothing_of_a_trail(folder: Path, tmp_path: Path) -> None:
+    for number, content in enumerate((b"[]", b"{", b'{"audit_seq": "9"}', b'{"audit_seq": true, "audit_blake3": ""}')):
+        odd = tmp_path / f"odd\u202e{number}.json"
+        odd.write_bytes(content)
+        code, said = script_with(folder, str(odd))
+        assert code == 2
+        assert f"odd\\u202e{number}.json says no line" in said
+    assert script_with(folder, str(tmp_path / "nowhere.json"))[0] == 2
 
 
 def test_a_break_that_the_agent_noted_is_a_break(tmp_path: Path) -> None:

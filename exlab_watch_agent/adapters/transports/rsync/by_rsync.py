@@ -24,7 +24,6 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
@@ -185,17 +184,9 @@ class RsyncOnlyFarSide(FarSide):
         return {wanted[at]: data[:limit_bytes] for at, data in found.items()}
 
     def _plain_folders(self, paths: Iterable[str]) -> set[str]:
-        """Return those of these paths that are folders, and lie in folders all the way.
-
-        One call for each level: of a link that is listed together with what is behind it, rsync says that it is a folder.
-        """
-        found: set[str] = set()
-        left = set(paths)
-        for _, level in groupby(sorted(left, key=_depth), key=_depth):
-            due = [path for path in level if (up := path.rpartition("/")[0]) not in left or up in found]
-            seen = self._folder.survey(due) if due else {}
-            found.update(path for path in due if path in seen and seen[path].kind == stat.S_IFDIR)
-        return found
+        """Return those of these paths that are folders, and lie in folders all the way."""
+        seen = self._folder.survey_by_level(paths)
+        return {path for path, entry in seen.items() if entry.kind == stat.S_IFDIR}
 
     def sees_any(self, paths: Sequence[str]) -> bool | None:
         """Return whether any is there. Links above them are followed, which can only show more."""
@@ -289,10 +280,6 @@ class RsyncOnlyFarSide(FarSide):
 
     def clear_partials(self, folder: str) -> None:
         """Nothing: rsync removes what it leaves unfinished, and no other thing can be removed."""
-
-
-def _depth(path: str) -> int:
-    return path.count("/")
 
 
 def _hashed(path: Path, pulse: Pulse) -> str:

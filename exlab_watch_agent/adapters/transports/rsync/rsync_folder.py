@@ -15,9 +15,10 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
 from exlab_watch_agent.adapters.children.process import Children, Ended, StallWatch
@@ -103,6 +104,20 @@ class RsyncFolder:
             found[path] = RsyncEntry(_TYPES.get(kind, 0), int(size), _nanoseconds(time.decode()))
         return found
 
+    def survey_by_level(self, paths: Iterable[str]) -> dict[str, RsyncEntry]:
+        """Return path → what is there, of those that lie in folders as far as the paths above them are asked for, too.
+
+        One call for each level: of a link that is listed together with what is behind it, rsync says nothing, or that it is a
+        folder.
+        """
+        found: dict[str, RsyncEntry] = {}
+        left = set(paths)
+        for _, level in groupby(sorted(left, key=_depth), key=_depth):
+            due = [path for path in level if (up := path.rpartition("/")[0]) not in left or _is_folder(found.get(up))]
+            seen = self.survey(due) if due else {}
+            found.update((path, seen[path]) for path in due if path in seen)
+        return found
+
     def list_call(self, paths: Sequence[str], control: Control, *, recursive: bool) -> Ended:
         """Let rsync list these paths, and return how it ended, whatever that means."""
         options = ["-r" if recursive else "-d", "--no-implied-dirs", "--ignore-missing-args"]
@@ -145,7 +160,7 @@ class RsyncFolder:
     def make_folders(self, paths: Sequence[str]) -> None:
         """Make folders below the root, never the root. Raises when a link or a file is where one of them must be."""
         wanted = sorted({*paths, *folders_of(paths)})
-        seen = self.survey(wanted)
+        seen = self.survey_by_level(wanted)
         for path in wanted:
             if path in seen and seen[path].kind != stat.S_IFDIR:
                 text = f"{path!r} at {self._name} is a link or a file where a folder must be: move it away, then retry."
@@ -224,6 +239,14 @@ class RsyncFolder:
             )
             return TransportError(FailureKind.NETWORK, text, detail=ended.tail)
         return classified_rsync(self._login, ended)
+
+
+def _depth(path: str) -> int:
+    return path.count("/")
+
+
+def _is_folder(entry: RsyncEntry | None) -> bool:
+    return entry is not None and entry.kind == stat.S_IFDIR
 
 
 def _check(control: Control) -> None:

@@ -154,6 +154,27 @@ class TestContractBehindRrsync(BehindRrsync, TransportContract):
             assert odd.is_symlink() if what == "link" else odd.read_bytes() == b"theirs"
         assert not list(outside.iterdir())
 
+    @pytest.mark.parametrize("behind", ["Runs/R/.exlab-wizard", "Runs/R", "Runs", ""])
+    def test_a_link_on_the_way_stays_whatever_is_behind_it(
+        self, run: Path, root: Path, transport: Transport, tmp_path: Path, behind: str
+    ) -> None:
+        """A project that was moved to another disk of the NAS, with a link left in its place, which rsync would remove."""
+        listed = fill(run, {"a": b"a"})
+        moved = tmp_path / "moved"
+        (moved / behind).mkdir(parents=True)
+        (moved / "theirs").write_bytes(b"theirs")
+        (root / "PROJ-0043").symlink_to(moved)
+        with pytest.raises(TransportError, match="link"):
+            transport.write_small("PROJ-0043/Runs/R/evidence", b"evidence")
+        assert (root / "PROJ-0043").is_symlink()
+        with pytest.raises(TransportError, match="link"):
+            transport.place_claim("PROJ-0043/Runs/R", CLAIM)
+        assert (root / "PROJ-0043").is_symlink()
+        with pytest.raises(TransportError, match="link"):
+            transport.copy(str(run), listed, "PROJ-0043/Runs/R", control=FREE)
+        assert (root / "PROJ-0043").is_symlink()
+        assert [path.name for path in moved.rglob("*") if path.is_file()] == ["theirs"]
+
     @pytest.mark.parametrize("path", ["PROJ [1]/Runs/R", "P\\J/Runs/R", "P{a,b}/R", "P*/R", "P\u00a0J/R", "P\nJ/R"])
     def test_a_folder_whose_path_may_be_read_otherwise_is_refused(
         self, run: Path, root: Path, transport: Transport, path: str
