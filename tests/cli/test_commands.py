@@ -31,6 +31,7 @@ COMMANDS = [
     ["check"],
     ["bind"],
     ["run"],
+    ["reload"],
     ["scan"],
     ["status"],
     ["top"],
@@ -449,6 +450,11 @@ def test_the_command_that_problems_names_can_be_pasted_into_a_shell(tmp_path: Pa
     (problem, _) = command("problems", "--json", "--config", str(lab.config)).json["problems"]
     pasted = problem["command"].replace("exlab-watch-agent", f"'{sys.executable}' -m exlab_watch_agent", 1)
     done = subprocess.run(["sh", "-c", pasted], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "--reason must say why, in 10 to 500 characters.\n"), (
+        "only that is left"
+    )
+    said = pasted.replace('"..."', '"the name may stay"')
+    done = subprocess.run(["sh", "-c", said], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_creation(run)["validation_overrides"][0]["problem_class"] == PLACEHOLDER
     assert command("run", "--once", "--config", str(lab.config)).code == 0

@@ -346,6 +346,7 @@ class AgentProcess:
     def __init__(self, lab: Lab, *, as_user: bool = False, is_from_nothing: bool = False) -> None:
         self.lab = lab
         self._output = lab.home / "agent.out"
+        self._live_before = self._live_view()
         with self._output.open("ab") as output, open(os.devnull, "rb") as nothing:
             files = (nothing, output, output)
             self.process = (
@@ -374,9 +375,18 @@ class AgentProcess:
             assert self.process.poll() is None, self.said()
             lanes = self.lab.live().get("lanes", {}).values()
             has_scanned = all(lane["last_scan_at"] or lane["root_problem"] for lane in lanes)
-            return self._holder().get("pid") == self.pid and bool(lanes) and has_scanned
+            is_its_own = self._live_view() != self._live_before  # and not what an earlier agent left
+            return self._holder().get("pid") == self.pid and is_its_own and bool(lanes) and has_scanned
 
         until(is_up, "the agent is up")
+
+    def _live_view(self) -> tuple[int, int] | None:
+        """Return which file the live view is, which each agent replaces."""
+        try:
+            status = (self.lab.state / "live.json").stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def _holder(self) -> dict[str, Any]:
         try:
