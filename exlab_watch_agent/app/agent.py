@@ -12,15 +12,15 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+
+from filelock import FileLock
 
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.adapters.local.durable import remove_temporaries
 from exlab_watch_agent.adapters.local.overlaps import misplaced_state_folder
 from exlab_watch_agent.adapters.state.folder import require_private
-from exlab_watch_agent.adapters.state.inbox import Inbox
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.store import RunStore
 from exlab_watch_agent.adapters.watching.keeper import WatchedRoot
@@ -32,6 +32,7 @@ from exlab_watch_agent.app.build import (
     parts_of,
     ports_of,
 )
+from exlab_watch_agent.app.config_file import ConfigSource, ConfigWatch
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.app.publish import (
     Attempts,
@@ -39,22 +40,23 @@ from exlab_watch_agent.app.publish import (
     HolderFile,
     Publisher,
 )
+from exlab_watch_agent.app.reloading import Reloading
+from exlab_watch_agent.app.requests import Requests
 from exlab_watch_agent.app.snapshots import ScannedLane, paused_of, scanned_of
 from exlab_watch_agent.app.telling import publisher_of
 from exlab_watch_agent.app.watching import Watching
 from exlab_watch_agent.config.load import Settings
-from exlab_watch_agent.core.commands import Command, command_of
+from exlab_watch_agent.core.commands import AgentCommand, Reload
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.policy import EquipmentPolicy
 from exlab_watch_agent.core.problem import Problem
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.snapshot import ObserverView, ProgressView, Snapshot
 from exlab_watch_agent.core.standing import Ending
-from exlab_watch_agent.engine.commit import answer
 from exlab_watch_agent.engine.loop import Engine
 from exlab_watch_agent.engine.messages import Answer, CommandGiven, Woken
 from exlab_watch_agent.errors import AgentError, StateFolderError, StoreFullError
-from exlab_watch_agent.ports import Clock, Ports, Transport
+from exlab_watch_agent.ports import Ports, Transport
 from exlab_watch_agent.statechart import CHART
 
 log = logging.getLogger(__name__)
@@ -62,49 +64,12 @@ log = logging.getLogger(__name__)
 EVERYTHING = Scope()
 
 
-class Requests:
-    """The requests that operators left in the inbox. `has_news` may be set from any thread."""
-
-    def __init__(self, inbox: Inbox, clock: Clock, every_s: float) -> None:
-        self._inbox = inbox
-        self._time = Every(clock, every_s)
-        self.has_news = True
-
-    def prepare(self) -> None:
-        """Make the inbox. Raises: StateFolderError."""
-        try:
-            self._inbox.prepare()
-        except OSError as error:
-            raise StateFolderError(
-                f"{self._inbox.folder} cannot be made ({error.strerror}): make room or repair the disk, then start again."
-            ) from error
-
-    def take(self) -> list[CommandGiven]:
-        """Return the requests that are there, each with the way back for its answer; none where it is not time to look."""
-        if not (self.has_news or self._time.is_time()):
-            return []
-        self.has_news = False
-        try:
-            taken = self._inbox.take()
-        except OSError as error:
-            log.warning("the inbox cannot be read: %s", error.strerror)
-            return []
-        commands: list[CommandGiven] = []
-        for request in taken:
-            reply = partial(self._inbox.reply, request.name)
-            try:
-                commands.append(CommandGiven(command_of(request.members, request.owner), reply))
-            except AgentError as error:
-                reply(answer(str(error), is_ok=False))
-        return commands
-
-
 class Agent:
     """A watch agent over one state folder. `run` blocks; `stop` may be called from any thread or signal handler.
 
     `on_move` is told of each move once it is durable, `on_notice` of what concerns the whole agent, and of what needs a person
     when that begins and ends. `transport_factory` gives the way to an equipment's NAS in the stead of the configured one.
-    `flags`: what each command needs behind it to mean this agent.
+    `flags`: what each command needs behind it to mean this agent. `source`: where its config is read anew; `lock`: see RunStore.
     """
 
     def __init__(
@@ -119,9 +84,12 @@ class Agent:
         clock: SystemClock | None = None,
         pace: Pace = PACE,
         flags: str = "",
+        source: ConfigSource | None = None,
+        lock: FileLock | None = None,
     ) -> None:
         self._flags = flags
-        self._parts: Parts = parts_of(settings, state_dir=state_dir, clock=clock or SystemClock(), pace=pace)
+        self._source = source
+        self._parts: Parts = parts_of(settings, state_dir=state_dir, clock=clock or SystemClock(), pace=pace, lock=lock)
         self._scope = scope
         self._tell_of_move = on_move
         self._on_notice = on_notice
@@ -131,7 +99,7 @@ class Agent:
         self._watching: Watching | None = None
         self._log_handler: logging.Handler | None = None
         self._lanes: list[Ports] = []
-        self._running: tuple[Engine, Publisher] | None = None
+        self._running: tuple[Engine, Publisher, Reloading] | None = None
         self._is_stopping = False
         self._has_run = False
         self._has_ended_well = False
@@ -146,6 +114,11 @@ class Agent:
         return self._running[0] if self._running is not None else None
 
     @property
+    def successor(self) -> Settings | None:
+        """The config that another agent is to go on with once this one has ended; None where it was not ended for that."""
+        return self._running[2].successor if self._running is not None else None
+
+    @property
     def _open_engine(self) -> Engine:
         assert self._running is not None, "open() comes first"
         return self._running[0]
@@ -154,6 +127,11 @@ class Agent:
     def _publisher(self) -> Publisher:
         assert self._running is not None, "open() comes first"
         return self._running[1]
+
+    @property
+    def _reloading(self) -> Reloading:
+        assert self._running is not None, "open() comes first"
+        return self._running[2]
 
     def make_transport(self, equipment: EquipmentPolicy) -> Transport:
         """Return the configured transport of an equipment; its programs live and end with this agent."""
@@ -210,6 +188,14 @@ class Agent:
                 pace=parts.pace.engine,
                 on_taken_up=lambda record: self._publisher.attending.take_up(record),
             )
+            watch = ConfigWatch(
+                parts.settings,
+                self._source,
+                state_dir=parts.state_dir,
+                clock=parts.clock,
+                steady_s=parts.pace.config_steady_s,
+                busy_s=parts.pace.config_busy_s,
+            )
             publisher = publisher_of(
                 parts,
                 engine,
@@ -218,8 +204,9 @@ class Agent:
                 holder_file=holder_file,
                 attempts=attempts,
                 observer=self._observer,
+                config=watch,
             )
-            self._running = engine, publisher
+            self._running = engine, publisher, Reloading(watch, self._source, engine, self._notify)
         except BaseException:
             self.close()
             raise
@@ -258,6 +245,11 @@ class Agent:
         finally:
             if self._watching is not None:
                 self._watching.stop()
+
+    def wake(self) -> None:
+        """Have the loop come by at once; from any thread, and from a signal's handler."""
+        if self.engine is not None:
+            self.engine.post(Woken())
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -304,9 +296,12 @@ class Agent:
 
     # --- what an operator asks ---------------------------------------------------------------------------------------
 
-    def ask(self, command: Command, reply: Callable[[Answer], None]) -> None:
+    def ask(self, command: AgentCommand, reply: Callable[[Answer], None]) -> None:
         """Have the engine obey a command; `reply` is called with the answer, on the engine's thread."""
-        self._open_engine.post(CommandGiven(command, reply))
+        if isinstance(command, Reload):
+            self._reloading.on_command(command, reply)
+        else:
+            self._open_engine.post(CommandGiven(command, reply))
 
     def bind(self, equipment_id: str, operator: str) -> str:
         """Bind an equipment's destination because an operator says that it is the right one; return what is to be said.
@@ -373,8 +368,9 @@ class Agent:
             self._notify(news)
         # A request that would be refused is better left where it is: it is obeyed when there is room.
         if self.paused is None:
-            for request in self._requests.take():
-                self._open_engine.post(request)
+            for command, reply in self._requests.take():
+                self.ask(command, reply)
+            self._reloading.in_time()
         if self._scope.is_watching:
             for line in self._publisher.news_in_time():
                 self._notify(line)

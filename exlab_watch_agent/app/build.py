@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from exlab_watch_agent import __version__
 from exlab_watch_agent.adapters.apartness import ProbedApartness
 from exlab_watch_agent.adapters.children.process import Children
@@ -34,7 +36,7 @@ from exlab_watch_agent.adapters.transports.rclone.far_side import RcloneFarSide
 from exlab_watch_agent.adapters.transports.rsync.way import RsyncWay
 from exlab_watch_agent.app.pace import PACE, Pace
 from exlab_watch_agent.config.load import Settings
-from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget
+from exlab_watch_agent.core.policy import EquipmentPolicy, MountedPathTarget, Policy, RcloneTarget, RsyncSshTarget
 from exlab_watch_agent.core.text import utc_text
 from exlab_watch_agent.errors import ConfigError
 from exlab_watch_agent.ports import AgentSelf, Clock, Ports, Transport
@@ -121,8 +123,11 @@ def _is_gone(path: str) -> bool:
     return False
 
 
-def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock, pace: Pace = PACE) -> Parts:
-    """Return the parts for an agent with these settings, over another state folder than theirs if one is given."""
+def parts_of(
+    settings: Settings, *, state_dir: Path | None, clock: SystemClock, pace: Pace = PACE, lock: FileLock | None = None
+) -> Parts:
+    """Return the parts for an agent with these settings, over another state folder than theirs if one is given. `lock`: see
+    RunStore."""
     folder, host = state_dir or settings.state_dir, socket.gethostname()
     return Parts(
         state_dir=folder,
@@ -131,12 +136,21 @@ def parts_of(settings: Settings, *, state_dir: Path | None, clock: SystemClock, 
         clock=clock,
         pace=pace,
         host=host,
-        store=RunStore(folder),
+        store=RunStore(folder, lock=lock),
         children=Children(StateLayout(folder).children),
         run_log=RunLogWriter(host),
         old_files=OldFiles(),
         inbox=Inbox(folder),
     )
+
+
+def require_way(equipment: EquipmentPolicy) -> None:
+    """Raises: ConfigError for a way to the NAS that this platform does not have."""
+    if os.name == "nt" and isinstance(equipment.target, RsyncSshTarget):
+        raise ConfigError(
+            f"equipment {equipment.equipment_id}: rsync over ssh runs on Linux and macOS only; on Windows use rclone with "
+            "a remote of type sftp."
+        )
 
 
 def make_transport(
@@ -163,11 +177,7 @@ def make_transport(
             host=host,
             stream_bytes_max=policy.verify_stream_bytes_max,
         )
-    if os.name == "nt":
-        raise ConfigError(
-            f"equipment {equipment.equipment_id}: rsync over ssh runs on Linux and macOS only; on Windows use rclone with "
-            "a remote of type sftp."
-        )
+    require_way(equipment)
     way = RsyncWay(
         equipment.target,
         children=children,

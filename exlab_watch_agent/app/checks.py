@@ -268,6 +268,7 @@ def look_at_destination(site: Site, equipment: EquipmentPolicy) -> DestinationSe
     transport = make_transport(equipment, site.policy)
     try:
         destination = transport.describe()
+        _require_same_place(site, equipment.equipment_id, destination)
         is_marker_gone = binds_by_itself = False
         try:
             standing = ask_standing(
@@ -282,6 +283,17 @@ def look_at_destination(site: Site, equipment: EquipmentPolicy) -> DestinationSe
         return DestinationSeen(destination, unbound)
     finally:
         transport.close()
+
+
+def _require_same_place(site: Site, equipment_id: str, destination: str) -> None:
+    """Return where what is shown here is what a running agent would bind. Raises: AgentError where it has another config yet."""
+    lanes = site.left.lanes if site.holder is not None else {}
+    lane = lanes.get(equipment_id)
+    if lanes and (lane is None or lane.destination != destination):
+        known = f"knows {printable(lane.destination)} for it" if lane is not None else "does not know it"
+        raise AgentError(
+            f"the running agent {known}: `exlab-watch-agent reload` has it take in the config as it is now, then give this again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +317,7 @@ def look_at_replacement(site: Site, equipment: EquipmentPolicy) -> Replacement:
     transport = make_transport(equipment, site.policy)
     try:
         destination = transport.describe()
+        _require_same_place(site, equipment.equipment_id, destination)
         known = site.binding(equipment.equipment_id, destination)
         if known is None:
             command = bind_command(equipment.equipment_id)

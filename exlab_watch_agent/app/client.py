@@ -21,6 +21,7 @@ from exlab_watch_agent.acts.inspect import inspect
 from exlab_watch_agent.adapters.clock import SystemClock
 from exlab_watch_agent.app.agent import Agent
 from exlab_watch_agent.app.build import Scope
+from exlab_watch_agent.app.config_file import ConfigSource
 from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.commands import Command, Enqueue, Retry
 from exlab_watch_agent.core.decide import verify_effect
@@ -110,6 +111,9 @@ class NASSyncClient:
             scope=Scope(only_enqueued=True),
             on_move=self._on_move,
             transport_factory=self._make_transport,
+            source=None
+            if isinstance(config, Settings)
+            else ConfigSource(lambda: load_settings(settings.path), has_fixed_state_dir=True, can_go_on=False),
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

@@ -19,6 +19,8 @@ class Pace:
     `inbox_every_s`: how often operators' requests are looked for that made no event. `heartbeat_every_s`,
     `nas_heartbeat_every_s`: how often the heartbeat is written here, and left on each NAS that answers; `nas_heartbeat_again_s`:
     how soon again where it could not be left. `config_every_s`: how often a config without an instrument is read again.
+    `config_steady_s`: how long a config must be as it was saved before what may be is taken in by itself; `config_busy_s`: how much
+    longer that waits for a moment without a push, a comparison or a seal.
     `progress_log_every_s`: how often the log says how far each run's work is that has lasted as long.
     """
 
@@ -33,6 +35,8 @@ class Pace:
     heartbeat_every_s: float = 30.0
     nas_heartbeat_every_s: float = 900.0
     config_every_s: float = 5.0
+    config_steady_s: float = 60.0
+    config_busy_s: float = 600.0
     nas_heartbeat_again_s: float = 60.0
     progress_log_every_s: float = 60.0
 

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
 from exlab_watch_agent import __version__
@@ -22,7 +21,7 @@ from exlab_watch_agent.adapters.state import holder
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.app.attending import Attending
 from exlab_watch_agent.app.build import Parts
-from exlab_watch_agent.app.config_file import ConfigFiles
+from exlab_watch_agent.app.config_file import ConfigWatch
 from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.app.snapshots import lanes_of, lanes_that_answer, paused_of, progress_of, snapshot_of
 from exlab_watch_agent.core.effects import PlaceHeartbeat
@@ -107,7 +106,7 @@ class _Glance:
     engine: EngineView
     observer: ObserverView
     progress: Mapping[str, ProgressView]
-    config_changed_at: datetime | None
+    config_news: Note | None
 
 
 class Publisher:
@@ -130,7 +129,7 @@ class Publisher:
         attending: Attending,
         diary: Diary,
         notes_left: Mapping[str, tuple[Note, ...]],
-        config_files: ConfigFiles,
+        config: ConfigWatch,
         last_agent: LastAgent | None,
         is_for_all: bool,
     ) -> None:
@@ -143,8 +142,7 @@ class Publisher:
         self.attending = attending
         self._diary = diary
         self._notes_left = notes_left
-        self._config_files = config_files
-        self._config_changed_at: datetime | None = None
+        self._config = config
         self._last_agent = last_agent
         self._is_for_all = is_for_all
         self._destinations = {lane_id: lane.ports.transport.describe() for lane_id, lane in engine.lanes.items()}
@@ -189,7 +187,8 @@ class Publisher:
             before=self._before,
             first_seen=self.attending.first_seen,
             notes_before=self._notes_before(),
-            config_changed_at=self._config_changed_at,
+            config_changed_at=self._config.changed_at,
+            config_news=self._config.news,
         )
 
     def _notes_before(self) -> Mapping[str, tuple[Note, ...]]:
@@ -222,7 +221,7 @@ class Publisher:
         Not durable: it is true now or not at all.
         """
         # Cheap to ask, and the same for as long as nothing that is shown has changed: then no run is gone through.
-        glance = _Glance(self._engine.view, self._observer(), self.progress(), self._config_changed_at)
+        glance = _Glance(self._engine.view, self._observer(), self.progress(), self._config.news)
         if glance == self._shown and not is_last:
             return
         began_s = self._parts.clock.monotonic_s()
@@ -249,7 +248,7 @@ class Publisher:
         if not self._judgement.is_time():
             return []
         began_s = self._parts.clock.monotonic_s()
-        self._config_changed_at = self._config_files.changed_at()
+        self._config.look()
         news = self.attending.news([problem for problem in self.problems() if problem.code != STATE_FULL])
         took_s = self._parts.clock.monotonic_s() - began_s
         self._judgement.every_s = max(self._parts.pace.attend_every_s, LIVE_DUTY * took_s)

@@ -26,7 +26,7 @@ from exlab_watch_agent.adapters.state.recovery import Loaded, load
 from exlab_watch_agent.app.publish import lanes_left, read_last_agent, read_live
 from exlab_watch_agent.config.load import Settings, load_settings
 from exlab_watch_agent.core.binding import Binding
-from exlab_watch_agent.core.commands import Command
+from exlab_watch_agent.core.commands import AgentCommand
 from exlab_watch_agent.core.discovery import place_of
 from exlab_watch_agent.core.operator import Operator, request_members
 from exlab_watch_agent.core.policy import EquipmentPolicy, Policy
@@ -46,6 +46,10 @@ CANDIDATES_SHOWN_MAX = 5
 
 class RunNotFoundError(AgentError):
     """The operator's word fits no run, or several."""
+
+
+class CommandRefusedError(AgentError):
+    """The running agent has understood a command and does not obey; the text is its answer."""
 
 
 def default_config_path() -> Path:
@@ -222,11 +226,11 @@ class Site:
         lanes = lanes_left(self.left)
         return Snapshot(lanes={name: lane for name, lane in lanes.items() if not self.roots or name in self.roots})
 
-    def ask_agent(self, command: Command, *, must_answer: bool = False, waits_for: str = "") -> str:
+    def ask_agent(self, command: AgentCommand, *, must_answer: bool = False, waits_for: str = "") -> str:
         """Leave a command for the running agent; return its answer.
 
-        `waits_for`: what the agent may have to wait for before it can answer. Raises: AgentError with its refusal; with
-        `must_answer` also where it has not answered yet.
+        `waits_for`: what the agent may have to wait for before it can answer. Raises: CommandRefusedError with its refusal;
+        AgentError with `must_answer` where it has not answered yet.
         """
         answer = send_request(
             self.state_dir, {**command.to_json(), **request_members(command.operator)}, wait_s=REPLY_WAIT_S
@@ -242,7 +246,7 @@ class Site:
         if answer is None:
             return "the request was left for the running agent, which has not answered yet"
         if not answer.get("ok"):
-            raise AgentError(str(answer.get("message")))
+            raise CommandRefusedError(str(answer.get("message")))
         return str(answer.get("message"))
 
     # --- the run that is meant ---------------------------------------------------------------------------------------

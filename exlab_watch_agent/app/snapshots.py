@@ -47,11 +47,12 @@ def snapshot_of(
     first_seen: Mapping[str, datetime],
     notes_before: Mapping[str, tuple[Note, ...]],
     config_changed_at: datetime | None,
+    config_news: Note | None,
 ) -> Snapshot:
     """Return what the engine knows beside the records. May be called from any thread.
 
-    `first_seen`, `config_changed_at`: see Snapshot. `notes_before`: by job id, what an earlier agent noted of runs that were not
-    looked at since.
+    `first_seen`, `config_changed_at`, `config_news`: see Snapshot. `notes_before`: by job id, what an earlier agent noted of runs
+    that were not looked at since.
     """
     view = engine.view
     waiting: dict[str, str] = {}
@@ -83,6 +84,7 @@ def snapshot_of(
         refusals=refusals,
         notes=notes,
         config_changed_at=config_changed_at,
+        config_news=config_news,
         first_seen=first_seen,
         orphans=tuple(orphan(place) for lane in view.lanes.values() for place in lane.orphans),
         refused_after_sync=_refused_after_sync(view.told, runs),

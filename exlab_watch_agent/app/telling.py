@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from exlab_watch_agent.app.attending import Attending, Concern
 from exlab_watch_agent.app.build import Parts, Scope
-from exlab_watch_agent.app.config_file import ConfigFiles
+from exlab_watch_agent.app.config_file import ConfigWatch
 from exlab_watch_agent.app.diary import Diary
 from exlab_watch_agent.app.publish import Attempts, HolderFile, Publisher, lanes_left, read_last_agent, read_live
 from exlab_watch_agent.core.snapshot import ObserverView
@@ -22,6 +22,7 @@ def publisher_of(
     holder_file: HolderFile,
     attempts: Attempts,
     observer: Callable[[], ObserverView],
+    config: ConfigWatch,
 ) -> Publisher:
     """Return what publishes of this agent, which goes on from what an earlier one left."""
     left = read_live(parts.state_dir)
@@ -39,7 +40,7 @@ def publisher_of(
         attending=attending,
         diary=diary,
         notes_left=left.notes,
-        config_files=ConfigFiles(parts.settings.files),
+        config=config,
         last_agent=read_last_agent(parts.state_dir),
         is_for_all=is_for_all,
     )

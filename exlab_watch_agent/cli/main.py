@@ -27,6 +27,7 @@ from exlab_watch_agent.cli import (
     needing,
     overriding,
     resolving,
+    running,
     showing,
     top,
     work,
@@ -231,7 +232,13 @@ def run(
     state_dir: StateDir = None,
 ) -> int:
     """Run the agent in the foreground until Ctrl-C or SIGTERM."""
-    return work.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet, pace=context.obj)
+    return running.run_agent(Site(config, state_dir), is_once=once, is_quiet=quiet, pace=context.obj)
+
+
+@app.command()
+def reload(config: Config = None, state_dir: StateDir = None) -> int:
+    """Have the running agent take in the config as it is now, and say what that changes. With mistakes the old one stays."""
+    return running.reload(Site(config, state_dir))
 
 
 @app.command()

@@ -64,6 +64,7 @@ class Narrator:
         )
         bar = (BarColumn(BAR_WIDTH),) if self._console.width >= BAR_FROM_WIDTH else ()
         with Progress(*bar, words, console=self._console, transient=True, expand=True) as bars:
+            self._stop.clear()  # it may follow one agent after the other
             self._thread = threading.Thread(target=self._follow, args=(agent, bars), daemon=True)
             self._thread.start()
             try:

@@ -1,4 +1,4 @@
-"""Commands that work: `run`, and the operator's actions, by the running agent or, without one, here under the same lock."""
+"""The operator's actions: by the running agent or, without one, here under the same lock."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from types import FrameType
 
 from exlab_watch_agent.app.agent import Agent, leave_now
 from exlab_watch_agent.app.build import Scope
-from exlab_watch_agent.app.pace import Pace
 from exlab_watch_agent.app.site import Site, operator_here
 from exlab_watch_agent.cli.narrating import Narrator
-from exlab_watch_agent.cli.saying import say, say_aside, say_lines_aside
-from exlab_watch_agent.core.attention import NO_EQUIPMENT, with_flags
+from exlab_watch_agent.cli.saying import say, say_aside
+from exlab_watch_agent.core.attention import with_flags
 from exlab_watch_agent.core.commands import (
     Cancel,
     Command,
@@ -34,10 +33,11 @@ from exlab_watch_agent.core.standing import Moment
 from exlab_watch_agent.core.text import counted, printable, shell_word
 from exlab_watch_agent.errors import AgentError, ConfigError, ExitCode
 from exlab_watch_agent.report.problems import exit_code, folded, need_a_person, one_line
-from exlab_watch_agent.report.status import counts, sentence
+from exlab_watch_agent.report.status import sentence
 from exlab_watch_agent.statechart import CHART, RunState
 
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+RELOAD_SIGNAL: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 NAMED_MAX = 3
 
 
@@ -49,18 +49,21 @@ class Stopped:
 
 
 @contextmanager
-def stopping_on_signals(stop: Callable[[], None]) -> Iterator[Stopped]:
-    """Call `stop` on SIGINT and SIGTERM while the block runs."""
+def on_signals(stop: Callable[[], None], reload: Callable[[], None] | None = None) -> Iterator[Stopped]:
+    """While the block runs, call `stop` on SIGINT and SIGTERM, and `reload` on SIGHUP where there is that signal."""
     stopped = Stopped()
+    meant = dict.fromkeys(STOP_SIGNALS, stop)
+    if reload is not None and RELOAD_SIGNAL is not None:
+        meant[RELOAD_SIGNAL] = reload
 
     def handle(number: int, _frame: FrameType | None) -> None:
         stopped.by_ctrl_c |= number == signal.SIGINT
-        stop()
+        meant[signal.Signals(number)]()
 
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, handle) for number in meant}
     try:
         yield stopped
     finally:
@@ -68,55 +71,10 @@ def stopping_on_signals(stop: Callable[[], None]) -> Iterator[Stopped]:
             signal.signal(number, handler)
 
 
-def run_agent(site: Site, *, is_once: bool, is_quiet: bool, pace: Pace) -> int:
-    """Run the agent in the foreground; return the exit code."""
-    narrator = Narrator(is_quiet=is_quiet)
-    if not is_once and not site.settings.equipment:
-        site = with_equipment(site, narrator, every_s=pace.config_every_s, stop=threading.Event())
-        if not site.settings.equipment:
-            return ExitCode.FINE  # stopped before there was any
-    agent = Agent(
-        site.settings,
-        state_dir=site.state,
-        scope=Scope(is_watching=not is_once),
-        on_move=narrator.on_move,
-        on_notice=narrator.on_notice,
-        pace=pace,
-        flags=site.flags,
-    )
-    _, found = _drive(agent, narrator, until_rest=is_once)
-    if is_once:
-        there = ", ".join(f"{count} {state}" for state, count in counts(agent.store).items())
-        say(there or "no runs were found")
-    return _end(agent, narrator, found, exit_code(found))
-
-
-def with_equipment(site: Site, narrator: Narrator, *, every_s: float, stop: threading.Event) -> Site:
-    """Wait until the config has an instrument, or for `stop`, which a signal sets; return the site as it is then.
-
-    Each mistake in the config is told once meanwhile, and is no end: ExLab-Wizard may be writing it just now.
-    """
-    narrator.on_notice(f"{NO_EQUIPMENT}; waiting for one")
-    told = ""
-    with stopping_on_signals(stop.set) as stopped:
-        while not site.settings.equipment and not stop.wait(every_s):
-            again = Site(site.config, site.state)
-            try:
-                if again.settings.equipment:
-                    return again
-            except ConfigError as error:
-                if told != str(error):
-                    told = str(error)
-                    say_lines_aside(told)
-    if stopped.by_ctrl_c:
-        raise KeyboardInterrupt
-    return site
-
-
 Answers = list[Mapping[str, object]]
 
 
-def _drive(
+def drive(
     agent: Agent,
     narrator: Narrator,
     *,
@@ -128,7 +86,7 @@ def _drive(
     Of problems, those of all that the agent was to look after, and only where it came to rest. Raises: SystemExit after Ctrl-C.
     """
     answers: Answers = []
-    with stopping_on_signals(agent.stop) as stopped:
+    with on_signals(agent.stop) as stopped:
         agent.open()
         try:
             for command in commands:
@@ -138,11 +96,16 @@ def _drive(
             found = need_a_person(agent.problems()) if until_rest and not stopped.by_ctrl_c else []
         finally:
             agent.close()
+    end_if_interrupted(agent, narrator, stopped)
+    return answers, found
+
+
+def end_if_interrupted(agent: Agent, narrator: Narrator, stopped: Stopped) -> None:
+    """Say what was stopped, where a person did that. Raises: SystemExit then."""
     if stopped.by_ctrl_c:
         narrator.on_notice(_what_goes_on(agent))
         leave_now(agent, ExitCode.INTERRUPTED)
         raise SystemExit(ExitCode.INTERRUPTED)
-    return answers, found
 
 
 def _what_goes_on(agent: Agent) -> str:
@@ -154,7 +117,7 @@ def _what_goes_on(agent: Agent) -> str:
     return f"Stopped; the next agent that runs goes on with {', '.join(moving[:NAMED_MAX])}{more}."
 
 
-def _end(agent: Agent, narrator: Narrator, found: Sequence[Problem], code: ExitCode) -> int:
+def end(agent: Agent, narrator: Narrator, found: Sequence[Problem], code: ExitCode) -> int:
     """Say on stderr what needs a person, a line each, and return the exit code."""
     for fold in folded(found):
         narrator.on_notice(one_line(fold))
@@ -201,13 +164,13 @@ def act_on_each(site: Site, commands: Mapping[str, Command]) -> int:
         return max(codes)
     narrator = Narrator()
     agent = _agent_for(site, frozenset(commands), narrator)
-    answers, found = _drive(agent, narrator, until_rest=True, commands=tuple(commands.values()))
+    answers, found = drive(agent, narrator, until_rest=True, commands=tuple(commands.values()))
     for answer in answers:
         tell(answer)
     if len(answers) < len(commands):
         raise AgentError("Stopped before all commands took effect; run it again.")
     found = found or _still_under_way(site, agent, frozenset(commands))
-    return _end(agent, narrator, found, ExitCode.FAILED if ExitCode.FAILED in codes else _done_or_not(found))
+    return end(agent, narrator, found, ExitCode.FAILED if ExitCode.FAILED in codes else _done_or_not(found))
 
 
 def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attention: bool = False) -> int:
@@ -221,11 +184,11 @@ def act(site: Site, command: Command, *, run_paths: frozenset[str], asks_attenti
         return ExitCode.FINE
     narrator = Narrator()
     agent = _agent_for(site, run_paths, narrator)
-    answers, found = _drive(agent, narrator, until_rest=True, commands=(command,))
+    answers, found = drive(agent, narrator, until_rest=True, commands=(command,))
     for said in _answered(answers):
         say(said)
     found = found or _still_under_way(site, agent, run_paths)
-    return _end(agent, narrator, found, exit_code(found) if asks_attention else _done_or_not(found))
+    return end(agent, narrator, found, exit_code(found) if asks_attention else _done_or_not(found))
 
 
 def _answered(answers: Answers) -> list[str]:
@@ -290,7 +253,7 @@ def cancel(site: Site, word: str, reason: str) -> int:
     else:
         scope = Scope(only=frozenset({path}), is_watching=False, is_working=False)
         agent = Agent(site.settings, state_dir=site.state, scope=scope, flags=site.flags)
-        (said,) = _answered(_drive(agent, Narrator(is_quiet=True), until_rest=True, commands=(command,))[0])
+        (said,) = _answered(drive(agent, Narrator(is_quiet=True), until_rest=True, commands=(command,))[0])
         leave_now(agent, ExitCode.FINE)
     say(f"{printable(path)}: {said}")
     return ExitCode.FINE
@@ -308,7 +271,7 @@ def scan(site: Site, accept_root: str | None) -> int:
     narrator = Narrator(is_quiet=True)
     scope = Scope(is_watching=False, is_working=False)
     agent = Agent(site.settings, state_dir=site.state, scope=scope, flags=site.flags)
-    _, found = _drive(agent, narrator, until_rest=True, commands=(command,))
+    _, found = drive(agent, narrator, until_rest=True, commands=(command,))
     for equipment_id, lane in agent.scanned().items():
         if lane.root_problem is not None:
             say(f"{equipment_id} waits: {printable(lane.root_problem)}")
@@ -327,7 +290,7 @@ def scan(site: Site, accept_root: str | None) -> int:
             say(
                 f"  {counted(len(doubted), 'run')} whose data moved since they were proven {first}: `run` compares both sides"
             )
-    return _end(agent, narrator, found, ExitCode.FINE)
+    return end(agent, narrator, found, ExitCode.FINE)
 
 
 def sync_run(site: Site, word: str) -> int:
@@ -344,7 +307,7 @@ def sync_run(site: Site, word: str) -> int:
     agent = _agent_for(site, frozenset({path}), narrator)
     must_ask = record is not None and record.state in CHART.retryable
     commands = (Sync(operator_here(), run_path=path),) if must_ask else ()
-    answers, found = _drive(agent, narrator, until_rest=True, commands=commands)
+    answers, found = drive(agent, narrator, until_rest=True, commands=commands)
     if commands:
         _answered(answers)  # what was done is said by how it ended
     return _say_how_it_ended(site, agent, narrator, path, found)
@@ -368,7 +331,7 @@ def _say_how_it_ended(site: Site, agent: Agent, narrator: Narrator, path: str, f
         say(f"{printable(path)}: {record.state}, the NAS has the only copy")
     found = found or _still_under_way(site, agent, frozenset({path}))
     if found or record.sync_status == "synced" or record.state is RunState.CLEANED:
-        return _end(agent, narrator, found, _done_or_not(found))
+        return end(agent, narrator, found, _done_or_not(found))
     say_aside(f"{printable(path)}: {record.state}: {snapshot.waiting.get(record.job_id, '')}")
     leave_now(agent, ExitCode.FAILED)
     return ExitCode.FAILED

@@ -19,6 +19,8 @@ from exlab_watch_agent.core.gate import without_creation
 from exlab_watch_agent.core.misplaced import MISPLACED, UNKNOWN_EQUIPMENT
 from exlab_watch_agent.core.policy import Policy
 from exlab_watch_agent.core.problem import (
+    CONFIG_INVALID,
+    CONFIG_NEEDS_START,
     HANGING,
     PROGRAM,
     STATE_FULL,
@@ -148,10 +150,11 @@ def of_agent(situation: Situation) -> list[Problem]:
         found.append(Problem(STATE_FULL, AGENT, f"the agent is paused {situation.paused}", CHECK))
     if situation.has_config and not situation.policy.equipment:
         found.append(Problem("no_equipment", AGENT, NO_EQUIPMENT, CHECK))
-    changed_at = situation.snapshot.config_changed_at
-    if changed_at is not None and situation.at.goes_on:
-        text = "the config file is newer than the one in force: check it, then start the agent again, which takes it in"
-        found.append(Problem("config_newer", AGENT, text, CHECK, since=changed_at))
+    news = situation.snapshot.config_news
+    if news is not None and situation.at.goes_on:
+        helps = CHECK if news.code in (CONFIG_INVALID, CONFIG_NEEDS_START) else command("reload")
+        since = situation.snapshot.config_changed_at
+        found.append(Problem(news.code, AGENT, printable(news.sentence), helps, since=since))
     return found
 
 

@@ -100,6 +100,13 @@ class DismissProblem(_Command):
 
 
 @dataclass(frozen=True, slots=True)
+class Reload(_Command):
+    """Take in the config as it is now. The agent's own: its engine ends by that, and another one begins."""
+
+    name = "reload"
+
+
+@dataclass(frozen=True, slots=True)
 class Forget(_Command):
     """These problems of a run or an instrument, which nobody can mend any more, are not to be told again.
 
@@ -210,6 +217,8 @@ Command = (
     | RetryAll
     | RunCommand
 )
+AgentCommand = Command | Reload
+"""What a running agent is asked: all that its engine obeys, and what only the agent itself can do."""
 _BY_NAME: dict[str, type[Command]] = {
     kind.name: kind
     for kind in (
@@ -231,6 +240,13 @@ _BY_NAME: dict[str, type[Command]] = {
         Cancel,
     )
 }
+
+
+def agent_command_of(request: Mapping[str, object], owner: Operator | None = None) -> AgentCommand:
+    """Return the command in a request to an agent, as `command_of` does that to its engine."""
+    if request.get("command") == Reload.name:
+        return Reload(operator_in(request, owner))
+    return command_of(request, owner)
 
 
 def command_of(request: Mapping[str, object], owner: Operator | None = None) -> Command:

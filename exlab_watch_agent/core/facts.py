@@ -9,16 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from enum import StrEnum
+from typing import ClassVar, get_args
 
 from exlab_watch_agent.core.binding import Below
-from exlab_watch_agent.core.commands import Command, DismissProblem, Forget
+from exlab_watch_agent.core.commands import AgentCommand, DismissProblem, Forget
 from exlab_watch_agent.core.creation import OverrideEntry
 from exlab_watch_agent.core.incidents import Incident
 from exlab_watch_agent.core.record import Move
 from exlab_watch_agent.core.rollback import TrailPosition
 
 Data = Mapping[str, str | int | bool | tuple[str, ...] | None]
+
+
+class TakenBecause(StrEnum):
+    """Why a running agent took in another config: an operator's command, a signal (nobody knows whose), or by itself."""
+
+    COMMAND = "command"
+    SIGNAL = "signal"
+    BY_ITSELF = "by_itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +217,7 @@ class OperatorCommand:
     """An operator's command, as it was given, and by which account (`uid`, `login`; `claimed` where that is another name)."""
 
     kind: ClassVar[str] = "operator_command"
-    command: Command
+    command: AgentCommand
 
     def data(self) -> Data:
         return {**self.command.to_json(), **self.command.operator.to_json()}
@@ -304,6 +313,19 @@ class TrailAccepted:
         return {"reason": self.reason, "hold": self.hold}
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    """A running agent took in another config. `changes`: the first of `total`, a sentence each. `because`: who wanted it."""
+
+    kind: ClassVar[str] = "config_changed"
+    changes: tuple[str, ...]
+    total: int
+    because: TakenBecause
+
+    def data(self) -> Data:
+        return {"changes": self.changes, "total": self.total, "because": self.because.value}
+
+
 Fact = (
     Transition
     | IdentityChanged
@@ -326,37 +348,10 @@ Fact = (
     | MachineChanged
     | MachineAccepted
     | ProblemDismissed
+    | ConfigChanged
 )
 KINDS = frozenset(
-    {
-        *(
-            fact.kind
-            for fact in (
-                Transition,
-                IdentityChanged,
-                RunMoved,
-                OverridesRemoved,
-                DestinationBound,
-                MountFound,
-                PassesVoided,
-                IncidentFound,
-                IncidentHealed,
-                CacheFolderCarried,
-                AttemptsCleared,
-                CacheFolderStays,
-                RootBound,
-                OperatorCommand,
-                TrailFoundBehind,
-                TrailAccepted,
-                FolderNamed,
-                MachineChanged,
-                MachineAccepted,
-                ProblemDismissed,
-            )
-        ),
-        "override_added",
-        "override_revoked",
-    }
+    {*(fact.kind for fact in get_args(Fact) if fact is not OverrideFound), "override_added", "override_revoked"}
 )
 """Every kind of line that a fact is written as."""
 

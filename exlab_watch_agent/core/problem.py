@@ -39,6 +39,10 @@ class Severity(StrEnum):
 
 HANGING = "agent_hanging"
 STATE_FULL = "state_folder_full"
+CONFIG_NEWER = "config_newer"
+CONFIG_INVALID = "config_invalid"
+CONFIG_PENDING = "config_pending"
+CONFIG_NEEDS_START = "config_needs_start"
 FAILED = "nas_sync_failed"
 SOFT_RULES = frozenset({rule.value for rule in Rule if rule.tier.value == Severity.SOFT})
 
@@ -54,7 +58,10 @@ TIERS: Mapping[str, Tier] = {
     "deletion_on_hold": Tier.RISK,
     **{kind.value: Tier.RISK for kind in IncidentKind},
     STATE_FULL: Tier.NEEDS_YOU,
-    "config_newer": Tier.NEEDS_YOU,
+    CONFIG_INVALID: Tier.NEEDS_YOU,
+    CONFIG_NEEDS_START: Tier.NEEDS_YOU,
+    CONFIG_NEWER: Tier.NEEDS_YOU,
+    CONFIG_PENDING: Tier.NOTICE,
     "no_equipment": Tier.NEEDS_YOU,
     # an instrument, its folder and its destination
     "nas_unreachable": Tier.NEEDS_YOU,

@@ -268,7 +268,8 @@ class Snapshot:
     it now), `refused_after_sync` (rules that a synced run breaks now) and `notes`: by job id. `unreadable` and `path_problems`
     (folders that are not a usable run, or hold some where none can be): by path, as it is shown. `first_seen`: id of a problem →
     since when it has been one.
-    `config_changed_at`: when the config file was saved that the agent has not taken in, None where it has.
+    `config_changed_at`: when the config file was saved that the agent has not taken in, None where it has; `config_news`: what of
+    it is to be told.
     `roots_away`: equipment id → why its folder cannot be looked through; a fresh look's, never written.
     """
 
@@ -287,6 +288,7 @@ class Snapshot:
     notes: Mapping[str, tuple[Note, ...]] = field(default_factory=dict)
     first_seen: Mapping[str, datetime] = field(default_factory=dict)
     config_changed_at: datetime | None = None
+    config_news: Note | None = None
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -310,6 +312,7 @@ class Snapshot:
             "notes": {job_id: [note.to_json() for note in notes] for job_id, notes in self.notes.items()},
             "first_seen": {problem_id: time_text(at) for problem_id, at in self.first_seen.items()},
             "config_changed_at": time_text(self.config_changed_at),
+            "config_news": self.config_news.to_json() if self.config_news is not None else None,
         }
 
     @classmethod
@@ -318,7 +321,7 @@ class Snapshot:
         if not isinstance(left, dict):
             return cls()
         observer = left.get("observer")
-        orphans = left.get("orphans")
+        orphans, news = left.get("orphans"), left.get("config_news")
         refused, first_seen = block(left, "refused_after_sync"), block(left, "first_seen")
         return cls(
             at=moment(left, "at"),
@@ -346,6 +349,7 @@ class Snapshot:
             },
             first_seen={name: at for name in first_seen if (at := moment(first_seen, name)) is not None},
             config_changed_at=moment(left, "config_changed_at"),
+            config_news=Note.from_json(news) if isinstance(news, dict) else None,
         )
 
 

@@ -18,7 +18,7 @@ from exlab_watch_agent.core.facts import Fact, IncidentFound, IncidentHealed, Tr
 from exlab_watch_agent.core.pace import PACE, Pace
 from exlab_watch_agent.core.record import Move, RunRecord
 from exlab_watch_agent.core.rollback import SEALED_AT, TrailPosition, found_behind
-from exlab_watch_agent.engine.messages import Answer, CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
+from exlab_watch_agent.engine.messages import Answer, CommandGiven, Ended, Message, Noted, Noticed, ScanWanted, Woken
 from exlab_watch_agent.engine.timers import TimerKind, Timers
 from exlab_watch_agent.engine.views import Pause
 from exlab_watch_agent.errors import StoreFullError
@@ -206,7 +206,7 @@ class Commit:
                 self._has_missed_events = True
             case CommandGiven():
                 message.reply({"ok": False, "message": f"Nothing is decided now: {self.pause.reason}"})
-            case Ended():
+            case Ended() | Noted():
                 self._held.append(message)
             case _:
                 assert_never(message)

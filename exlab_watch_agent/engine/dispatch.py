@@ -62,11 +62,11 @@ from exlab_watch_agent.core.rollback import LEFT_AT
 from exlab_watch_agent.core.snapshot import Note
 from exlab_watch_agent.engine.bench import Bench
 from exlab_watch_agent.engine.caches import Caches
-from exlab_watch_agent.engine.commit import Moved
+from exlab_watch_agent.engine.commit import Moved, Reply
 from exlab_watch_agent.engine.destinations import ANOTHER_ROOT, Destinations
 from exlab_watch_agent.engine.keys import work_key
 from exlab_watch_agent.engine.looks import Looks
-from exlab_watch_agent.engine.messages import CommandGiven, Ended, Message, Noticed, ScanWanted, Woken
+from exlab_watch_agent.engine.messages import CommandGiven, Ended, Message, Noted, Noticed, ScanWanted, Woken
 from exlab_watch_agent.engine.operators import Operators
 from exlab_watch_agent.engine.reconciling import Reconciling
 from exlab_watch_agent.engine.runs import Runs
@@ -121,6 +121,10 @@ class Dispatch:
                 self._reconciling.want_scan(equipment_ids, is_full=message.is_full)
             case CommandGiven():
                 self._operators.on_command(message)
+            case Noted():
+                for fact in message.facts:
+                    self._bench.commit.note(fact, operator=message.operator)
+                self._bench.commit.then(Reply(message.reply, message.answer))
             case Ended():
                 self._bench.errands.on_ended(message)
                 self._on_ended(message)

@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 
 from exlab_watch_agent.acts.carry_out import carry_out
 from exlab_watch_agent.core.effects import (
+    Bind,
     CarryCache,
     Effect,
     Inspect,
     Precheck,
     Push,
+    ReplaceDestination,
     Seal,
     Verify,
     Work,
@@ -278,6 +280,12 @@ class Errands:
         """Return whether the agent itself may be changing this run's `creation.json` now."""
         work = self._running.get(work_key(job_id))
         return status_key(job_id) in self._running or (work is not None and isinstance(work.effect, Seal))
+
+    @property
+    def is_working(self) -> bool:
+        """Return whether something runs that would begin anew after a stop: work on a run, a binding. From the loop's thread."""
+        work = Push | Precheck | Verify | Seal | CarryCache | Bind | ReplaceDestination
+        return any(isinstance(running.effect, work) for running in self._running.values())
 
     def is_idle(self, *, but_for: Callable[[Effect], bool]) -> bool:
         """Return whether nothing runs but what need not be waited for, and nothing is about to."""

@@ -337,6 +337,11 @@ class Engine:
         return isinstance(effect, PlaceHeartbeat)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a stop now would cut something off: work on a run, a binding, a replacement. From `on_pass` only."""
+        return self._errands.is_working or any(lane.replacing is not None for lane in self.lanes.values())
+
+    @property
     def is_drained(self) -> bool:
         """Whether every thread of the executors has ended; False while one hangs in a dead mount."""
         return self._errands.is_drained

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from exlab_watch_agent.core.commands import Command
 from exlab_watch_agent.core.effects import Effect
 from exlab_watch_agent.core.events import Result
+from exlab_watch_agent.core.facts import Fact
 
 Answer = Mapping[str, object]
 """`ok` and `message`: whether a command was obeyed, and what is to be said."""
@@ -42,6 +43,16 @@ class CommandGiven:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Something about the agent as a whole belongs into the trail. `reply` is called with `answer` once it is durable."""
+
+    facts: tuple[Fact, ...]
+    operator: str | None
+    reply: Callable[[Answer], None]
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """An effect came to its end; `result` is None when it was cancelled. Times are monotonic seconds."""
 
@@ -51,4 +62,4 @@ class Ended:
     ended_s: float
 
 
-Message = Woken | Noticed | ScanWanted | CommandGiven | Ended
+Message = Woken | Noticed | ScanWanted | CommandGiven | Noted | Ended

@@ -108,7 +108,7 @@ class Operators:
         lane = self._bench.lanes.get(equipment_id)
         if lane is None:
             raise AgentError(
-                f"{equipment_id} is not in the running agent's configuration: check the name, or restart the agent."
+                f"{equipment_id} is not in the running agent's configuration: check the name, or give `exlab-watch-agent reload`."
             )
         return lane
 
@@ -163,7 +163,7 @@ class Operators:
             raise AgentError("No such run is known: check the path, or start `exlab-watch-agent run` to find new runs.")
         if record.equipment_id not in self._bench.lanes:
             raise AgentError(
-                f"{record.equipment_id} is no longer in the configuration: add it there again, then restart the agent."
+                f"{record.equipment_id} is no longer in the configuration: add it there again, then `exlab-watch-agent reload`."
             )
         return record
 

@@ -28,6 +28,7 @@ COMMANDS = [
     ["check"],
     ["bind"],
     ["run"],
+    ["reload"],
     ["scan"],
     ["status"],
     ["top"],

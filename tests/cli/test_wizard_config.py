@@ -12,7 +12,7 @@ import yaml
 
 from exlab_watch_agent.app.site import Site, default_config_path, wizards_config_path
 from exlab_watch_agent.cli.narrating import Narrator
-from exlab_watch_agent.cli.work import with_equipment
+from exlab_watch_agent.cli.running import with_equipment
 from exlab_watch_agent.config.load import load_settings
 from tests.cli.test_commands import one_line
 from tests.lab.lab import CACHE, SENTINEL, Lab, Said, put

@@ -286,8 +286,26 @@ CASES += [
     ),
     (
         "another config",
-        situation(config_changed_at=NOW - HOUR),
+        situation(config_changed_at=NOW - HOUR, config_news=Note("config_newer", "it waits")),
         ("needs_you", "config_newer"),
+        "exlab-watch-agent reload",
+    ),
+    (
+        "another config that is taken in by itself",
+        situation(config_changed_at=NOW - HOUR, config_news=Note("config_pending", "soon")),
+        ("notice", "config_pending"),
+        "exlab-watch-agent reload",
+    ),
+    (
+        "another config with mistakes",
+        situation(config_changed_at=NOW - HOUR, config_news=Note("config_invalid", "line 3")),
+        ("needs_you", "config_invalid"),
+        "exlab-watch-agent check",
+    ),
+    (
+        "another config that needs a start",
+        situation(config_changed_at=NOW - HOUR, config_news=Note("config_needs_start", "state_dir")),
+        ("needs_you", "config_needs_start"),
         "exlab-watch-agent check",
     ),
     (
@@ -624,7 +642,9 @@ def test_three_damages_of_one_instrument_in_a_week_speak_of_a_bad_disk() -> None
 
 
 def test_a_config_that_is_newer_is_told_of_an_agent_that_runs_only() -> None:
-    assert [one.code for one in judged(agent=ENDING, config_changed_at=NOW)] == []
+    news = Note("config_newer", "it waits")
+    assert [one.code for one in judged(config_changed_at=NOW, config_news=news)] == ["config_newer"]
+    assert [one.code for one in judged(agent=ENDING, config_changed_at=NOW, config_news=news)] == []
 
 
 # --- each once, since when, and by what it is known again ------------------------------------------------------------

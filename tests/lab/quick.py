@@ -34,6 +34,8 @@ QUICK = Pace(
     live_every_s=0.1,
     attend_every_s=0.5,
     supervise_every_s=0.2,
+    config_steady_s=1.0,
+    config_busy_s=60.0,
 )
 
 if __name__ == "__main__":

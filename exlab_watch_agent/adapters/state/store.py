@@ -32,6 +32,7 @@ from exlab_watch_agent.adapters.state.folder_facts import (
     note_fact,
     trail_doubt_in,
 )
+from exlab_watch_agent.adapters.state.folder_lock import folder_lock
 from exlab_watch_agent.adapters.state.layout import StateLayout
 from exlab_watch_agent.adapters.state.lookup import digest_at
 from exlab_watch_agent.adapters.state.recovery import history_of, load
@@ -58,8 +59,6 @@ from exlab_watch_agent.statechart import CHART, RunState
 
 CHECKPOINT_LINES = 2000
 SEGMENT_BYTES = 32 << 20
-LOCK_WAIT_S = 0.3
-"""A command that asks whether an agent runs holds the lock for a moment; an agent holds it for good."""
 
 
 class _SlotWriter(threading.Thread):
@@ -83,7 +82,7 @@ class RunStore:
 
     `segment_bytes`: how long the trail's live segment may become. `checkpoint_lines`: a checkpoint is due after so many
     lines, or after half as many as there are runs, whichever is more. `write_trail`: the one write of each commit. `host`: what its
-    lines call this machine, by default its own name.
+    lines call this machine, by default its own name. `lock`: the folder's, where its owner holds it from one store to the next.
     """
 
     def __init__(
@@ -96,11 +95,11 @@ class RunStore:
         clock: Clock | None = None,
         host: str | None = None,
         machine: str | None = None,
+        lock: FileLock | None = None,
     ) -> None:
         self._folder = folder
         self._layout = StateLayout(folder)
-        # Not bound to a thread: any thread may close the store, which releases the folder.
-        self._lock = FileLock(self._layout.lock, timeout=LOCK_WAIT_S, thread_local=False)
+        self._lock = lock or folder_lock(folder)
         self._trail = AuditTrail(folder, write=write_trail)
         self._segment_bytes = segment_bytes
         self._checkpoint_lines = checkpoint_lines

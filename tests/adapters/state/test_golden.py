@@ -460,6 +460,7 @@ ADDED = {
         "notes",
         "first_seen",
         "config_changed_at",
+        "config_news",
     ),  # and what holds now
     *("doing", "bytes_total", "limit_bytes_per_s"),  # what is under way
 }

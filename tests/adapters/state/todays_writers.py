@@ -126,6 +126,7 @@ def requests_left(
     inbox = Inbox(state_dir)
     inbox.prepare()
     inbox.take()
+    StateLayout(state_dir).live.unlink(missing_ok=True)  # it says of another agent what its destinations are
     done = threading.Event()
 
     def play_the_agent() -> None:
