@@ -12,7 +12,7 @@ from exlab_watch_agent.core.overrides import OverrideStanding
 from exlab_watch_agent.core.problem import TIERS, Problem
 from exlab_watch_agent.core.snapshot import ProgressView, Snapshot
 from exlab_watch_agent.report.heartbeat import Heartbeat
-from exlab_watch_agent.report.status import run_json
+from exlab_watch_agent.report.status import RunInFull, run_json
 from exlab_watch_agent.report.tally import Bounds, PeriodTally
 from exlab_watch_agent.statechart import RunState
 from tests.report.reports import dossier
@@ -47,6 +47,12 @@ def test_the_page_lists_every_member_of_a_run_and_of_its_progress() -> None:
     members = run_json(record(RunState.RUNNING), snapshot)
     assert first_cells(of_run) == list(members)
     assert first_cells(of_progress) == list(members["progress"])
+
+
+def test_the_page_lists_every_member_of_a_run_in_full() -> None:
+    whole = RunInFull("/run", "why", record=record(RunState.VERIFIED)).to_json()
+    more = [name for name in whole if name not in run_json(record(RunState.VERIFIED), Snapshot())]
+    assert set(first_cells(section("`show --json`"))) == {*more, "overrides"}
 
 
 def test_the_page_lists_every_member_of_an_override() -> None:

@@ -340,12 +340,14 @@ def log_command(
 
 @app.command()
 def show(run: Run, as_json: Json = False, config: Config = None, state_dir: StateDir = None) -> int:
-    """Say everything about one run: where it is, why, its findings and its history."""
-    found = offline.run_in_full(_to_read(config, state_dir), run)
+    """Say everything about one run: where it is, why, its findings, who let it through, and its history."""
+    site = _to_read(config, state_dir)
+    found = offline.run_in_full(site, run)
+    overrides = overriding.listed_of(site, found.run_path)
     if as_json:
-        say_json(found.to_json())
+        say_json({**found.to_json(), "overrides": [one.to_json() for one in overrides]})
     else:
-        showing.print_run(found)
+        showing.print_run(found, [overriding.line_of(one) for one in overrides])
     return ExitCode.FINE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
@@ -87,13 +88,21 @@ def list_all(site: Site, word: str | None, *, as_json: bool) -> int:
             if word is None:
                 say(path)
             for one in of_run:
-                say(f"{'  ' if word is None else ''}{_line(one)}")
+                say(f"{'  ' if word is None else ''}{line_of(one)}")
     if unread:
         say_aside(f"{counted(unread, 'run')} left out, whose creation.json is not here or cannot be read")
     return ExitCode.FINE
 
 
-def _line(one: offline.ListedOverride) -> str:
+def listed_of(site: Site, run_path: str) -> list[offline.ListedOverride]:
+    """Return the same for one run, none where its `creation.json` cannot be read: what `show` says of its folder has that."""
+    with suppress(AgentError):
+        return offline.overrides_of(site, run_path)
+    return []
+
+
+def line_of(one: offline.ListedOverride) -> str:
+    """Return an entry in one line: what it is worth now, its id, its class, who, when, until when, and why."""
     entry = one.entry
     what = entry.problem_class or (f"revokes {entry.revokes}" if entry.revokes is not None else "no class")
     until = f", until {entry.expires_at}" if entry.expires_at else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -119,7 +120,8 @@ def _amount(record: RunRecord) -> str:
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 
-def print_run(run: RunInFull) -> None:
+def print_run(run: RunInFull, overrides: Sequence[str] = ()) -> None:
+    """Print what is known of a run. `overrides`: one line each, who let it through and why."""
     say(printable(run.run_path))
     record = run.record
     say(f"  state        {record.state if record is not None else 'not known yet'}: {run.why}")
@@ -146,6 +148,8 @@ def print_run(run: RunInFull) -> None:
         if finding.synced_under_prior_policy:
             mark += ", synced under prior policy"
         say(f"  finding      {finding.rule.value} ({mark}): {finding.rule_detail}")
+    for line in overrides:
+        say(f"  override     {line}")
     for move in history_json(run.history):
         operator = f" by {move['operator']}" if move["operator"] else ""
         say(f"  {move['at']}  {move['from'] or 'new'} -> {move['to']}{operator}: {move['reason']}")

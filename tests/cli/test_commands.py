@@ -358,6 +358,37 @@ def test_show_json_is_such_a_run_with_its_history_and_findings(lab: Lab, on: Com
     )
 
 
+def test_show_names_who_let_a_run_through_and_who_told_it_to_do_what(lab: Lab, on: Command) -> None:
+    run = lab.new_run(files={"<id>": b"1"})
+    on("run", "--once")
+    words = (
+        "--class",
+        PLACEHOLDER,
+        "--reason",
+        "the sample\x1b has no id",
+        "--operator",
+        "asmith",
+        "--expires",
+        "2099-01-01",
+    )
+    assert on("override", "add", run.name, *words).code == 0
+    on("run", "--once")
+    (entry,) = on("show", run.name, "--json").json["overrides"]
+    assert entry == on("override", "list", run.name, "--json").json["overrides"][0]
+    assert (entry["operator"], entry["problem_class"], entry["standing"]) == ("asmith", PLACEHOLDER, "active")
+    (line,) = [line for line in on("show", run.name).out.splitlines() if line.startswith("  override ")]
+    assert entry["id"] in line
+    assert f"{PLACEHOLDER}  by asmith at " in line
+    assert ", until 2099-01-0" in line
+    assert line.endswith(": the sample\\x1b has no id")
+    on("override", "revoke", run.name, entry["id"], "--reason", "it has an id after all", "--operator", "bjones")
+    said = [line for line in on("show", run.name).out.splitlines() if line.startswith("  override ")]
+    assert [line.split()[1] for line in said] == ["revoked", "tombstone"]
+    assert "by asmith" in said[0]
+    assert said[1].endswith(": it has an id after all")
+    assert "by bjones" in said[1]
+
+
 def test_show_in_words_has_the_state_the_reason_and_each_move(lab: Lab, on: Command) -> None:
     run = lab.new_run()
     on("run", "--once")
