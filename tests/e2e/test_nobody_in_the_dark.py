@@ -33,7 +33,7 @@ def test_an_agent_that_was_killed_is_told_with_what_it_was_doing_until_another_o
         rf"no agent is running: it has given no sign of life since {TIME}, {re.escape(how)}", gone["sentence"]
     )
     status = lab.cli("status")
-    verdict, quiet, standing = status.out.splitlines()[:3]
+    verdict, _, quiet, standing = status.out.splitlines()[:4]
     assert verdict == "1 problem needs you"
     assert re.fullmatch(r"1 run, 1\.9 MiB is only on this PC, the oldest for \d+ s", quiet)
     assert standing == gone["sentence"]

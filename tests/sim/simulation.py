@@ -403,27 +403,30 @@ class Simulation:
             return
         # What cannot be read is not proven to be what is here, so it is not taken over, and not healed either.
         unreadable = [path for path in nas.volume.unreadable if path.startswith(f"{record.destination}/")]
-        if record.state is RunState.FAILED and record.adopts and unreadable:
+        is_compared_first = record.adopts or record.gone_at is not None  # or it is back, and files may be missing here
+        if record.state is RunState.FAILED and is_compared_first and unreadable:
             return
         raise Violation(f"{run.path} is complete, and ends as {record.state}: {record.last_error}")
 
     def _is_taken(self, agent: Agent, record: RunRecord) -> bool:
-        """Whether the destination that the run must have holds data of another."""
+        """Whether the destination that the run must have, or the one that it has, holds data of another."""
         place = place_of(record.run_path, {lane: f"{LOCAL_ROOT}/{lane}" for lane in LANES})
         assert place is not None
         claimed = destination_of(place, self.policy.layout)
         nas = self.nas[record.equipment_id]
         mine = agent.world.runs[record.run_path].author
-        holder = holder_at(nas, claimed)
-        is_claimed = holder is not None and not agent.oracle.is_mine(holder, record.job_id)
         # A copied folder keeps away from where its original was to go, even when nothing came of that.
-        is_claimed |= any(
+        is_claimed = any(
             other.destination == claimed and other.job_id != record.job_id and other.identity == record.identity
             for other in agent.oracle.acknowledged.values()
         )
         # What another copy of its own state folder sealed is another's, too.
-        anchor = anchor_in(nas.claim_at(claimed) or b"")
-        is_claimed |= anchor is not None and agent.store is not None and is_ahead(anchor, agent.store)
+        # A run that was sealed keeps its place where others hold it by now, until an operator has said twice that it need not.
+        for held in filter(None, {claimed, record.destination}):
+            anchor = anchor_in(nas.claim_at(held) or b"")
+            is_claimed |= anchor is not None and agent.store is not None and is_ahead(anchor, agent.store)
+            holder = holder_at(nas, held)
+            is_claimed |= holder is not None and not agent.oracle.is_mine(holder, record.job_id)
         return is_claimed or any(author != mine for author in nas.owners.get(claimed, ()))
 
 
